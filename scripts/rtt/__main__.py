@@ -1,0 +1,54 @@
+"""`python -m rtt COMMAND`: every step of the pipeline as a command.
+
+A command's module has `configure(parser)` and `run(args) -> exit code`; it is imported only when it is called,
+so that `audit` or `figure` never pay for torch.
+"""
+
+import argparse
+import importlib
+import sys
+
+from rtt import __version__
+from rtt.errors import UserError
+
+COMMANDS = {
+    "run": ("rtt.runner", "run a study through Snakemake, safely again after a kill, and print its recovery table"),
+    "check": ("rtt.config", "validate a study file; --schema prints the JSON schema"),
+    "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),
+    "facts": ("rtt.data.facts", "read a dataset folder into canonical facts"),
+    "audit": ("rtt.data.audit", "report a dataset folder's defects by file and line"),
+    "pretrain": ("rtt.pretrain", "train the miniature base model from scratch"),
+    "teach": ("rtt.teach", "teach facts to a model after its pretraining"),
+    "unlearn": ("rtt.unlearn", "unlearn facts along one trajectory and score its points"),
+    "select": ("rtt.select", "choose the point of a trajectory within each retain budget"),
+    "attack": ("rtt.attack", "RTT: retrain checkpoints on T, score V"),
+    "tables": ("rtt.tables", "evaluation JSON -> recovery.csv and accuracy.csv"),
+    "figure": ("rtt.figures", "tables -> one figure as SVG and PNG"),
+    "report": ("rtt.report", "tables and figures -> report.html"),
+    "summary": ("rtt.summary", "print the recovery table and the compute ledger"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code (0 done, 1 the user's mistake, 2 usage)."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m rtt", description="Retraining on T, step by step.")
+    parser.add_argument("--version", action="version", version=f"unlearning-rtt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    called = next((word for word in argv if not word.startswith("-")), None)
+    module = None
+    for name, (module_name, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == called:
+            module = importlib.import_module(module_name)
+            module.configure(command)
+    args = parser.parse_args(argv)
+    try:
+        return module.run(args) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
