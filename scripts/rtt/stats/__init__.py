@@ -1,0 +1,1 @@
+"""Statistics of the test: intervals, looks, recovery, contrasts. Definitions and reasons: `docs/statistics.md`."""

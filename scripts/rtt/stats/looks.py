@@ -1,0 +1,77 @@
+"""Which look (lr, epoch) of an attack is reported: `paper` and `nested`, and the floor that accuracies stand on.
+
+Shapes: L looks, n V-questions, S V-splits. `correct` is (L, n) bool: column i is scored by the model that was trained
+with question i's split as V. `split_of` is (n,) int, the index of that split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SELECTIONS = ("paper", "nested")
+HALVES_SEED = 20241010  # fixed before the first run, the same for all studies
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The look of each V question, and the (look, V split) pairs that were used, for the T accuracy beside it."""
+
+    chosen: np.ndarray  # (n,) index of a look
+    pairs: tuple[tuple[int, int], ...]  # (look, V split); nested has one per half and split
+
+
+def halves(split_of: np.ndarray) -> np.ndarray:
+    """Return (n,) bool: True in a split's first half. Decided by position alone, so that all targets share it.
+
+    The questions of a split must stand in the order of their ids. Of an odd number, even splits have one more in the
+    first half and odd splits in the second.
+    """
+    split_of = np.asarray(split_of)
+    first = np.zeros(len(split_of), bool)
+    for split in np.unique(split_of):
+        members = np.flatnonzero(split_of == split)
+        rng = np.random.default_rng(np.random.SeedSequence([HALVES_SEED, int(split), len(members)]))
+        extra = len(members) % 2 if split % 2 == 0 else 0
+        first[rng.permutation(members)[: len(members) // 2 + extra]] = True
+    return first
+
+
+def best_look(n_correct: np.ndarray, looks: Sequence[tuple[float, int]]) -> int:
+    """Return the look with the most correct; ties go to fewer epochs, then to the smaller learning rate."""
+    return min(range(len(looks)), key=lambda i: (-int(n_correct[i]), looks[i][1], looks[i][0]))
+
+
+def select(selection: str, correct: np.ndarray, split_of: np.ndarray, looks: Sequence[tuple[float, int]]) -> Selection:
+    """Choose the looks of one target. `paper`: per V split, on the reported questions. `nested`: one look per half.
+
+    `nested` chooses ONE look on all first halves together and reports it on all second halves, then the reverse, so a
+    question never takes part in the choice of its own look and each counts once.
+    """
+    chosen = np.empty(correct.shape[1], int)
+    pairs = []
+    if selection == "paper":
+        for split in np.unique(split_of):
+            mask = split_of == split
+            look = best_look(correct[:, mask].sum(axis=1), looks)
+            chosen[mask] = look
+            pairs.append((look, int(split)))
+    elif selection == "nested":
+        first = halves(split_of)
+        for decides in (first, ~first):
+            look = best_look(correct[:, decides].sum(axis=1), looks)
+            chosen[~decides] = look
+            pairs += [(look, int(split)) for split in np.unique(split_of[~decides])]
+    else:
+        raise ValueError(f"selection {selection!r} is not one of {SELECTIONS}")
+    return Selection(chosen, tuple(pairs))
+
+
+def letter_floor(v_answers: np.ndarray, v_split_of: np.ndarray, t_answers: Sequence[np.ndarray]) -> float:
+    """Accuracy on V of T's majority letter, per V split, pooled over the V questions.
+
+    `t_answers[s]` are the answers of T when V is split s. A tie of letters goes to the first letter.
+    """
+    v_split_of = np.asarray(v_split_of)
+    majority = np.array([np.bincount(answers, minlength=4).argmax() for answers in t_answers])
+    return float(np.mean(np.asarray(v_answers) == majority[v_split_of]))

@@ -1,0 +1,208 @@
+"""Valid evaluation and selection JSON with planted accuracies, for the tests of whoever reads them.
+
+`make_evals(folder, ...)` writes `folder/evals/*.json` and `folder/selections/*.json`. An accuracy is planted exactly:
+`round(accuracy * size)` questions of each split are answered right, the same ones for a higher accuracy and some more.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from rtt.files import write_json
+
+ARMS = ("pretrained", "taught", "taught_same_data")
+METHODS = ("GD", "RMU", "RIA", "FIF")
+SCORINGS = ("letter", "likelihood", "likelihood_fresh")
+DATASETS = {"pretrained": "people_p", "taught": "people_f", "taught_same_data": "people_f"}
+OTHER = {"people_p": "people_f", "people_f": "people_p"}
+# Accuracy by stage; a key may also be (stage, arm), (stage, arm, method), (stage, arm, method, seed): longest wins.
+ACCURACIES = {
+    "before": 0.97,
+    "unlearned": 0.28,
+    "original_rtt": 0.96,
+    "unlearned_rtt": 0.8,
+    "control_rtt": 0.28,
+    "t": 1.0,
+    "retain_before": 0.95,
+    "retain_unlearned": 0.9,
+    ("unlearned_rtt", "pretrained", "GD"): 0.85,
+    ("unlearned_rtt", "pretrained", "RMU"): 0.95,
+    ("unlearned_rtt", "pretrained", "RIA"): 0.9,
+    ("unlearned_rtt", "taught"): 0.6,
+}
+
+
+def make_evals(
+    folder,
+    arms=ARMS,
+    methods=METHODS,
+    seeds=(0,),
+    budgets=(0.1,),
+    splits=5,
+    per_split=32,
+    retain=32,
+    lrs=(1e-3, 2e-3),
+    epochs=3,
+    steps=(10, 20, 30),
+    accuracies=None,
+    none=(),
+    scorings=SCORINGS,
+    control=True,
+):
+    """Write a study; return (evals folder, selections folder).
+
+    `accuracies` updates ACCURACIES. The last step is selected; the steps before lie between `before` and `unlearned`.
+    An attack's accuracy grows with the epoch and reaches the planted one at the last epoch of the last learning rate.
+    `none`: (arm, method, budget) without an admissible point. A control on one dataset serves the arms of the other.
+    """
+    folder = Path(folder)
+    planted = ACCURACIES | (accuracies or {})
+
+    def accuracy(stage, *where):
+        for length in range(len(where), 0, -1):
+            if (stage, *where[:length]) in planted:
+                return planted[(stage, *where[:length])]
+        return planted[stage]
+
+    def labels(arm, seed, target, method=None, budget=None, dataset=None, control_for=()):
+        return {
+            "dataset": dataset or DATASETS[arm],
+            "arm": arm,
+            "model": "miniature",
+            "method": method,
+            "seed": seed,
+            "retain_budget": budget,
+            "target": target,
+            "control_for": list(control_for),
+        }
+
+    def attack(name, label, reached, start):
+        results = []
+        for lr_index, lr in enumerate(lrs):
+            for epoch in range(1, epochs + 1):
+                share = (lr_index * epochs + epoch) / (len(lrs) * epochs)
+                v = start + (reached - start) * share
+                for split in range(splits):
+                    questions = _forget(
+                        label["dataset"], label["seed"], splits, per_split, scorings, v, accuracy("t"), split
+                    )
+                    results.append(
+                        {
+                            "lr": lr,
+                            "v_split": f"split_{split}",
+                            "epoch": epoch,
+                            "step": 4 * epoch,
+                            "questions": questions,
+                        }
+                    )
+        write_eval(folder, name, "rtt", label, results)
+
+    for seed in seeds:
+        for arm in arms:
+            before, start = accuracy("before", arm, None, seed), 0.25
+            forget = _forget(DATASETS[arm], seed, splits, per_split, scorings, before)
+            held = _retain(retain, scorings, accuracy("retain_before", arm, None, seed))
+            result = {"lr": 0.0, "v_split": None, "epoch": 0, "step": 0, "questions": forget + held}
+            write_eval(folder, f"model-{arm}-s{seed}", "original", labels(arm, seed, "original"), [result])
+            run = f"attack-{arm}-s{seed}"
+            reached = accuracy("original_rtt", arm, None, seed)
+            attack(f"{run}.original", labels(arm, seed, "original"), reached, start)
+            for method in methods:
+                unlearned = accuracy("unlearned", arm, method, seed)
+                left = accuracy("retain_unlearned", arm, method, seed)
+                results = []
+                for index, step in enumerate(steps):
+                    share = (index + 1) / len(steps)
+                    v = before + (unlearned - before) * share
+                    forget = _forget(DATASETS[arm], seed, splits, per_split, scorings, v)
+                    questions = forget + _retain(retain, scorings, left)
+                    results.append({"lr": 1e-3, "v_split": None, "epoch": 0, "step": step, "questions": questions})
+                name = f"unlearn-{arm}-{method.lower()}-s{seed}"
+                write_eval(folder, name, "unlearned", labels(arm, seed, "unlearned", method), results)
+                selected = {str(b): None if (arm, method, b) in none else steps[-1] for b in budgets}
+                points = [
+                    {"step": step, "forget": dict.fromkeys(scorings, unlearned), "retain": left} for step in steps
+                ]
+                write_json(
+                    folder / "selections" / f"{name}.json", {"run_id": name, "points": points, "selected": selected}
+                )
+                for budget in budgets:
+                    label, name = labels(arm, seed, "unlearned", method, budget), f"{run}.{method.lower()}-{budget}"
+                    if (arm, method, budget) in none:
+                        write_eval(folder, name, "rtt", label, [], status="none_within_budget")
+                    else:
+                        attack(name, label, accuracy("unlearned_rtt", arm, method, seed), unlearned)
+        served = {}
+        for arm in arms if control else ():
+            served.setdefault(OTHER[DATASETS[arm]], []).append(arm)
+        for dataset, control_for in served.items():
+            label = labels("base", seed, "control", dataset=dataset, control_for=control_for)
+            attack(f"attack-control-{dataset}-s{seed}.control", label, accuracy("control_rtt", None, None, seed), 0.25)
+    return folder / "evals", folder / "selections"
+
+
+def write_eval(folder, name, kind, labels, results, status="ok"):
+    """Write one evaluation JSON under `folder/evals`."""
+    document = {
+        "schema_version": 1,
+        "kind": kind,
+        "run_id": name,
+        "labels": labels,
+        "spec": {},
+        "hashes": dict.fromkeys(("spec", "code", "dataset", "model"), "0" * 64),
+        "metrics": {},
+        "status": status,
+        "results": results,
+    }
+    write_json(Path(folder) / "evals" / f"{name}.json", document, indent=None)
+
+
+def questions(ids, splits, roles, answers, correct, seed=0):
+    """Build a result's questions. `correct`: {scoring: (n,) bool}; a right answer has the highest score."""
+    rng = np.random.default_rng(seed)
+    scores = {}
+    for scoring, right in correct.items():
+        values = rng.uniform(-4, -2, size=(len(ids), 4))
+        shift = rng.integers(1, 4, size=len(ids))
+        best = np.where(right, answers, (np.asarray(answers) + shift) % 4)
+        values[np.arange(len(ids)), best] = rng.uniform(-1, -0.1, size=len(ids))
+        scores[scoring] = np.round(values, 6).tolist()
+    return [
+        {
+            "id": ids[i],
+            "split": splits[i],
+            "role": roles[i],
+            "answer": int(answers[i]),
+            "scores": {scoring: scores[scoring][i] for scoring in correct},
+        }
+        for i in range(len(ids))
+    ]
+
+
+def _seed(*parts):
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+
+
+def _plant(rng_seed, size, accuracy):
+    """(size,) bool with round(accuracy * size) true; a higher accuracy keeps the lower one's questions."""
+    order = np.random.default_rng(rng_seed).permutation(size)
+    return order < round(accuracy * size)
+
+
+def _forget(dataset, seed, splits, per_split, scorings, accuracy, t_accuracy=None, v_split=None):
+    ids, names, roles, right = [], [], [], []
+    for split in range(splits):
+        is_v = v_split is None or split == v_split
+        ids += [f"{dataset}/split_{split}/{line:03d}" for line in range(1, per_split + 1)]
+        names += [f"split_{split}"] * per_split
+        roles += ["V" if is_v else "T"] * per_split
+        right.append(_plant(_seed(dataset, seed, split), per_split, accuracy if is_v else t_accuracy))
+    answers = np.random.default_rng(_seed(dataset, "answers")).integers(0, 4, size=len(ids))
+    return questions(ids, names, roles, answers, dict.fromkeys(scorings, np.concatenate(right)), _seed(dataset, seed))
+
+
+def _retain(size, scorings, accuracy):
+    ids = [f"people_r/split_0/{line:03d}" for line in range(1, size + 1)]
+    answers = np.arange(size) % 4
+    right = _plant(_seed("retain"), size, accuracy)
+    return questions(ids, ["split_0"] * size, ["retain"] * size, answers, dict.fromkeys(scorings, right), _seed("r"))
