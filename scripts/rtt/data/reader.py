@@ -1,0 +1,381 @@
+"""Read a folder of JSONL files in the authors' schema, and join its sentences to its questions.
+
+Inputs: a dataset's folder (docs/data.md has the schema). Output: a `Folder`: questions, sentences with the question
+that each belongs to, and every malformed line. Nothing here judges the data; `rtt.data.audit` does.
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rtt.errors import UserError
+
+# Prefix of a sentence file -> the kind of its sentences. A file without any of the prefixes holds MCQs.
+KINDS = {"corpus_": "sentences", "whp_corpus_": "ria_sentences", "fwf_corpus_": "fif_sentences"}
+PAIRS = "tf_"  # true-or-false statements: they name the question of each event of the sentence files
+COPIES = "mcq_"  # WMDP: the split's questions once more, as text; checked, never used
+DEV = "dev"  # few-shot questions, no split
+
+
+@dataclass(frozen=True)
+class Mcq:
+    """One multiple-choice question. `choices` are strings, `answer` is an index from 0, `line` counts from 1."""
+
+    split: str
+    file: str
+    line: int
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+    @property
+    def correct(self) -> str:
+        """The correct choice."""
+        return self.choices[self.answer]
+
+    @property
+    def place(self) -> str:
+        """`file:line`."""
+        return f"{self.file}:{self.line}"
+
+    @property
+    def key(self) -> str:
+        """What two copies of one question share."""
+        return same(self.question)
+
+
+@dataclass
+class Sentence:
+    """One row of a sentence file, or (kind `pair`) of a `tf_` file.
+
+    `mcq` is the index in `Folder.mcqs` of the question that it belongs to, None when there is none; `event` is the
+    row's index in the `tf_` file of its split, where that is how it was paired.
+    """
+
+    kind: str
+    split: str
+    file: str
+    line: int
+    text: str
+    question: str | None
+    correct: str | None
+    wrong: tuple[str, ...] | None
+    mcq: int | None = None
+    event: int | None = None
+
+    @property
+    def place(self) -> str:
+        """`file:line`."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclass
+class Folder:
+    """All that stands in a dataset's folder. Files, splits and rows are in a fixed order."""
+
+    path: Path
+    files: list[str] = field(default_factory=list)
+    sha256: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)  # rows of each file, malformed ones too, blank lines not
+    mcqs: list[Mcq] = field(default_factory=list)
+    dev: list[Mcq] = field(default_factory=list)
+    pairs: dict[str, list[Sentence]] = field(default_factory=dict)  # split -> rows of its tf_ file
+    sentences: list[Sentence] = field(default_factory=list)
+    malformed: list[tuple[str, int, str]] = field(default_factory=list)  # (file, line, what is wrong)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits, in order: the stems of the MCQ files."""
+        return [Path(name).stem for name in self.files if role(name) == ("mcq", Path(name).stem)]
+
+
+class Malformed(Exception):
+    """One line cannot be read; the text says why."""
+
+
+def same(text: str) -> str:
+    """Return `text` as it is compared: Unicode NFKC, case-folded, runs of white space as one space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def words(text: str) -> list[str]:
+    """Return the words of `text` as they are compared, digits of every script as 0-9."""
+    return re.findall(r"\w+", re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), same(text)))
+
+
+def natural(name: str) -> list:
+    """Sort key: split_2 before split_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def role(file: str) -> tuple[str, str]:
+    """Return (role, split) of a file name; role is `mcq`, `dev`, `pair`, `copy` or a kind of sentences."""
+    stem = Path(file).stem
+    for prefix, kind in [*KINDS.items(), (PAIRS, "pair"), (COPIES, "copy")]:
+        if stem.startswith(prefix):
+            return kind, stem.removeprefix(prefix)
+    return ("dev" if stem == DEV else "mcq"), stem
+
+
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """Return the object on one line. Raises Malformed: encoding, not JSON, no object, a key twice, half a character."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"wrong encoding: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
+
+    def pairs(items):
+        twice = [key for key, n in Counter(key for key, _ in items).items() if n > 1]
+        if twice:
+            raise Malformed(f"key {twice[0]!r} stands twice")
+        return dict(items)
+
+    def constant(name):
+        raise Malformed(f"not JSON: {name} is no JSON value")
+
+    try:
+        row = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise Malformed(f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of open brackets
+        raise Malformed(f"not JSON that can be read: {str(error)[:80]}") from None
+    if not isinstance(row, dict):
+        raise Malformed(f"found a {type(row).__name__}, expected an object with keys")
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # only an escape can smuggle half a character into valid UTF-8
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Malformed("wrong encoding: an escape \\uD800..\\uDFFF stands alone") from None
+    return row
+
+
+def _text(row: dict, key: str, required: bool = True) -> str | None:
+    if key not in row and not required:
+        return None
+    if key not in row:
+        raise Malformed(f"no {key!r}")
+    if not isinstance(row[key], str):
+        raise Malformed(f"{key!r} is a {type(row[key]).__name__}, expected a string")
+    if not row[key].strip():
+        raise Malformed(f"{key!r} is empty text")
+    return row[key]
+
+
+def _value(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise Malformed(f"{name} is a {type(value).__name__}, expected a string or an integer")
+    if not str(value).strip():
+        raise Malformed(f"{name} is empty text")
+    return str(value)
+
+
+def _values(row: dict, key: str) -> tuple[str, ...] | None:
+    if key not in row:
+        return None
+    if not isinstance(row[key], list):
+        raise Malformed(f"{key!r} is a {type(row[key]).__name__}, expected a list")
+    return tuple(_value(value, f"{key}[{i}]") for i, value in enumerate(row[key]))
+
+
+def parse_mcq(row: dict, file: str, line: int) -> Mcq:
+    """Return the row as an Mcq.
+
+    Raises Malformed: no question, other than 4 choices, no answer, answer out of range, empty text, a wrong type.
+    """
+    question = _text(row, "question")
+    choices = _values(row, "choices")
+    if choices is None or len(choices) != 4:
+        raise Malformed(f"{0 if choices is None else len(choices)} choices, expected 4")
+    if "answer" not in row:
+        raise Malformed("no 'answer'")
+    answer = row["answer"]
+    if isinstance(answer, bool) or not isinstance(answer, int):
+        raise Malformed(f"'answer' is a {type(answer).__name__}, expected the index of a choice, 0 to 3")
+    if not 0 <= answer <= 3:
+        raise Malformed("'answer' is out of range, expected 0 to 3")
+    return Mcq(role(file)[1], file, line, question, choices, answer)
+
+
+def parse_sentence(row: dict, file: str, line: int) -> Sentence:
+    """Return the row of a sentence file or a `tf_` file. Raises Malformed: no text, empty text, a wrong type."""
+    kind, split = role(file)
+    text = _text(row, "text")
+    question = _text(row, "question") if kind == "pair" else _text(row, "original_question", required=False)
+    correct = _value(row["correct_answer"], "'correct_answer'") if "correct_answer" in row else None
+    return Sentence(kind, split, file, line, text, question, correct, _values(row, "wrong_answers"))
+
+
+def read_file(folder: Folder, file: str) -> list[tuple[int, dict]]:
+    """Return [(line from 1, object)] of one file; malformed lines go to `folder.malformed`, the rest is read.
+
+    A UTF-8 byte order mark, CRLF, blank lines and white space around an object are allowed.
+    Raises UserError when the file cannot be opened.
+    """
+    try:
+        data = (folder.path / file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder.path / file}: cannot be read: {error.strerror}") from None
+    folder.sha256[file] = hashlib.sha256(data).hexdigest()
+    folder.rows[file] = 0
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        folder.malformed.append((file, 1, "wrong encoding: UTF-16; save the file as UTF-8"))
+        return []
+    rows = []
+    for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        folder.rows[file] += 1
+        try:
+            rows.append((line, parse_line(raw.strip())))
+        except Malformed as error:
+            folder.malformed.append((file, line, str(error)))
+    return rows
+
+
+def read_folder(path: str | Path) -> Folder:
+    """Read every `*.jsonl` file of a dataset's folder and join its sentences.
+
+    Malformed lines are listed, never raised. Raises UserError when `path` is no folder, holds no JSONL file, or cannot
+    be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; expected a dataset's folder of JSONL files")
+    names = sorted((entry.name for entry in path.glob("*.jsonl") if entry.is_file()), key=natural)
+    if not names:
+        raise UserError(f"{path}: no *.jsonl file in this folder; expected <split>.jsonl with MCQs (docs/data.md)")
+    for name in names:
+        if (
+            not name.isprintable()
+        ):  # it goes into ids and messages; half a character would stop the writing of audit.json
+            raise UserError(f"{path}: file name {name!a} holds characters that cannot be printed; rename the file")
+    folder = Folder(path, names)
+    for file in names:
+        kind, split = role(file)
+        for line, row in read_file(folder, file):
+            try:
+                if kind in ("mcq", "dev", "copy"):
+                    mcq = parse_mcq(row, file, line)
+                    if kind != "copy":
+                        (folder.mcqs if kind == "mcq" else folder.dev).append(mcq)
+                else:
+                    sentence = parse_sentence(row, file, line)
+                    if kind == "pair":
+                        folder.pairs.setdefault(split, []).append(sentence)
+                    elif split != DEV:  # the few-shot questions' sentences are checked, and used by no method
+                        folder.sentences.append(sentence)
+            except Malformed as error:
+                folder.malformed.append((file, line, str(error)))
+        if kind == "mcq" and not folder.rows[file] and file not in [name for name, _, _ in folder.malformed]:
+            folder.malformed.append((file, 1, "no rows; a split needs questions"))
+    if not folder.splits:
+        folder.malformed.append((names[0], 1, "no MCQ file <split>.jsonl stands beside it"))
+    folder.malformed.sort(key=lambda item: (natural(item[0]), item[1]))
+    join(folder)
+    return folder
+
+
+def join(folder: Folder) -> None:
+    """Set `mcq` of every sentence whose question can be told.
+
+    In this order: by `original_question`; by the split's `tf_` file, whose rows name the questions of the sentence
+    file's events in the same order; by content: the sentence holds the words that are peculiar to a question, and (a
+    true sentence) its answer. Questions of the sentence's own split come first, then those of the other splits (Years
+    partitions the two differently).
+    """
+    by_question = defaultdict(list)
+    for i, mcq in enumerate(folder.mcqs):
+        by_question[mcq.key].append(i)
+    groups = defaultdict(list)
+    for sentence in folder.sentences:
+        if sentence.question is not None:
+            groups[sentence.file, "question"].append(sentence)
+        elif sentence.split in folder.pairs:
+            groups[sentence.file, "pairs"].append(sentence)
+        else:
+            groups[sentence.file, "content"].append(sentence)
+    subjects = _subjects(folder.mcqs)
+    for (_, how), sentences in groups.items():
+        if how == "pairs":
+            _pair(sentences, folder.pairs[sentences[0].split])
+        claims = defaultdict(list)  # the same few questions fit -> these sentences
+        for sentence in sentences:
+            pair = None if sentence.event is None else folder.pairs[sentence.split][sentence.event]
+            if how == "content":
+                fits = _by_content(sentence, folder.mcqs, subjects)
+            elif how == "pairs" and pair is None:
+                continue
+            else:
+                fits = by_question[same(sentence.question or pair.question)]
+            fits = _narrow(folder.mcqs, fits, sentence, pair or sentence)
+            if fits:
+                claims[tuple(fits)].append(sentence)
+        for fits, claimed in claims.items():  # copies of one fact share its sentences evenly, in file order
+            for i, sentence in enumerate(claimed):
+                sentence.mcq = fits[i * len(fits) // len(claimed)]
+
+
+def _narrow(mcqs: list[Mcq], fits: list[int], sentence: Sentence, answers: Sentence) -> list[int]:
+    """Of the questions `fits`: those with the sentence's answer; then, if any, its wrong answers or its split."""
+    if answers.correct is not None:
+        fits = [i for i in fits if mcqs[i].correct.strip() == answers.correct.strip()]
+    elif len(fits) > 1 and sentence.kind == "sentences":
+        fits = [i for i in fits if holds(sentence.text, mcqs[i].correct)] or fits
+    if answers.correct is not None and answers.wrong is not None:
+        choices = sorted((answers.correct, *answers.wrong))
+        fits = [i for i in fits if sorted(mcqs[i].choices) == choices and mcqs[i].split == sentence.split] or fits
+    return [i for i in fits if mcqs[i].split == sentence.split] or fits
+
+
+def holds(text: str, answer: str) -> bool:
+    """Say whether the words of `answer` stand in `text`, next to each other."""
+    return f" {' '.join(words(answer))} " in f" {' '.join(words(text))} "
+
+
+def _subjects(mcqs: list[Mcq]) -> list[set[str]]:
+    """Per question, its words that fewer than half of all questions hold: of "When was Ada Ito born?", ada and ito."""
+    each = [set(words(mcq.question)) for mcq in mcqs]
+    counts = Counter(word for found in each for word in found)
+    return [{word for word in found if counts[word] < max(2, len(mcqs) / 2)} for found in each]
+
+
+def _by_content(sentence: Sentence, mcqs: list[Mcq], subjects: list[set[str]]) -> list[int]:
+    """Return the questions whose peculiar words all stand in the sentence; own split first, most words first."""
+    found = set(words(sentence.text))
+    fits = [i for i, subject in enumerate(subjects) if subject and subject <= found]
+    if sentence.kind == "sentences" and sentence.correct is None:
+        fits = [i for i in fits if holds(sentence.text, mcqs[i].correct)]
+    fits = [i for i in fits if mcqs[i].split == sentence.split] or fits
+    most = max((len(subjects[i]) for i in fits), default=0)
+    fits = [i for i in fits if len(subjects[i]) == most]
+    return fits if len({(mcqs[i].key, mcqs[i].correct) for i in fits}) < 2 else []
+
+
+def _pair(sentences: list[Sentence], pairs: list[Sentence]) -> None:
+    """Set `event` of the sentences of one file: the row of the split's `tf_` file that they paraphrase.
+
+    Both files are in the same order, with k sentences an event, some perhaps lost: then sentence j stood at row j .. j
+    + lost, so its event is one of (j .. j + lost) // k. Among these the answer must fit, and the words that they share
+    decide.
+    """
+    k = -(-len(sentences) // len(pairs))
+    lost = k * len(pairs) - len(sentences)
+    for j, sentence in enumerate(sentences):
+        found = set(words(sentence.text))
+        best = None
+        for event in range(j // k, min((j + lost) // k, len(pairs) - 1) + 1):
+            pair = pairs[event]
+            if sentence.correct is not None and pair.correct is not None:
+                fits = sentence.correct == pair.correct and (
+                    None in (sentence.wrong, pair.wrong) or sentence.wrong == pair.wrong
+                )
+            else:
+                fits = pair.correct is None or sentence.kind != "sentences" or holds(sentence.text, pair.correct)
+            shared = len(found & {*words(pair.text), *words(pair.question)})
+            if fits and shared and (best is None or shared > best):
+                best, sentence.event = shared, event
