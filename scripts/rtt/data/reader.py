@@ -250,9 +250,7 @@ def read_folder(path: str | Path) -> Folder:
     if not names:
         raise UserError(f"{path}: no *.jsonl file in this folder; expected <split>.jsonl with MCQs (docs/data.md)")
     for name in names:
-        if (
-            not name.isprintable()
-        ):  # it goes into ids and messages; half a character would stop the writing of audit.json
+        if not name.isprintable():  # it goes into ids, messages and audit.json
             raise UserError(f"{path}: file name {name!a} holds characters that cannot be printed; rename the file")
     folder = Folder(path, names)
     for file in names:
@@ -300,6 +298,9 @@ def join(folder: Folder) -> None:
         else:
             groups[sentence.file, "content"].append(sentence)
     subjects = _subjects(folder.mcqs)
+    by_word = defaultdict(list)  # a word -> the questions whose first peculiar word it is
+    for i, subject in enumerate(subjects):
+        by_word[min(subject, default="")].append(i)
     for (_, how), sentences in groups.items():
         if how == "pairs":
             _pair(sentences, folder.pairs[sentences[0].split])
@@ -307,7 +308,7 @@ def join(folder: Folder) -> None:
         for sentence in sentences:
             pair = None if sentence.event is None else folder.pairs[sentence.split][sentence.event]
             if how == "content":
-                fits = _by_content(sentence, folder.mcqs, subjects)
+                fits = _by_content(sentence, folder.mcqs, subjects, by_word)
             elif how == "pairs" and pair is None:
                 continue
             else:
@@ -344,10 +345,10 @@ def _subjects(mcqs: list[Mcq]) -> list[set[str]]:
     return [{word for word in found if counts[word] < max(2, len(mcqs) / 2)} for found in each]
 
 
-def _by_content(sentence: Sentence, mcqs: list[Mcq], subjects: list[set[str]]) -> list[int]:
+def _by_content(sentence: Sentence, mcqs: list[Mcq], subjects: list[set[str]], by_word: dict) -> list[int]:
     """Return the questions whose peculiar words all stand in the sentence; own split first, most words first."""
     found = set(words(sentence.text))
-    fits = [i for i, subject in enumerate(subjects) if subject and subject <= found]
+    fits = sorted(i for word in found for i in by_word.get(word, ()) if subjects[i] <= found)
     if sentence.kind == "sentences" and sentence.correct is None:
         fits = [i for i in fits if holds(sentence.text, mcqs[i].correct)]
     fits = [i for i in fits if mcqs[i].split == sentence.split] or fits
