@@ -182,7 +182,7 @@ def test_a_signal_ends_everything_soon_and_the_next_run_goes_on(toy, number, gro
     toy.until("starts-2")
     steps = psutil.Process(process.pid).children(recursive=True)
     (os.killpg if group else os.kill)(process.pid, number)
-    output = process.communicate(timeout=20)[0]
+    output = process.communicate(timeout=9)[0]
     assert process.returncode == expected, output
     assert "stopping" in output and "Traceback" not in output
     _, alive = psutil.wait_procs(steps, timeout=5)
