@@ -374,7 +374,7 @@ def test_clones_give_the_same_bytes(tmp_path, capsys):
 
 def test_year_option_moves_the_future(tmp_path, capsys):
     folder = write(tmp_path / "d", dataset())  # the years 1900 to 1995
-    assert json_of(capsys, folder, "--year", "1989")[1]["defects"]["future_year"] == 2  # 1990 and 1995
+    assert json_of(capsys, folder, "--year", "1990")[1]["defects"]["future_year"] == 1  # 1995 alone
     assert json_of(capsys, folder)[1]["defects"]["future_year"] == 0
 
 
