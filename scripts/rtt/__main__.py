@@ -5,10 +5,12 @@ so that `audit` or `figure` never pay for torch.
 """
 
 import argparse
+import contextlib
 import importlib
+import shlex
 import sys
 
-from rtt import __version__
+from rtt import __version__, locks
 from rtt.errors import UserError
 
 COMMANDS = {
@@ -44,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
             module.configure(command)
     args = parser.parse_args(argv)
     try:
-        return module.run(args) or 0
+        # Steps are registered, so that a rerun after a kill sees what is still writing; `run` claims the lock itself.
+        with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv)):
+            return module.run(args) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,74 @@
+"""RTT, retraining on T: the attack.
+
+Inputs: original models, the trajectories' points with their selections, canonical facts.
+Outputs: evals/<run>.<target>.json (kind rtt), one per checkpoint: the original, each method at each retain budget; and the control.
+One process attacks all checkpoints of an arm, since importing torch costs more than attacking a miniature.
+"""
+
+TARGETS = ["original"] + [
+    target_name(method, budget) for method in STUDY.methods.named for budget in STUDY.retain_budgets
+]
+
+
+rule rtt:
+    """RTT on all checkpoints."""
+    input:
+        source=lambda wildcards: model_folder(RUNS.attacks[wildcards.run].source),
+        facts=lambda wildcards: facts_file(RUNS.attacks[wildcards.run].facts),
+        points=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].unlearned.values()],
+        selections=lambda wildcards: [
+            f"{RESULTS}/selections/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].unlearned.values()
+        ],
+    output:
+        evals=expand(f"{RESULTS}/evals/{{{{run}}}}.{{target}}.json", target=TARGETS),
+        manifest=f"{RESULTS}/manifests/{{run}}.json",
+    log:
+        f"{RESULTS}/logs/rtt/{{run}}.log",
+    wildcard_constraints:
+        run=alternatives(RUNS.attacks),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec_file,
+        code=code_version("attack"),
+    shell:
+        """
+        exec &> >(tee {log:q})
+        python -m rtt attack \
+            --spec {params.spec:q} \
+            --source {input.source:q} \
+            --facts {input.facts:q} \
+            --points {input.points:q} \
+            --selections {input.selections:q} \
+            --evals {output.evals:q} \
+            --manifest {output.manifest:q}
+        """
+
+
+rule rtt_control:
+    """RTT on a model that never saw the facts."""
+    input:
+        source=lambda wildcards: model_folder(RUNS.controls[wildcards.run].source),
+        facts=lambda wildcards: facts_file(RUNS.controls[wildcards.run].facts),
+    output:
+        evals=f"{RESULTS}/evals/{{run}}.control.json",
+        manifest=f"{RESULTS}/manifests/{{run}}.json",
+    log:
+        f"{RESULTS}/logs/rtt_control/{{run}}.log",
+    wildcard_constraints:
+        run=alternatives(RUNS.controls),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec_file,
+        code=code_version("attack"),
+    shell:
+        """
+        exec &> >(tee {log:q})
+        python -m rtt attack \
+            --spec {params.spec:q} \
+            --source {input.source:q} \
+            --facts {input.facts:q} \
+            --evals {output.evals:q} \
+            --manifest {output.manifest:q}
+        """

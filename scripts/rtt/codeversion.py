@@ -1,0 +1,50 @@
+"""Which code made an artifact: a hash of the syntax trees of the modules that decide a step's numbers."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+TRAINING = ("train.py", "losses.py", "text.py", "corpus.py", "models.py", "score.py", "record.py")
+METHODS = ("methods/gd.py", "methods/rmu.py", "methods/ria.py", "methods/fif.py")
+STATISTICS = ("evals.py", "stats")
+STEPS = {
+    "generate": ("data/generate.py",),
+    "facts": ("data/facts.py", "data/reader.py", "data/audit.py"),
+    "pretrain": (*TRAINING, "pretrain.py"),
+    "teach": (*TRAINING, "teach.py"),
+    "unlearn": (*TRAINING, *METHODS, "unlearn.py"),
+    "select": (*STATISTICS, "select.py"),
+    "attack": (*TRAINING, "attack.py"),
+    "tables": (*STATISTICS, "tables.py"),
+    "figure": ("figures",),
+    "report": ("record.py",),
+}
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+def source_hash(path: Path) -> str:
+    """sha256 of a Python file's syntax tree without comments and docstrings; of any other file's bytes."""
+    content = path.read_bytes()
+    if path.suffix == ".py":
+        content = ast.dump(_without_docstrings(ast.parse(content))).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+@cache
+def code_version(step: str) -> str:
+    """Return 10 hex digits that change when the logic of `step` changes, and not when a comment does."""
+    paths = []
+    for name in STEPS[step]:
+        path = PACKAGE / name
+        paths += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    parts = [f"{path.relative_to(PACKAGE)} {source_hash(path)}" for path in paths]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]

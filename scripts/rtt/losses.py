@@ -1,0 +1,25 @@
+"""The one text loss that every objective is made of."""
+
+import torch
+import torch.nn.functional as F
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `values` (batch, length) over each row's mask, then over the rows: a scalar.
+
+    Every text weighs the same, whatever its length, and padding counts nothing (the authors' code averages over padding
+    too). So the mean does not depend on how a batch is cut into parts of equal size.
+    """
+    mask = mask.to(values.dtype)
+    return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+
+
+def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy in nats per counted token, averaged by `masked_mean`: a scalar.
+
+    `batch`: input_ids, attention_mask, labels, each (batch, length); label -100 is not counted.
+    """
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    labels = batch["labels"][:, 1:]
+    nats = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    return masked_mean(nats, labels != -100)

@@ -1,0 +1,18 @@
+"""FIF, fixed incorrect fact (Deeb & Roger 2024, app. A): RIA with the same wrong answer each time."""
+
+from rtt.methods.ria import RIA
+
+
+class FIF(RIA):
+    """RIA's equation on texts that agree on one wrong answer."""
+
+    @staticmethod
+    def forget_texts(fact):
+        """Sentences with one wrong answer in several phrasings."""
+        return fact.fif_sentences
+
+    @staticmethod
+    def forget_answers(fact, rng):
+        """The choice that the FIF sentences name."""
+        wrong = [i for i in range(len(fact.choices)) if i != fact.answer]
+        return next((i for i in wrong if fact.choices[i] in fact.fif_sentences[0]), wrong[0])
