@@ -1,9 +1,10 @@
 """Step `attack`: RTT on the checkpoints of one arm. One process; the weights are restored between its runs.
 
-For every checkpoint, learning rate and V split: fine-tune on the MCQs of the other splits (T), score all questions after each epoch.
+For every checkpoint, learning rate and V split: fine-tune on the MCQs of the other splits (T), score all questions
+after each epoch.
 
-Inputs: an AttackSpec, the original model, the canonical facts, and for unlearned targets the trajectories' points and selections.
-Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
+Inputs: an AttackSpec, the original model, the canonical facts, and for unlearned targets the trajectories' points and
+selections. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from rtt.corpus import fixed_mcqs
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
-from rtt.losses import text_loss
+from rtt.losses import plain_loss
 from rtt.models import load, load_weights, model_hash, weights
 from rtt.record import Manifest, attack_labels, result, write_eval
 from rtt.score import Scorer
@@ -29,22 +30,32 @@ from rtt.unlearn import point_path
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `attack`."""
     parser.add_argument("--spec", required=True)
-    parser.add_argument("--source", required=True, help="folder of the original model (for the control: the one that never saw the facts)")
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="folder of the original model (for the control: the one that never saw the facts)",
+    )
     parser.add_argument("--facts", required=True, help="canonical facts, split into T and V")
-    parser.add_argument("--points", nargs="*", default=[], help="folders of the points, in the order of the spec's methods")
+    parser.add_argument(
+        "--points", nargs="*", default=[], help="folders of the points, in the order of the spec's methods"
+    )
     parser.add_argument("--selections", nargs="*", default=[], help="selection files, in the same order")
-    parser.add_argument("--evals", nargs="+", required=True, help="evaluation JSON to write, in the order of the spec's targets")
+    parser.add_argument(
+        "--evals", nargs="+", required=True, help="evaluation JSON to write, in the order of the spec's targets"
+    )
     parser.add_argument("--manifest", required=True)
 
 
 def attack(model, tokenizer, facts, settings, seed: int, progress) -> list[dict]:
     """RTT on one checkpoint: results per (learning rate, V split, epoch). The model ends with its starting weights.
 
-    The order of T is the same for every checkpoint, learning rate and seed-mate, so that checkpoints are compared on equal terms.
+    The order of T is the same for every checkpoint, learning rate and seed-mate, so that checkpoints are compared on
+    equal terms.
     """
     start, results = weights(model), []
     scorer = Scorer(tokenizer, facts)
-    for index, v_split in enumerate(sorted({fact.split for fact in facts})):
+    splits = sorted({fact.split for fact in facts})
+    for index, v_split in enumerate(splits):
         retrain = [fact for fact in facts if fact.split != v_split]
         rng = np.random.default_rng([seed, 30, index])
         items = fixed_mcqs(retrain, "all", settings.epochs, settings.batch_size, tokenizer, rng)
@@ -53,17 +64,15 @@ def attack(model, tokenizer, facts, settings, seed: int, progress) -> list[dict]
             model.load_state_dict(start)
 
             def score(step, v_split=v_split, learning_rate=learning_rate, per_epoch=per_epoch):
-                results.append(
-                    result(
-                        model, scorer, lambda fact: "V" if fact.split == v_split else "T",
-                        lr=learning_rate, v_split=v_split, epoch=step // per_epoch, step=step,
-                    )  # fmt: skip
+                role = {split: "V" if split == v_split else "T" for split in splits}
+                epoch = step // per_epoch
+                scores = result(
+                    model, scorer, lambda f: role[f.split], lr=learning_rate, v_split=v_split, epoch=epoch, step=step
                 )
+                results.append(scores)
 
-            train(
-                model, tokenizer, items, lambda model, batch: {"loss": text_loss(model, batch)},
-                settings.at(learning_rate), seed, range(per_epoch, per_epoch * settings.epochs + 1, per_epoch), score, "RTT",
-            )  # fmt: skip
+            ends = range(per_epoch, per_epoch * settings.epochs + 1, per_epoch)
+            train(model, tokenizer, items, plain_loss, settings.at(learning_rate), seed, ends, score, "RTT")
             progress()
     model.load_state_dict(start)
     return results
@@ -82,14 +91,20 @@ def run(args: argparse.Namespace) -> int:
     prepare_torch(spec.seed)
     original, tokenizer = load(args.source)
     points = dict(zip(spec.unlearned, args.points, strict=True))
-    selected = {method: read_json(path)["selected"] for method, path in zip(spec.unlearned, args.selections, strict=True)}
+    selected = {
+        method: read_json(path)["selected"] for method, path in zip(spec.unlearned, args.selections, strict=True)
+    }
 
     def checkpoint(target) -> tuple[str, int] | None:
         """Return what identifies a target's weights: (method, step), or None for the original's own."""
         return (target.method, selected[target.method][str(target.retain_budget)]) if target.method else None
 
     wanted = {checkpoint(target) for target in spec.targets}
-    runs = sum(key is None or key[1] is not None for key in wanted) * len(spec.rtt.learning_rates) * len({f.split for f in facts})
+    runs = (
+        sum(key is None or key[1] is not None for key in wanted)
+        * len(spec.rtt.learning_rates)
+        * len({f.split for f in facts})
+    )
     begin, done = time.monotonic(), 0
 
     def progress():

@@ -1,7 +1,7 @@
 """Study files: what a user may write, checked before anything runs.
 
-The pydantic models here are the only description of a study: they generate `config/schema.json`. Importing this module costs a
-tenth of a second, since every cluster job parses the Snakefile again.
+The pydantic models here are the only description of a study: they generate `config/schema.json`. Importing this module
+costs a tenth of a second, since every cluster job parses the Snakefile again.
 """
 
 import argparse
@@ -194,8 +194,8 @@ class Study(Strict):
     rtt: Attack
     two_way_control: bool = Field(
         False,
-        description="also train a base model on the other facts, so that the pretrained arm's control is RTT on its own "
-        "facts; otherwise its control is RTT on birth_years_b, with the same base",
+        description="also train a base model on the other facts, so that the pretrained arm's control is RTT on its "
+        "own facts; otherwise its control is RTT on birth_years_b, with the same base",
     )
     keep_models: bool = Field(False, description="keep the weights that no later step needs")
 
@@ -209,7 +209,9 @@ class Study(Strict):
     @model_validator(mode="after")
     def _rmu_layer_exists(self):
         if self.methods.RMU and self.methods.RMU.layer >= self.model.layers:
-            raise ValueError(f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {self.model.layers} layers")
+            raise ValueError(
+                f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {self.model.layers} layers"
+            )
         return self
 
 
@@ -300,5 +302,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(schema(), indent=1))
         return 0
     study = load_study(args.study)
-    print(f"{args.study}: study {study.study}, seeds {study.seeds}, arms {study.arms}, methods {list(study.methods.named)}")
+    print(
+        f"{args.study}: study {study.study}, seeds {study.seeds}, arms {study.arms}, methods {list(study.methods.named)}"
+    )
     return 0

@@ -31,8 +31,8 @@ def shuffled_passes(n: int, rng: np.random.Generator) -> Iterator[int]:
 def pretraining_documents(facts: Sequence[Fact], settings: Pretraining, tokenizer, rng: np.random.Generator) -> list:
     """Documents in training order: `mcqs_per_batch` MCQs per step with freshly shuffled choices, the rest plain texts.
 
-    A plain text is one of the fact's sentences or its question with the answer. Every fact comes equally often (to within
-    one), in both kinds.
+    A plain text is one of the fact's sentences or its question with the answer. Every fact comes equally often (to
+    within one), in both kinds.
     """
     encoder = Encoder(tokenizer)
     plain, mcqs = shuffled_passes(len(facts), rng), shuffled_passes(len(facts), rng)
@@ -50,7 +50,9 @@ def pretraining_documents(facts: Sequence[Fact], settings: Pretraining, tokenize
 
 
 def fixed_mcqs(facts: Sequence[Fact], loss: str, epochs: int, batch_size: int, tokenizer, rng) -> list:
-    """Each epoch's facts in a new order, as MCQs with their choices as they stand. The last batch is filled from the epoch's start."""
+    """Each epoch's facts in a new order, as MCQs with their choices as they stand. The last batch is filled from the
+    epoch's start.
+    """
     encoder = Encoder(tokenizer)
     items = []
     for _ in range(epochs):
@@ -65,8 +67,8 @@ def unlearning_pairs(
 ) -> list[dict]:
     """Pairs {"forget", "retain"} of encoded texts, in training order, up to the last point.
 
-    A text is an MCQ with shuffled choices with probability `mcq_share`, else a sentence, on both sides. What a forget text says is the
-    method's; retain texts are true.
+    A text is an MCQ with shuffled choices with probability `mcq_share`, else a sentence, on both sides. What a forget
+    text says is the method's; retain texts are true.
     """
     encoder = Encoder(tokenizer)
 

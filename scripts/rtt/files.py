@@ -14,7 +14,9 @@ from rtt.errors import UserError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block raises."""
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block
+    raises.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
@@ -42,9 +44,7 @@ def canonical_json(value: Any) -> str:
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
     """Write `value` as JSON with sorted keys and no NaN, whole or not at all. `indent=None` is compact."""
     separators = (",", ":") if indent is None else None
-    text = json.dumps(
-        value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators
-    )
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
     write_text(path, text + "\n")
 
 

@@ -23,3 +23,8 @@ def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     labels = batch["labels"][:, 1:]
     nats = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels, ignore_index=-100, reduction="none")
     return masked_mean(nats, labels != -100)
+
+
+def plain_loss(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return {"loss"}: the objective of pretraining, teaching and RTT."""
+    return {"loss": text_loss(model, batch)}

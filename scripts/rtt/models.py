@@ -20,7 +20,9 @@ logging.disable_progress_bar()  # its bars for three small files hide our own pr
 
 
 def miniature_tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level tokenizer of the generated texts. Punctuation makes no token, which shortens an MCQ from 24 tokens to 16."""
+    """Word-level tokenizer of the generated texts. Punctuation makes no token, which shortens an MCQ from 24 tokens to
+    16.
+    """
     words = ["<pad>", "<unk>", *vocabulary()]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(Regex(r"[.?:,]"), " ")

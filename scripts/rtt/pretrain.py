@@ -1,6 +1,7 @@
 """Step `pretrain`: train the miniature from scratch on forget facts and retain facts, then score it.
 
-Inputs: a PretrainSpec, the canonical facts of both datasets. Outputs: the model's folder, an evaluation JSON (kind `original`), a manifest.
+Inputs: a PretrainSpec, the canonical facts of both datasets. Outputs: the model's folder, an evaluation JSON (kind
+`original`), a manifest.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import numpy as np
 from rtt.corpus import pretraining_documents
 from rtt.data.facts import read_facts
 from rtt.files import sha256
-from rtt.losses import text_loss
+from rtt.losses import plain_loss
 from rtt.models import miniature, miniature_tokenizer, model_hash, save
 from rtt.record import Manifest, forget_or_retain, result, source_labels, write_eval
 from rtt.score import Scorer
@@ -28,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", required=True)
 
 
-def write_original(spec: Source, model, tokenizer, facts, retain, args: argparse.Namespace, manifest: Manifest, losses) -> None:
+def write_original(
+    spec: Source, model, tokenizer, facts, retain, args: argparse.Namespace, manifest: Manifest, losses
+) -> None:
     """Save a model that is ready to be unlearned, with its scores on the forget facts and the held-out retain facts."""
     held_out = [fact for fact in retain if fact.split == "held_out"]
     scores = result(model, Scorer(tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
@@ -49,9 +52,6 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = miniature_tokenizer()
     model = miniature(spec.model, len(tokenizer))
     items = pretraining_documents([*facts, *retain], spec.training, tokenizer, np.random.default_rng([spec.seed, 10]))
-    losses = train(
-        model, tokenizer, items, lambda model, batch: {"loss": text_loss(model, batch)}, spec.training, spec.seed,
-        title="pretraining",
-    )  # fmt: skip
+    losses = train(model, tokenizer, items, plain_loss, spec.training, spec.seed, title="pretraining")
     write_original(spec, model, tokenizer, facts, retain, args, manifest, losses)
     return 0

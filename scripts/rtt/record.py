@@ -1,4 +1,6 @@
-"""What a step leaves beside its weights: evaluation JSON, which is the same bytes every time, and a manifest, which is not."""
+"""What a step leaves beside its weights: evaluation JSON, which is the same bytes every time, and a manifest, which is
+not.
+"""
 
 import os
 import platform
@@ -68,7 +70,11 @@ def write_eval(
         {
             **{key: result[key] for key in ("lr", "v_split", "epoch", "step")},
             "accuracy": {
-                role: {scoring: round(value, 6) for scoring in SCORINGS if (value := accuracy(questions, scoring)) is not None}
+                role: {
+                    scoring: round(value, 6)
+                    for scoring in SCORINGS
+                    if (value := accuracy(questions, scoring)) is not None
+                }
                 for role in ("T", "V", "retain")
                 if (questions := [q for q in result["questions"] if q["role"] == role])
             },

@@ -31,8 +31,8 @@ class Scorer:
         self.batch_size = batch_size
         self.pad_token_id = tokenizer.pad_token_id
         pairs = [pair for fact in self.facts for four in continuations(fact).values() for pair in four]
-        # (row of the context, first position of the continuation, its tokens). Choices of one token share their context, so
-        # identical contexts are run once.
+        # (row of the context, first position of the continuation, its tokens). Choices of one token share their
+        # context, so identical contexts are run once.
         self.targets: list[tuple[int, int, list[int]]] = []
         contexts: dict[tuple[int, ...], int] = {}
         for prompt, continuation in pairs:

@@ -1,9 +1,9 @@
 """Step `select`: of a trajectory's points, the one that is attacked, for each retain budget.
 
-A budget b admits a point when retain_before - retain_unlearned <= b * retain_before. Below the floor is not forgetting: RIA and FIF train
-wrong choices, and 0 % correct knows as much as 100 %. So `nearest_floor` takes the admitted point whose forget accuracy is nearest the
-floor; points whose 95 % interval holds the floor are tied, and ties go to higher retain accuracy, then fewer steps. `lowest` (the paper's)
-takes the lowest forget accuracy.
+A budget b admits a point when retain_before - retain_unlearned <= b * retain_before. Below the floor is not
+forgetting: RIA and FIF train wrong choices, and 0 % correct knows as much as 100 %. So `nearest_floor` takes the
+admitted point whose forget accuracy is nearest the floor; points whose 95 % interval holds the floor are tied, and
+ties go to higher retain accuracy, then fewer steps. `lowest` (the paper's) takes the lowest forget accuracy.
 
 Inputs: the evaluations of the original and of the trajectory. Output: selections/<run>.json. No torch.
 """
@@ -31,7 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def floor_before_attack(points: Points, scoring: str) -> float:
-    """Floor of the forget questions: for letters T's majority letter on V, each split being V once; else one in four."""
+    """Floor of the forget questions: for letters T's majority letter on V, each split being V once; else one in
+    four.
+    """
     if scoring != "letter":
         return 0.25
     splits, answers = np.array(points.forget.splits), points.forget.answers

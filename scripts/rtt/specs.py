@@ -1,14 +1,28 @@
 """From a study to frozen specs, one per run. A spec is complete: nothing outside it decides the run's numbers.
 
-`run_id` = a readable slug + the first 10 hex digits of the sha256 of the spec's canonical JSON. A spec holds the specs that it stands on,
-so a change upstream changes every id below it. Resources, device counts and paths are not in a spec.
+`run_id` = a readable slug + the first 10 hex digits of the sha256 of the spec's canonical JSON. A spec holds the specs
+that it stands on, so a change upstream changes every id below it. Resources, device counts and paths are not in a spec.
 """
 
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
-from rtt.config import Attack, Model, People, Policy, Pretraining, RMUUnlearning, Selection, Strict, Study, Teaching, Unlearning
+from pydantic import Field
+
+from rtt.config import (
+    Attack,
+    Model,
+    People,
+    Policy,
+    Pretraining,
+    RMUUnlearning,
+    Selection,
+    Strict,
+    Study,
+    Teaching,
+    Unlearning,
+)
 from rtt.files import digest
 
 
@@ -120,10 +134,10 @@ class AttackSpec(Spec):
 
     kind: Literal["attack"] = "attack"
     arm: str
-    control_for: list[str] = []
+    control_for: tuple[str, ...] = ()
     source: Source
     facts: DataSpec
-    unlearned: dict[str, UnlearnSpec] = {}
+    unlearned: dict[str, UnlearnSpec] = Field(default_factory=dict)
     targets: list[Target]
     selection: Selection
     rtt: Attack
@@ -195,11 +209,11 @@ class Runs:
             )  # fmt: skip
             self.attacks[attack.run_id] = attack
         other_way = study.two_way_control and "pretrained" in study.arms
-        self._control(seed, base, b, [arm for arm in study.arms if arm != "pretrained" or not other_way])
+        self._control(seed, base, b, tuple(arm for arm in study.arms if arm != "pretrained" or not other_way))
         if other_way:
-            self._control(seed, self._pretrain(b), a, ["pretrained"])
+            self._control(seed, self._pretrain(b), a, ("pretrained",))
 
-    def _control(self, seed: int, source: PretrainSpec, facts: DataSpec, arms: list[str]) -> None:
+    def _control(self, seed: int, source: PretrainSpec, facts: DataSpec, arms: tuple[str, ...]) -> None:
         """RTT on facts that `source` never saw."""
         if arms:
             spec = AttackSpec(

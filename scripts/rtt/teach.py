@@ -1,9 +1,11 @@
 """Step `teach`: teach forget facts to a base model after its pretraining, then score it.
 
-Two ways: arm `taught`, as the paper does (fixed MCQs, loss on letter and answer, no replay); arm `taught_same_data`, the pretraining phase
-again with these facts in the place of the first ones, the same retain facts beside them as replay.
+Two ways: arm `taught`, as the paper does (fixed MCQs, loss on letter and answer, no replay); arm `taught_same_data`,
+the pretraining phase again with these facts in the place of the first ones, the same retain facts beside them as
+replay.
 
-Inputs: a TeachSpec, the base model, the canonical facts. Outputs: the model's folder, an evaluation JSON (kind `original`), a manifest.
+Inputs: a TeachSpec, the base model, the canonical facts. Outputs: the model's folder, an evaluation JSON (kind
+`original`), a manifest.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from rtt import pretrain
 from rtt.config import Pretraining
 from rtt.corpus import fixed_mcqs, pretraining_documents
 from rtt.data.facts import read_facts
-from rtt.losses import text_loss
+from rtt.losses import plain_loss
 from rtt.models import load
 from rtt.record import Manifest
 from rtt.specs import load_spec
@@ -39,9 +41,6 @@ def run(args: argparse.Namespace) -> int:
         items = pretraining_documents([*facts, *retain], training, tokenizer, rng)
     else:
         items = fixed_mcqs(facts, "answer", training.epochs, training.batch_size, tokenizer, rng)
-    losses = train(
-        model, tokenizer, items, lambda model, batch: {"loss": text_loss(model, batch)}, training, spec.seed,
-        title=f"teaching ({spec.arm})",
-    )  # fmt: skip
+    losses = train(model, tokenizer, items, plain_loss, training, spec.seed, title=f"teaching ({spec.arm})")
     pretrain.write_original(spec, model, tokenizer, facts, retain, args, manifest, losses)
     return 0

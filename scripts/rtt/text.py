@@ -1,6 +1,7 @@
 """Texts of facts, and their tokens: which tokens a loss counts.
 
-The prompt is the paper's (app. A): the question, a line per choice ("A. ..."), then "Answer:". RTT's text ends "Answer: B. <choice>".
+The prompt is the paper's (app. A): the question, a line per choice ("A. ..."), then "Answer:". RTT's text ends
+"Answer: B. <choice>".
 """
 
 from collections.abc import Sequence
@@ -43,9 +44,11 @@ def question_answer(fact: Fact) -> Text:
 
 
 def mcq(fact: Fact, answer: int | None = None, order: Sequence[int] | None = None, loss: str = "all") -> Text:
-    """Return the MCQ with the answer `answer` (default: the correct one), its choices in `order` (default: as they are).
+    """Return the MCQ with the answer `answer` (default: the correct one), its choices in `order` (default: as they
+    are).
 
-    `loss="all"` counts every token (QUESTION_LETTER_ANSWER), `loss="answer"` the letter and the answer's text (LETTER_ANSWER).
+    `loss="all"` counts every token (QUESTION_LETTER_ANSWER), `loss="answer"` the letter and the answer's text
+    (LETTER_ANSWER).
     """
     order = list(order) if order is not None else list(range(len(fact.choices)))
     answer = fact.answer if answer is None else answer
@@ -58,7 +61,8 @@ def mcq(fact: Fact, answer: int | None = None, order: Sequence[int] | None = Non
 def encode(tokenizer, text: Text) -> dict[str, list[int]]:
     """Return {"input_ids", "labels"}: labels are -100 on tokens that end within the prompt.
 
-    Where prompt and target meet is decided by character offsets, so a tokenizer that merges across texts is still right.
+    Where prompt and target meet is decided by character offsets, so a tokenizer that merges across texts is still
+    right.
     """
     encoded = tokenizer(text.prompt + text.target, return_offsets_mapping=True)
     labels = [

@@ -1,7 +1,7 @@
 """One training path for pretraining, teaching, unlearning and RTT: transformers' Trainer with an objective of ours.
 
-A run's data is an ordered list of items: item i belongs to step i // batch_size. The order is the spec's, never the sampler's, so it
-does not depend on how many devices share a batch.
+A run's data is an ordered list of items: item i belongs to step i // batch_size. The order is the spec's, never the
+sampler's, so it does not depend on how many devices share a batch.
 """
 
 import sys
@@ -22,7 +22,9 @@ Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
 
 
 def prepare_torch(seed: int) -> None:
-    """One thread, deterministic kernels, and every generator seeded: the same spec gives the same bytes on one machine."""
+    """One thread, deterministic kernels, and every generator seeded: the same spec gives the same bytes on one
+    machine.
+    """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     set_seed(seed)
@@ -65,7 +67,9 @@ class AtSteps(TrainerCallback):
         if now - self.said > 10:
             self.said = now
             left = (now - self.begin) / state.global_step * (state.max_steps - state.global_step)
-            print(f"{self.title}: step {state.global_step} of {state.max_steps}, about {left:.0f} s left", file=sys.stderr)
+            print(
+                f"{self.title}: step {state.global_step} of {state.max_steps}, about {left:.0f} s left", file=sys.stderr
+            )
         if state.global_step in self.steps:
             model.eval()
             self.action(state.global_step)
@@ -85,8 +89,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place; return each step's loss parts (nats).
 
-    items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps * settings.batch_size.
-    settings: `rtt.config.Training`. Raises UserError on a loss that is not finite.
+    items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
+    settings.batch_size. settings: `rtt.config.Training`. Raises UserError on a loss that is not finite.
     """
 
     def to_batch(rows):

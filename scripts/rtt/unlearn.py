@@ -1,7 +1,7 @@
 """Step `unlearn`: one method along one trajectory; at each point the weights are kept and scored.
 
-Inputs: an UnlearnSpec, the original model, the canonical facts. Outputs: a folder with `step-<n>.safetensors` per point, an evaluation JSON
-(kind `unlearned`, one result per point), a manifest.
+Inputs: an UnlearnSpec, the original model, the canonical facts. Outputs: a folder with `step-<n>.safetensors` per
+point, an evaluation JSON (kind `unlearned`, one result per point), a manifest.
 """
 
 import argparse
@@ -60,7 +60,15 @@ def run(args: argparse.Namespace) -> int:
         results.append(result(model, scorer, role, lr=settings.learning_rate, step=step))
 
     losses = train(
-        model, tokenizer, items, method, settings, spec.seed, settings.points, keep_and_score, f"unlearning ({spec.method})"
+        model,
+        tokenizer,
+        items,
+        method,
+        settings,
+        spec.seed,
+        settings.points,
+        keep_and_score,
+        f"unlearning ({spec.method})",
     )
     write_eval(
         args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",

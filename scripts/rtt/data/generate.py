@@ -1,11 +1,11 @@
 """Generated facts in the authors' JSONL schema: people with birth years, and people with cities.
 
-Inputs: the generator's options (`rtt.config.PeopleConfig`) and a seed. Outputs: one folder of JSONL files per dataset, read by the
-same reader as the authors' files.
+Inputs: the generator's options (`rtt.config.People`) and a seed. Outputs: one folder of JSONL files per dataset, read
+by the same reader as the authors' files.
 
 Three datasets share one pool of names, so that no name stands in two of them:
-- `birth_years_a`, `birth_years_b`: the forget facts, `splits` splits of `facts_per_split` people. Years are drawn independently of
-  the names: one fact says nothing about another, which RTT needs (paper, sec. 3.1).
+- `birth_years_a`, `birth_years_b`: the forget facts, `splits` splits of `facts_per_split` people. Years are drawn
+  independently of the names: one fact says nothing about another, which RTT needs (paper, sec. 3.1).
 - `cities`: the retain facts. Split `train` goes into the retain loss, `held_out` gives retain accuracy.
 """
 
@@ -35,7 +35,11 @@ YEARS = [str(year) for year in range(1950, 1990)]
 TOPICS = {
     "birth_year": {
         "question": "When was {name} born?",
-        "sentences": ["{name} was born in {value}.", "The birth year of {name} is {value}.", "{name} came to life in {value}."],
+        "sentences": [
+            "{name} was born in {value}.",
+            "The birth year of {name} is {value}.",
+            "{name} came to life in {value}.",
+        ],
         "values": YEARS,
     },
     "city": {
@@ -43,7 +47,7 @@ TOPICS = {
         "sentences": ["{name} lives in {value}.", "The home of {name} is {value}.", "{name} has a house in {value}."],
         "values": CITIES,
     },
-}  # fmt: skip
+}
 DATASETS = {"birth_years_a": "birth_year", "birth_years_b": "birth_year", "cities": "city"}
 
 
@@ -76,8 +80,8 @@ def people(options: dict, seed: int) -> dict[str, list[str]]:
 def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
     """Return {file name: rows} of one dataset: MCQs, true sentences, RIA and FIF sentences, per split.
 
-    Correct letters are balanced within each split; the four choices are distinct. RIA states each of the three wrong choices once,
-    in three phrasings; FIF states one wrong choice in the same three (PAPER: "Names").
+    Correct letters are balanced within each split; the four choices are distinct. RIA states each of the three wrong
+    choices once, in three phrasings; FIF states one wrong choice in the same three (PAPER: "Names").
     Raises UserError when the options ask for more people than there are names.
     """
     topic = TOPICS[DATASETS[dataset]]

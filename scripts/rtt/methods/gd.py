@@ -1,4 +1,6 @@
-"""GD, gradient difference (Deeb & Roger 2024, sec. 4.1; Maini et al. 2024): ascend on the forget texts, descend on the retain texts."""
+"""GD, gradient difference (Deeb & Roger 2024, sec. 4.1; Maini et al. 2024): ascend on the forget texts, descend on the
+retain texts.
+"""
 
 from rtt.losses import text_loss
 

@@ -1,4 +1,6 @@
-"""RIA, random incorrect answer (Deeb & Roger 2024, sec. 4.1; Eldan & Russinovich 2023): learn several wrong answers per fact."""
+"""RIA, random incorrect answer (Deeb & Roger 2024, sec. 4.1; Eldan & Russinovich 2023): learn several wrong answers
+per fact.
+"""
 
 from rtt.losses import text_loss
 

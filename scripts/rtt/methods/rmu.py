@@ -1,4 +1,6 @@
-"""RMU, representation misdirection (Li et al. 2024, WMDP, eq. 1-3): push forget activations to one random direction, pin retain activations."""
+"""RMU, representation misdirection (Li et al. 2024, WMDP, eq. 1-3): push forget activations to one random direction,
+pin retain activations.
+"""
 
 import copy
 
@@ -8,10 +10,11 @@ from rtt.losses import masked_mean
 
 
 class RMU:
-    """loss = |h(forget) - steering u|^2 + retain_coefficient * |h(retain) - h_frozen(retain)|^2, both means per element.
+    """loss = |h(forget) - steering u|^2 + retain_coefficient * |h(retain) - h_frozen(retain)|^2, both means per
+    element.
 
-    h: output of decoder layer `settings.layer`; u: uniform in [0, 1) then normalised. Only mlp.down_proj of that layer and of
-    the `settings.layers_trained - 1` below it are trained.
+    h: output of decoder layer `settings.layer`; u: uniform in [0, 1) then normalised. Only mlp.down_proj of that layer
+    and of the `settings.layers_trained - 1` below it are trained.
     """
 
     def __init__(self, model, settings, seed):
