@@ -161,7 +161,7 @@ def _recovery_row(study: Study, method: str, budget: float, step: int | None, se
         row["retain_unlearned"] = _mean(points.retain_correct[scoring][at])
         strata = 2 * split_of + halves(split_of)
         for name, values in recover(original, unlearned, rtt, strata, floor).items():
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values), strict=True))
     row["status"] = status((int(original.sum()), n), unlearned_count, floor)
     return row
 

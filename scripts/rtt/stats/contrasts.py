@@ -68,9 +68,7 @@ def _pair(key: tuple, side_a: pd.DataFrame, side_b: pd.DataFrame, names: tuple, 
             several = sorted({f"{row.dataset} ({row.model})" for row in side.itertuples()})
             why = f"not comparable: {name} stands for {len(several)} datasets or models: {', '.join(several)}"
             return [(*key, quantity, 0, [], *t_interval([]), "no", why) for quantity in QUANTITIES]
-    paired = (
-        side_a.set_index("seed").join(side_b.set_index("seed"), how="inner", lsuffix="_a", rsuffix="_b").sort_index()
-    )
+    paired = side_a.merge(side_b, on="seed", suffixes=("_a", "_b")).sort_values("seed")
     rows = []
     for quantity in QUANTITIES:
         usable = paired[paired[f"{quantity}_a"].notna() & paired[f"{quantity}_b"].notna()]

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import stats
 
 Z95 = 1.959963984540054
 
@@ -31,5 +30,7 @@ def t_interval(values) -> tuple[float, float, float]:
     mean = float(values.mean())
     if len(values) < 2:
         return mean, math.nan, math.nan
+    from scipy import stats  # half a second, which steps without a t interval are spared
+
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return mean, mean - half, mean + half

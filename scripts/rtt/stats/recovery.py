@@ -9,52 +9,88 @@ import numpy as np
 from rtt.stats.intervals import wilson
 
 RESAMPLES = 4000
+PSEUDO = 2  # pseudo-questions; 2 gives each accuracy alone a uniform prior. Chosen by benchmarks/interval_coverage.py
 QUANTITIES = ("recovery", "recovery_corrected", "recovery_difference")
 STATUSES = ("ok", "none_within_budget", "not_unlearned", "over_unlearned", "undefined")
 
 
 @lru_cache(maxsize=4)
-def weights(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> np.ndarray:
-    """Return (resamples, n) float32: how often each question is drawn, resampling within strata of these sizes.
+def weights(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw questions within strata of these sizes, n in all; return (question weights, pseudo weight, pseudo answers).
 
-    The seed is the sha256 of the sizes: all targets and rows of one shape are resampled jointly.
+    - (resamples, n): weight of each question; of a stratum of m, m - 1 are drawn and count m / (m - 1) each, which
+      makes the variance unbiased (Rao & Wu 1988; drawing m makes it too small by (m - 1) / m). A row sums to n.
+    - (resamples, 1): Beta(PSEUDO, n), the share of the pseudo-questions, without which the interval of 160 right
+      answers in 160 would have no width.
+    - (resamples, 3): their accuracy for (original, unlearned, rtt), from a Dirichlet over the 8 joint outcomes.
+
+    The seed is the sha256 of the sizes: every target and row of one shape is resampled with the same draws.
     """
     seed = int.from_bytes(hashlib.sha256(repr(sizes).encode()).digest()[:8], "big")
     rng = np.random.default_rng(seed)
-    parts = [rng.multinomial(size, np.full(size, 1 / size), size=resamples) for size in sizes]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    parts = []
+    for m in sizes:
+        drawn = rng.multinomial(max(m - 1, 1), np.full(m, 1 / m), size=resamples)
+        parts.append(drawn * (m / max(m - 1, 1)))
+    share = rng.beta(PSEUDO, sum(sizes), size=(resamples, 1))
+    outcomes = np.array([[(i >> bit) & 1 for bit in range(3)] for i in range(8)])
+    pseudo = rng.dirichlet(np.full(8, PSEUDO / 8), size=resamples) @ outcomes
+    return np.concatenate(parts, axis=1), share, pseudo
 
 
-def recover(original: np.ndarray, unlearned: np.ndarray, rtt: np.ndarray, strata: np.ndarray, floor: float) -> dict:
-    """Point estimates and 95 % intervals of the three recoveries, from (n,) bool paired by question.
+def resample(
+    original: np.ndarray, unlearned: np.ndarray, rtt: np.ndarray, strata: np.ndarray, resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the resampled accuracies of the three, each (resamples, ...), from (..., n) bool paired by question.
 
-    Returns {quantity: (value, low, high)}; recovery and recovery_corrected are NaN when the denominator's Wilson
-    interval does not lie above the floor.
+    `strata`: (n,) int, the V split and half of each question; draws stay within a stratum and are the same for all.
     """
     order = np.argsort(strata, kind="stable")
     sizes = tuple(int(size) for size in np.unique(strata, return_counts=True)[1])
-    table = np.stack([original, unlearned, rtt], axis=1)[order].astype(np.float32)
-    n = len(table)
-    o, u, r = (weights(sizes) @ table).T.astype(float) / n
-    po, pu, pr = (float(x.mean()) for x in (original, unlearned, rtt))
-    nothing = (math.nan, math.nan, math.nan)
-    result = {"recovery": nothing, "recovery_corrected": nothing}
-    if not undefined(int(original.sum()), n, floor):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result["recovery"] = (pr / po, *_percentiles(r / o))
-            result["recovery_corrected"] = ((pr - floor) / (po - floor), *_percentiles((r - floor) / (o - floor)))
+    drawn, share, pseudo = weights(sizes, resamples)
+    accuracies = []
+    for column, correct in enumerate((original, unlearned, rtt)):
+        rows = correct[..., order].reshape(-1, len(order)).astype(float)
+        accuracy = (1 - share) * (drawn @ rows.T / len(order)) + share * pseudo[:, column : column + 1]
+        accuracies.append(accuracy.reshape(resamples, *correct.shape[:-1]))
+    return tuple(accuracies)
+
+
+def recover(
+    original: np.ndarray,
+    unlearned: np.ndarray,
+    rtt: np.ndarray,
+    strata: np.ndarray,
+    floor: float,
+    resamples: int = RESAMPLES,
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Point estimates and 95 % intervals of the three recoveries, from (..., n) bool paired by question.
+
+    Returns {quantity: (value, low, high)}, each of shape (...). `recovery` and `recovery_corrected` are NaN where the
+    denominator is undefined (see `undefined`). Percentiles of `resample`, stretched to hold the point estimate where
+    the pseudo-questions have moved the end past it (an estimate at the edge of its range).
+    """
+    o, u, r = resample(original, unlearned, rtt, strata, resamples)
+    po, pu, pr = (correct.mean(axis=-1) for correct in (original, unlearned, rtt))
+    gone = undefined(original.sum(axis=-1), original.shape[-1], floor)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = {
+            "recovery": (pr / po, *_percentiles(r / o)),
+            "recovery_corrected": ((pr - floor) / (po - floor), *_percentiles((r - floor) / (o - floor))),
+        }
+    result = {name: tuple(np.where(gone, math.nan, x) for x in values) for name, values in result.items()}
     result["recovery_difference"] = (pr - pu, *_percentiles(r - u))
-    return result
+    return {name: (x, np.minimum(low, x), np.maximum(high, x)) for name, (x, low, high) in result.items()}
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+def _percentiles(values: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # inf - inf, in a denominator that is undefined anyway
+        return np.quantile(values, [0.025, 0.975], axis=0)
 
 
-def undefined(n_correct: int, n: int, floor: float) -> bool:
+def undefined(n_correct, n, floor: float) -> np.ndarray:
     """Whether the denominator's Wilson interval holds the floor (or lies below it): then there is no rate."""
-    return bool(wilson(n_correct, n)[0] <= floor)
+    return wilson(n_correct, n)[0] <= floor
 
 
 def status(original_rtt: tuple[int, int], unlearned: tuple[int, int] | None, floor: float) -> str:

@@ -1,0 +1,126 @@
+"""Contrasts over seeds, when arms are comparable, and the criterion on the control."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from rtt.stats.contrasts import contrasts, criterion
+from scipy import stats
+
+
+def row(arm, method, seed, acc_rtt, before=0.97, unlearned=0.28, corrected=None, **more):
+    return {
+        **dict(dataset="d_" + arm, arm=arm, model="m", method=method, seed=seed, retain_budget=0.1),
+        **dict(selection="nested", scoring="letter", acc_before=before, acc_unlearned=unlearned, acc_rtt=acc_rtt),
+        **dict(recovery_corrected=acc_rtt if corrected is None else corrected, status="ok"),
+        **more,
+    }
+
+
+def pick(table, arm_a, arm_b, method="GD", quantity="acc_rtt"):
+    found = table[
+        (table.arm_a == arm_a) & (table.arm_b == arm_b) & (table.method == method) & (table.quantity == quantity)
+    ]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_arms_are_paired_by_seed():
+    a, b = {11: 0.9, 12: 0.8, 13: 0.85}, {12: 0.5, 11: 0.6, 14: 0.1}
+    table = contrasts(
+        pd.DataFrame(
+            [row("pretrained", "GD", s, x) for s, x in a.items()] + [row("taught", "GD", s, x) for s, x in b.items()]
+        )
+    )
+    found = pick(table, "pretrained", "taught")
+    differences = [0.9 - 0.6, 0.8 - 0.5]
+    assert found.n_seeds == 2 and found.per_seed == pytest.approx(differences)
+    assert found["mean"] == pytest.approx(0.3) and found.comparable == "yes" and found.why == ""
+
+
+def test_the_t_interval_of_the_differences():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0.7, 0.9, 5), rng.uniform(0.4, 0.7, 5)
+    rows = [row("pretrained", "GD", s, x) for s, x in enumerate(a)] + [
+        row("taught", "GD", s, x) for s, x in enumerate(b)
+    ]
+    found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught")
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_seed_has_no_interval():
+    table = contrasts(pd.DataFrame([row("pretrained", "GD", 0, 0.9), row("taught_same_data", "GD", 0, 0.7)]))
+    found = pick(table, "pretrained", "taught_same_data")
+    assert found.n_seeds == 1 and math.isnan(found.low) and math.isnan(found.high)
+    assert set(table.arm_b) == {"taught_same_data"}  # no third arm, no pair with it
+
+
+@pytest.mark.parametrize(
+    ("before", "unlearned", "comparable", "why"),
+    [
+        (0.95, 0.28, "yes", ""),  # .98 - .95 is .03 and a bit in binary
+        (0.88, 0.28, "no", "not comparable: starting accuracy .98 vs .88"),
+        (0.98, 0.33, "yes", ""),
+        (0.98, 0.345, "no", "not comparable: unlearned accuracy .28 vs .345"),
+        (1.0, 0.22, "no", "not comparable: unlearned accuracy .28 vs .22"),
+        (0.90, 0.4, "no", "not comparable: starting accuracy .98 vs .90, unlearned accuracy .28 vs .40"),
+    ],
+)
+def test_comparable_only_where_both_start_and_unlearn_alike(before, unlearned, comparable, why):
+    rows = [row("pretrained", "GD", 0, 0.9, before=0.98), row("taught", "GD", 0, 0.9, before, unlearned)]
+    found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught")
+    assert (found.comparable, found.why) == (comparable, why)
+
+
+def test_means_over_seeds_decide_and_the_limits_are_options():
+    rows = [row("pretrained", "GD", s, 0.9, before) for s, before in ((0, 0.99), (1, 0.91))]
+    rows += [row("taught", "GD", s, 0.9, 0.95) for s in (0, 1)]
+    table = pd.DataFrame(rows)
+    assert pick(contrasts(table), "pretrained", "taught").comparable == "yes"
+    rows[0]["acc_before"] = 0.90
+    assert pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught").comparable == "no"
+    assert pick(contrasts(pd.DataFrame(rows), before=0.05), "pretrained", "taught").comparable == "yes"
+
+
+def test_undefined_and_missing_values_drop_out_of_their_quantity_only():
+    rows = [row("pretrained", "GD", s, 0.9, corrected=x) for s, x in ((0, 0.8), (1, math.nan))]
+    rows += [row("taught", "GD", s, 0.6) for s in (0, 1)]
+    table = contrasts(pd.DataFrame(rows))
+    assert pick(table, "pretrained", "taught").n_seeds == 2
+    assert pick(table, "pretrained", "taught", quantity="recovery_corrected").n_seeds == 1
+
+
+def test_a_pair_without_a_point_keeps_its_row():
+    gone = row("taught", "GD", 0, math.nan, unlearned=math.nan, status="none_within_budget")
+    found = pick(contrasts(pd.DataFrame([row("pretrained", "GD", 0, 0.9), gone])), "pretrained", "taught")
+    assert found.n_seeds == 0 and found.per_seed == [] and math.isnan(found["mean"]) and found.comparable == "no"
+    assert "no seed with both values" in found.why and "taught none_within_budget" in found.why
+
+
+def test_methods_are_paired_within_an_arm():
+    rows = [row("pretrained", m, s, x) for m, x in (("GD", 0.7), ("RMU", 0.9)) for s in (0, 1)]
+    found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "pretrained", "GD - RMU")
+    assert found["mean"] == pytest.approx(-0.2) and found.n_seeds == 2
+
+
+def test_an_arm_with_two_datasets_is_not_mixed_up():
+    rows = [
+        row("pretrained", "GD", 0, 0.9),
+        row("pretrained", "GD", 0, 0.8, dataset="other"),
+        row("taught", "GD", 0, 0.5),
+    ]
+    found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught")
+    assert found.n_seeds == 0 and "2 datasets or models" in found.why and found.comparable == "no"
+
+
+def test_criterion_compares_the_ends():
+    ends = [("GD", 0.5, 0.4), ("RMU", 0.4, 0.4), ("RIA", math.nan, 0.4), ("FIF", 0.7, math.nan)]
+    rows = [row("pretrained", m, 0, 0.9, acc_rtt_low=low, acc_control_rtt_high=high) for m, low, high in ends]
+    rows += [row("taught", "GD", 0, 0.9, acc_rtt_low=1.0, acc_control_rtt_high=0.0)]
+    rows += [row("pretrained", "GD", 1, 0.9, acc_rtt_low=1.0, acc_control_rtt_high=0.0)]
+    found = criterion(pd.DataFrame(rows))
+    assert [(c.method, c.holds) for c in found] == [("GD", True), ("RMU", False), ("RIA", False), ("FIF", False)]
+    assert (found[0].low, found[0].control_high) == (0.5, 0.4)
+    assert criterion(pd.DataFrame(rows), seed=7) == []

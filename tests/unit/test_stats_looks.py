@@ -1,0 +1,126 @@
+"""Looks: halves, `paper` and `nested` against a plain restatement, the floor, and what selection makes of chance."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rtt.stats.looks import best_look, halves, letter_floor, select
+from scipy.stats import binom
+
+sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)
+
+
+def splits_of(sizes):
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+@given(sizes)
+def test_halves_partition_each_split_evenly(sizes):
+    split_of = splits_of(sizes)
+    first = halves(split_of)
+    for split, size in enumerate(sizes):
+        assert abs(2 * first[split_of == split].sum() - size) == size % 2
+    assert np.array_equal(first, halves(split_of))
+
+
+def test_halves_are_drawn_not_cut():
+    """Ids run in the order of generation, so that the first 16 must not be the first half; splits differ, too."""
+    first = halves(splits_of([32, 32])).reshape(2, 32)
+    assert 0 < first[0, :16].sum() < 16
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_halves_are_fixed_for_ever():
+    """A change of the seed would change every published nested number."""
+    assert np.flatnonzero(halves(splits_of([8, 8]))).tolist() == [0, 3, 5, 7, 9, 10, 11, 12]
+
+
+def test_ties_go_to_fewer_epochs_then_smaller_rate():
+    looks = [(1e-3, 3), (2e-3, 2), (1e-3, 2), (1e-3, 1)]
+    assert best_look(np.array([5, 5, 5, 4]), looks) == 2
+    assert best_look(np.array([5, 5, 4, 4]), looks) == 1
+
+
+@st.composite
+def attacks(draw):
+    split_of = splits_of(draw(sizes))
+    n_looks = draw(st.integers(1, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    looks = [(lr, epoch) for lr in (1e-3, 2e-3) for epoch in (1, 2, 3)][:n_looks]
+    return rng.random((n_looks, len(split_of))) < 0.6, split_of, looks
+
+
+@given(attacks())
+def test_paper_is_the_maximum_of_each_split(attack):
+    correct, split_of, looks = attack
+    choice = select("paper", correct, split_of, looks)
+    for split in np.unique(split_of):
+        mask = split_of == split
+        reported = correct[choice.chosen[mask], np.flatnonzero(mask)]
+        assert reported.sum() == max(correct[look, mask].sum() for look in range(len(looks)))
+        assert len(set(choice.chosen[mask])) == 1
+
+
+@given(attacks())
+def test_nested_uses_one_look_per_half_chosen_on_the_other(attack):
+    correct, split_of, looks = attack
+    choice = select("nested", correct, split_of, looks)
+    first = halves(split_of)
+    for reported, decides in ((first, ~first), (~first, first)):
+        used = set(choice.chosen[reported])
+        assert len(used) == 1  # one look for all splits; each question in exactly one of the two halves
+        best = max(correct[:, decides].sum(axis=1))
+        assert correct[used.pop(), decides].sum() == best
+
+
+@given(attacks(), st.randoms(use_true_random=False))
+def test_a_question_takes_no_part_in_its_own_choice(attack, random):
+    correct, split_of, looks = attack
+    question = random.randrange(len(split_of))
+    other = correct.copy()
+    other[:, question] = ~other[:, question]
+    before, after = (select("nested", table, split_of, looks).chosen for table in (correct, other))
+    same_half = halves(split_of) == halves(split_of)[question]
+    assert np.array_equal(before[same_half], after[same_half])
+
+
+@given(attacks())
+def test_t_pairs_cover_each_split_once_per_choice(attack):
+    correct, split_of, looks = attack
+    n_splits = len(np.unique(split_of))
+    assert sorted(split for _, split in select("paper", correct, split_of, looks).pairs) == list(range(n_splits))
+    nested = select("nested", correct, split_of, looks)
+    assert sorted(split for _, split in nested.pairs) == sorted([*range(n_splits)] * 2)
+    assert {look for look, _ in nested.pairs} == set(nested.chosen)
+
+
+def test_unknown_selection():
+    with pytest.raises(ValueError, match="best"):
+        select("best", np.ones((1, 2), bool), np.zeros(2, int), [(1e-3, 1)])
+
+
+def test_floor_is_the_majority_letter_of_t():
+    """Split 0 is judged by split 1's majority (A, tied with D) and the reverse (C)."""
+    v = np.array([2, 2, 0, 1, 0, 0, 3, 3])
+    split = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    assert letter_floor(v, split, [v[split == 1], v[split == 0]]) == (1 + 0) / 8
+
+
+def test_nested_is_unbiased_on_coin_flips_and_paper_is_not():
+    """Twenty independent looks at chance .25: the expected accuracy of any look is .25."""
+    rng = np.random.default_rng(0)
+    split_of = splits_of([32] * 5)
+    looks = [(1e-3 * i, epoch) for i in range(1, 5) for epoch in range(1, 6)]
+    reported = {"paper": [], "nested": []}
+    for _ in range(600):
+        correct = rng.random((20, 160)) < 0.25
+        for selection, means in reported.items():
+            chosen = select(selection, correct, split_of, looks).chosen
+            means.append(correct[chosen, np.arange(160)].mean())
+    mean = {selection: np.mean(means) for selection, means in reported.items()}
+    error = np.std(reported["nested"]) / np.sqrt(600)
+    assert abs(mean["nested"] - 0.25) < 3.5 * error
+    # The expected maximum of 20 draws of Binomial(32, .25) / 32, by its distribution function.
+    k = np.arange(33)
+    expected = float(((1 - binom.cdf(k, 32, 0.25) ** 20)[:-1]).sum() / 32)
+    assert mean["paper"] == pytest.approx(expected, abs=0.006) and expected > 0.38
