@@ -1,0 +1,47 @@
+"""`python -m rtt figure NAME`: tables -> one figure as SVG and PNG, the same bytes every time (docs/figures.md)."""
+
+import argparse
+from pathlib import Path
+
+from rtt.errors import UserError
+from rtt.figures.draw import FIGURES
+from rtt.figures.style import SCORINGS, png_bytes, settings, svg_bytes
+from rtt.figures.view import View, load, make_view
+from rtt.files import atomic_path
+
+WRITERS = {".svg": svg_bytes, ".png": png_bytes}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("name", choices=FIGURES, help="which figure")
+    parser.add_argument("--tables", required=True, type=Path, help="folder with recovery.csv and accuracy.csv")
+    parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE", help="files to write: .svg, .png")
+    parser.add_argument("--scoring", default="letter", choices=SCORINGS, help="default: %(default)s")
+    parser.add_argument("--selection", default="nested", choices=("nested", "paper"), help="default: %(default)s")
+    parser.add_argument("--budget", type=float, help="retain budget (default: 0.1 where it was run, else the smallest)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the figure and write each file."""
+    for path in args.out:
+        if path.suffix not in WRITERS:
+            raise UserError(
+                f"--out {path}: a figure is written as .svg or .png, not {path.suffix or 'without a suffix'!r}"
+            )
+    view = make_view(*load(args.tables), args.selection, args.scoring, args.budget)
+    images = render(args.name, view, [path.suffix for path in args.out])
+    for path, image in zip(args.out, images, strict=True):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(image)
+        print(path)
+    return 0
+
+
+def render(name: str, view: View, kinds: list[str], titled: bool = True) -> list[bytes]:
+    """Return the bytes of figure `name` (a key of FIGURES) for each kind (`.svg`, `.png`); `titled`: with its title."""
+    with settings():
+        figure = FIGURES[name](view)
+        if not titled:
+            figure.suptitle("").set_in_layout(False)
+        return [WRITERS[kind](figure) for kind in kinds]

@@ -1,0 +1,125 @@
+"""What all figures share: names, colours, markers, numbers, and settings that make their bytes the same every time."""
+
+import io
+import math
+from collections.abc import Sequence
+
+from matplotlib import style
+from matplotlib.figure import Figure
+
+ARMS = {
+    "pretrained": "learned in pretraining",
+    "taught": "taught later",
+    "taught_same_data": "taught later, same data",
+}
+FACTS = {
+    "pretrained": "facts learned in pretraining",
+    "taught": "facts taught later, as in the paper",
+    "taught_same_data": "facts taught later with the same data as in pretraining",
+}
+ARM_MARKERS = {"pretrained": "o", "taught": "s", "taught_same_data": "D"}
+# Okabe and Ito's colours, safe for colour-blind readers. Line styles and markers repeat what the colours say.
+COLOURS = {"GD": "#0072B2", "RMU": "#D55E00", "RIA": "#009E73", "FIF": "#CC79A7"}
+DASHES = {"GD": "-", "RMU": (0, (5, 1.5)), "RIA": (0, (4, 1.2, 1, 1.2)), "FIF": (0, (1, 1.2))}
+METHOD_MARKERS = {"GD": "o", "RMU": "s", "RIA": "^", "FIF": "D"}
+SPARE = ("#E69F00", "#56B4E9")
+BLACK, GREY, FLOOR = "#000000", "#666666", "#999999"
+# A status that is not `ok`, as a sign beside the method's name and as words in the legend.
+STATUS = {
+    "none_within_budget": ("¶", "no point within the budget"),
+    "not_unlearned": ("‡", "not unlearned"),
+    "over_unlearned": ("†", "over-unlearned: below the floor"),
+    "undefined": ("§", "rate undefined: original + RTT at the floor"),
+}
+RATES = {"recovery": "ratio", "recovery_corrected": "floor-corrected ratio"}
+SCORINGS = {
+    "letter": "letter",
+    "likelihood": "likelihood of the choice",
+    "likelihood_fresh": "likelihood, fresh distractors",
+}
+
+WIDTH = 7.2  # inches: two columns of a journal, or a laptop's reading width
+DPI = 200
+# Text becomes outlines of the DejaVu Sans that matplotlib ships: no reader's fonts can move it. The salt fixes the ids.
+RC = {
+    "svg.hashsalt": "unlearning-rtt",
+    "svg.fonttype": "path",
+    "font.family": ["DejaVu Sans"],
+    "text.parse_math": False,  # a dataset's name may hold dollar signs
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "figure.titlesize": 9.5,
+    "lines.linewidth": 1.2,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def settings():
+    """Return a context in which matplotlib has its defaults and `RC`, whatever the user's matplotlibrc says."""
+    return style.context(["default", RC])
+
+
+def colour(method: str, methods: Sequence[str]) -> str:
+    """Return a method's colour: the same everywhere for the four methods, spare ones in order for any other."""
+    return COLOURS.get(method) or SPARE[[m for m in methods if m not in COLOURS].index(method) % len(SPARE)]
+
+
+def lighter(colour: str, share: float) -> tuple[float, float, float]:
+    """Mix `share` (0..1) of white into a hex colour."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return tuple(part + (1 - part) * share for part in parts)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Write a fraction without its leading zero: `.83`, `1.00`, `-.05`; an unknown one as an en dash."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("0.", ".", 1) if text.removeprefix("-").startswith("0.") else text
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Write a value with its interval: `.83 [.77, .88]`; without ends, the value alone."""
+    ends = "" if math.isnan(low) or math.isnan(high) else f" [{number(low)}, {number(high)}]"
+    return number(value) + ends
+
+
+def span(values: Sequence[float]) -> str:
+    """Write the range of some numbers: `.79 to .96`, or `.79` where both ends read the same."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "unknown"
+    low, high = number(min(known)), number(max(known))
+    return low if low == high else f"{low} to {high}"
+
+
+def percent(fraction: float) -> str:
+    """Write a budget: `10 %`, `2.5 %`."""
+    return f"{100 * fraction:g} %"
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Render a figure as SVG, without date and program. Call within `settings()`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Render a figure as PNG at `DPI` dots per inch, without date and program. Call within `settings()`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,168 @@
+"""The part of the tables that one figure or the report shows: one budget, selection and scoring, in panels."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rtt.errors import UserError
+from rtt.figures.style import ARMS, COLOURS, FACTS
+from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
+
+MAIN_BUDGET = 0.1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One (dataset, model, arm), with its label in the terminal, its name in figures, its facts in sentences."""
+
+    dataset: str
+    model: str
+    arm: str
+    label: str
+    name: str
+    facts: str
+
+
+@dataclass(eq=False)
+class View:
+    """Rows of recovery.csv and accuracy.csv for one retain budget, selection and scoring."""
+
+    recovery: pd.DataFrame
+    accuracy: pd.DataFrame
+    budget: float
+    selection: str
+    scoring: str
+
+    @cached_property
+    def panels(self) -> list[Panel]:
+        """Panels in the tables' order, known arms first; datasets and models are named where an arm has several."""
+        found = list(dict.fromkeys(self.recovery[["dataset", "model", "arm"]].itertuples(index=False, name=None)))
+        found.sort(key=lambda key: list(ARMS).index(key[2]) if key[2] in ARMS else len(ARMS))
+        panels = []
+        for dataset, model, arm in found:
+            datasets = {d for d, _, a in found if a == arm}
+            models = {m for _, m, a in found if a == arm}
+            extra = ([dataset] if len(datasets) > 1 else []) + ([model] if len(models) > 1 else [])
+            end = f" ({', '.join(extra)})" if extra else ""
+            panels.append(
+                Panel(dataset, model, arm, arm + end, ARMS.get(arm, arm) + end, FACTS.get(arm, f"arm {arm}") + end)
+            )
+        return panels
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Methods in a fixed order: the four known ones, then others by name."""
+        found = set(self.recovery["method"])
+        return [m for m in COLOURS if m in found] + sorted(found - set(COLOURS))
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Seeds in ascending order."""
+        return sorted(set(self.recovery["seed"]))
+
+    def of(self, panel: Panel, method: str | None = None) -> pd.DataFrame:
+        """Return the recovery rows of a panel (and method), by seed."""
+        rows = self.recovery
+        mask = (rows["dataset"] == panel.dataset) & (rows["model"] == panel.model) & (rows["arm"] == panel.arm)
+        if method is not None:
+            mask &= rows["method"] == method
+        return rows[mask].sort_values("seed", kind="stable")
+
+    def trajectory(self, panel: Panel, method: str, seed: int) -> pd.DataFrame:
+        """Return `step`, `forget`, `retain` (accuracies) along an unlearning run; step 0 is the model before it."""
+        rows = self._of_panel(panel, seed)
+        rows = rows[(rows["v_split"] == "all") & (rows["selection"] == "none") & rows["retain_budget"].isna()]
+        before = rows[rows["stage"] == "original"].assign(step=0)
+        after = rows[(rows["stage"] == "unlearned") & (rows["method"] == method)]
+        both = pd.concat([before[before["method"] == "none"], after])
+        sets = {name: both[both["set"] == name].set_index("step")["accuracy"] for name in ("V", "retain")}
+        table = pd.DataFrame({"forget": sets["V"], "retain": sets["retain"]}).sort_index()
+        return table.rename_axis("step").reset_index()
+
+    def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
+        """Return `seed`, `lr`, `epoch`, `accuracy` of an attack's looks, pooled over the V splits."""
+        rows = self._of_panel(panel, control=stage == "control_rtt")
+        rows = rows[(rows["stage"] == stage) & (rows["v_split"] == "all") & (rows["selection"] == "none")]
+        rows = rows[(rows["set"] == set_name) & (rows["method"] == method)]
+        if stage == "unlearned_rtt":
+            rows = rows[np.isclose(rows["retain_budget"], self.budget)]
+        return rows[["seed", "lr", "epoch", "accuracy"]].sort_values(["lr", "epoch", "seed"], kind="stable")
+
+    @cached_property
+    def learning_rates(self) -> list[float]:
+        """RTT's learning rates, ascending."""
+        return sorted(set(self.accuracy["lr"].dropna()))
+
+    def _of_panel(self, panel: Panel, seed: int | None = None, control: bool = False) -> pd.DataFrame:
+        rows = self.accuracy
+        mask = (rows["arm"] == panel.arm) & (rows["model"] == panel.model)
+        own = mask & (rows["dataset"] == panel.dataset)
+        if control:
+            # A control's rows carry its own dataset, which may be another one; the arm's own goes first (rtt.tables).
+            mask &= rows["stage"] == "control_rtt"
+            own &= mask
+            mask = own if own.any() else mask
+        else:
+            mask = own
+        if seed is not None:
+            mask &= rows["seed"] == seed
+        return rows[mask]
+
+
+def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read recovery.csv and accuracy.csv of a folder. Raises UserError on a missing file, column or row."""
+    tables = []
+    for name, columns in (("recovery", RECOVERY_COLUMNS), ("accuracy", ACCURACY_COLUMNS)):
+        path = Path(folder) / f"{name}.csv"
+        table = read_table(path)
+        missing = [column for column in columns if column not in table]
+        if missing:
+            raise UserError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
+        if name == "recovery" and table.empty:
+            raise UserError(f"{path}: no rows: nothing was unlearned, so there is nothing to show")
+        for column in ("dataset", "arm", "model", "method"):
+            table[column] = table[column].astype(str)
+        numbers = columns[columns.index("n_questions") :]
+        try:
+            for column in ("retain_budget", "lr", *(c for c in numbers if c != "status")):
+                if column in table:
+                    table[column] = pd.to_numeric(table[column])
+        except ValueError as error:
+            raise UserError(f"{path}: column {column!r} holds something that is no number: {error}") from None
+        tables.append(table)
+    return tables[0], tables[1]
+
+
+def main_budget(recovery: pd.DataFrame) -> float:
+    """Return the budget that figures show: 10 % where it was run, otherwise the smallest."""
+    budgets = sorted(set(recovery["retain_budget"]))
+    return next((budget for budget in budgets if np.isclose(budget, MAIN_BUDGET)), budgets[0])
+
+
+def make_view(
+    recovery: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    selection: str = "nested",
+    scoring: str = "letter",
+    budget: float | None = None,
+) -> View:
+    """Return the view of one selection, scoring and budget (`main_budget` when None).
+
+    Raises UserError when the tables have no such rows.
+    """
+    budget = main_budget(recovery) if budget is None else budget
+    mask = np.isclose(recovery["retain_budget"], budget)
+    mask &= (recovery["selection"] == selection) & (recovery["scoring"] == scoring)
+    if not mask.any():
+        found = {
+            name: ", ".join(map(str, dict.fromkeys(recovery[name])))
+            for name in ("selection", "scoring", "retain_budget")
+        }
+        raise UserError(
+            f"recovery.csv: no rows with selection {selection}, scoring {scoring} and retain_budget {budget:g}; "
+            f"it has selection {found['selection']}; scoring {found['scoring']}; retain_budget {found['retain_budget']}"
+        )
+    return View(recovery[mask], accuracy[accuracy["scoring"] == scoring], budget, selection, scoring)

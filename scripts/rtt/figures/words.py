@@ -1,0 +1,210 @@
+"""Titles and alternative texts of the figures, computed from the tables that they are drawn from."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+
+from rtt.figures.style import RATES, interval, number, percent, span
+from rtt.figures.view import Panel, View
+
+MUCH = 0.8  # "gives back more than 80 %"
+
+
+def title(name: str, view: View) -> str:
+    """Return the title of a figure: what is seen in it."""
+    return TITLES[name](view)
+
+
+def alternative(name: str, view: View) -> str:
+    """Return the alternative text of a figure: what it shows, then its numbers panel by panel."""
+    head, one = ALTERNATIVES[name]
+    several = f" Means over {len(view.seeds)} seeds." if len(view.seeds) > 1 else ""
+    return f"{head(view)}{several} " + " ".join(f"{_upper(panel.facts)}: {one(view, panel)}." for panel in view.panels)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break a title into lines of at most `width` characters, about equally long; a percentage stays with its sign."""
+    text = text.replace(" %", "\u00a0%")
+    lines = textwrap.wrap(text, width, break_long_words=False)
+    while len(shorter := textwrap.wrap(text, width - 1, break_long_words=False)) == len(lines) > 1:
+        lines, width = shorter, width - 1
+    return "\n".join(lines).replace("\u00a0", " ")
+
+
+def count(n: int, of: int, noun: str) -> str:
+    """Write `3 of 4 methods`, `all 4 methods`, `none of 4 methods`, `the one method`."""
+    if of == 1:
+        return f"the one {noun}" if n else f"none of 1 {noun}"
+    return f"{'all' if n == of else 'none of' if n == 0 else f'{n} of'} {of} {noun}s"
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+# ---------------------------------------------------------------------------------------------------------- titles
+
+
+def unlearned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows about which RTT says something: a point was selected, and it was unlearned."""
+    return rows[~rows["status"].isin(("none_within_budget", "not_unlearned"))]
+
+
+def _accuracy_title(view: View) -> str:
+    rows = view.recovery
+    compared = unlearned(rows).dropna(subset=["acc_rtt_low", "acc_control_rtt_high"])
+    others = [
+        f"{number} {text}"
+        for status, text in (("not_unlearned", "not unlearned"), ("none_within_budget", "without a point"))
+        if (number := int((rows["status"] == status).sum()))
+    ]
+    end = f"; {', '.join(others)}" if others else ""
+    if compared.empty:
+        why = "no unlearned model" if unlearned(rows).empty else "no control"
+        return f"After RTT, models reach {span(rows['acc_rtt'])} on V, but there is {why} to compare{end}"
+    above = int((compared["acc_rtt_low"] > compared["acc_control_rtt_high"]).sum())
+    verb = "lies" if above == 1 else "lie"
+    subject = count(above, len(compared), "unlearned model")
+    return f"After RTT, {subject} {verb} above the control on V, intervals apart{end}"
+
+
+def _recovery_title(view: View) -> str:
+    parts = []
+    for panel in view.panels:
+        rows = unlearned(view.of(panel))
+        known = rows.groupby("method")["recovery_corrected"].mean().dropna()
+        parts.append((panel, int((known > MUCH).sum()), len(known)))
+    panel, much, of = parts[0]
+    end = "".join(f"; {p.name}: {f'{m} of {n}' if n else 'nothing to judge'}" for p, m, n in parts[1:])
+    if not of:
+        return f"For the {panel.facts} there is no recovery rate{end}"
+    verb = "gives" if much == 1 else "give"
+    return f"After RTT, {count(much, of, 'method')} {verb} back more than {percent(MUCH)} of the {panel.facts}{end}"
+
+
+def _tradeoff_title(view: View) -> str:
+    rows = view.recovery
+    chosen = rows.dropna(subset=["acc_unlearned"])
+    if chosen.empty:
+        return f"No unlearning run has a point within the {percent(view.budget)} budget"
+    subject = count(len(chosen), len(rows), "unlearning run")
+    verb = "has" if len(chosen) == 1 else "have"
+    return (
+        f"{_upper(subject)} {verb} a point within the {percent(view.budget)} budget; there, forget accuracy is "
+        f"{span(chosen['acc_unlearned'])} (floor {span(chosen['floor'])})"
+    )
+
+
+def _curves_title(view: View) -> str:
+    parts = []
+    for name, stage, methods in (
+        ("unlearned models", "unlearned_rtt", view.methods),
+        ("originals", "original_rtt", ["none"]),
+        ("control", "control_rtt", ["none"]),
+    ):
+        peaks = [_peak(view, panel, stage, method) for panel in view.panels for method in methods]
+        if any(not np.isnan(peak) for peak in peaks):
+            parts.append(f"{name} {span(peaks)}")
+    return f"Highest accuracy on V at any epoch of RTT: {', '.join(parts)}"
+
+
+def _peak(view: View, panel: Panel, stage: str, method: str, set_name: str = "V") -> float:
+    """The highest point of a target's curves, meaned over seeds as drawn; NaN without curves."""
+    means = view.curve(panel, stage, method, set_name).groupby(["lr", "epoch"])["accuracy"].mean()
+    return float(means.max()) if len(means) else float("nan")
+
+
+# ---------------------------------------------------------------------------------------------------- alternative texts
+
+
+def _mean_text(rows, column: str) -> str:
+    """One seed: the value with its interval; several: the mean and the range over seeds."""
+    known = rows.dropna(subset=[column])
+    if known.empty:
+        return "no value"
+    if len(known) == 1:
+        row = known.iloc[0]
+        return interval(row[column], row.get(f"{column}_low", np.nan), row.get(f"{column}_high", np.nan))
+    return f"{number(known[column].mean())} (seeds {span(known[column])})"
+
+
+def _statuses(rows) -> str:
+    odd = list(dict.fromkeys(status.replace("_", " ") for status in rows["status"] if status != "ok"))
+    return f" ({', '.join(odd)})" if odd else ""
+
+
+def _accuracy_panel(view: View, panel: Panel) -> str:
+    rows = view.of(panel).drop_duplicates("seed")
+    parts = [f"original with RTT {_mean_text(rows, 'acc_original_rtt')}"]
+    for method in view.methods:
+        cell = view.of(panel, method)
+        if len(cell):
+            texts = _mean_text(cell, "acc_unlearned"), _mean_text(cell, "acc_rtt")
+            parts.append(f"{method}{_statuses(cell)} unlearned {texts[0]}, after RTT {texts[1]}")
+    parts.append(f"control with RTT {_mean_text(rows, 'acc_control_rtt')}")
+    return "; ".join([*parts, f"floor {span(rows['floor'])}"])
+
+
+def _recovery_panel(view: View, panel: Panel) -> str:
+    parts = []
+    for method in view.methods:
+        cell = view.of(panel, method)
+        if len(cell):
+            rates = ", ".join(f"{name} {_mean_text(cell, column)}" for column, name in RATES.items())
+            parts.append(f"{method}{_statuses(cell)} {rates}")
+    return "; ".join(parts)
+
+
+def _tradeoff_panel(view: View, panel: Panel) -> str:
+    rows = view.of(panel).drop_duplicates("seed")
+    parts = [f"before unlearning forget {_mean_text(rows, 'acc_before')}, retain {_mean_text(rows, 'retain_before')}"]
+    for method in view.methods:
+        cell = view.of(panel, method)
+        if cell["acc_unlearned"].notna().any():
+            found = number(cell["acc_unlearned"].mean()), number(cell["retain_unlearned"].mean())
+            parts.append(f"{method}{_statuses(cell)} selected point forget {found[0]}, retain {found[1]}")
+        elif len(cell):
+            parts.append(f"{method} has no point within the budget")
+    return "; ".join(parts)
+
+
+def _curves_panel(view: View, panel: Panel) -> str:
+    targets = [("original", "original_rtt", "none"), *((m, "unlearned_rtt", m) for m in view.methods)]
+    parts = []
+    for name, stage, method in [*targets, ("control", "control_rtt", "none")]:
+        peaks = [number(_peak(view, panel, stage, method, set_name)) for set_name in ("T", "V")]
+        parts.append(f"{name} {peaks[0]} on T and {peaks[1]} on V" if peaks[1] != "–" else f"{name} not run")
+    return "highest point of the curves: " + "; ".join(parts)
+
+
+TITLES = {
+    "accuracy": _accuracy_title,
+    "recovery": _recovery_title,
+    "tradeoff": _tradeoff_title,
+    "curves": _curves_title,
+}
+ALTERNATIVES = {
+    "accuracy": (
+        lambda view: (
+            "Points with 95 % intervals: accuracy on V before and after RTT, by method, beside the original "
+            "with RTT, the control with RTT, and the floor."
+        ),
+        _accuracy_panel,
+    ),
+    "recovery": (lambda view: "Points with 95 % intervals: recovery rates by method.", _recovery_panel),
+    "tradeoff": (
+        lambda view: (
+            "Lines: forget accuracy against retain accuracy along each unlearning run, with the point selected "
+            f"within the {percent(view.budget)} budget marked."
+        ),
+        _tradeoff_panel,
+    ),
+    "curves": (
+        lambda view: (
+            "Lines: accuracy on T and on V per epoch of RTT and learning rate, for the original, each unlearned "
+            "model and the control."
+        ),
+        _curves_panel,
+    ),
+}

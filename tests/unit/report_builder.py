@@ -1,0 +1,176 @@
+"""Small tables written by hand, for the tests of figures, report and summary."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
+
+ACCURACY = {"acc_unlearned": 0.28, "acc_rtt": 0.85, "acc_original_rtt": 0.95, "acc_control_rtt": 0.3}
+RATES = {"recovery": 0.89, "recovery_corrected": 0.86, "recovery_difference": 0.57}
+
+
+def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
+    """One row of recovery.csv: every interval is the value plus and minus .05, unless given."""
+    row = {
+        "dataset": {"pretrained": "people_p"}.get(arm, "people_f"),
+        "arm": arm,
+        "model": "miniature",
+        "method": method,
+        "seed": seed,
+        "retain_budget": 0.1,
+        "selection": "nested",
+        "scoring": "letter",
+        "n_questions": 160,
+        "acc_before": 0.97,
+        "t_acc_rtt": 1.0,
+        "retain_before": 0.9,
+        "retain_unlearned": 0.85,
+        "floor": 0.27,
+        "status": "ok",
+    }
+    unknown = [name for name in changes if name not in RECOVERY_COLUMNS]
+    assert not unknown, unknown
+    for name, value in (ACCURACY | RATES).items():
+        value = changes.get(name, value)
+        row |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05}
+    row |= changes
+    if row["status"] == "none_within_budget":
+        empty = ["acc_unlearned", "acc_rtt", *RATES]
+        row |= dict.fromkeys([f"{n}{end}" for n in empty for end in ("", "_low", "_high")], float("nan"))
+        row |= dict.fromkeys(["t_acc_rtt", "retain_unlearned"], float("nan"))
+    return row
+
+
+def recovery(*rows):
+    """A recovery table of such rows."""
+    return pd.DataFrame(rows, columns=RECOVERY_COLUMNS)
+
+
+def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
+    """An accuracy table that fits: trajectories end at the selected point, looks at the reported accuracy."""
+    rows = []
+
+    def add(row, stage, method, set_name, value, **more):
+        own = {name: row[name] for name in ("dataset", "arm", "model", "seed", "scoring")}
+        own |= {"stage": stage, "method": method, "v_split": "all", "set": set_name, "selection": "none"}
+        counts = {"n_questions": 160, "n_correct": round(160 * value), "accuracy": value, "low": value, "high": value}
+        rows.append({**dict.fromkeys(ACCURACY_COLUMNS), **own, **counts, **more})
+
+    nested = table[table["selection"] == "nested"]
+    for _, row in nested.drop_duplicates(["dataset", "arm", "model", "seed", "scoring"]).iterrows():
+        add(row, "original", "none", "V", row["acc_before"])
+        add(row, "original", "none", "retain", row["retain_before"])
+        other = {"people_p": "people_f", "people_f": "people_p"}.get(row["dataset"], row["dataset"])
+        _looks(add, row, "original_rtt", "none", row["acc_original_rtt"], lrs, epochs)
+        _looks(add, row, "control_rtt", "none", row["acc_control_rtt"], lrs, epochs, dataset=other)
+    for _, row in nested.iterrows():
+        end = row["acc_unlearned"] if row["status"] != "none_within_budget" else 0.6
+        kept = row["retain_unlearned"] if row["status"] != "none_within_budget" else 0.4
+        for index, step in enumerate(steps):
+            share = (index + 1) / len(steps)
+            for name, before, after in (("V", row["acc_before"], end), ("retain", row["retain_before"], kept)):
+                add(row, "unlearned", row["method"], name, before + share * (after - before), step=step)
+        if row["status"] != "none_within_budget":
+            extra = {"retain_budget": row["retain_budget"], "step": steps[-1]}
+            _looks(add, row, "unlearned_rtt", row["method"], row["acc_rtt"], lrs, epochs, **extra)
+    return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
+
+
+def _looks(add, row, stage, method, reached, lrs, epochs, **more):
+    if pd.isna(reached):
+        return
+    for index, lr in enumerate(lrs):
+        for epoch in range(1, epochs + 1):
+            value = reached * (index * epochs + epoch) / (len(lrs) * epochs)
+            add(row, stage, method, "V", value, lr=lr, epoch=epoch, **more)
+            add(row, stage, method, "T", 1.0, lr=lr, epoch=epoch, **more)
+
+
+def write_study(folder, table, contrasts=None, audits=(), manifests=()):
+    """Write a results folder with a recovery table and what belongs to it; return the folder."""
+    folder = Path(folder)
+    write_table(folder / "tables" / "recovery.csv", table)
+    write_table(folder / "tables" / "accuracy.csv", accuracy(table))
+    if contrasts is not None:
+        write_table(folder / "tables" / "contrasts.csv", contrasts)
+    for audit in audits:
+        path = folder / "data" / audit["dataset"].replace("/", "_") / "audit.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(audit))
+    for index, manifest in enumerate(manifests):
+        path = folder / "evals" / f"run-{index}.manifest.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(manifest))
+    (folder / "study.yaml").write_text("study: tiny\nseeds: [0]\n")
+    return folder
+
+
+def audit(dataset="people_p", **changes):
+    """An audit as `rtt audit --json` writes it."""
+    return {
+        "dataset": dataset,
+        "files": 8,
+        "rows": 160,
+        "questions": 158,
+        "facts": 160,
+        "defects": {"duplicate_question": 2, "split_leak": 0},
+        "details": [
+            {"kind": "duplicate_question", "path": "split_1.jsonl", "line": 7, "message": "as split_0.jsonl:3"}
+        ],
+        "letter_counts": {"split_0": [10, 8, 7, 7]},
+        "majority_letter_accuracy": {"split_0": 0.3125},
+        "sha256": {"split_0.jsonl": "ab" * 32},
+        "dropped": {},
+        **changes,
+    }
+
+
+def manifest(stage="unlearn", cpu=10.0, **changes):
+    """A manifest as a step writes it."""
+    return {
+        "run_id": f"{stage}-x",
+        "stage": stage,
+        "cpu_seconds": cpu,
+        "wall_seconds": 2 * cpu,
+        "git_commit": "c0ffee",
+        "git_dirty": False,
+        "packages": {"torch": "2.9.1"},
+        "hardware": {"machine": "x86_64", "cpus": 2, "gpu": None},
+        **changes,
+    }
+
+
+def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
+    """A recovery table with three arms, both selections, two scorings and every status."""
+    rows = []
+    for arm, level in (("pretrained", 0.8), ("taught", 0.5), ("taught_same_data", 0.65)):
+        for i, method in enumerate(methods):
+            for seed in seeds:
+                reached = round(level + 0.03 * i + 0.01 * (seed % 5), 6)
+                status = {
+                    ("pretrained", "RIA"): "over_unlearned",
+                    ("taught", "GD"): "not_unlearned",
+                    ("taught", "FIF"): "none_within_budget",
+                    ("taught_same_data", "RIA"): "undefined",
+                }.get((arm, method), "ok")
+                changes = {
+                    "acc_rtt": reached,
+                    "recovery_corrected": (reached - 0.27) / 0.68,
+                    "recovery": reached / 0.95,
+                }
+                changes |= {"over_unlearned": {"acc_unlearned": 0.12}, "not_unlearned": {"acc_unlearned": 0.45}}.get(
+                    status, {}
+                )
+                if status == "undefined":
+                    nan = float("nan")
+                    for name in ("recovery", "recovery_corrected"):
+                        changes |= {name: nan, f"{name}_low": nan, f"{name}_high": nan}
+                for selection in ("nested", "paper"):
+                    for scoring in ("letter", "likelihood"):
+                        rows.append(
+                            recovery_row(
+                                method, arm, seed, selection=selection, scoring=scoring, status=status, **changes
+                            )
+                        )
+    return recovery(*rows)

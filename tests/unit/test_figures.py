@@ -1,0 +1,352 @@
+import re
+import struct
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.font_manager import findfont
+from report_builder import accuracy, full_study, recovery, recovery_row, write_study
+from rtt.__main__ import main
+from rtt.errors import UserError
+from rtt.figures import render, words
+from rtt.figures.draw import FIGURES
+from rtt.figures.style import COLOURS, DASHES, METHOD_MARKERS, interval, number, settings, span
+from rtt.figures.view import load, main_budget, make_view
+
+NAN = float("nan")
+
+
+def view_of(*rows, **options):
+    table = recovery(*rows)
+    return make_view(table, accuracy(table), **options)
+
+
+def draw(name, view):
+    """Draw a figure as `render` does and lay it out."""
+    with settings():
+        figure = FIGURES[name](view)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return figure, canvas.get_renderer()
+
+
+def marks(axes, colour, marker="o"):
+    """All (x, y, open) of one colour's markers."""
+    return [
+        (float(x), float(y), to_hex(line.get_markerfacecolor()) == "#ffffff")
+        for line in axes.lines
+        if line.get_marker() == marker and to_hex(line.get_color()) == colour.lower() and line.get_linestyle() != "--"
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+
+
+# ---- numbers and words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.834, ".83"), (1.0, "1.00"), (-0.05, "-.05"), (-0.001, ".00"), (0.999, "1.00"), (10.5, "10.50"), (NAN, "–")],
+)
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_interval_and_span():
+    assert interval(0.83, 0.77, 0.88) == ".83 [.77, .88]"
+    assert interval(0.83, NAN, NAN) == ".83"
+    assert span([0.9, NAN, 0.2]) == ".20 to .90"
+    assert span([0.301, 0.302]) == ".30"
+    assert span([NAN]) == "unknown"
+
+
+def test_recovery_title_counts_methods_that_were_unlearned():
+    view = view_of(
+        recovery_row("GD", recovery_corrected=0.81),
+        recovery_row("RMU", recovery_corrected=0.8),  # not more than 80 %
+        recovery_row("RIA", recovery_corrected=0.99, status="over_unlearned"),
+        recovery_row("FIF", recovery_corrected=0.99, status="not_unlearned"),  # came back from nowhere: not counted
+        recovery_row("GD", "taught", recovery_corrected=0.3),
+        recovery_row("RMU", "taught", status="none_within_budget"),
+    )
+    assert words.title("recovery", view) == (
+        "After RTT, 2 of 3 methods give back more than 80 % of the facts learned in pretraining; taught later: 0 of 1"
+    )
+
+
+def test_recovery_title_takes_the_mean_over_seeds():
+    view = view_of(recovery_row(seed=1, recovery_corrected=0.9), recovery_row(seed=2, recovery_corrected=0.6))
+    assert words.title("recovery", view).startswith("After RTT, none of 1 method give")
+
+
+def test_accuracy_title_compares_intervals():
+    rows = [
+        recovery_row("GD", acc_rtt_low=0.36, acc_control_rtt_high=0.35),
+        recovery_row("RMU", acc_rtt_low=0.35, acc_control_rtt_high=0.35),  # touching is not above
+        recovery_row("RIA", acc_rtt_low=0.99, status="not_unlearned"),
+        recovery_row("FIF", status="none_within_budget"),
+    ]
+    assert words.title("accuracy", view_of(*rows)) == (
+        "After RTT, 1 of 2 unlearned models lies above the control on V, intervals apart; "
+        "1 not unlearned, 1 without a point"
+    )
+    alone = recovery_row(acc_control_rtt=NAN, acc_rtt=0.6)
+    assert "there is no control to compare" in words.title("accuracy", view_of(alone))
+
+
+def test_tradeoff_and_curves_titles():
+    view = view_of(
+        recovery_row("GD", acc_unlearned=0.21),
+        recovery_row("RMU", acc_unlearned=0.34),
+        recovery_row("RIA", status="none_within_budget"),
+    )
+    assert words.title("tradeoff", view) == (
+        "2 of 3 unlearning runs have a point within the 10 % budget; there, forget accuracy is .21 to .34 (floor .27)"
+    )
+    assert words.title("curves", view_of(recovery_row(acc_rtt=0.7), recovery_row("RMU", acc_rtt=0.9))) == (
+        "Highest accuracy on V at any epoch of RTT: unlearned models .70 to .90, originals .95, control .30"
+    )
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_alternative_text_names_every_panel_and_method(name):
+    table = full_study()
+    text = words.alternative(name, make_view(table, accuracy(table)))
+    for part in ("Facts learned in pretraining", "Facts taught later, as", "same data as in pretraining", *COLOURS):
+        assert part in text
+    assert "nan" not in text
+    if name == "recovery":
+        assert "FIF (none within budget) ratio no value" in text
+        assert "RIA (undefined) ratio no value" in text
+
+
+def test_wrapped_keeps_the_percent_sign():
+    assert words.wrapped("more than 80 % of all the facts that there are", 13).splitlines()[0] == "more than"
+    assert all("\n%" not in words.wrapped("give back 80 % of it all", width) for width in range(6, 25))
+
+
+# ---- views
+
+
+def test_main_budget_is_ten_percent_or_the_smallest():
+    rows = [recovery_row(retain_budget=b) for b in (0.05, 0.1, 1.0)]
+    assert main_budget(recovery(*rows)) == 0.1
+    assert main_budget(recovery(rows[2], rows[0])) == 0.05
+
+
+def test_panels_name_datasets_only_where_an_arm_has_several():
+    rows = [recovery_row(), recovery_row(arm="taught"), recovery_row(arm="taught", dataset="mmlu")]
+    names = [panel.name for panel in view_of(*rows).panels]
+    assert names == ["learned in pretraining", "taught later (people_f)", "taught later (mmlu)"]
+
+
+def test_trajectory_begins_before_unlearning():
+    view = view_of(recovery_row(acc_before=1.0, acc_unlearned=0.2, retain_before=0.9, retain_unlearned=0.7))
+    path = view.trajectory(view.panels[0], "GD", 0)
+    assert path["step"].tolist() == [0, 10, 20]
+    assert path["forget"].tolist() == pytest.approx([1.0, 0.6, 0.2])
+    assert path["retain"].tolist() == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_control_curve_is_found_in_another_dataset_and_the_own_one_goes_first():
+    view = view_of(recovery_row(acc_control_rtt=0.4))
+    assert view.curve(view.panels[0], "control_rtt", "none", "V")["accuracy"].max() == pytest.approx(0.4)
+    own = view.accuracy[view.accuracy["stage"] == "control_rtt"].assign(dataset="people_p", accuracy=0.1)
+    view.accuracy = pd.concat([view.accuracy, own])
+    assert set(view.curve(view.panels[0], "control_rtt", "none", "V")["accuracy"]) == {0.1}
+
+
+def test_curve_takes_the_views_budget():
+    view = view_of(recovery_row(acc_rtt=0.8), recovery_row(retain_budget=1.0, acc_rtt=0.5))
+    assert view.curve(view.panels[0], "unlearned_rtt", "GD", "V")["accuracy"].max() == pytest.approx(0.8)
+
+
+# ---- what is drawn
+
+
+def test_accuracy_draws_the_rows_with_their_intervals():
+    row = recovery_row("RMU", acc_unlearned=0.31, acc_rtt=0.77, acc_original_rtt=0.93, acc_control_rtt=0.26, floor=0.24)
+    figure, _ = draw("accuracy", view_of(row))
+    axes = figure.axes[0]
+    assert sorted((y, hollow) for _, y, hollow in marks(axes, COLOURS["RMU"])) == [(0.31, True), (0.77, False)]
+    assert [y for _, y, _ in marks(axes, "#000000")] == [0.93]
+    assert [y for _, y, _ in marks(axes, "#666666")] == [0.26]
+    bars = {tuple(np.round(line.get_ydata(), 6)) for line in axes.lines if len(line.get_ydata()) == 2}
+    assert {(0.26, 0.36), (0.72, 0.82), (0.88, 0.98), (0.21, 0.31), (0.24, 0.24)} <= bars
+
+
+def test_recovery_draws_both_rates_and_shows_what_has_none():
+    rows = [
+        recovery_row("GD", recovery=0.9, recovery_corrected=0.7),
+        recovery_row("RMU", status="none_within_budget"),
+        recovery_row("RIA", status="over_unlearned"),
+    ]
+    figure, _ = draw("recovery", view_of(*rows))
+    axes = figure.axes[0]
+    assert sorted((y, hollow) for _, y, hollow in marks(axes, COLOURS["GD"])) == [(0.7, False), (0.9, True)]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["GD", "RMU ¶", "RIA †"]
+    assert [text.get_text() for text in axes.texts if text.get_text() == "no value"] == ["no value"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "¶ no point within the budget" in legend
+    assert not any("undefined" in text for text in legend)
+
+
+def test_several_seeds_are_all_shown_with_their_mean():
+    rows = [recovery_row(seed=s, acc_rtt=a) for s, a in ((1, 0.5), (2, 0.6), (3, 0.85))]
+    rows[2]["status"] = "undefined"
+    figure, _ = draw("accuracy", view_of(*rows))
+    axes = figure.axes[0]
+    filled = [y for _, y, hollow in marks(axes, COLOURS["GD"]) if not hollow]
+    assert filled == [0.5, 0.6, 0.85]
+    wide = [line.get_ydata()[0] for line in axes.lines if line.get_linewidth() == 2 and len(line.get_ydata()) == 2]
+    assert any(value == pytest.approx(0.65) for value in wide)
+    assert axes.get_xticklabels()[1].get_text() == "GD\n§ 1/3"
+
+
+def test_tradeoff_draws_trajectory_budget_and_selected_point():
+    figure, _ = draw("tradeoff", view_of(recovery_row(retain_before=0.9, retain_unlearned=0.85, acc_unlearned=0.3)))
+    axes = figure.axes[0]
+    levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+    assert levels == [pytest.approx(0.81)]  # 10 % of .9 may be lost
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [0.27]
+    chosen = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in chosen] == [(0.3, 0.85)]
+
+
+def test_tradeoff_names_methods_without_a_point():
+    figure, _ = draw("tradeoff", view_of(recovery_row(), recovery_row("RIA", status="none_within_budget")))
+    assert any("no point within the budget:\nRIA" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_curves_have_a_line_per_learning_rate_and_set():
+    figure, _ = draw("curves", view_of(recovery_row(acc_rtt=0.8), recovery_row("RMU", status="none_within_budget")))
+    original, gd, rmu, control = figure.axes
+    drawn = [line for line in gd.lines if len(line.get_ydata()) == 2 and line.get_ydata()[0] != 0.27]
+    solid = sorted(tuple(np.round(line.get_ydata(), 6)) for line in drawn if line.get_linestyle() == "-")
+    assert solid == [(0.2, 0.4), (0.6, 0.8)]
+    assert len(drawn) == 4  # two learning rates, on V and on T
+    assert [text.get_text() for text in rmu.texts] == ["no point\nin budget"]
+    assert [axes.get_title() for axes in (original, gd, rmu, control)] == ["original", "GD", "RMU", "control"]
+
+
+def test_a_method_looks_the_same_wherever_it_stands_and_differs_without_colour():
+    assert (
+        len(set(COLOURS.values())) == len({str(d) for d in DASHES.values()}) == len(set(METHOD_MARKERS.values())) == 4
+    )
+    for name in ("accuracy", "recovery"):
+        few, _ = draw(name, view_of(recovery_row("FIF")))
+        assert marks(few.axes[0], COLOURS["FIF"])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("seeds", [(0,), (11, 12, 13)])
+def test_nothing_is_cut_and_nothing_overlaps(name, seeds):
+    table = full_study(seeds)
+    figure, renderer = draw(name, make_view(table, accuracy(table)))
+    width, height = figure.bbox.size
+    texts = [figure._suptitle, *figure.legends[0].get_texts()]
+    boxes = [text.get_window_extent(renderer) for text in texts] + [figure.legends[0].get_window_extent(renderer)]
+    for axes in figure.axes:
+        if axes.get_visible():
+            low, high = axes.get_xlim()
+            names = [t.label1 for t in axes.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+            ticks = [name.get_window_extent(renderer) for name in names if name.get_text()]
+            boxes += ticks
+            boxes += [label.get_window_extent(renderer) for label in (axes.xaxis.label, axes.yaxis.label, axes.title)]
+            assert all(a.x1 < b.x0 for a, b in pairwise(ticks)), "tick labels overlap"
+            for text in figure.legends[0].get_texts():
+                assert not text.get_window_extent(renderer).overlaps(axes.get_tightbbox(renderer)), text.get_text()
+    for box in boxes:
+        assert box.x0 > -1 and box.x1 < width + 1 and box.y0 > -1 and box.y1 < height + 1, box
+
+
+# ---- files and bytes
+
+
+def test_the_font_is_the_one_that_matplotlib_ships():
+    import matplotlib
+
+    assert Path(findfont("DejaVu Sans")).is_relative_to(Path(matplotlib.get_data_path()))
+
+
+def test_same_bytes_in_another_process_under_another_matplotlibrc(tmp_path):
+    folder = write_study(tmp_path / "study", full_study()) / "tables"
+    (tmp_path / "matplotlibrc").write_text(
+        "font.size: 20\nsvg.hashsalt: other\nfigure.facecolor: red\nsavefig.dpi: 30\n"
+    )
+    scripts = Path(__file__).parents[2] / "scripts"
+    for name in ("accuracy", "curves"):
+        outs = [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"]
+        environment = {
+            "PYTHONPATH": str(scripts),
+            "PYTHONHASHSEED": "7",
+            "MATPLOTLIBRC": str(tmp_path),
+            "TZ": "Asia/Tokyo",
+        }
+        command = [sys.executable, "-m", "rtt", "figure", name, "--tables", folder, "--out", *outs]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        here = render(name, make_view(*load(folder)), [".svg", ".png"])
+        assert [out.read_bytes() for out in outs] == here
+
+
+def test_no_date_and_no_program_in_the_files():
+    svg, png = render("recovery", view_of(recovery_row()), [".svg", ".png"])
+    assert not re.search(rb"<dc:date>|<dc:creator>", svg)
+    assert b"font-family" not in svg  # text is outlines
+    chunks, at = [], 8
+    while at < len(png):
+        size, kind = struct.unpack(">I4s", png[at : at + 8])
+        chunks.append(kind)
+        at += size + 12
+    assert set(chunks) <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
+
+
+def test_names_with_dollars_and_markup_are_drawn_as_they_are():
+    rows = [recovery_row(dataset="a$_{b$"), recovery_row(dataset="<script>&--")]
+    for name in FIGURES:
+        render(name, view_of(*rows), [".svg"])
+
+
+def test_unknown_methods_and_arms_are_drawn():
+    view = view_of(recovery_row("NPO", "elsewhere"), recovery_row("GD", "elsewhere"))
+    assert view.methods == ["GD", "NPO"]
+    for name in FIGURES:
+        render(name, view, [".svg"])
+
+
+def test_command_line_mistakes(tmp_path, capsys):
+    folder = write_study(tmp_path, recovery(recovery_row())) / "tables"
+    assert main(["figure", "accuracy", "--tables", str(folder), "--out", str(tmp_path / "x.pdf")]) == 1
+    assert "written as .svg or .png, not '.pdf'" in capsys.readouterr().err
+    assert main(["figure", "accuracy", "--tables", str(tmp_path / "none"), "--out", str(tmp_path / "x.svg")]) == 1
+    assert "recovery.csv: no such file" in capsys.readouterr().err
+    assert main(
+        ["figure", "curves", "--tables", str(folder), "--scoring", "likelihood", "--out", str(tmp_path / "x.svg")]
+    )
+    assert "no rows with selection nested, scoring likelihood and retain_budget 0.1" in capsys.readouterr().err
+    assert not (tmp_path / "x.svg").exists()
+    assert (
+        main(["figure", "curves", "--tables", str(folder), "--out", str(tmp_path / "x.svg"), str(tmp_path / "x.png")])
+        == 0
+    )
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_broken_tables_are_named(tmp_path):
+    folder = write_study(tmp_path, recovery(recovery_row())) / "tables"
+    path = folder / "recovery.csv"
+    text = path.read_text()
+    path.write_text(text.replace("acc_rtt_low", "acc_low"))
+    with pytest.raises(UserError, match=r"recovery.csv: column 'acc_rtt_low' is missing"):
+        load(folder)
+    path.write_text(text.replace("0.970000", "much"))
+    with pytest.raises(UserError, match=r"column 'acc_before' holds something that is no number"):
+        load(folder)
+    path.write_text(text.splitlines()[0] + "\n")
+    with pytest.raises(UserError, match="no rows"):
+        load(folder)
