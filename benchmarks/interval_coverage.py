@@ -235,11 +235,21 @@ def coin_flips(reps: int, splits=5, size=32, n_looks=20) -> dict[str, tuple[floa
 
 
 def show(rows: list[tuple]) -> None:
-    """Print rows as a Markdown table."""
-    print("| design | cells | quantity | interval | number | coverage | lowest | highest | defined | width |")
+    """Print rows as a Markdown table: mean coverage in per cent [lowest, highest cell].
+
+    n: cells; defined: share of replicates with a defined denominator; width: median width of recovery_corrected.
+    """
+    print("| design | cells | n | defined | interval | acc_rtt (Wilson) | recovery | corrected | difference | width |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for *names, number, mean, low, high, issued, width in rows:
-        print(f"| {' | '.join(names)} | {number} | {mean:.3f} | {low:.3f} | {high:.3f} | {issued:.2f} | {width:.3f} |")
+    table: dict = {}
+    for design, cells, quantity, method, *values in rows:
+        table.setdefault((design, cells), {})[quantity, method] = values
+    for (design, cells), found in table.items():
+        for method in dict.fromkeys(method for _, method in found if method != "Wilson"):
+            columns = [found["acc_rtt", "Wilson"], *(found[quantity, method] for quantity in QUANTITIES[1:])]
+            text = [f"{100 * mean:.1f} [{100 * low:.0f}, {100 * high:.0f}]" for _, mean, low, high, *_ in columns]
+            number, *_, issued, width = columns[2]
+            print(f"| {design} | {cells} | {number} | {issued:.2f} | {method} | {' | '.join(text)} | {width:.2f} |")
     print(flush=True)
 
 

@@ -13,9 +13,10 @@ import pytest
 from evals_builder import make_evals
 from rtt import __main__ as program
 from rtt.errors import UserError
-from rtt.evals import natural, read_eval
+from rtt.evals import natural, read_eval, read_folder
 from rtt.stats.looks import halves
-from rtt.tables import read_table
+from rtt.stats.study import assemble
+from rtt.tables import read_table, recovery_table
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,6 +277,22 @@ def test_selection_is_by_position_so_that_the_control_shares_the_halves(tmp_path
     assert {name for name, _ in checked} == {"acc_original_rtt", "acc_rtt", "acc_control_rtt"}
     for name, accuracy in checked:
         assert row[name] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_questions_are_resampled_within_v_split_and_half(study, monkeypatch):
+    seen = []
+
+    def spy(original, unlearned, rtt, strata, floor):
+        seen.append(strata)
+        return {}
+
+    monkeypatch.setattr("rtt.tables.recover", spy)
+    recovery_table(assemble(read_folder(study / "evals"), study / "selections")[:1])
+    split_of = np.repeat(np.arange(5), 16)
+    expected = set(zip(split_of, halves(split_of), strict=True))
+    for strata in seen:
+        assert len(set(strata)) == len(expected) == 10
+        assert len(set(zip(strata, split_of, halves(split_of), strict=True))) == 10
 
 
 def test_same_input_same_bytes(study, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,7 @@ def v_correct(attack: Attack, scoring: str) -> np.ndarray:
     return attack.correct[scoring][:, split_of, positions]
 
 
+@lru_cache(maxsize=4)
 def t_counts(attack: Attack, scoring: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (L, S) correct T questions per look and V split, and (S,) their number."""
     in_t = np.array([[split != v for split in attack.questions.splits] for v in attack.v_splits])
@@ -208,6 +210,7 @@ def t_at(attack: Attack, scoring: str, pairs: Iterable[tuple[int, int]]) -> tupl
     """T over (look, V split) pairs: correct answers, answers, and distinct questions among them."""
     counts, totals = t_counts(attack, scoring)
     pairs = list(pairs)
-    splits = attack.questions.splits
-    distinct = len({i for i, split in enumerate(splits) for _, v in pairs if split != attack.v_splits[v]})
+    used = {v for _, v in pairs}
+    # With two V splits or more every question is in T once at least.
+    distinct = len(attack.questions.ids) if len(used) > 1 else int(totals[min(used)])
     return int(sum(counts[pair] for pair in pairs)), int(sum(totals[v] for _, v in pairs)), distinct
