@@ -15,9 +15,9 @@ rule rtt:
     input:
         source=lambda wildcards: model_folder(RUNS.attacks[wildcards.run].source),
         facts=lambda wildcards: facts_file(RUNS.attacks[wildcards.run].facts),
-        points=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].unlearned.values()],
+        points=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].unlearned],
         selections=lambda wildcards: [
-            f"{RESULTS}/selections/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].unlearned.values()
+            f"{RESULTS}/selections/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].unlearned
         ],
     output:
         evals=expand(f"{RESULTS}/evals/{{{{run}}}}.{{target}}.json", target=TARGETS),

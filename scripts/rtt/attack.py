@@ -8,9 +8,9 @@ selections. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's 
 """
 
 import argparse
-import copy
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.losses import plain_loss
-from rtt.models import load, load_weights, model_hash, weights
+from rtt.models import WEIGHTS, load, load_weights, weights
 from rtt.record import Manifest, attack_labels, result, write_eval
 from rtt.score import Scorer
-from rtt.specs import load_spec
+from rtt.specs import AttackSpec, load_spec
 from rtt.train import prepare_torch, train
 from rtt.unlearn import point_path
 
@@ -89,46 +89,59 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("attack", spec)
     facts = read_facts(args.facts)
     prepare_torch(spec.seed)
-    original, tokenizer = load(args.source)
-    points = dict(zip(spec.unlearned, args.points, strict=True))
-    selected = {
-        method: read_json(path)["selected"] for method, path in zip(spec.unlearned, args.selections, strict=True)
-    }
-
-    def checkpoint(target) -> tuple[str, int] | None:
-        """Return what identifies a target's weights: (method, step), or None for the original's own."""
-        return (target.method, selected[target.method][str(target.retain_budget)]) if target.method else None
-
-    wanted = {checkpoint(target) for target in spec.targets}
-    runs = (
-        sum(key is None or key[1] is not None for key in wanted)
-        * len(spec.rtt.learning_rates)
-        * len({f.split for f in facts})
-    )
-    begin, done = time.monotonic(), 0
-
-    def progress():
-        nonlocal done
-        done += 1
-        left = (time.monotonic() - begin) / done * (runs - done)
-        print(f"RTT run {done} of {runs}, about {left:.0f} s left", file=sys.stderr, flush=True)
-
-    attacked: dict = {}
-    for target, path in zip(spec.targets, args.evals, strict=True):
-        key = checkpoint(target)
-        missing = key is not None and key[1] is None
-        source_hash = model_hash(args.source)
-        if key is not None and not missing:
-            source_hash = sha256(point_path(points[key[0]], key[1]))
-        if key not in attacked:
-            model = copy.deepcopy(original)
-            if key is not None and not missing:
-                load_weights(model, point_path(points[key[0]], key[1]))
-            attacked[key] = [] if missing else attack(model, tokenizer, facts, spec.rtt, spec.seed, progress)
+    model, tokenizer = load(args.source)
+    points = _selected_points(spec, args.points, args.selections)
+    starts = [
+        points[target.method, target.retain_budget] if target.method else Path(args.source, WEIGHTS)
+        for target in spec.targets
+    ]
+    runs = len({start for start in starts if start}) * len(spec.rtt.learning_rates) * len({f.split for f in facts})
+    progress = Countdown(runs)
+    attacked: dict[Path | None, list[dict]] = {None: []}
+    for target, start, path in zip(spec.targets, starts, args.evals, strict=True):
+        if start not in attacked:
+            load_weights(model, start)
+            attacked[start] = attack(model, tokenizer, facts, spec.rtt, spec.seed, progress)
         write_eval(
-            path, kind="rtt", run_id=f"{spec.run_id}.{target.name}", labels=attack_labels(spec, target), spec=spec,
-            step="attack", facts_sha256=sha256(args.facts), model_sha256=None if missing else source_hash,
-            results=attacked[key], status="none_within_budget" if missing else "ok",
-        )  # fmt: skip
-    manifest.write(args.manifest, rtt_runs=done)
+            path,
+            kind="rtt",
+            run_id=f"{spec.run_id}.{target.name}",
+            labels=attack_labels(spec, target),
+            spec=spec,
+            step="attack",
+            facts_sha256=sha256(args.facts),
+            model_sha256=sha256(start) if start else None,
+            results=attacked[start],
+            status="ok" if start else "none_within_budget",
+        )
+    manifest.write(args.manifest, rtt_runs=runs)
     return 0
+
+
+def _selected_points(spec: AttackSpec, folders: list[str], selections: list[str]) -> dict:
+    """Return {(method, budget): weights of the selected point, or None where the budget admits none}.
+
+    The wrong model must never be attacked: folder and selection have to be of the trajectory that the spec names.
+    """
+    points = {}
+    for unlearned, folder, path in zip(spec.unlearned, folders, selections, strict=True):
+        selection = read_json(path)
+        for place, found in ((folder, Path(folder).name), (path, selection["run_id"])):
+            if found != unlearned.run_id:
+                raise UserError(f"{place}: found {found}, expected the {unlearned.method} run {unlearned.run_id}")
+        for budget, step in selection["selected"].items():
+            points[unlearned.method, float(budget)] = None if step is None else point_path(folder, step)
+    return points
+
+
+class Countdown:
+    """Says after each RTT run how many are left, and about how long they take."""
+
+    def __init__(self, runs: int):
+        self.runs, self.done, self.begin = runs, 0, time.monotonic()
+
+    def __call__(self) -> None:
+        """Count one run."""
+        self.done += 1
+        left = (time.monotonic() - self.begin) / self.done * (self.runs - self.done)
+        print(f"RTT run {self.done} of {self.runs}, about {left:.0f} s left", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ that it stands on, so a change upstream changes every id below it. Resources, de
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -112,7 +113,8 @@ class UnlearnSpec(Spec):
     kind: Literal["unlearn"] = "unlearn"
     method: Literal["GD", "RMU", "RIA", "FIF"]
     source: Source
-    settings: RMUUnlearning | Unlearning
+    # Plain settings first: read from JSON they would pass as RMU's too, with its defaults added, and the id would change.
+    settings: Unlearning | RMUUnlearning
 
     @property
     def slug(self):
@@ -137,7 +139,7 @@ class AttackSpec(Spec):
     control_for: tuple[str, ...] = ()
     source: Source
     facts: DataSpec
-    unlearned: dict[str, UnlearnSpec] = Field(default_factory=dict)
+    unlearned: list[UnlearnSpec] = Field(default_factory=list)  # a list: JSON with sorted keys keeps its order
     targets: list[Target]
     selection: Selection
     rtt: Attack
@@ -193,14 +195,14 @@ class Runs:
                 source = TeachSpec(seed=seed, arm=arm, base=base, facts=b, training=trainings[arm])
                 self.sources[source.run_id] = source
             self.originals.append(source.run_id)
-            unlearned = {
-                method: UnlearnSpec(seed=seed, method=method, source=source, settings=settings)
+            unlearned = [
+                UnlearnSpec(seed=seed, method=method, source=source, settings=settings)
                 for method, settings in study.methods.named.items()
-            }
-            self.unlearn |= {spec.run_id: spec for spec in unlearned.values()}
+            ]
+            self.unlearn |= {spec.run_id: spec for spec in unlearned}
             targets = [Target(name="original", kind="original")] + [
                 Target(name=target_name(method, budget), kind="unlearned", method=method, retain_budget=budget)
-                for method in unlearned
+                for method in study.methods.named
                 for budget in study.retain_budgets
             ]
             attack = AttackSpec(
@@ -246,7 +248,9 @@ SPECS = {"data": DataSpec, "pretrain": PretrainSpec, "teach": TeachSpec, "unlear
 
 
 def load_spec(path, *kinds: str) -> Spec:
-    """Read a spec file of one of `kinds`. Raises UserError when it is of another kind or damaged."""
+    """Read a spec file of one of `kinds`. Raises UserError when it is of another kind, damaged, or does not come back
+    as it was written (its id would change).
+    """
     from pydantic import ValidationError
 
     from rtt.errors import UserError
@@ -257,7 +261,13 @@ def load_spec(path, *kinds: str) -> Spec:
     if kind not in kinds:
         raise UserError(f"{path}: found a spec of kind {kind!r}, expected {' or '.join(kinds)}")
     try:
-        return SPECS[kind].model_validate_json(canonical_json(raw))
+        spec = SPECS[kind].model_validate_json(canonical_json(raw))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; write the spec anew") from None
+    if spec.run_id != Path(path).stem:
+        raise UserError(
+            f"{path}: the spec's id is {spec.run_id}, its file's name says otherwise: it was edited, or written by "
+            "another version of this program; start the study again"
+        )
+    return spec
