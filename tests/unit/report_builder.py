@@ -132,7 +132,7 @@ def manifest(stage="unlearn", cpu=10.0, **changes):
         "run_id": f"{stage}-x",
         "stage": stage,
         "cpu_seconds": cpu,
-        "wall_seconds": 2 * cpu,
+        "wall_seconds": 2 * (cpu or 0),
         "git_commit": "c0ffee",
         "git_dirty": False,
         "packages": {"torch": "2.9.1"},

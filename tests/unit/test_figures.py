@@ -255,7 +255,7 @@ def test_nothing_is_cut_and_nothing_overlaps(name, seeds):
         if axes.get_visible():
             low, high = axes.get_xlim()
             names = [t.label1 for t in axes.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
-            ticks = [name.get_window_extent(renderer) for name in names if name.get_text()]
+            ticks = [name.get_window_extent(renderer) for name in names if name.get_visible()]
             boxes += ticks
             boxes += [label.get_window_extent(renderer) for label in (axes.xaxis.label, axes.yaxis.label, axes.title)]
             assert all(a.x1 < b.x0 for a, b in pairwise(ticks)), "tick labels overlap"

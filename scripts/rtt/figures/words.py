@@ -33,7 +33,9 @@ def wrapped(text: str, width: int) -> str:
 
 
 def count(n: int, of: int, noun: str) -> str:
-    """Write `3 of 4 methods`, `all 4 methods`, `none of 4 methods`, `the one method`."""
+    """Write `3 of 4 methods`, `all 4 methods`, `both methods`, `none of 4 methods`, `the one method`."""
+    if n == of == 2:
+        return f"both {noun}s"
     if of == 1:
         return f"the one {noun}" if n else f"none of 1 {noun}"
     return f"{'all' if n == of else 'none of' if n == 0 else f'{n} of'} {of} {noun}s"

@@ -1,0 +1,114 @@
+"""The report in a real browser: Debian's Chromium, headless, with a profile of its own and no network."""
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from report_builder import audit, full_study, manifest, write_study
+from rtt.report import page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr --v=0"
+PROBE = """<script>
+addEventListener("load", () => {
+  const root = document.documentElement, box = e => e.getBoundingClientRect();
+  const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .card, pre")
+    && box(e).right > innerWidth + 0.5).map(e => e.tagName + " " + e.textContent.slice(0, 40));
+  const images = [...document.querySelectorAll("svg")].map(e => ({role: e.getAttribute("role"),
+    alt: e.getAttribute("aria-label"), width: box(e).width, height: box(e).height}));
+  parent.postMessage(JSON.stringify({inner: innerWidth, scroll: root.scrollWidth, wide, images,
+    background: getComputedStyle(document.body).backgroundColor, color: getComputedStyle(document.body).color,
+    requests: performance.getEntriesByType("resource").map(e => e.name)}), "*");
+});
+</script>"""
+# A window of headless Chromium is at least 500 px wide; a frame can be as narrow as a phone.
+FRAME = """<!DOCTYPE html><meta name="color-scheme" content="light dark"><script>
+addEventListener("message", e => {
+  const out = document.createElement("pre"); out.id = "probe"; out.textContent = e.data; document.body.append(out);
+});
+</script><body><iframe src="probe.html" width="WIDTH" height="900" style="border:0"></iframe></body>"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    if CHROMIUM is None:
+        text = "chromium is not installed (apt-get install chromium): THE REPORT WAS NOT LOOKED AT IN A BROWSER"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(text)
+        warnings.warn(text, stacklevel=1)
+        pytest.skip(text)
+    folder = tmp_path_factory.mktemp("chromium")
+    audits = [audit(), audit("people_with_a_name_that_is_long_and_has_no_break_" * 2, details=[])]
+    study = write_study(folder / "study", full_study((0, 11)), None, audits, [manifest(git_commit="c0ffee" * 7)])
+    html = page(study, study / "study.yaml")
+    (study / "report.html").write_text(html)
+    (study / "probe.html").write_text(html.replace("</body>", PROBE + "</body>"))
+    return study
+
+
+def chromium(report, name, width, *flags):
+    """Open a page; return (the process's stdout, its console messages and failed requests)."""
+    profile = report / f"profile-{name}-{width}"
+    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}", f"--window-size={width},900", *flags]
+    done = subprocess.run([*command, (report / name).as_uri()], capture_output=True, text=True, timeout=120)
+    shutil.rmtree(profile, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def probe(report, width, *flags):
+    (report / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
+    dom, console = chromium(report, "frame.html", width + 100, "--dump-dom", *flags)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found, "the probe did not run"
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")), console
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_fits_shows_its_figures_and_is_silent(report, width):
+    found, console = probe(report, width)
+    assert found["inner"] == width
+    assert found["scroll"] <= width, found["wide"]
+    assert not found["wide"]
+    assert console == []
+    assert found["requests"] == []
+    assert [image["role"] for image in found["images"]] == ["img"] * 4
+    for image in found["images"]:
+        assert "Facts learned in pretraining: " in image["alt"]
+        assert image["width"] >= 500 and image["height"] >= 150
+
+
+def test_page_is_dark_where_the_reader_wants_it(report):
+    light, _ = probe(report, 800)
+    dark, _ = probe(report, 800, "--blink-settings=preferredColorScheme=0")
+    assert light["background"] == "rgb(255, 255, 255)"
+    assert dark["background"] == "rgb(22, 24, 28)"
+    assert dark["color"] == "rgb(231, 231, 231)"
+
+
+def requests(report, name, *flags):
+    """Addresses that a page asked for. Chromium asks for some of its own: those have no page as their initiator."""
+    log = report / f"{name}.net.json"
+    chromium(report, name, 1280, f"--log-net-log={log}", "--host-resolver-rules=MAP * ~NOTFOUND", *flags)
+    return set(re.findall(r'"initiator":"(?!not an origin)[^\n]*"url":"((?:https?|wss?)://[^"]+)', log.read_text()))
+
+
+def test_screenshot_and_no_request_leaves_the_page(report):
+    picture = report / "shot.png"
+    assert requests(report, "report.html", f"--screenshot={picture}") == set()
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1280, 900)
+    assert picture.stat().st_size > 20_000  # a blank page of this size takes about 5 kB
+    planted = '<img src="http://planted.invalid/x.png"></body>'
+    (report / "planted.html").write_text((report / "report.html").read_text().replace("</body>", planted))
+    assert requests(report, "planted.html", "--dump-dom") == {"http://planted.invalid/x.png"}
