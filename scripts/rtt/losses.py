@@ -21,7 +21,9 @@ def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
     labels = batch["labels"][:, 1:]
-    nats = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    # At least fp32: half precision would round the loss, and a float64 model (the tests' reference) keeps its own.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nats = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=-100, reduction="none")
     return masked_mean(nats, labels != -100)
 
 
