@@ -1,6 +1,7 @@
 """What each phase trains on, as an ordered list of encoded texts."""
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def fixed_mcqs(facts: Sequence[Fact], loss: str, epochs: int, batch_size: int, t
     items = []
     for _ in range(epochs):
         order = rng.permutation(len(facts)).tolist()
-        order += order[: -len(order) % batch_size]
+        order += list(islice(cycle(order), -len(order) % batch_size))  # more than once round, if the batch is larger
         items += [encoder(mcq(facts[i], loss=loss)) for i in order]
     return items
 
