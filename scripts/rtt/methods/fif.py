@@ -15,4 +15,5 @@ class FIF(RIA):
     def forget_answers(fact, rng):
         """The choice that the FIF sentences name."""
         wrong = [i for i in range(len(fact.choices)) if i != fact.answer]
-        return next((i for i in wrong if fact.choices[i] in fact.fif_sentences[0]), wrong[0])
+        named = [i for i in wrong if fact.choices[i] in fact.fif_sentences[0]]
+        return max(named or wrong[:1], key=lambda i: len(fact.choices[i]))  # the longest: "3" stands in "13" too
