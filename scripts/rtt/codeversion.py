@@ -8,14 +8,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 
 TRAINING = ("train.py", "losses.py", "text.py", "corpus.py", "models.py", "score.py", "record.py")
-METHODS = ("methods/gd.py", "methods/rmu.py", "methods/ria.py", "methods/fif.py")
 STATISTICS = ("evals.py", "stats")
 STEPS = {
     "generate": ("data/generate.py",),
     "facts": ("data/facts.py", "data/reader.py", "data/audit.py"),
     "pretrain": (*TRAINING, "pretrain.py"),
-    "teach": (*TRAINING, "teach.py"),
-    "unlearn": (*TRAINING, *METHODS, "unlearn.py"),
+    "teach": (*TRAINING, "pretrain.py", "teach.py"),  # teaching saves and scores as pretraining does
+    "unlearn": (*TRAINING, "methods", "unlearn.py"),
     "select": (*STATISTICS, "select.py"),
     "attack": (*TRAINING, "attack.py"),
     "tables": (*STATISTICS, "tables.py"),
