@@ -28,9 +28,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """Frozen; unknown keys are errors; an int is no bool and a string is no number."""
+    """Frozen; unknown keys are errors; an int is no bool, a string is no number, infinity is none either."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class People(Strict):
@@ -219,21 +219,43 @@ class Study(Strict):
 OVERRIDES = ("study", "seeds", "arms", "methods", "retain_budgets", "two_way_control", "keep_models")
 
 
-def _messages(error: ValidationError, source: str, raw: Any) -> str:
+class _Loader(yaml.SafeLoader):
+    """YAML without doubled keys: the loader would take the last one and say nothing."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
+def _messages(error: ValidationError, source: str) -> str:
     lines = []
     for item in error.errors():
         # pydantic names the union member after a method's key; the user wrote no such key.
         key = ".".join(str(part) for part in item["loc"] if part not in ("Unlearning", "RMUUnlearning"))
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "none_required"):
             model, parents = Study, [part for part in item["loc"][:-1] if isinstance(part, str)]
             allowed = _allowed(model, parents)
             message = f"unknown key; allowed: {', '.join(allowed)}"
-        found = f" (found {item['input']!r})" if item["type"] not in ("missing", "extra_forbidden") and key else ""
+        silent = item["type"] in ("missing", "extra_forbidden", "none_required") or not key
+        found = "" if silent else f" (found {item['input']!r})"
+        if item["type"] == "float_type" and _is_number(item["input"]):
+            found += ": YAML takes this for a text; write 1.0e-3, with the dot and no quotes"
         if item["type"] == "missing":
             message = "this key is missing"
         lines.append(f"{source}: {key or 'study'}: {message}{found}")
     return "\n".join(lines)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
 
 
 def _allowed(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -243,7 +265,7 @@ def _allowed(model: type[BaseModel], path: list[str]) -> list[str]:
         options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
         inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
         model = inner or model
-    return list(model.model_fields)
+    return [name for name, field in model.model_fields.items() if field.annotation is not type(None)]
 
 
 def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | None = None) -> Study:
@@ -253,18 +275,20 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such study file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(raw).__name__}")
-    source = str(path)
+        found = "an empty file" if raw is None else type(raw).__name__
+        raise UserError(f"{path}: expected keys and values (study, seeds, ...), found {found}")
+    source = " ".join([str(path), *(f"with --config {key}={value!r}" for key, value in (overrides or {}).items())])
     for key, value in (overrides or {}).items():
         if key not in OVERRIDES:
             raise UserError(f"--config {key}: this key cannot be set here; allowed: {', '.join(OVERRIDES)}")
-        source = f"{path} with --config {key}={json.dumps(value)}"
         if key == "methods":
             value = _keep_methods(raw.get("methods"), value, source)
         raw[key] = value
@@ -272,16 +296,18 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
         # Through JSON, so that a strict model takes a list where it wants one and nothing that JSON has not.
         return Study.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        raise UserError(_messages(error, source, raw)) from None
+        raise UserError(_messages(error, source)) from None
     except TypeError as error:
         raise UserError(f"{source}: {error}; a study holds numbers, texts, lists and keys only") from None
 
 
 def _keep_methods(methods: Any, names: Any, source: str) -> dict:
+    if not isinstance(methods, dict):
+        return methods  # not what a study holds: the model says so
     names = [names] if isinstance(names, str) else names
-    unknown = [name for name in names if name not in (methods or {})] if isinstance(names, list) else [names]
+    unknown = [name for name in names if name not in list(methods)] if isinstance(names, list) else [names]
     if unknown:
-        raise UserError(f"{source}: no such method in the study: {unknown}; it has {', '.join(methods or {})}")
+        raise UserError(f"{source}: methods: no such method in the study: {unknown}; it has {', '.join(methods)}")
     return {name: methods[name] for name in names}
 
 
@@ -303,6 +329,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     study = load_study(args.study)
     print(
-        f"{args.study}: study {study.study}, seeds {study.seeds}, arms {study.arms}, methods {list(study.methods.named)}"
+        f"{args.study}: study {study.study}, seeds {study.seeds}, arms {study.arms}, "
+        f"methods {list(study.methods.named)}"
     )
     return 0
