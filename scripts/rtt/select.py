@@ -83,6 +83,11 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{path}: this is an RTT evaluation; give those of kind original and unlearned")
     if not len(original.retain.ids):
         raise UserError(f"{args.original}: no question of role retain, so no retain budget can be kept")
+    if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
+        raise UserError(f"{args.unlearned}: its questions are not those of {args.original}; give the two of one arm")
+    scored = list(unlearned.forget_correct)
+    if unknown := [name for name in args.scorings if name not in scored]:
+        raise UserError(f"--scorings: found {', '.join(unknown)}; expected some of {', '.join(scored)}")
     retain_before = float(original.retain_correct["letter"][0].mean())
     points = describe(unlearned, args.scorings)
     selected = {str(budget): choose(points, retain_before, budget, args.rule) for budget in args.budgets}
