@@ -113,7 +113,7 @@ class UnlearnSpec(Spec):
     kind: Literal["unlearn"] = "unlearn"
     method: Literal["GD", "RMU", "RIA", "FIF"]
     source: Source
-    # Plain settings first: read from JSON they would pass as RMU's too, with its defaults added, and the id would change.
+    # Plain settings first: read from JSON they would pass as RMU's too, with its defaults, and the id would change.
     settings: Unlearning | RMUUnlearning
 
     @property
