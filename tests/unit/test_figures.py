@@ -277,7 +277,7 @@ def test_the_font_is_the_one_that_matplotlib_ships():
 def test_same_bytes_in_another_process_under_another_matplotlibrc(tmp_path):
     folder = write_study(tmp_path / "study", full_study()) / "tables"
     (tmp_path / "matplotlibrc").write_text(
-        "font.size: 20\nsvg.hashsalt: other\nfigure.facecolor: red\nsavefig.dpi: 30\n"
+        "font.size: 20\nsvg.hashsalt: other\nfigure.facecolor: red\naxes.grid: True\n"
     )
     scripts = Path(__file__).parents[2] / "scripts"
     for name in ("accuracy", "curves"):
