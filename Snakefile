@@ -48,3 +48,5 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"]),
+        rules.tables.output,

@@ -1,8 +1,10 @@
 """Tables, figures and the report: no weights, no torch.
 
 Inputs: all evaluation JSON, selections, audits, manifests.
-Outputs: tables/*.csv, figures/*.svg and *.png, report.html.
+Outputs: tables/*.csv, figures/*.svg and *.png, report.html. The report draws the figures itself, from the same tables.
 """
+
+FIGURES = ["accuracy", "recovery", "tradeoff", "curves"]
 
 
 rule tables:
@@ -19,7 +21,7 @@ rule tables:
     conda:
         "../envs/analysis.yaml"
     params:
-        results=RESULTS,
+        results=subpath(output.recovery, ancestor=2),
         code=code_version("tables"),
     shell:
         """
@@ -27,6 +29,7 @@ rule tables:
         python -m rtt tables \
             --evals {params.results:q}/evals \
             --selections {params.results:q}/selections \
+            --plan {params.results:q}/plan.json \
             --out {params.results:q}/tables
         """
 
@@ -34,16 +37,22 @@ rule tables:
 rule figure:
     """Figure."""
     input:
-        rules.tables.output,
+        recovery=rules.tables.output.recovery,
+        accuracy=rules.tables.output.accuracy,
     output:
-        svg=f"{RESULTS}/figures/{{figure}}.svg",
+        svg=report(
+            f"{RESULTS}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category=f"Study {STUDY.study}",
+            labels={"result": "figure: {figure}"},
+        ),
         png=f"{RESULTS}/figures/{{figure}}.png",
     log:
         f"{RESULTS}/logs/figure/{{figure}}.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        tables=f"{RESULTS}/tables",
+        tables=subpath(input.recovery, parent=True),
         code=code_version("figure"),
     shell:
         """
@@ -55,21 +64,26 @@ rule figure:
 rule report:
     """Report."""
     input:
-        rules.tables.output,
-        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=["accuracy", "recovery", "tradeoff", "curves"]),
+        tables=list(rules.tables.output),
+        manifests=[f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]],
         audits=[f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data],
     output:
-        f"{RESULTS}/report.html",
+        report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category=f"Study {STUDY.study}",
+            labels={"result": "the whole report"},
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     conda:
         "../envs/analysis.yaml"
     params:
-        results=RESULTS,
+        results=subpath(output[0], parent=True),
         study=STUDY.model_dump_json(),
         code=code_version("report"),
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt report --results {params.results:q} --study-config {params.results:q}/plan.json --out {output:q}
+        python -m rtt report --results {params.results:q} --study-config {params.results:q}/study.yaml --out {output:q}
         """

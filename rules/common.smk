@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
+SCRIPTS = os.path.join(workflow.basedir, "scripts")
+sys.path.insert(0, SCRIPTS)
 
 from rtt import config as study_config
 from rtt import locks
@@ -15,6 +17,9 @@ from rtt.codeversion import code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, digest, write_text
 from rtt.specs import Runs, target_name
+
+# Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS).replace('{', '{{').replace('}', '}}')}; ")
 
 
 def read_study(workflow):
@@ -41,6 +46,7 @@ def write_specs(runs, results):
         if not path.exists():
             write_text(path, canonical_json(spec.model_dump(mode="json")) + "\n")
     write_text(Path(results, "plan.json"), canonical_json(runs.plan()) + "\n")
+    write_text(Path(results, "study.yaml"), study_config.to_yaml(runs.study))
 
 
 def spec_file(wildcards):

@@ -18,8 +18,8 @@ STEPS = {
     "select": (*STATISTICS, "select.py"),
     "attack": (*TRAINING, "attack.py"),
     "tables": (*STATISTICS, "tables.py"),
-    "figure": ("figures",),
-    "report": ("record.py",),
+    "figure": ("figures", "tables.py"),
+    "report": ("figures", "findings.py", "report.py", "report.html.j2", "tables.py", *STATISTICS),
 }
 
 

@@ -121,6 +121,10 @@ class Unlearning(Training):
     retain_coefficient: Annotated[float, Field(ge=0)] = 1.0
     freeze_embeddings: bool = False
     mcq_share: Fraction = Field(0.5, description="share of MCQs among the texts; the rest are sentences")
+    numbers_only: bool = Field(False, description="count only the digits' tokens of forget texts (the hiding model)")
+    train_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+        None, description="train these decoder layers alone, from 0; null trains all"
+    )
 
     @field_validator("points")
     @classmethod
@@ -136,6 +140,7 @@ class RMUUnlearning(Unlearning):
     layer: Annotated[int, Field(ge=0)] = 1
     layers_trained: Count = 2
     steering: Positive = 20.0
+    train_layers: None = None  # RMU trains mlp.down_proj of its own layers
 
 
 class Methods(Strict):
@@ -207,7 +212,11 @@ class Study(Strict):
         return values
 
     @model_validator(mode="after")
-    def _rmu_layer_exists(self):
+    def _layers_exist(self):
+        for name, method in self.methods.named.items():
+            if max(method.train_layers or [0]) >= self.model.layers:
+                layers = f"{method.train_layers}, but the model has {self.model.layers} layers, from 0"
+                raise ValueError(f"methods.{name}.train_layers is {layers}")
         if self.methods.RMU and self.methods.RMU.layer >= self.model.layers:
             raise ValueError(
                 f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {self.model.layers} layers"
@@ -309,6 +318,11 @@ def _keep_methods(methods: Any, names: Any, source: str) -> dict:
     if unknown:
         raise UserError(f"{source}: methods: no such method in the study: {unknown}; it has {', '.join(methods)}")
     return {name: methods[name] for name in names}
+
+
+def to_yaml(study: Study) -> str:
+    """Return a study as a complete study file: every key, defaults included."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
 
 
 def schema() -> dict:

@@ -1,6 +1,7 @@
 """What each phase trains on, as an ordered list of encoded texts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 
 import numpy as np
@@ -82,9 +83,10 @@ def unlearning_pairs(
     items = []
     for _ in range(settings.points[-1] * settings.batch_size):
         wanted, kept = forget[next(forget_order)], retain[next(retain_order)]
+        told = text(wanted, method.forget_texts(wanted), method.forget_answers(wanted, rng))
         items.append(
             {
-                "forget": encoder(text(wanted, method.forget_texts(wanted), method.forget_answers(wanted, rng))),
+                "forget": encoder(replace(told, numbers=settings.numbers_only)),
                 "retain": encoder(text(kept, kept.sentences, kept.answer)),
             }
         )

@@ -109,18 +109,27 @@ def read_eval(path: str | Path) -> Points | Attack:
     return _points(path, run_id, labels, kind, results)
 
 
-def read_folder(folder: str | Path) -> list[Points | Attack]:
-    """Read every `*.json` of a folder, in the order of the names. Raises UserError when there is none."""
-    paths = sorted(Path(folder).glob("*.json"))
+def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[Points | Attack]:
+    """Read the `*.json` of a folder, in the order of the names: those of `stems`, or all.
+
+    Raises UserError when there is none, or one of `stems` is missing.
+    """
+    paths = _listed(folder, stems)
     if not paths:
         raise UserError(f"{folder}: no evaluation (*.json) in this folder; run the attack step first")
     return [read_eval(path) for path in paths]
 
 
-def read_selections(folder: str | Path) -> dict[str, tuple[Path, dict[float, int | None]]]:
+def _listed(folder: str | Path, stems: Iterable[str] | None) -> list[Path]:
+    return sorted(Path(folder).glob("*.json") if stems is None else (Path(folder, f"{stem}.json") for stem in stems))
+
+
+def read_selections(
+    folder: str | Path, stems: Iterable[str] | None = None
+) -> dict[str, tuple[Path, dict[float, int | None]]]:
     """Read `selections/*.json`: run_id of the trajectory -> (file, {budget: selected step or None})."""
     found: dict[str, tuple[Path, dict[float, int | None]]] = {}
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in _listed(folder, stems):
         document = read_json(path)
         if not isinstance(document, dict):
             raise UserError(f"{path}: found {type(document).__name__}, expected one JSON object")

@@ -168,13 +168,23 @@ def contrast_rows(path: Path, view: View) -> dict[str, list[dict]] | None:
 
 
 def read_audits(results: Path) -> list[dict[str, Any]]:
-    """Return the audits of `results/data/*/audit.json`, with the folder's name, by folder."""
-    return [{"folder": path.parent.name, **_object(path)} for path in sorted((results / "data").glob("*/audit.json"))]
+    """Return the audits `data/*/audit.json` of the study's datasets, with the folder's name, by folder."""
+    paths = [
+        path for path in sorted((results / "data").glob("*/audit.json")) if _planned(results, "data", path.parent.name)
+    ]
+    return [{"folder": path.parent.name, **_object(path)} for path in paths]
+
+
+def _planned(results: Path, kind: str, name: str) -> bool:
+    """Is this run or dataset in the study's plan.json? A folder may hold older ones. Without a plan all are."""
+    plan = results / "plan.json"
+    return not plan.is_file() or name in _object(plan)[kind]
 
 
 def read_manifests(results: Path) -> list[dict[str, Any]]:
-    """Return the manifests `results/evals/*.manifest.json`, by file name."""
-    return [_object(path) for path in sorted((results / "evals").glob("*.manifest.json"))]
+    """Return the manifests of the study's runs (`plan.json`; without it, all of `manifests/*.json`), by file name."""
+    paths = sorted((results / "manifests").glob("*.json"))
+    return [_object(path) for path in paths if _planned(results, "manifests", path.stem)]
 
 
 def ledger(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -241,6 +241,7 @@ class Runs:
             "evals": self.eval_ids(),
             "selections": list(self.unlearn),
             "data": list(self.data),
+            "manifests": [*self.sources, *self.unlearn, *self.attacks, *self.controls],
         }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.evals import SCORINGS, Attack, Points, natural, read_folder
-from rtt.files import write_text
+from rtt.files import read_json, write_text
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
 from rtt.stats.looks import SELECTIONS, halves, select
@@ -44,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--evals", required=True, type=Path, help="folder of evaluation JSON files")
     parser.add_argument("--selections", required=True, type=Path, help="folder of selection JSON files")
+    parser.add_argument(
+        "--plan", type=Path, help="the study's plan.json: read its runs alone, where a folder holds older ones too"
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder for recovery.csv, accuracy.csv, contrasts.csv")
     parser.add_argument(
         "--before-tolerance",
@@ -61,7 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the folders and write the three tables."""
-    studies = assemble(read_folder(args.evals), args.selections)
+    plan = read_json(args.plan) if args.plan else {"evals": None, "selections": None}
+    studies = assemble(read_folder(args.evals, plan["evals"]), args.selections, plan["selections"])
     recovery = recovery_table(studies)
     accuracy = accuracy_table(studies)
     contrast = contrasts(recovery, args.before_tolerance, args.unlearned_tolerance)

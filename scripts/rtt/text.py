@@ -27,10 +27,14 @@ def question_prompt(question: str) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """A training text: the loss counts the tokens of `target`, or all tokens when `prompt` is empty."""
+    """A training text: the loss counts the tokens of `target`, which is the whole text when `prompt` is empty.
+
+    With `numbers` it counts only those of them that hold a digit (the paper's NUMBER loss, sec. 6.1).
+    """
 
     prompt: str
     target: str
+    numbers: bool = False
 
 
 def sentence(text: str) -> Text:
@@ -64,9 +68,12 @@ def encode(tokenizer, text: Text) -> dict[str, list[int]]:
     Where prompt and target meet is decided by character offsets, so a tokenizer that merges across texts is still
     right.
     """
-    encoded = tokenizer(text.prompt + text.target, return_offsets_mapping=True)
+    whole = text.prompt + text.target
+    encoded = tokenizer(whole, return_offsets_mapping=True)
     labels = [
-        token if end > len(text.prompt) and end > start else -100
+        token
+        if end > len(text.prompt) and end > start and (not text.numbers or any(map(str.isdigit, whole[start:end])))
+        else -100
         for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ]
     return {"input_ids": encoded["input_ids"], "labels": labels}

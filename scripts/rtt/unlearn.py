@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     held_out = [fact for fact in retain if fact.split == "held_out"]
     prepare_torch(spec.seed)
     model, tokenizer = load(args.source)
+    if settings.train_layers is not None:
+        model.requires_grad_(False)
+        for layer in settings.train_layers:
+            model.model.layers[layer].requires_grad_(True)
     if settings.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     method = METHODS[spec.method](model, settings, spec.seed)

@@ -99,7 +99,7 @@ def write_study(folder, table, contrasts=None, audits=(), manifests=()):
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(audit))
     for index, manifest in enumerate(manifests):
-        path = folder / "evals" / f"run-{index}.manifest.json"
+        path = folder / "manifests" / f"run-{index}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(manifest))
     (folder / "study.yaml").write_text("study: tiny\nseeds: [0]\n")

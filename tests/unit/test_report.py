@@ -319,9 +319,9 @@ def test_the_command_writes_the_page_or_nothing(tmp_path, study, capsys):
 
 def test_a_manifest_that_is_no_object_is_named(tmp_path):
     study = write_study(tmp_path / "s", recovery(recovery_row()))
-    (study / "evals").mkdir()
-    (study / "evals" / "x.manifest.json").write_text("[]")
-    with pytest.raises(UserError, match=r"x.manifest.json: expected a JSON object, found list"):
+    (study / "manifests").mkdir()
+    (study / "manifests" / "x.json").write_text("[]")
+    with pytest.raises(UserError, match=r"x.json: expected a JSON object, found list"):
         page(study, study / "study.yaml")
 
 

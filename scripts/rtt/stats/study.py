@@ -28,7 +28,9 @@ class Study:
     selected: dict[tuple[str, float], int | None] = field(default_factory=dict)  # by (method, budget): step or None
 
 
-def assemble(evals: list[Points | Attack], selections_folder: str | Path) -> list[Study]:
+def assemble(
+    evals: list[Points | Attack], selections_folder: str | Path, selections: Iterable[str] | None = None
+) -> list[Study]:
     """Group evaluations by (arm, dataset, model, seed), in the order of the tables.
 
     Raises UserError where files contradict each other: a run twice, a missing original or attack, other question ids.
@@ -51,7 +53,7 @@ def assemble(evals: list[Points | Attack], selections_folder: str | Path) -> lis
             _put(study, "original", found)
         else:
             _put_item(study.unlearned, labels.method, found)
-    selections = read_selections(selections_folder)
+    selections = read_selections(selections_folder, selections)
     for study in studies.values():
         _complete(study, selections, selections_folder)
         study.control = _control(study, controls)
