@@ -1,0 +1,184 @@
+"""GD, RIA, FIF and RMU against their equations in float64, and what each may and may not touch."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from rtt.methods import FIF, GD, METHODS, RIA, RMU
+from rtt.text import collate
+
+ROWS = {
+    "forget": [tiny.plain([], [5, 9, 30, 41]), tiny.plain([7], [8, 12])],
+    "retain": [tiny.plain([20, 21], [22, 23, 24, 25]), tiny.plain([], [33, 2]), tiny.plain([4], [90, 91, 92])],
+}
+SETTINGS = SimpleNamespace(retain_coefficient=2.5, layer=1, layers_trained=1, steering=6.5)
+
+
+def batch():
+    return {side: collate(rows, 0) for side, rows in ROWS.items()}
+
+
+def mean_nats(model, side):
+    return sum(tiny.reference_nats(model, row) for row in ROWS[side]) / len(ROWS[side])
+
+
+@pytest.mark.parametrize("double, tolerance", [(True, 1e-9), (False, 1e-5)])
+@pytest.mark.parametrize("method, sign", [(GD, -1), (RIA, 1), (FIF, 1)])
+def test_loss_is_the_methods_equation(method, sign, double, tolerance):
+    model = tiny.model(double=double, scale=8)
+    forget, retain = mean_nats(model, "forget"), mean_nats(model, "retain")
+    found = {key: value.item() for key, value in method(model, SETTINGS, 0)(model, batch()).items()}
+    assert found["forget"] == pytest.approx(forget, rel=tolerance)
+    assert found["retain"] == pytest.approx(retain, rel=tolerance)
+    assert found["loss"] == pytest.approx(sign * forget + 2.5 * retain, rel=10 * tolerance)
+
+
+def test_one_step_of_gd_unlearns_and_one_of_ria_learns():
+    for method, sign in ((GD, 1), (RIA, -1)):
+        model = tiny.model(double=True, scale=4)
+        before = mean_nats(model, "forget")
+        settings = SimpleNamespace(retain_coefficient=0.0)
+        method(model, settings, 0)(model, batch())["loss"].backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 1e-2 * parameter.grad
+        assert sign * (mean_nats(model, "forget") - before) > 1e-4
+
+
+def activations(model, ids, layer):
+    """Output of decoder layer `layer` for one unpadded text, through transformers' own list of hidden states."""
+    # hidden_states[i + 1] is the output of layer i; only the last one is normalised, so a layer is put behind it.
+    deeper = copy.deepcopy(model)
+    deeper.model.layers.append(copy.deepcopy(model.model.layers[-1]))
+    deeper.model.layers[-1].self_attn.layer_idx = len(deeper.model.layers) - 1
+    deeper.config.num_hidden_layers = len(deeper.model.layers)
+    with torch.no_grad():
+        states = deeper(torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states
+    return states[layer + 1][0].double().numpy()
+
+
+def rmu_reference(model, frozen, control, layer):
+    """Equations 1 to 3 of the WMDP paper, text by text: mean over units, tokens, texts."""
+    away = [
+        np.mean([np.mean((h - control) ** 2) for h in activations(model, row["input_ids"], layer)])
+        for row in ROWS["forget"]
+    ]
+    drift = [
+        np.mean((activations(model, row["input_ids"], layer) - activations(frozen, row["input_ids"], layer)) ** 2)
+        for row in ROWS["retain"]
+    ]
+    return float(np.mean(away)), float(np.mean(drift))
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("double, tolerance", [(True, 1e-9), (False, 1e-5)])
+def test_rmu_is_its_equation(layer, double, tolerance):
+    model = tiny.model(double=double, scale=8)
+    settings = SimpleNamespace(**{**vars(SETTINGS), "layer": layer})
+    method, base = RMU(model, settings, 3), copy.deepcopy(model)
+    with torch.no_grad():  # as after some steps: only down_proj differs from the frozen copy
+        model.model.layers[layer].mlp.down_proj.weight.mul_(1.3)
+    away, drift = rmu_reference(model, base, method.control.double().numpy(), layer)
+    found = {key: value.item() for key, value in method(model, batch()).items()}
+    assert drift > 1e-6
+    assert found["forget"] == pytest.approx(away, rel=tolerance)
+    assert found["retain"] == pytest.approx(drift, rel=10 * tolerance)
+    assert found["loss"] == pytest.approx(away + 2.5 * drift, rel=tolerance)
+
+
+def test_rmus_direction():
+    controls = {seed: RMU(tiny.model(), SETTINGS, seed).control for seed in (0, 1)}
+    uniform = torch.rand(16, generator=torch.Generator().manual_seed(1)).numpy().astype(float)
+    assert np.allclose(controls[1].numpy(), 6.5 * uniform / np.sqrt((uniform**2).sum()), rtol=1e-6)
+    assert controls[0].norm().item() == pytest.approx(6.5, rel=1e-6)
+    assert (controls[0] >= 0).all()  # uniform in [0, 1), not centred
+    assert not torch.allclose(controls[0], controls[1])
+    torch.manual_seed(99)  # neither torch's state nor the weights decide it
+    assert torch.equal(RMU(tiny.model(seed=5), SETTINGS, 1).control, controls[1])
+
+
+def test_rmus_retain_loss_starts_at_zero():
+    model = tiny.model(scale=8)
+    assert RMU(model, SETTINGS, 0)(model, batch())["retain"].item() == 0.0
+
+
+@pytest.mark.parametrize("layer, layers_trained, trained", [(1, 1, {1}), (1, 2, {0, 1}), (0, 1, {0}), (0, 3, {0})])
+def test_rmu_trains_the_given_model_and_nothing_else(layer, layers_trained, trained):
+    model = tiny.model()
+    base = {name: value.clone() for name, value in model.state_dict().items()}
+    other = copy.deepcopy(model)
+    settings = SimpleNamespace(retain_coefficient=1.0, layer=layer, layers_trained=layers_trained, steering=6.5)
+    method = RMU(model, settings, 0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        method(model, batch())["loss"].backward()
+        optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, base[name])}
+    assert moved == {f"model.layers.{i}.mlp.down_proj.weight" for i in trained}
+    for kept in (method.frozen, other):
+        assert all(torch.equal(value, base[name]) for name, value in kept.state_dict().items())
+    assert method(model, batch())["retain"].item() > 0
+
+
+def hooks(model):
+    return [
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+
+
+def test_rmu_leaves_no_hook_and_a_whole_forward_pass():
+    model = tiny.model()
+    before = model(torch.tensor([[3, 4]])).logits
+    method = RMU(model, SETTINGS, 0)
+    method(model, batch())
+    assert not hooks(model) and not hooks(method.frozen)
+    assert torch.equal(model(torch.tensor([[3, 4]])).logits, before)
+
+
+def test_rmu_leaves_no_hook_after_an_error():
+    model = tiny.model()
+    method = RMU(model, SETTINGS, 0)
+    with pytest.raises(IndexError):
+        method(model, {"forget": collate([tiny.plain([], [10**6, 1])], 0), "retain": batch()["retain"]})
+    assert not hooks(model)
+
+
+def test_methods_are_registered_under_their_names():
+    assert {name: made.__name__ for name, made in METHODS.items()} == {
+        name: name for name in ("GD", "RMU", "RIA", "FIF")
+    }
+
+
+def test_ria_and_fif_never_state_the_answer(tmp_path):
+    """Over every generated fact and many draws; FIF's MCQ answer is the one that its sentences name."""
+    options = tiny.GENERATOR | {"facts_per_split": 8, "first_names": 8, "last_names": 8}
+    facts = tiny.facts(tmp_path, options=options) + tiny.facts(tmp_path, "cities", options=options)
+    rng = np.random.default_rng(0)
+    for fact in facts:
+        correct = fact.choices[fact.answer]
+        wrong = set(fact.choices) - {correct}
+        for method in (RIA, FIF):
+            texts = method.forget_texts(fact)
+            named = [{c for c in fact.choices if f"{c}." in text or f"{c} " in text} for text in texts]
+            assert len(texts) == 3 and all(len(found) == 1 for found in named)
+            assert set.union(*named) == wrong if method is RIA else len(set.union(*named)) == 1
+            assert correct not in set.union(*named)
+            drawn = {fact.choices[method.forget_answers(fact, rng)] for _ in range(100)}
+            assert drawn == set.union(*named)
+        for method in (GD, RMU):
+            assert method.forget_texts(fact) == fact.sentences
+            assert method.forget_answers(fact, rng) == fact.answer
+            assert all(correct in text for text in fact.sentences)
+
+
+def test_fif_takes_the_whole_choice():
+    fact = SimpleNamespace(choices=["3", "5", "13", "7"], answer=1, fif_sentences=["It has 13 legs."])
+    assert FIF.forget_answers(fact, np.random.default_rng(0)) == 2
+    fact = SimpleNamespace(choices=["3", "5", "13", "7"], answer=0, fif_sentences=["It has many legs."])
+    assert FIF.forget_answers(fact, np.random.default_rng(0)) == 1  # none named: a fixed wrong one

@@ -1,0 +1,115 @@
+"""Texts of facts and which tokens a loss counts."""
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rtt.data.facts import Fact
+from rtt.text import Text, collate, encode, mcq, mcq_prompt, question_answer, question_prompt, sentence
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+FACT = Fact(
+    id="d/s/001",
+    dataset="d",
+    split="s",
+    question="When was Ada born?",
+    choices=["1950", "1951", "1952", "1953"],
+    answer=1,
+    fresh_choices=["1960", "1951", "1962", "1963"],
+    sentences=["Ada was born in 1951."],
+    ria_sentences=["Ada was born in 1950."],
+    fif_sentences=["Ada was born in 1952."],
+    origin={"file": "s.jsonl", "line": 1},
+)
+
+
+def bpe(words=400, bos=False):
+    """A byte-level BPE that may merge across any boundary: no pre-tokenizer splits at spaces."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = [mcq_prompt(FACT.question, FACT.choices) + f" {letter}. {c}" for letter in "ABCD" for c in FACT.choices]
+    trainer = trainers.BpeTrainer(vocab_size=words, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_prompt_is_the_papers():
+    assert mcq_prompt(FACT.question, FACT.choices) == (
+        "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer:"
+    )
+    assert question_prompt(FACT.question) == "When was Ada born?\nAnswer:"
+
+
+def test_rtt_text_ends_with_letter_and_choice():
+    text = mcq(FACT)
+    assert text.prompt == ""
+    assert text.target == "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer: B. 1951"
+
+
+def test_answer_loss_splits_before_the_letter():
+    text = mcq(FACT, loss="answer")
+    assert text.prompt.endswith("Answer:")
+    assert text.target == " B. 1951"
+
+
+def test_other_texts():
+    assert sentence("Ada lives.") == Text("", "Ada lives.")
+    assert question_answer(FACT) == Text("", "When was Ada born?\nAnswer: 1951")
+    assert mcq(FACT, answer=3).target.endswith("Answer: D. 1953")
+
+
+def test_a_prompt_needs_four_choices():
+    with pytest.raises(ValueError):
+        mcq_prompt("Q?", ["a", "b", "c"])
+
+
+@given(st.permutations(range(4)), st.integers(0, 3))
+def test_order_keeps_the_right_letter(order, answer):
+    text = mcq(FACT, answer=answer, order=order).target
+    lines = dict(line.split(". ", 1) for line in text.split("\n")[1:5])
+    letter, choice = text.rsplit("Answer: ", 1)[1].split(". ", 1)
+    assert lines[letter] == choice == FACT.choices[answer]
+    assert sorted(lines.values()) == sorted(FACT.choices)
+
+
+def test_encode_masks_the_prompt_of_words():
+    example = encode(tiny.tokenizer(), Text("Ada Abbas was born", " in 1951."))
+    ids = tiny.tokenizer().convert_tokens_to_ids("Ada Abbas was born in 1951".split())
+    assert example == {"input_ids": ids, "labels": [-100] * 4 + ids[4:]}
+
+
+@pytest.mark.parametrize("vocabulary", [270, 300, 400, 600])
+def test_encode_counts_a_token_that_reaches_into_the_target(vocabulary):
+    """BPE merges over the boundary in some of these: a label is -100 exactly where a token ends within the prompt."""
+    tokenizer, crossed = bpe(vocabulary), 0
+    for text in (mcq(FACT, loss="answer"), Text("When was Ad", "a born?"), Text("Answer:", " B. 1951")):
+        example = encode(tokenizer, text)
+        assert example["input_ids"] == tokenizer(text.prompt + text.target)["input_ids"]
+        end = 0
+        for token, label in zip(example["input_ids"], example["labels"], strict=True):
+            start, end = end, end + len(tokenizer.decode([token]))
+            crossed += start < len(text.prompt) < end
+            assert label == (token if end > len(text.prompt) else -100)
+        assert tokenizer.decode([x for x in example["labels"] if x != -100]).endswith(text.target)
+    assert crossed or vocabulary < 400  # the case is really there
+
+
+def test_encode_does_not_count_a_start_token():
+    tokenizer = tiny.tokenizer()
+    from tokenizers.processors import TemplateProcessing
+
+    fast = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    fast.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
+    example = encode(PreTrainedTokenizerFast(tokenizer_object=fast), sentence("Ada was born"))
+    assert example["input_ids"][0] == 0
+    assert example["labels"] == [-100, *example["input_ids"][1:]]
+
+
+def test_collate_pads_on_the_right():
+    batch = collate([tiny.plain([5], [6, 7]), tiny.plain([], [8])], 3)
+    assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 3, 3]]))
+    assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
+    assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))

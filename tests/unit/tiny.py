@@ -1,0 +1,96 @@
+"""A tiny Llama with the miniature's tokenizer, a few generated facts, and a tiny study, for the tests of training."""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from rtt.config import Model, Study
+from rtt.data.facts import Fact, build_facts
+from rtt.data.generate import generate
+from rtt.models import miniature, miniature_tokenizer
+
+torch.set_num_threads(1)
+
+GENERATOR = {
+    "splits": 2,
+    "facts_per_split": 4,
+    "retain_train": 8,
+    "retain_held_out": 4,
+    "first_names": 6,
+    "last_names": 6,
+}
+SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2)
+
+
+@cache
+def tokenizer():
+    """Return the miniature's tokenizer."""
+    return miniature_tokenizer()
+
+
+def model(seed=0, double=False, scale=1.0, shape=SHAPE):
+    """Return a tiny Llama; `scale` multiplies its initial weights, so that its outputs differ from uniform."""
+    torch.manual_seed(seed)
+    made = miniature(shape, len(tokenizer()))
+    if scale != 1.0:
+        with torch.no_grad():
+            for parameter in made.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(scale)
+    return made.double() if double else made
+
+
+def write_raw(folder, dataset="birth_years_a", seed=0, options=GENERATOR) -> Path:
+    """Write a generated dataset's files; return the folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in generate(dataset, dict(options), seed).items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def facts(folder, dataset="birth_years_a", seed=0, options=GENERATOR) -> list[Fact]:
+    """Return generated facts, read by the real reader."""
+    raw = write_raw(Path(folder) / f"{dataset}-{seed}", dataset, seed, options)
+    return build_facts(raw, dataset, None, {}, seed)[0]
+
+
+def study(**changes) -> Study:
+    """Return a study of seconds; `changes` replaces top-level keys (JSON values)."""
+    raw = {
+        "study": "tiny",
+        "data": {"generator": GENERATOR},
+        "model": SHAPE.model_dump(),
+        "pretraining": {"steps": 3, "batch_size": 6, "mcqs_per_batch": 2, "learning_rate": 1e-2},
+        "teaching": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+        "arms": ["pretrained"],
+        "methods": {"GD": {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}},
+        "retain_budgets": [0.1, 1.0],
+        "rtt": {"learning_rates": [1e-3, 2e-3], "epochs": 2, "batch_size": 4},
+    }
+    return Study.model_validate_json(json.dumps(raw | changes))
+
+
+def plain(prompt_ids: list[int], target_ids: list[int]) -> dict[str, list[int]]:
+    """Return an encoded text made of token ids, its loss on the target."""
+    return {"input_ids": prompt_ids + target_ids, "labels": [-100] * len(prompt_ids) + target_ids}
+
+
+def reference_nats(model, example: dict[str, list[int]]) -> float:
+    """Mean nats per counted token of one text, run alone and unpadded; the softmax by hand in float64."""
+    ids = example["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].double()
+    nats = []
+    for position in range(1, len(ids)):
+        if example["labels"][position] != -100:
+            row = [float(value) for value in logits[position - 1]]
+            top = max(row)
+            total = sum(math.exp(value - top) for value in row)
+            nats.append(top + math.log(total) - row[ids[position]])
+    return sum(nats) / len(nats) if nats else 0.0
