@@ -19,7 +19,7 @@ from rtt.files import canonical_json, digest, write_text
 from rtt.specs import Runs, target_name
 
 # Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS).replace('{', '{{').replace('}', '}}')}; ")
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS)}; ")
 
 
 def read_study(workflow):
