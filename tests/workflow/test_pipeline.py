@@ -1,0 +1,265 @@
+"""The smoke study through the real Snakemake, end to end, on clones; then what reruns and what does not."""
+
+import copy as copying
+import itertools
+import json
+import math
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conftest import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
+
+SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
+SCORINGS, SELECTIONS = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "nested"}
+KEYS = "dataset arm model method seed retain_budget selection scoring".split()
+WITH_INTERVAL = "acc_unlearned acc_rtt acc_original_rtt acc_control_rtt".split()
+RECOVERIES = "recovery recovery_corrected recovery_difference".split()
+ACCURACY = """dataset arm model method seed retain_budget stage v_split set selection scoring step lr epoch n_questions
+    n_correct accuracy low high""".split()
+
+
+def with_intervals(names: list[str]) -> list[str]:
+    return [column for name in names for column in (name, f"{name}_low", f"{name}_high")]
+
+
+def evaluations(clone: Clone) -> dict[str, dict]:
+    return {path.name: json.loads(path.read_text()) for path in sorted(clone.results().glob("evals/*.json"))}
+
+
+@pytest.fixture(scope="session")
+def kept(pristine, tmp_path_factory) -> Clone:
+    """A second clone, in a folder with a hostile name, that ran one process at a time and kept its weights."""
+    clone = Clone(tmp_path_factory.mktemp("second") / "a clone's (copy)")
+    shutil.copytree(pristine, clone.folder)
+    done = clone.snakemake("-c1", "--scheduler", "greedy", "--configfile", SMOKE, "--notemp")
+    assert done.returncode == 0, done.stdout
+    return clone
+
+
+@pytest.fixture
+def edited(kept, tmp_path) -> Clone:
+    """A copy of the second clone, whose code may be edited."""
+    clone = Clone(tmp_path / "edited")
+    shutil.copytree(kept.folder, clone.folder)
+    return clone
+
+
+def edit(clone: Clone, path: str, old: str, new: str) -> None:
+    text = (clone.folder / path).read_text()
+    assert old in text, f"{path} has no {old!r}; correct this test"
+    (clone.folder / path).write_text(text.replace(old, new, 1))
+
+
+def smoke_plan(clone: Clone, *arguments: str) -> dict[str, int]:
+    return clone.plan("--configfile", SMOKE, *arguments)
+
+
+# --- what a run leaves
+
+
+def test_the_files_of_the_contract_are_there(finished):
+    results = finished.results()
+    plan = json.loads((results / "plan.json").read_text())
+    assert {path.stem for path in results.glob("evals/*.json")} == set(plan["evals"])
+    assert {path.stem for path in results.glob("selections/*.json")} == set(plan["selections"])
+    for folder in plan["data"]:
+        assert (results / "data" / folder / "facts.jsonl").stat().st_size
+        assert (results / "data" / folder / "audit.json").stat().st_size
+    assert {path.name for path in results.glob("tables/*")} == {"recovery.csv", "accuracy.csv", "contrasts.csv"}
+    for name in ("accuracy", "recovery", "tradeoff", "curves"):
+        assert (results / f"figures/{name}.svg").read_text().lstrip().startswith("<?xml")
+        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "report.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_no_weights_are_left(finished):
+    assert not list(finished.results().glob("models/**/*.safetensors"))
+
+
+def test_every_evaluation_fits_the_schema(finished):
+    schema = json.loads((finished.folder / "config/eval.schema.json").read_text())
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    validator.check_schema(schema)
+    files = evaluations(finished)
+    assert {record["kind"] for record in files.values()} == {"original", "unlearned", "rtt"}
+    for name, record in files.items():
+        errors = [f"{name}: {error.json_path}: {error.message}" for error in validator.iter_errors(record)]
+        assert not errors
+    # The schema says no as well.
+    record = next(record for record in files.values() if record["kind"] == "rtt" and record["results"])
+    for spoil in (
+        lambda broken: broken.pop("hashes"),
+        lambda broken: broken.update(kind="guess"),
+        lambda broken: broken["results"][0]["questions"][0].update(role="W"),
+        lambda broken: broken["results"][0]["questions"][0]["scores"]["letter"].pop(),
+        lambda broken: broken["results"][0].pop("epoch"),
+    ):
+        broken = copying.deepcopy(record)
+        spoil(broken)
+        assert not validator.is_valid(broken)
+
+
+def test_each_attack_has_every_look_with_every_question_once(finished):
+    attacks = [record for record in evaluations(finished).values() if record["kind"] == "rtt"]
+    assert [record["labels"]["target"] for record in attacks].count("control") == 1
+    for record in attacks:
+        if record["status"] == "none_within_budget":
+            assert record["results"] == []
+            continue
+        looks = [(result["lr"], result["v_split"], result["epoch"]) for result in record["results"]]
+        splits = {split for _, split, _ in looks}
+        wanted = [(lr, split, epoch) for lr in LEARNING_RATES for split in splits for epoch in range(1, EPOCHS + 1)]
+        assert len(splits) == SPLITS and sorted(looks) == sorted(wanted)
+        for result in record["results"]:
+            questions = result["questions"]
+            assert len({question["id"] for question in questions}) == len(questions) == SPLITS * FACTS
+            assert all(
+                (question["role"] == "V") == (question["split"] == result["v_split"])
+                and question["role"] in ("T", "V")
+                and set(question["scores"]) == SCORINGS
+                and all(score <= 0 and math.isfinite(score) for four in question["scores"].values() for score in four)
+                for question in questions
+            )
+
+
+def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
+    recovery = read_csv(finished.results() / "tables/recovery.csv")
+    assert list(recovery[0]) == [
+        *KEYS, "n_questions", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_rtt", "retain_before",
+        "retain_unlearned", "floor", *with_intervals(RECOVERIES), "status",
+    ]  # fmt: skip
+    columns = ("arm", "method", "retain_budget", "selection", "scoring")
+    wanted = itertools.product(("pretrained", "taught"), ("GD",), ("0.1", "1.0"), SELECTIONS, SCORINGS)
+    assert sorted(tuple(row[column] for column in columns) for row in recovery) == sorted(wanted)
+    assert {row["n_questions"] for row in recovery} == {str(SPLITS * FACTS)}
+    accuracy = read_csv(finished.results() / "tables/accuracy.csv")
+    assert list(accuracy[0]) == ACCURACY
+    assert {row["stage"] for row in accuracy} == {
+        "original", "unlearned", "original_rtt", "unlearned_rtt", "control_rtt",
+    }  # fmt: skip
+    assert all(re.fullmatch(r"[01]\.\d{6}", row["accuracy"]) for row in accuracy)
+
+
+def test_an_accuracy_of_the_table_is_that_of_the_evaluation(finished):
+    record = next(
+        r for r in evaluations(finished).values() if r["kind"] == "original" and r["labels"]["arm"] == "taught"
+    )
+    questions = [question for question in record["results"][0]["questions"] if question["role"] == "V"]
+    correct = sum(max(q["scores"]["letter"]) == q["scores"]["letter"][q["answer"]] for q in questions)
+    wanted = {"arm": "taught", "stage": "original", "set": "V", "v_split": "all", "scoring": "letter"}
+    rows = read_csv(finished.results() / "tables/accuracy.csv")
+    row = next(row for row in rows if wanted.items() <= row.items())
+    assert (row["n_questions"], row["n_correct"]) == (str(len(questions)), str(correct))
+
+
+def test_the_report_shows_what_the_run_cost_and_stood_on(finished):
+    page = (finished.results() / "report.html").read_text()
+    for text in ("pretrain", "unlearn", "attack", "torch 2.", "transformers 5.", "birth_years_a"):
+        assert text in page, text
+
+
+def test_few_processes_import_torch_and_all_of_it_is_quick(finished):
+    manifests = [json.loads(path.read_text()) for path in finished.results().glob("manifests/*.json")]
+    counts = job_counts((finished.folder / "output.txt").read_text())
+    assert len(manifests) == sum(counts.get(rule, 0) for rule in TORCH_RULES) <= 8
+    assert sum(manifest["cpu_seconds"] for manifest in manifests) > 0
+    assert float((finished.folder / "cpu_seconds.txt").read_text()) < 90
+
+
+# --- the same everywhere
+
+
+def test_two_clones_give_the_same_bytes(finished, kept):
+    assert differing(finished.results(), kept.results()) == []
+
+
+# --- what reruns
+
+
+def test_a_second_run_does_nothing(copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.results().rglob("*") if path.is_file()}
+    done = copy.smoke()
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in copy.results().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_a_deleted_figure_alone_is_drawn_again(copy, suffix):
+    (copy.results() / f"figures/curves.{suffix}").unlink()
+    assert smoke_plan(copy) == {"figure": 1}
+
+
+def test_figures_drawn_again_are_the_same_bytes(copy, finished):
+    (copy.results() / "figures/tradeoff.svg").unlink()
+    done = copy.smoke()
+    assert done.returncode == 0, done.stdout
+    assert job_counts(done.stdout) == {"figure": 1}
+    assert differing(finished.results(), copy.results()) == []
+
+
+def test_older_and_half_written_evaluations_change_nothing(copy, finished):
+    """A folder holds the runs of earlier studies too, and a SIGKILL leaves a temporary file behind."""
+    evals = copy.results() / "evals"
+    old = next(path for path in evals.glob("unlearn-*.json"))
+    (evals / "unlearn-pretrained-GD-s0-0123456789.json").write_bytes(old.read_bytes())
+    (evals / ".unlearn-pretrained-GD-s0-0123456789.x.json").write_text('{"half')
+    (copy.results() / "tables/recovery.csv").unlink()
+    done = copy.smoke()
+    assert done.returncode == 0, done.stdout
+    for table in ("recovery.csv", "accuracy.csv", "contrasts.csv"):
+        assert (copy.results() / "tables" / table).read_bytes() == (finished.results() / "tables" / table).read_bytes()
+
+
+def test_a_comment_or_docstring_in_training_code_reruns_nothing(edited):
+    for path in ("scripts/rtt/train.py", "scripts/rtt/pretrain.py", "scripts/rtt/methods/gd.py"):
+        text = (edited.folder / path).read_text()
+        (edited.folder / path).write_text(re.sub(r'^"""', '"""Now: ', text, count=1) + "\n# a comment\n")
+    assert smoke_plan(edited) == {}
+
+
+def test_logic_in_a_method_reruns_unlearning_and_below_but_no_model(edited):
+    edit(edited, "scripts/rtt/methods/gd.py", "return ", "return 1 * ")
+    assert smoke_plan(edited) == {"unlearn": 2, "select": 2, "rtt": 2, "tables": 1, "figure": 4, "report": 1}
+
+
+def test_logic_in_training_reruns_all_training_but_no_data(edited):
+    with open(edited.folder / "scripts/rtt/train.py", "a") as handle:
+        handle.write("\nEXTRA = 1\n")
+    assert smoke_plan(edited) == {
+        "pretrain": 1, "teach": 1, "unlearn": 2, "select": 2, "rtt": 2, "rtt_control": 1, "tables": 1, "figure": 4,
+        "report": 1,
+    }  # fmt: skip
+
+
+def test_logic_in_the_figures_redraws_and_no_more(edited):
+    with open(edited.folder / "scripts/rtt/figures/words.py", "a") as handle:
+        handle.write("\nEXTRA = 1\n")
+    assert smoke_plan(edited) == {"figure": 4, "report": 1}
+
+
+def test_a_clone_s_rules_run_the_clone_s_code(edited):
+    """The environment's `rtt` is that of the working tree; the rules must not use it."""
+    with open(edited.folder / "scripts/rtt/figures/__init__.py", "a") as handle:
+        handle.write('\nprint("figures of this clone")\n')
+    (edited.results() / "figures/curves.svg").unlink()
+    done = edited.smoke("--rerun-triggers", "mtime")
+    assert done.returncode == 0, done.stdout
+    assert "figures of this clone" in (edited.results() / "logs/figure/curves.log").read_text()
+
+
+# --- Snakemake's own tools
+
+
+def test_snakemake_s_own_report_has_figures_with_captions(copy):
+    done = copy.snakemake("--configfile", SMOKE, "--report", "report.zip")
+    assert done.returncode == 0, done.stdout
+    with zipfile.ZipFile(copy.folder / "report.zip") as archive:
+        names = archive.namelist()
+        texts = " ".join(archive.read(name).decode() for name in names if name.endswith((".html", ".js")))
+    assert sum(name.endswith(".svg") for name in names) >= 4
+    assert "Forget against retain accuracy along each trajectory" in texts and "Study smoke" in texts
+    assert not [name for name in names if Path(name).is_absolute()]
