@@ -50,6 +50,8 @@ rule teach:
         f"{RESULTS}/logs/teach/{{run}}.log",
     wildcard_constraints:
         run="teach-.+",
+    # The longest chain of jobs begins here.
+    priority: 30
     conda:
         "../envs/cpu.yaml"
     params:

@@ -26,6 +26,8 @@ rule rtt:
         f"{RESULTS}/logs/rtt/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.attacks),
+    # Long jobs first, so that the cores end together.
+    priority: 20
     conda:
         "../envs/cpu.yaml"
     params:

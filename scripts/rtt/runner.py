@@ -211,10 +211,8 @@ def _summarise(results: Path, environment: dict[str, str]) -> int:
     """Print the recovery table, if the targets asked for one, and where the report is."""
     code = 0
     if (results / "tables" / "recovery.csv").is_file():
-        summary = [sys.executable, "-m", "rtt", "summary", "--results", str(results)]
+        summary = [sys.executable, "-m", "rtt", "summary", "--results", _shown(results)]
         code = subprocess.run(summary, env=environment).returncode
-    if (results / "report.html").is_file():
-        _say(f"report: {_shown(results / 'report.html')}")
     return code
 
 
