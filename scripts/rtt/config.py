@@ -298,6 +298,8 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
     for key, value in (overrides or {}).items():
         if key not in OVERRIDES:
             raise UserError(f"--config {key}: this key cannot be set here; allowed: {', '.join(OVERRIDES)}")
+        if isinstance(value, list):  # Snakemake leaves a list's items as texts: seeds=[1, 2] comes as ["1", "2"]
+            value = [yaml.safe_load(item) if isinstance(item, str) else item for item in value]
         if key == "methods":
             value = _keep_methods(raw.get("methods"), value, source)
         raw[key] = value
