@@ -1,0 +1,241 @@
+"""What each phase trains on: exposures, composition, and what it must never see."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+from rtt.config import Pretraining, Unlearning
+from rtt.corpus import fixed_mcqs, pretraining_documents, unlearning_pairs
+from rtt.methods import METHODS
+
+
+class Words:
+    """A stand-in for a tokenizer that keeps the text, so that a test reads what is trained."""
+
+    def __call__(self, text, return_offsets_mapping=True):
+        ids = [Words.texts.setdefault(word, len(Words.texts)) for word in [text]]
+        return {"input_ids": ids, "offset_mapping": [(0, len(text))]}
+
+    texts: dict = {}  # noqa: RUF012  one table of texts, by id
+
+    @staticmethod
+    def read(example):
+        return next(text for text, i in Words.texts.items() if i == example["input_ids"][0])
+
+
+def texts_of(items):
+    names = {i: text for text, i in Words.texts.items()}
+    return [names[item["input_ids"][0]] for item in items]
+
+
+@pytest.fixture
+def data(tmp_path):
+    Words.texts.clear()
+    return {name: tiny.facts(tmp_path, name) for name in ("birth_years_a", "birth_years_b", "cities")}
+
+
+def owner(text, facts):
+    """Return the fact whose person a text names."""
+    return next(fact for fact in facts if " ".join(fact.sentences[0].split()[:2]) in text)
+
+
+def documents(forget, retain, steps=40, seed=0):
+    settings = Pretraining(steps=steps, batch_size=7, mcqs_per_batch=3, learning_rate=1e-3)
+    items = pretraining_documents([*forget, *retain], settings, Words(), np.random.default_rng(seed))
+    return [texts_of(items[7 * i : 7 * i + 7]) for i in range(steps)]
+
+
+def test_pretraining_shows_every_fact_equally_often_in_both_kinds(data):
+    facts = [*data["birth_years_a"], *data["cities"]]
+    batches = documents(data["birth_years_a"], data["cities"])
+    for kind, size in ((lambda t: "\nA. " in t, 3), (lambda t: "\nA. " not in t, 4)):
+        assert {sum(map(kind, batch)) for batch in batches} == {size}
+        counts = Counter(owner(text, facts).id for batch in batches for text in batch if kind(text))
+        assert len(counts) == len(facts)
+        assert max(counts.values()) - min(counts.values()) <= 1
+    plain = Counter(text for batch in batches for text in batch if "\nA. " not in text)
+    fact = facts[0]
+    said = {*fact.sentences, f"{fact.question}\nAnswer: {fact.choices[fact.answer]}"}
+    assert {text for text in plain if owner(text, facts) is fact} <= said
+    assert len({text for text in plain if text.endswith(".")}) > len(facts)  # several forms
+    assert any("\nAnswer: " in text for text in plain)
+
+
+def test_pretraining_shuffles_choices_over_all_positions_and_keeps_the_answer(data):
+    facts = [*data["birth_years_a"], *data["cities"]]
+    positions = {fact.id: Counter() for fact in facts}
+    for batch in documents(data["birth_years_a"], data["cities"], steps=400):
+        for text in batch:
+            if "\nA. " in text:
+                fact = owner(text, facts)
+                letter, choice = text.rsplit("Answer: ", 1)[1].split(". ")
+                assert choice == fact.choices[fact.answer]
+                assert f"\n{letter}. {choice}\n" in text
+                positions[fact.id][letter] += 1
+    assert all(set(found) == set("ABCD") for found in positions.values())
+    total = sum(positions.values(), Counter())
+    assert max(total.values()) / min(total.values()) < 1.35  # 1200 draws over four positions
+
+
+def test_same_data_has_the_composition_of_pretraining(data):
+    """Arm taught_same_data: pretraining's documents with other facts. Per step, equal numbers of each kind; per fact,
+    equal exposures of each kind."""
+
+    def composition(forget, seed):
+        batches = documents(forget, data["cities"], steps=48, seed=seed)
+        per_step = [sum("\nA. " in text for text in batch) for batch in batches]
+        everyone = [*forget, *data["cities"]]
+        exposures = Counter(
+            (owner(text, everyone).dataset == "cities", "\nA. " in text) for batch in batches for text in batch
+        )
+        return per_step, exposures
+
+    steps_a, a = composition(data["birth_years_a"], 0)
+    steps_b, b = composition(data["birth_years_b"], 1)
+    assert steps_a == steps_b
+    assert set(a) == set(b) and all(abs(a[key] - b[key]) <= 16 for key in a)
+    assert sum(a.values()) == sum(b.values()) == 7 * 48
+    for retain in (True, False):  # replay stands in it: 12 retain facts of 20
+        share = 12 / 20 if retain else 8 / 20
+        assert b[retain, True] == pytest.approx(share * 144, abs=12)
+        assert b[retain, False] == pytest.approx(share * 192, abs=12)
+
+
+def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypatch, data):
+    from rtt import teach
+    from rtt.config import Teaching
+    from rtt.data.facts import write_facts
+
+    write_facts(tmp_path / "f.jsonl", data["birth_years_b"])
+    write_facts(tmp_path / "r.jsonl", data["cities"])
+    caught = {}
+    monkeypatch.setattr(teach, "load", lambda folder: (None, Words()))
+    monkeypatch.setattr(teach, "train", lambda model, tok, items, *rest, **more: caught.update(items=items))
+    monkeypatch.setattr(teach.pretrain, "write_original", lambda *args: None)
+    args = SimpleNamespace(spec="", base="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl")
+    pretraining = Pretraining(steps=10, batch_size=7, mcqs_per_batch=3, learning_rate=1e-3)
+    for arm, training in (
+        ("taught_same_data", pretraining),
+        ("taught", Teaching(epochs=2, batch_size=4, learning_rate=1)),
+    ):
+        spec = SimpleNamespace(seed=0, arm=arm, training=training, run_id="x")
+        monkeypatch.setattr(teach, "load_spec", lambda *_, spec=spec: spec)
+        monkeypatch.setattr(teach, "Manifest", lambda *_: None)
+        teach.run(args)
+        texts = texts_of(caught["items"])
+        named = {fact.dataset for text in texts for fact in [owner(text, [*data["birth_years_b"], *data["cities"]])]}
+        if arm == "taught":  # fixed MCQs of the new facts, no replay
+            assert named == {"birth_years_b"} and all("\nA. " in text for text in texts) and len(texts) == 16
+            assert all(
+                len({t for t in texts if owner(t, data["birth_years_b"]) is f}) == 1 for f in data["birth_years_b"]
+            )
+        else:
+            assert named == {"birth_years_b", "cities"} and len(texts) == 70
+
+
+@pytest.mark.parametrize("n, batch_size", [(8, 4), (8, 3), (5, 4), (3, 8), (2, 7), (1, 4)])
+def test_fixed_mcqs_fill_whole_batches_in_each_epoch(data, n, batch_size):
+    facts = data["birth_years_a"][:n]
+    items = fixed_mcqs(facts, "all", 3, batch_size, Words(), np.random.default_rng(0))
+    per_epoch = -(-n // batch_size) * batch_size
+    assert len(items) == 3 * per_epoch
+    for epoch in range(3):
+        counts = Counter(texts_of(items[epoch * per_epoch : (epoch + 1) * per_epoch]))
+        assert len(counts) == n and max(counts.values()) - min(counts.values()) <= 1
+    for text in texts_of(items):
+        fact = owner(text, facts)
+        letter = "ABCD"[fact.answer]
+        assert text.endswith(f"\nAnswer: {letter}. {fact.choices[fact.answer]}")
+        assert [line[3:] for line in text.split("\n")[1:5]] == fact.choices  # as they stand
+    if n == 8:
+        assert texts_of(items[:8]) != texts_of(items[per_epoch : per_epoch + 8])  # a new order each epoch
+
+
+def pairs(data, name, share=0.5, points=(60,), seed=0, retain=None, **more):
+    settings = Unlearning(learning_rate=1e-3, batch_size=4, points=list(points), mcq_share=share, **more)
+    train = [fact for fact in data["cities"] if fact.split == "train"] if retain is None else retain
+    rng = np.random.default_rng(seed)
+    return unlearning_pairs(data["birth_years_a"], train, METHODS[name], settings, Words(), rng)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_unlearning_says_what_the_method_says(data, name):
+    items = pairs(data, name, points=(10, 60))
+    assert len(items) == 240
+    forget, retain = (texts_of([item[side] for item in items]) for side in ("forget", "retain"))
+    true = {"GD": True, "RMU": True, "RIA": False, "FIF": False}[name]
+    answers = {}
+    for side, texts, facts in (("forget", forget, data["birth_years_a"]), ("retain", retain, data["cities"])):
+        counts = Counter(owner(text, facts).id for text in texts)
+        assert max(counts.values()) - min(counts.values()) <= 1
+        for text in texts:
+            fact = owner(text, facts)
+            stated = text.rsplit("Answer: ", 1)[-1].rstrip(".").split()[-1]
+            assert stated in fact.choices
+            assert (stated == fact.choices[fact.answer]) == (true or side == "retain")
+            if side == "forget":
+                answers.setdefault(fact.id, set()).add(stated)
+    assert {len(found) for found in answers.values()} == {3 if name == "RIA" else 1}
+    assert len({owner(text, data["birth_years_a"]).split for text in forget}) == 2  # T and V together
+
+
+def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
+    """Through the step itself, with training spied on."""
+    from rtt import unlearn
+    from rtt.data.facts import write_facts
+
+    write_facts(tmp_path / "f.jsonl", data["birth_years_a"])
+    write_facts(tmp_path / "r.jsonl", data["cities"])
+    held_out = [fact for fact in data["cities"] if fact.split == "held_out"]
+    assert len(held_out) == 4
+
+    class Stop(Exception):
+        pass
+
+    def spy(model, tokenizer, items, *rest, **more):
+        texts = texts_of([item["retain"] for item in items])
+        assert {owner(text, data["cities"]).split for text in texts} == {"train"}
+        assert len({owner(text, data["cities"]).id for text in texts}) == 8
+        raise Stop
+
+    spec = SimpleNamespace(
+        seed=0, method="GD", run_id="x", settings=Unlearning(learning_rate=1, batch_size=4, points=[30])
+    )
+    monkeypatch.setattr(unlearn, "load_spec", lambda *_: spec)
+    monkeypatch.setattr(unlearn, "load", lambda folder: (None, Words()))
+    monkeypatch.setattr(unlearn, "Manifest", lambda *_: None)
+    monkeypatch.setattr(unlearn, "Scorer", lambda *_: None)
+    monkeypatch.setattr(unlearn, "train", spy)
+    args = SimpleNamespace(
+        spec="", source="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", points=tmp_path / "p"
+    )
+    with pytest.raises(Stop):
+        unlearn.run(args)
+
+
+@pytest.mark.parametrize("share, expected", [(0.0, 0.0), (0.65, 0.65), (1.0, 1.0)])
+def test_mcq_share(data, share, expected):
+    items = pairs(data, "GD", share, points=(500,))
+    for side in ("forget", "retain"):
+        found = np.mean(["\nA. " in text for text in texts_of([item[side] for item in items])])
+        assert found == pytest.approx(expected, abs=0.04)
+
+
+def test_numbers_only_counts_digits_of_forget_texts_alone(data):
+    settings = Unlearning(learning_rate=1e-3, batch_size=4, points=[20], mcq_share=0.5, numbers_only=True)
+    items = unlearning_pairs(
+        data["birth_years_a"], data["cities"], METHODS["GD"], settings, tiny.tokenizer(), np.random.default_rng(0)
+    )
+    for item in items:
+        words = tiny.tokenizer().convert_ids_to_tokens(item["forget"]["input_ids"])
+        counted = [label != -100 for label in item["forget"]["labels"]]
+        assert counted == [word.isdigit() for word in words] and any(counted)
+        assert item["retain"]["labels"] == item["retain"]["input_ids"]
+
+
+def test_order_depends_on_the_seed_alone(data):
+    assert pairs(data, "GD") == pairs(data, "GD")
+    assert pairs(data, "GD") != pairs(data, "GD", seed=1)
+    assert documents(data["birth_years_a"], data["cities"]) == documents(data["birth_years_a"], data["cities"])

@@ -1,0 +1,183 @@
+"""The one training path against a plain torch loop on the same batches."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from rtt.config import Training
+from rtt.errors import UserError
+from rtt.losses import plain_loss
+from rtt.train import prepare_torch, train
+
+
+def items(n, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [tiny.plain([], torch.randint(2, 90, (3 + i % 4,), generator=g).tolist()) for i in range(n)]
+
+
+def settings(**more):
+    base = {"learning_rate": 3e-3, "batch_size": 4, "warmup_steps": 5, "decay": 0.3, "weight_decay": 0.1}
+    return Training(**base | {"adam_beta2": 0.95, "max_grad_norm": 0.5} | more)
+
+
+def nats(model, rows):
+    """Mean over texts of the mean over tokens, one text after the other."""
+    total = 0
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        logprobs = model(ids).logits[0, :-1].log_softmax(-1)
+        total = total - logprobs[torch.arange(ids.shape[1] - 1), ids[0, 1:]].mean()
+    return total / len(rows)
+
+
+def plain_loop(model, rows, s, steps):
+    """AdamW with clipping and the schedule spelled out: step i of warm-up has i / warmup of the rate, the last `decay`
+    of the steps fall in a straight line towards 0."""
+    model.train()
+    state = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters()]
+    decay, losses = round(s.decay * steps), []
+    for step in range(steps):
+        if step < s.warmup_steps:
+            rate = s.learning_rate * step / s.warmup_steps
+        else:
+            rate = s.learning_rate * min(1.0, (steps - step) / max(1, decay))
+        model.zero_grad()
+        loss = nats(model, rows[step * s.batch_size : (step + 1) * s.batch_size])
+        loss.backward()
+        losses.append(loss.item())
+        norm = sum(float(p.grad.double().pow(2).sum()) for p, _, _ in state) ** 0.5
+        clip = min(1.0, s.max_grad_norm / (norm + 1e-6))
+        with torch.no_grad():
+            for p, m, v in state:
+                g = p.grad * clip
+                p.mul_(1 - rate * s.weight_decay)
+                m.mul_(0.9).add_(g, alpha=0.1)
+                v.mul_(s.adam_beta2).addcmul_(g, g, value=1 - s.adam_beta2)
+                m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - s.adam_beta2 ** (step + 1))
+                p.sub_(rate * m_hat / (v_hat.sqrt() + 1e-8))
+    return losses
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"max_grad_norm": 1e3, "warmup_steps": 0, "decay": 0.0, "weight_decay": 0.0}], ids=["all", "bare"]
+)
+def test_twenty_steps_equal_a_plain_loop(more):
+    s, rows = settings(**more), items(80)
+    ours, theirs = tiny.model(double=True, scale=4), tiny.model(double=True, scale=4)
+    found = train(ours, tiny.tokenizer(), rows, plain_loss, s, seed=0)
+    expected = plain_loop(theirs, rows, s, 20)
+    assert [parts["loss"] for parts in found] == pytest.approx(expected, rel=1e-6)
+    assert max(expected) - min(expected) > 0.1  # it learned: the rate matters
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-8), name
+
+
+def test_frozen_weights_stay():
+    model = tiny.model()
+    model.get_input_embeddings().requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    train(model, tiny.tokenizer(), items(8), plain_loss, settings(warmup_steps=0), seed=0)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "model.embed_tokens.weight" not in moved and "model.layers.0.mlp.up_proj.weight" in moved
+
+
+def test_pairs_reach_the_objective_in_order():
+    rows, seen = items(16), []
+
+    def objective(model, batch):
+        for side in ("forget", "retain"):
+            for ids, mask in zip(batch[side]["input_ids"], batch[side]["attention_mask"], strict=True):
+                seen.append((side, ids[mask.bool()].tolist()))
+        return plain_loss(model, batch["retain"])
+
+    both = [{"forget": rows[i], "retain": rows[15 - i]} for i in range(8)]
+    train(tiny.model(), tiny.tokenizer(), both, objective, settings(), seed=7)
+    expected = []
+    for start in (0, 4):
+        expected += [("forget", rows[i]["input_ids"]) for i in range(start, start + 4)]
+        expected += [("retain", rows[15 - i]["input_ids"]) for i in range(start, start + 4)]
+    assert seen == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(value, capsys):
+    calls = []
+
+    def objective(model, batch):
+        calls.append(1)
+        loss = plain_loss(model, batch)["loss"]
+        return {"loss": loss * value if len(calls) == 3 else loss}
+
+    with pytest.raises(UserError, match=r"step 3\b.*(nan|inf).*learning rate"):
+        train(tiny.model(), tiny.tokenizer(), items(40), objective, settings(), seed=0)
+    assert len(calls) == 3
+
+
+def test_too_high_a_learning_rate_stops():
+    with pytest.raises(UserError, match="training step"):
+        train(tiny.model(), tiny.tokenizer(), items(80), plain_loss, settings(learning_rate=1e30), seed=0)
+
+
+def test_items_must_fill_batches():
+    for n in (0, 7):
+        with pytest.raises(ValueError, match="do not fill"):
+            train(tiny.model(), tiny.tokenizer(), items(n), plain_loss, settings(), seed=0)
+
+
+def test_action_at_steps_sees_eval_mode_and_changes_nothing():
+    calls, modes, trained = [], [], []
+
+    def objective(model, batch):
+        trained.append(model.training)
+        return plain_loss(model, batch)
+
+    def run(at):
+        model = tiny.model()
+
+        def action(step):
+            calls.append(step)
+            modes.append(model.training)
+            with torch.no_grad():
+                model(torch.tensor([[1, 2, 3]]))
+
+        losses = train(model, tiny.tokenizer(), items(40), objective, settings(), 0, at, action)
+        return losses, model.state_dict()
+
+    (plain, a), (scored, b) = run(()), run((2, 5, 10))
+    assert calls == [2, 5, 10] and modes == [False] * 3
+    assert trained == [True] * 20
+    assert plain == scored
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_action_after_the_step_sees_its_weights():
+    seen = {}
+    model = tiny.model()
+
+    def action(step):
+        seen[step] = model.model.norm.weight.detach().clone()
+
+    train(model, tiny.tokenizer(), items(12), plain_loss, settings(warmup_steps=0), 0, (1, 2, 3), action)
+    assert not torch.equal(seen[1], torch.ones(16)) and not torch.equal(seen[1], seen[2])
+    assert torch.equal(seen[3], model.model.norm.weight)
+
+
+def test_same_seed_same_bits():
+    def run(seed):
+        prepare_torch(seed)
+        model = tiny.miniature(tiny.SHAPE, len(tiny.tokenizer()))
+        return train(model, tiny.tokenizer(), items(40), plain_loss, settings(), seed), model.state_dict()
+
+    try:
+        (one, a), (two, b), (other, _) = run(0), run(0), run(1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert one == two and all(torch.equal(a[name], b[name]) for name in a)
+    assert one != other  # another seed has other initial weights
+
+
+def test_the_trainers_seed_does_not_decide_the_order_of_items():
+    """The order is the spec's: with given weights another seed changes nothing."""
+    runs = [train(tiny.model(), tiny.tokenizer(), items(40), plain_loss, settings(), seed) for seed in (0, 1)]
+    assert runs[0] == runs[1]
