@@ -28,8 +28,11 @@ def read_study(workflow):
     if len(files) > 1:
         raise WorkflowError(f"one study file decides a run, found {len(files)}: {', '.join(files)}")
     path = files[0] if files else os.path.join(os.path.relpath(workflow.basedir), study_config.DEFAULT_STUDY)
+    # Snakemake takes True and False alone for truth values; a study file says true and false.
+    truth = {"true": True, "false": False}
+    overrides = {key: truth.get(str(value), value) for key, value in workflow.config_settings.config.items()}
     try:
-        return study_config.load_study(os.path.normpath(path), workflow.config_settings.config)
+        return study_config.load_study(os.path.normpath(path), overrides)
     except UserError as error:
         raise WorkflowError(str(error))
 
