@@ -1,0 +1,129 @@
+"""The conda environments: the lock's versions, and all that the rules' commands import. (No channel is asked here.)"""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from rtt.__main__ import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+ENVIRONMENTS = {path.stem: path for path in (ROOT / "envs").glob("*.yaml")}
+CONDA_NAMES = {"pytorch-cpu": "torch", "pytorch": "torch", "matplotlib-base": "matplotlib"}  # where PyPI has another
+HEAVY = {"torch", "transformers", "accelerate", "tokenizers", "safetensors"}
+
+
+def versions(environment: str) -> dict[str, str]:
+    """Return {PyPI name: version} of an environment."""
+    pins = yaml.safe_load(ENVIRONMENTS[environment].read_text())["dependencies"]
+    assert all(re.fullmatch(r"[a-z0-9-]+=\d+(\.\d+)+", pin) for pin in pins), "an exact version each"
+    return {CONDA_NAMES.get(name, name): version for name, version in (pin.split("=") for pin in pins)}
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line.rstrip(" \\")) for line in lines if re.match(r"[a-zA-Z]", line)]
+    lock = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    lock["torch"] = re.search(r"^torch=torch==(.*)$", (SCRIPTS / "setup.sh").read_text(), re.MULTILINE)[1]
+    return lock
+
+
+def rules() -> dict[str, tuple[str, str]]:
+    """Return {rule: (environment, command)}."""
+    found = {}
+    for path in sorted((ROOT / "rules").glob("*.smk")):
+        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
+            environment = re.search(r'conda:\s+"\.\./envs/(\w+)\.yaml"', body)
+            commands = re.findall(r"python -m rtt (\w+)", body)
+            assert environment and len(commands) == 1, f"rule {name} names no environment or no command"
+            found[name] = (environment[1], commands[0])
+    return found
+
+
+def imports(module: str) -> set[str]:
+    """Return what a module of ours imports, anywhere in it: full dotted names."""
+    path = SCRIPTS / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def is_module(name: str) -> bool:
+    path = SCRIPTS / Path(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def closure(command: str) -> tuple[set[str], set[str]]:
+    """Return our modules that a command imports, one through the other, and the top names of what is not ours."""
+    ours, foreign = set(), set()
+    # __main__ imports a command's module by its name; what it imports itself, every command needs.
+    waiting = {"rtt", "rtt.__main__", COMMANDS[command][0]}
+    while waiting:
+        module = waiting.pop()
+        ours.add(module)
+        for name in imports(module):
+            if name.split(".")[0] == "rtt":
+                waiting |= {name} - ours if is_module(name) else set()
+            else:
+                foreign.add(name.split(".")[0])
+    return ours, foreign - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
+def test_versions_are_those_of_the_lock(environment):
+    lock = locked()
+    pins = versions(environment)
+    assert pins.pop("python") == "3.11"
+    assert pins == {name: lock[name] for name in pins}
+
+
+def test_every_environment_is_used_and_every_rule_has_one():
+    assert {environment for environment, _ in rules().values()} == set(ENVIRONMENTS)
+    assert len(rules()) >= 11
+
+
+@pytest.mark.parametrize("rule", sorted(rules()))
+def test_a_rule_s_environment_has_all_that_its_command_imports(rule):
+    environment, command = rules()[rule]
+    distributions = importlib.metadata.packages_distributions()
+    _, foreign = closure(command)
+    needed = {canonicalize_name(distributions[name][0]) for name in foreign}
+    assert needed <= set(versions(environment)), f"missing in envs/{environment}.yaml"
+
+
+@pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
+def test_an_environment_has_nothing_that_no_rule_needs(environment):
+    distributions = importlib.metadata.packages_distributions()
+    foreign = set().union(*(closure(command)[1] for where, command in rules().values() if where == environment))
+    needed = {canonicalize_name(distributions[name][0]) for name in foreign}
+    # transformers' Trainer imports accelerate; we do not.
+    assert set(versions(environment)) - needed - {"python"} == ({"accelerate"} if "transformers" in needed else set())
+
+
+def test_analysis_is_free_of_torch():
+    assert not HEAVY & set(versions("analysis"))
+    assert {"torch", "transformers"} <= set(versions("cpu"))
+
+
+@pytest.mark.parametrize("command", sorted({command for where, command in rules().values() if where == "analysis"}))
+def test_a_command_of_analysis_starts_without_torch(command):
+    """What the syntax tree can't see, the interpreter does."""
+    block = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(HEAVY)})); "
+        f"from rtt.__main__ import main; main([{command!r}, '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", block], cwd=SCRIPTS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
