@@ -1,0 +1,252 @@
+"""Which study runs: one file, overrides, and mistakes that stop before any job. Dry runs by the real Snakemake."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, SMOKE, Clone
+from key_tables import key_tables
+from rtt.config import OVERRIDES, load_study, schema
+from rtt.specs import Runs
+
+DEMO = load_study(ROOT / "config/config.yaml")
+
+
+@pytest.fixture(scope="module")
+def clone(pristine, tmp_path_factory) -> Clone:
+    """A clone for dry runs, which leave nothing behind."""
+    folder = tmp_path_factory.mktemp("dry") / "clone"
+    shutil.copytree(pristine, folder)
+    return Clone(folder)
+
+
+def study_file(clone: Clone, change=lambda study: None, name: str = "own.yaml") -> str:
+    """Write a changed copy of the smoke study; return its path in the clone."""
+    study = yaml.safe_load((clone.folder / SMOKE).read_text())
+    change(study)
+    (clone.folder / name).write_text(yaml.safe_dump(study))
+    return name
+
+
+def dry(clone: Clone, *arguments: str) -> str:
+    done = clone.snakemake("-n", "-c2", "--scheduler", "greedy", *arguments)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def refused(clone: Clone, *arguments: str) -> str:
+    """A dry run that must fail at once and in plain words. Returns what it said."""
+    done = clone.snakemake("-n", "-c2", "--scheduler", "greedy", *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout and "/rtt/" not in done.stdout, done.stdout
+    assert not (clone.folder / "results").exists()
+    return done.stdout
+
+
+# --- one file decides
+
+
+def test_without_an_option_the_demo_runs(clone):
+    arms, methods = len(DEMO.arms), len(DEMO.methods.named)
+    assert clone.plan() == {
+        "generate": 3, "facts": 3, "pretrain": 1, "teach": arms - 1, "unlearn": arms * methods,
+        "select": arms * methods, "rtt": arms, "rtt_control": 1, "tables": 1, "figure": 4, "report": 1,
+    }  # fmt: skip
+
+
+def test_a_study_file_replaces_the_default(clone):
+    """Snakemake merges config files; merged with the demo, this study would run RMU, FIF and a third arm."""
+    demo, own = dry(clone), dry(clone, "--configfile", SMOKE)
+    assert "RMU" in demo and "taught_same_data" in demo and "results/demo/" in demo
+    assert "RMU" not in own and "taught_same_data" not in own and "results/demo/" not in own
+    assert clone.plan("--configfile", SMOKE)["unlearn"] == 2
+
+
+def test_defaults_are_the_documented_ones_and_not_the_demo_s(clone):
+    study = load_study(clone.folder / SMOKE)
+    assert study.data.generator.retain_train == 8 and study.teaching.warmup_steps == 0
+    assert DEMO.teaching.warmup_steps != 0  # what a merge would have brought
+
+
+def test_two_study_files_are_one_too_many(clone):
+    said = refused(clone, "--configfile", SMOKE, "config/config.yaml")
+    assert "one study file decides a run, found 2: config/smoke.yaml, config/config.yaml" in said
+
+
+def test_a_study_file_anywhere_will_do(clone, tmp_path):
+    path = tmp_path / "a study.yaml"
+    path.write_text((clone.folder / SMOKE).read_text().replace("study: smoke", "study: elsewhere"))
+    assert "results/elsewhere/report.html" in dry(clone, "--configfile", str(path))
+
+
+# --- overrides
+
+
+def test_seeds_can_be_set(clone):
+    said = dry(clone, "--configfile", SMOKE, "--config", "seeds=[3]")
+    assert "pretrain-miniature-birth_years_a-s3-" in said and "-s0-" not in said
+    assert clone.plan("--configfile", SMOKE, "--config", "seeds=[3,4]")["pretrain"] == 2
+
+
+def test_methods_can_be_chosen_from_those_of_the_study(clone):
+    said = dry(clone, "--config", "methods=[GD]", "arms=[taught]")
+    assert "unlearn-taught-GD-" in said
+    assert not re.search(r"RMU|RIA|FIF|unlearn-pretrained", said)
+
+
+def test_the_study_can_be_renamed(clone):
+    said = dry(clone, "--configfile", SMOKE, "--config", "study=other")
+    assert "results/other/report.html" in said and "results/smoke" not in said
+
+
+@pytest.mark.parametrize("yes", ["true", "True"])
+def test_a_two_way_control_trains_a_second_base(clone, yes):
+    plan = clone.plan("--configfile", SMOKE, "--config", f"two_way_control={yes}")
+    assert (plan["pretrain"], plan["rtt_control"]) == (2, 2)
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.update(sedes=[1]), ["own.yaml: sedes: unknown key; allowed: study, seeds"]),
+        (lambda s: s["rtt"].update(epoch=3), ["own.yaml: rtt.epoch: unknown key", "epochs"]),
+        (lambda s: s["methods"].update(NPO={}), ["own.yaml: methods.NPO: unknown key; allowed: GD, RMU, RIA, FIF"]),
+        (lambda s: s["pretraining"].update(steps="many"), ["own.yaml: pretraining.steps:", "integer", "'many'"]),
+        (lambda s: s.update(retain_budgets=[0.2]), ["own.yaml: retain_budgets.0:", "0.05, 0.1, 0.3 or 1.0", "0.2"]),
+        (lambda s: s["rtt"].update(epochs=0), ["own.yaml: rtt.epochs:", "greater than or equal to 1", "0"]),
+        (lambda s: s.pop("rtt"), ["own.yaml: rtt: this key is missing"]),
+    ],
+)
+def test_a_mistake_names_file_and_key_and_what_is_allowed(clone, change, words):
+    said = refused(clone, "--configfile", study_file(clone, change))
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rtt=1", ["--config rtt", f"allowed: {', '.join(OVERRIDES)}"]),
+        ("seeds=[-1]", ["seeds.0", "greater than or equal to 0", "-1"]),
+        ("methods=[RMU]", ["methods", "RMU", "it has GD"]),
+    ],
+)
+def test_an_override_s_mistake_names_it(clone, override, words):
+    said = refused(clone, "--configfile", SMOKE, "--config", override)
+    for word in words:
+        assert word in said
+
+
+def test_a_file_that_is_not_yaml_or_not_there(clone):
+    (clone.folder / "own.yaml").write_text("study: [")
+    assert "not valid JSON or YAML" in refused(clone, "--configfile", "own.yaml")  # Snakemake's own words
+    assert "nowhere.yaml" in clone.snakemake("-n", "--configfile", "nowhere.yaml").stdout
+    for name in ("own.yaml", "nowhere.yaml"):
+        done = clone.python("-m", "rtt", "run", "--configfile", name, PYTHONPATH=str(clone.folder / "scripts"))
+        assert done.returncode == 1 and name in done.stdout and "Traceback" not in done.stdout
+
+
+def test_a_key_that_stands_twice(clone):
+    text = (clone.folder / SMOKE).read_text()
+    (clone.folder / "own.yaml").write_text(text + "\nseeds: [1]\n")
+    assert "'seeds' stands twice" in refused(clone, "--configfile", "own.yaml")
+
+
+# --- Snakemake's own tools
+
+
+def test_the_dag_can_be_drawn(clone):
+    done = clone.snakemake("--dag", "--configfile", SMOKE)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^digraph snakemake_dag \{", done.stdout, re.MULTILINE)
+    for rule in ("generate", "pretrain", "teach", "unlearn", "select", "rtt_control", "tables", "report"):
+        assert rule in done.stdout
+
+
+def test_lint_has_no_complaint_about_any_study(clone):
+    for study in ([], ["--configfile", "config/demo-full.yaml"]):
+        done = clone.snakemake("--lint", *study)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_rules_are_formatted(clone):
+    snakefmt = Path(sys.executable).parent / "snakefmt"
+    done = subprocess.run([snakefmt, "--check", "Snakefile", "rules"], cwd=clone.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_snakefile_needs_neither_torch_nor_transformers(clone, tmp_path):
+    """Every cluster job parses it again, and importing torch costs 6 CPU seconds."""
+    heavy = "torch transformers accelerate pandas scipy matplotlib".split()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class No:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {heavy}:\n"
+        "            raise RuntimeError('forbidden import: ' + name)\n"
+        "sys.meta_path.insert(0, No())\n"
+    )
+    forbid = {"PYTHONPATH": os.pathsep.join([str(tmp_path)])}
+    for name in ("torch", "transformers"):  # the trap works
+        assert f"forbidden import: {name}" in clone.python("-c", f"import {name}", **forbid).stdout
+    done = clone.snakemake("-n", "-c2", "--scheduler", "greedy", "--configfile", SMOKE, **forbid)
+    assert done.returncode == 0, done.stdout
+
+
+# --- the studies that come with the project
+
+
+def raw(name: str) -> dict:
+    return yaml.safe_load((ROOT / "config" / name).read_text())
+
+
+def test_demo_full_is_the_demo_with_more_of_it():
+    full, demo = raw("demo-full.yaml"), raw("config.yaml")
+    assert full.pop("study") == "demo-full" and demo.pop("study")
+    assert full.pop("seeds") == [0, 1, 2] and demo.pop("seeds") == [0]
+    assert full.pop("retain_budgets") == [0.05, 0.1, 0.3, 1.0] and demo.pop("retain_budgets")
+    assert full["rtt"].pop("learning_rates") == [5e-4, 1e-3, 2e-3] and demo["rtt"].pop("learning_rates")
+    assert full.pop("two_way_control") is True
+    demo.pop("two_way_control", None)
+    assert full == demo
+
+
+def test_the_fresh_seeds_study_is_the_demo_on_seeds_11_to_15():
+    seeds, demo = raw("seeds.yaml"), raw("config.yaml")
+    assert seeds.pop("study") == "seeds" and demo.pop("study")
+    assert seeds.pop("seeds") == [11, 12, 13, 14, 15] and demo.pop("seeds") == [0]
+    assert seeds == demo
+
+
+def test_every_study_file_that_comes_with_the_project_is_right():
+    files = sorted((ROOT / "config").glob("*.yaml"))
+    studies = [load_study(path) for path in files]
+    assert len({study.study for study in studies}) == len(files) >= 4  # each has a results folder of its own
+    for study in studies:
+        assert Runs(study).eval_ids()
+
+
+def test_the_schema_file_is_that_of_the_models():
+    text = (ROOT / "config/schema.json").read_text()
+    assert json.loads(text) == schema(), "bring it up to date: python -m rtt check --schema > config/schema.json"
+
+
+def test_the_documentation_names_every_key_with_its_type_and_default():
+    text = (ROOT / "docs/config.md").read_text()
+    for heading, table in key_tables().items():
+        assert f"{heading}\n\n{table}\n" in text, f"{heading}: bring it up to date: python tests/workflow/key_tables.py"
+
+
+def test_the_documentation_names_every_override_and_study_file():
+    text = (ROOT / "docs/config.md").read_text()
+    for name in [*(f"`{key}`" for key in OVERRIDES), *(path.name for path in (ROOT / "config").glob("*.yaml"))]:
+        assert name in text, name
