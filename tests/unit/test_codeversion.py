@@ -1,0 +1,100 @@
+"""A step's code hash: comments and docstrings leave it, logic moves it, on a copied package."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+from rtt import codeversion
+
+PACKAGE = Path(codeversion.__file__).parent
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    copied = tmp_path / "rtt"
+    shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(codeversion, "PACKAGE", copied)
+    return copied
+
+
+def versions():
+    return {step: codeversion.code_version.__wrapped__(step) for step in codeversion.STEPS}
+
+
+def changed(package, name, old, new):
+    """Return the steps whose hash an edit changes."""
+    before, path = versions(), package / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    after = versions()
+    path.write_text(text)
+    return {step for step in after if after[step] != before[step]}
+
+
+def test_comments_docstrings_and_layout_change_nothing(package):
+    assert changed(package, "train.py", "import sys\n", "import sys\n\n\n# a comment\n") == set()
+    assert changed(package, "train.py", '"""One training path', '"""Another docstring: one training path') == set()
+    assert changed(package, "methods/gd.py", '"""The true sentences."""', '"""Whatever."""') == set()
+    assert changed(package, "losses.py", "values * mask", "(values *   mask)") == set()
+    assert changed(package, "methods/gd.py", '"""The true sentences."""\n', "") == set()
+
+
+@pytest.mark.parametrize(
+    "name, old, new, steps",
+    [
+        ("losses.py", "clamp(min=1)", "clamp(min=2)", {"pretrain", "teach", "unlearn", "attack"}),
+        ("train.py", "betas=(0.9", "betas=(0.8", {"pretrain", "teach", "unlearn", "attack"}),
+        ("methods/gd.py", "-forget", "forget", {"unlearn"}),
+        ("methods/__init__.py", '"GD": GD', '"GD": RIA', {"unlearn"}),
+        ("teach.py", '"answer"', '"all"', {"teach"}),
+        ("pretrain.py", '"held_out"', '"train"', {"pretrain", "teach"}),
+        ("attack.py", "seed, 30", "seed, 31", {"attack"}),
+        ("select.py", "1e-12", "1e-3", {"select"}),
+        ("data/generate.py", "np.arange(size) % 4", "np.arange(size) % 3", {"generate"}),
+        ("data/facts.py", "rng.choice(len(values), 3", "rng.choice(len(values), 2", {"facts"}),
+    ],
+)
+def test_logic_changes_its_steps(package, name, old, new, steps):
+    assert changed(package, name, old, new) == steps
+
+
+def test_a_string_that_is_no_docstring_is_logic(package):
+    assert "pretrain" in changed(package, "text.py", "Answer:", "Reply:")
+
+
+def test_every_file_is_there_and_hashes_are_ten_digits():
+    for step, names in codeversion.STEPS.items():
+        assert all((PACKAGE / name).exists() for name in names), step
+        assert len(codeversion.code_version(step)) == 10
+        int(codeversion.code_version(step), 16)
+
+
+# What a step may import without its hash covering it: no number depends on these.
+UNHASHED = {"rtt", "rtt.config", "rtt.specs", "rtt.errors", "rtt.files", "rtt.data", "rtt.codeversion", "rtt.locks"}
+
+
+@pytest.mark.parametrize("step", ["pretrain", "teach", "unlearn", "attack", "select"])
+def test_the_hash_covers_what_a_step_imports(step):
+    """Reads the imports: a module that a step of training uses is in its hash, or named as harmless here."""
+    covered = {
+        file.relative_to(PACKAGE).as_posix()
+        for name in codeversion.STEPS[step]
+        for file in ([PACKAGE / name] if (PACKAGE / name).is_file() else (PACKAGE / name).rglob("*.py"))
+    }
+    missing = set()
+    for name in covered:
+        for node in ast.walk(ast.parse((PACKAGE / name).read_text())):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+            if modules == ["rtt"]:
+                modules = [f"rtt.{alias.name}" for alias in node.names]
+            for module in modules:
+                if module and module.startswith("rtt") and module not in UNHASHED:
+                    path = module.removeprefix("rtt.").replace(".", "/")
+                    if f"{path}.py" not in covered and f"{path}/__init__.py" not in covered:
+                        missing.add(f"{name} imports {module}")
+    # data.facts: the canonical facts are an input, whose bytes decide; data.generate: vocabulary() is made of the names
+    # that the facts hold; unlearn: attack only asks it for a path.
+    known = {"rtt.data.facts", "rtt.data.generate", "rtt.unlearn"}
+    assert {line for line in missing if line.split()[-1] not in known} == set()

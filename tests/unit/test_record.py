@@ -1,0 +1,307 @@
+"""The real chain in one process: pretrain, teach, unlearn, select, attack; what it writes, and what it refuses."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import tiny
+import torch
+from rtt import attack, config
+from rtt.__main__ import main
+from rtt.data.facts import write_facts
+from rtt.evals import Attack, Points, read_eval
+from rtt.files import canonical_json, read_json, write_json, write_text
+from rtt.models import load, weights
+from rtt.record import write_eval
+from rtt.specs import Runs
+from safetensors.torch import load_file
+
+ROOT = Path(config.__file__).parents[2]
+METHOD = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}
+STUDY = {
+    "arms": ["pretrained", "taught"],
+    "methods": {name: METHOD for name in ("GD", "RMU", "RIA", "FIF")},
+    "rtt": {"learning_rates": [1e-3, 2e-3], "epochs": 1, "batch_size": 4},
+}
+
+
+class Chain:
+    """A tiny study's files and the commands that make them, as the rules call them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.runs = Runs(tiny.study(**STUDY))
+        for spec in self.runs.specs():
+            write_text(folder / f"specs/{spec.run_id}.json", canonical_json(spec.model_dump(mode="json")) + "\n")
+        self.attack = next(iter(self.runs.attacks.values()))  # arm pretrained
+        self.base = self.attack.source
+        self.taught = next(spec for spec in self.runs.sources.values() if spec.kind == "teach")
+        self.control = next(iter(self.runs.controls.values()))
+        for dataset in ("birth_years_a", "birth_years_b", "cities"):
+            write_facts(folder / f"{dataset}.jsonl", tiny.facts(folder / "raw", dataset))
+
+    def model(self, spec):
+        return str(self.folder / "models" / spec.run_id)
+
+    def eval(self, stem):
+        return str(self.folder / "evals" / f"{stem}.json")
+
+    def common(self, spec):
+        return ["--spec", str(self.folder / f"specs/{spec.run_id}.json"),
+                "--manifest", str(self.folder / f"manifests/{spec.run_id}.json")]  # fmt: skip
+
+    def facts(self, name):
+        return str(self.folder / f"{name}.jsonl")
+
+    def pretrain(self):
+        return main(["pretrain", *self.common(self.base), "--facts", self.facts("birth_years_a"),
+                     "--retain", self.facts("cities"), "--model", self.model(self.base),
+                     "--eval", self.eval(self.base.run_id)])  # fmt: skip
+
+    def teach(self):
+        return main(["teach", *self.common(self.taught), "--facts", self.facts("birth_years_b"),
+                     "--retain", self.facts("cities"), "--base", self.model(self.base),
+                     "--model", self.model(self.taught), "--eval", self.eval(self.taught.run_id)])  # fmt: skip
+
+    def unlearn(self, spec):
+        return main(["unlearn", *self.common(spec), "--source", self.model(self.base),
+                     "--facts", self.facts("birth_years_a"), "--retain", self.facts("cities"),
+                     "--points", self.model(spec), "--eval", self.eval(spec.run_id)])  # fmt: skip
+
+    def select(self, spec):
+        return main(["select", "--original", self.eval(self.base.run_id), "--unlearned", self.eval(spec.run_id),
+                     "--budgets", "0.1", "1.0", "--out", str(self.selection(spec))])  # fmt: skip
+
+    def selection(self, spec):
+        return self.folder / f"selections/{spec.run_id}.json"
+
+    def rtt(self, evals=None, unlearned=None):
+        unlearned = self.attack.unlearned if unlearned is None else unlearned
+        evals = [self.eval(stem) for stem in self.attack.eval_ids()] if evals is None else evals
+        return main(["attack", *self.common(self.attack), "--source", self.model(self.base),
+                     "--facts", self.facts("birth_years_a"),
+                     "--points", *map(self.model, unlearned),
+                     "--selections", *map(str, map(self.selection, unlearned)), "--evals", *evals])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """All steps up to the attack; GD's selection admits nothing at 10 %, RMU has one point for both budgets."""
+    folder = tmp_path_factory.mktemp("chain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = Chain(folder)
+        assert made.pretrain() == 0 and made.teach() == 0
+        for spec in made.attack.unlearned:
+            assert made.unlearn(spec) == 0 and made.select(spec) == 0
+        steps = {"GD": {"0.1": None, "1.0": 2}, "RMU": {"0.1": 2, "1.0": 2}, "RIA": {"0.1": 1, "1.0": 2},
+                 "FIF": {"0.1": 1, "1.0": 1}}  # fmt: skip
+        for spec in made.attack.unlearned:
+            raw = read_json(made.selection(spec))
+            write_json(made.selection(spec), raw | {"selected": steps[spec.method]})
+        made.starts = []
+        real = attack.attack
+
+        def spy(model, *rest):
+            made.starts.append(weights(model))
+            return real(model, *rest)
+
+        patch.setattr(attack, "attack", spy)
+        assert made.rtt() == 0
+        patch.setattr(attack, "attack", real)
+        control = made.control
+        assert main(["attack", *made.common(control), "--source", made.model(made.base),
+                     "--facts", made.facts("birth_years_b"),
+                     "--evals", made.eval(control.eval_ids()[0])]) == 0  # fmt: skip
+    torch.use_deterministic_algorithms(False)
+    return made
+
+
+def evals(chain):
+    return {path.stem: read_json(path) for path in sorted((chain.folder / "evals").glob("*.json"))}
+
+
+def test_every_evaluation_fits_the_schema_and_the_reader(chain):
+    schema = read_json(ROOT / "config/eval.schema.json")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    found = evals(chain)
+    assert len(found) == 2 + 4 + 9 + 1
+    for stem, document in found.items():
+        jsonschema.validate(document, schema)
+        path = chain.eval(stem)
+        assert isinstance(read_eval(path), Attack if document["kind"] == "rtt" else Points)
+        assert document["run_id"] == stem  # a file is named after its run
+        assert Path(path).read_text() == canonical_json(document) + "\n"
+    kinds = [document["kind"] for document in found.values()]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"original": 2, "unlearned": 4, "rtt": 10}
+
+
+def test_selections_carry_their_runs_id(chain):
+    for spec in chain.attack.unlearned:
+        assert read_json(chain.selection(spec))["run_id"] == spec.run_id
+
+
+def test_each_target_is_attacked_from_its_own_weights_and_once(chain):
+    """GD at 10 % has no point; RMU's and FIF's points serve two budgets: original, GD, RMU, RIA twice, FIF."""
+    by_method = {spec.method: spec for spec in chain.attack.unlearned}
+
+    def point(method, step):
+        return load_file(f"{chain.model(by_method[method])}/step-{step}.safetensors")
+
+    original = weights(load(chain.model(chain.base))[0])
+    expected = [original, point("GD", 2), point("RMU", 2), point("RIA", 1), point("RIA", 2), point("FIF", 1)]
+    assert len(chain.starts) == len(expected)
+    for start, wanted in zip(chain.starts, expected, strict=True):
+        for name, tensor in wanted.items():
+            assert torch.equal(start[name], tensor), name
+    assert read_json(chain.folder / f"manifests/{chain.attack.run_id}.json")["rtt_runs"] == 6 * 2 * 2
+
+
+def file_hash(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_attacks_carry_status_labels_and_hashes(chain):
+    found = evals(chain)
+    by_method = {spec.method: spec for spec in chain.attack.unlearned}
+    for target, stem in zip(chain.attack.targets, chain.attack.eval_ids(), strict=True):
+        document = found[stem]
+        none = target.name == "GD-b10"
+        assert document["status"] == ("none_within_budget" if none else "ok")
+        assert len(document["results"]) == (0 if none else 2 * 2 * 1)
+        labels = document["labels"]
+        assert (labels["target"], labels["method"], labels["retain_budget"], labels["arm"], labels["dataset"]) == (
+            target.kind, target.method, target.retain_budget, "pretrained", "birth_years_a",
+        )  # fmt: skip
+        if target.method is None:
+            weights_file = f"{chain.model(chain.base)}/model.safetensors"
+        else:
+            step = read_json(chain.selection(by_method[target.method]))["selected"][str(target.retain_budget)]
+            weights_file = step and f"{chain.model(by_method[target.method])}/step-{step}.safetensors"
+        assert document["hashes"]["model"] == (weights_file and file_hash(weights_file))
+        assert document["hashes"]["dataset"] == file_hash(chain.facts("birth_years_a"))
+        assert document["hashes"]["spec"] == chain.attack.hash
+    shared = [found[f"{chain.attack.run_id}.RMU-{budget}"]["results"] for budget in ("b10", "b100")]
+    assert shared[0] == shared[1] and shared[0]
+    ria = [found[f"{chain.attack.run_id}.RIA-{budget}"]["results"] for budget in ("b10", "b100")]
+    assert ria[0] != ria[1]
+
+
+def test_the_control_is_the_model_that_never_saw_the_facts(chain):
+    document = evals(chain)[chain.control.eval_ids()[0]]
+    assert document["labels"]["target"] == "control" and document["labels"]["arm"] == "control"
+    assert document["labels"]["control_for"] == ["pretrained", "taught"]
+    assert document["labels"]["dataset"] == "birth_years_b"
+    assert document["hashes"]["model"] == file_hash(f"{chain.model(chain.base)}/model.safetensors")
+    assert {q["id"].split("/")[0] for q in document["results"][0]["questions"]} == {"birth_years_b"}
+
+
+def test_originals_and_trajectories_hold_forget_and_held_out_questions(chain):
+    for stem, document in evals(chain).items():
+        if document["kind"] == "rtt":
+            continue
+        dataset = "birth_years_b" if stem == chain.taught.run_id else "birth_years_a"
+        for result in document["results"]:
+            roles = [(q["role"], q["id"].rsplit("/", 1)[0]) for q in result["questions"]]
+            assert (
+                roles
+                == [("V", f"{dataset}/split_0")] * 4
+                + [("V", f"{dataset}/split_1")] * 4
+                + [("retain", "cities/held_out")] * 4
+            )
+        assert [r["step"] for r in document["results"]] == ([0] if document["kind"] == "original" else [1, 2])
+
+
+def test_metrics_are_the_accuracies(chain):
+    for document in evals(chain).values():
+        assert len(document["metrics"]["accuracies"]) == len(document["results"])
+        for entry, result in zip(document["metrics"]["accuracies"], document["results"], strict=True):
+            assert [entry[key] for key in ("lr", "v_split", "epoch", "step")] == [
+                result[key] for key in ("lr", "v_split", "epoch", "step")
+            ]
+            for role in {q["role"] for q in result["questions"]}:
+                for scoring in ("letter", "likelihood", "likelihood_fresh"):
+                    hits = [
+                        max(range(4), key=lambda i, s=q["scores"][scoring]: (s[i], -i)) == q["answer"]
+                        for q in result["questions"]
+                        if q["role"] == role
+                    ]
+                    assert entry["accuracy"][role][scoring] == round(sum(hits) / len(hits), 6)
+
+
+def test_points_are_the_weights_that_were_scored(chain):
+    """Score a saved point anew: the same numbers as in the trajectory's evaluation."""
+    from rtt.data.facts import read_facts
+    from rtt.models import load_weights
+    from rtt.score import Scorer
+
+    retain = [fact for fact in read_facts(chain.facts("cities")) if fact.split == "held_out"]
+    facts = [*read_facts(chain.facts("birth_years_a")), *retain]
+    for spec in chain.attack.unlearned:
+        model, tokenizer = load(chain.model(chain.base))
+        document = read_json(chain.eval(spec.run_id))
+        for result in document["results"]:
+            load_weights(model, f"{chain.model(spec)}/step-{result['step']}.safetensors")
+            again = Scorer(tokenizer, facts).questions(model, lambda fact: "V")
+            assert [q["scores"] for q in again] == [q["scores"] for q in result["questions"]]
+        assert document["results"][0]["questions"] != document["results"][1]["questions"]
+
+
+def test_manifests_tell_cost_and_versions(chain):
+    for path in (chain.folder / "manifests").glob("*.json"):
+        manifest = read_json(path)
+        assert manifest["run_id"] == path.stem and manifest["cpu_seconds"] > 0
+        assert manifest["packages"]["torch"] == torch.__version__.split("+")[0] or manifest["packages"]["torch"]
+        assert manifest["threads"] == 1 and manifest["deterministic"] is True
+
+
+@pytest.mark.parametrize("drop", ["evals", "points", "order"])
+def test_wrong_files_are_a_users_mistake(chain, monkeypatch, capsys, drop):
+    monkeypatch.chdir(chain.folder)
+    before = {path: path.read_bytes() for path in (chain.folder / "evals").glob("*")}
+    unlearned, stems = chain.attack.unlearned, [chain.eval(stem) for stem in chain.attack.eval_ids()]
+    if drop == "evals":
+        code, words = chain.rtt(stems[:-1]), ["9 targets", "4 methods", "--evals"]
+    elif drop == "points":
+        code, words = chain.rtt(unlearned=unlearned[:-1]), ["9 targets", "4 methods", "--points"]
+    else:
+        code, words = chain.rtt(unlearned=sorted(unlearned, key=lambda u: u.method)), ["expected the GD run"]
+    error = capsys.readouterr().err
+    assert code == 1 and error.startswith("error: ") and "Traceback" not in error
+    assert all(word in error for word in words), error
+    assert before == {path: path.read_bytes() for path in (chain.folder / "evals").glob("*")}
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_spec_of_another_kind_and_a_missing_model(chain, monkeypatch, capsys):
+    monkeypatch.chdir(chain.folder)
+    common = chain.common(chain.base)
+    assert main(["attack", *common, "--source", "x", "--facts", "y", "--evals", "z"]) == 1
+    assert "expected attack" in capsys.readouterr().err
+    assert main(["attack", *chain.common(chain.control), "--source", "nowhere",
+                 "--facts", chain.facts("birth_years_b"), "--evals", "z"]) == 1  # fmt: skip
+    assert "nowhere: no model here" in capsys.readouterr().err
+    torch.use_deterministic_algorithms(False)
+
+
+def test_no_nan_is_ever_written(chain, tmp_path):
+    document = read_json(chain.eval(chain.base.run_id))
+    results = json.loads(json.dumps(document["results"]))
+    results[0]["questions"][0]["scores"]["letter"][0] = float("nan")
+    with pytest.raises(ValueError):
+        write_eval(
+            tmp_path / "e.json", kind="original", run_id="x", labels=document["labels"], spec=chain.base,
+            step="pretrain", facts_sha256="0", model_sha256="0", results=results,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_pretraining_again_gives_the_same_bytes(chain, monkeypatch):
+    monkeypatch.chdir(chain.folder)
+    paths = [Path(chain.eval(chain.base.run_id)), Path(chain.model(chain.base), "model.safetensors")]
+    before = [path.read_bytes() for path in paths]
+    assert chain.pretrain() == 0
+    torch.use_deterministic_algorithms(False)
+    assert [path.read_bytes() for path in paths] == before
