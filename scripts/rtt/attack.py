@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtt.corpus import fixed_mcqs
+from rtt.corpus import count_tokens, fixed_mcqs
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
@@ -73,7 +73,7 @@ def attack(model, tokenizer, facts, settings, seed: int, progress) -> list[dict]
 
             ends = range(per_epoch, per_epoch * settings.epochs + 1, per_epoch)
             train(model, tokenizer, items, plain_loss, settings.at(learning_rate), seed, ends, score, "RTT")
-            progress()
+            progress(count_tokens(items))
     model.load_state_dict(start)
     return results
 
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             results=attacked[start],
             status="ok" if start else "none_within_budget",
         )
-    manifest.write(args.manifest, rtt_runs=runs)
+    manifest.write(args.manifest, model, rtt_runs=runs, tokens=progress.tokens)
     return 0
 
 
@@ -138,10 +138,11 @@ class Countdown:
     """Says after each RTT run how many are left, and about how long they take."""
 
     def __init__(self, runs: int):
-        self.runs, self.done, self.begin = runs, 0, time.monotonic()
+        self.runs, self.done, self.tokens, self.begin = runs, 0, 0, time.monotonic()
 
-    def __call__(self) -> None:
-        """Count one run."""
+    def __call__(self, tokens: int) -> None:
+        """Count one run, which trained on so many tokens."""
         self.done += 1
+        self.tokens += tokens
         left = (time.monotonic() - self.begin) / self.done * (self.runs - self.done)
         print(f"RTT run {self.done} of {self.runs}, about {left:.0f} s left", file=sys.stderr, flush=True)

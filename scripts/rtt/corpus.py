@@ -24,6 +24,11 @@ class Encoder:
         return self.known[text]
 
 
+def count_tokens(items: Sequence[dict]) -> int:
+    """Number of tokens, without padding, in encoded texts or in pairs of them."""
+    return sum(len(item["input_ids"]) if "input_ids" in item else count_tokens(list(item.values())) for item in items)
+
+
 def shuffled_passes(n: int, rng: np.random.Generator) -> Iterator[int]:
     """Yield 0..n-1 in random order, again and again: after k passes each has come k times."""
     while True:

@@ -8,7 +8,7 @@ import argparse
 
 import numpy as np
 
-from rtt.corpus import pretraining_documents
+from rtt.corpus import count_tokens, pretraining_documents
 from rtt.data.facts import read_facts
 from rtt.files import sha256
 from rtt.losses import plain_loss
@@ -29,9 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", required=True)
 
 
-def write_original(
-    spec: Source, model, tokenizer, facts, retain, args: argparse.Namespace, manifest: Manifest, losses
-) -> None:
+def write_original(spec: Source, model, tokenizer, facts, retain, args: argparse.Namespace) -> None:
     """Save a model that is ready to be unlearned, with its scores on the forget facts and the held-out retain facts."""
     held_out = [fact for fact in retain if fact.split == "held_out"]
     scores = result(model, Scorer(tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
@@ -40,7 +38,6 @@ def write_original(
         args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec, step=spec.kind,
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model), results=[scores],
     )  # fmt: skip
-    manifest.write(args.manifest, steps=len(losses), first_loss=losses[0]["loss"], last_loss=losses[-1]["loss"])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,5 +50,6 @@ def run(args: argparse.Namespace) -> int:
     model = miniature(spec.model, len(tokenizer))
     items = pretraining_documents([*facts, *retain], spec.training, tokenizer, np.random.default_rng([spec.seed, 10]))
     losses = train(model, tokenizer, items, plain_loss, spec.training, spec.seed, title="pretraining")
-    write_original(spec, model, tokenizer, facts, retain, args, manifest, losses)
+    write_original(spec, model, tokenizer, facts, retain, args)
+    manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
     return 0

@@ -110,11 +110,10 @@ class Manifest:
     """Cost and provenance of one process; written beside the evaluation JSON."""
 
     def __init__(self, step: str, spec: Spec):
-        self.step, self.spec, self.begin = step, spec, time.time()
-        self.tokens = 0
+        self.step, self.spec = step, spec
 
-    def write(self, path: str | Path, **more) -> None:
-        """Write the manifest. CPU seconds count the whole process, imports included."""
+    def write(self, path: str | Path, model, **more) -> None:
+        """Write the manifest of what was done with `model`. CPU seconds count the whole process, imports included."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         process_age = time.time() - _process_start()
         write_json(
@@ -136,8 +135,8 @@ class Manifest:
                     "cpus": os.cpu_count(),
                     "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 },
-                "precision": "float32",
-                "attn_backend": "sdpa",
+                "precision": str(model.dtype).removeprefix("torch."),
+                "attn_backend": model.config._attn_implementation,
                 "launcher": "none",
                 "world_size": 1,
                 "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -14,7 +14,7 @@ import numpy as np
 
 from rtt import pretrain
 from rtt.config import Pretraining
-from rtt.corpus import fixed_mcqs, pretraining_documents
+from rtt.corpus import count_tokens, fixed_mcqs, pretraining_documents
 from rtt.data.facts import read_facts
 from rtt.losses import plain_loss
 from rtt.models import load
@@ -42,5 +42,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         items = fixed_mcqs(facts, "answer", training.epochs, training.batch_size, tokenizer, rng)
     losses = train(model, tokenizer, items, plain_loss, training, spec.seed, title=f"teaching ({spec.arm})")
-    pretrain.write_original(spec, model, tokenizer, facts, retain, args, manifest, losses)
+    pretrain.write_original(spec, model, tokenizer, facts, retain, args)
+    manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
     return 0

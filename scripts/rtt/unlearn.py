@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtt.corpus import unlearning_pairs
+from rtt.corpus import count_tokens, unlearning_pairs
 from rtt.data.facts import read_facts
 from rtt.files import sha256
 from rtt.methods import METHODS
@@ -78,5 +78,5 @@ def run(args: argparse.Namespace) -> int:
         args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), results=results,
     )  # fmt: skip
-    manifest.write(args.manifest, steps=len(losses), first_losses=losses[0], last_losses=losses[-1])
+    manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
     return 0

@@ -22,7 +22,9 @@ def data(tmp_path):
 
 def attack(facts, settings=RTT, seed=0, model=None, calls=None):
     model = model or tiny.model(scale=4)
-    return module.attack(model, tiny.tokenizer(), facts, settings, seed, lambda: calls is not None and calls.append(1))
+    return module.attack(
+        model, tiny.tokenizer(), facts, settings, seed, lambda _: calls is not None and calls.append(1)
+    )
 
 
 def test_the_model_ends_with_its_starting_weights(data):

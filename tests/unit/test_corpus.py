@@ -122,7 +122,7 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
     ):
         spec = SimpleNamespace(seed=0, arm=arm, training=training, run_id="x")
         monkeypatch.setattr(teach, "load_spec", lambda *_, spec=spec: spec)
-        monkeypatch.setattr(teach, "Manifest", lambda *_: None)
+        monkeypatch.setattr(teach, "Manifest", lambda *_: SimpleNamespace(write=lambda *_, **__: None))
         teach.run(args)
         texts = texts_of(caught["items"])
         named = {fact.dataset for text in texts for fact in [owner(text, [*data["birth_years_b"], *data["cities"]])]}
