@@ -112,9 +112,9 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
     write_facts(tmp_path / "r.jsonl", data["cities"])
     caught = {}
     monkeypatch.setattr(teach, "load", lambda folder: (None, Words()))
-    monkeypatch.setattr(teach, "train", lambda model, tok, items, *rest, **more: caught.update(items=items))
+    monkeypatch.setattr(teach, "train", lambda *args, **more: caught.update(items=args[2]) or [{"loss": 0.0}])
     monkeypatch.setattr(teach.pretrain, "write_original", lambda *args: None)
-    args = SimpleNamespace(spec="", base="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl")
+    args = SimpleNamespace(spec="", base="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", manifest="")
     pretraining = Pretraining(steps=10, batch_size=7, mcqs_per_batch=3, learning_rate=1e-3)
     for arm, training in (
         ("taught_same_data", pretraining),

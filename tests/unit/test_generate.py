@@ -80,6 +80,24 @@ def test_answers_do_not_depend_on_names():
     assert abs(np.mean(same) - np.mean(other)) < 4 * np.std(same) / np.sqrt(len(same) / 8)
 
 
+def test_another_seed_draws_other_values_too():
+    """Not only other names: letters, years and the fixed wrong choice are drawn anew."""
+    drawn = [
+        {
+            "letters": [row["answer"] for row in rows("birth_years_a", "split", seed)],
+            "choices": [row["choices"] for row in rows("birth_years_a", "split", seed)],
+            "fixed": [
+                row["wrong_answers"].index(row["text"].rstrip(".").split()[-1])
+                for row in rows("birth_years_a", "fwf", seed)
+            ],
+        }
+        for seed in (0, 1)
+    ]
+    assert all(drawn[0][key] != drawn[1][key] for key in drawn[0])
+    other = [row["choices"] for row in rows("birth_years_b", "split", 0)]
+    assert other != drawn[0]["choices"]  # nor do two datasets of one seed share them
+
+
 def spec(folder, dataset="birth_years_a", seed=0, options=DEFAULT):
     path = folder / f"{dataset}-{seed}.json"
     write_json(path, {"dataset": dataset, "generator": options, "seed": seed})
