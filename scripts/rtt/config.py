@@ -43,6 +43,16 @@ class People(Strict):
     first_names: Annotated[int, Field(ge=2, le=32)] = 24
     last_names: Annotated[int, Field(ge=2, le=32)] = 24
 
+    @model_validator(mode="after")
+    def _names_suffice(self):
+        needed = 2 * self.splits * self.facts_per_split + self.retain_train + self.retain_held_out
+        if needed > self.first_names * self.last_names:
+            raise ValueError(
+                f"{needed} facts need as many names, but first_names x last_names gives only "
+                f"{self.first_names * self.last_names}; ask for fewer facts or more names (at most 32 x 32)"
+            )
+        return self
+
 
 class Policy(Strict):
     """What to do with facts that have a defect; the kinds and the reasons for these defaults: docs/data.md."""

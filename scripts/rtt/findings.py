@@ -193,6 +193,11 @@ def caveats(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[
     )
     found += _still_known(view, recovery, accuracy)
     found += _retain_damage(view)
+    if (rows["arm"] == "taught_same_data").any():
+        found.append(
+            "Facts taught later from the same data: the data are the same per forget fact. The retain facts were "
+            "trained in both phases, and the base model knew the other facts before."
+        )
     ratio = (rows["floor"] / rows["acc_original_rtt"]).dropna()
     if len(ratio):
         found.append(

@@ -3,11 +3,13 @@
 Three scorings (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from rtt.data.facts import Fact
+from rtt.errors import UserError
 from rtt.text import LETTERS, Text, encode, mcq_prompt, question_prompt
 
 SCORINGS = ("letter", "likelihood", "likelihood_fresh")
@@ -44,7 +46,10 @@ class Scorer:
 
     @torch.no_grad()
     def scores(self, model) -> list[float]:
-        """Return log p of every continuation, in order; the model is put into eval mode."""
+        """Return log p of every continuation, in order; the model is put into eval mode.
+
+        Raises UserError when one is not finite.
+        """
         model.eval()
         device = next(model.parameters()).device
         wanted: list[list[int]] = [[] for _ in self.contexts]
@@ -75,6 +80,10 @@ class Scorer:
             batch, position, token, index = zip(*triples, strict=True)
             for value, target in zip(logprobs[batch, position, token].tolist(), index, strict=True):
                 result[target] += value
+        if not all(map(math.isfinite, result)):
+            raise UserError(
+                "the model's scores are not finite: training broke it; lower the learning rate or the steps"
+            )
         return result
 
     def questions(self, model, role) -> list[dict]:

@@ -4,6 +4,7 @@ A run's data is an ordered list of items: item i belongs to step i // batch_size
 sampler's, so it does not depend on how many devices share a batch.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ def prepare_torch(seed: int) -> None:
     """One thread, deterministic kernels, and every generator seeded: the same spec gives the same bytes on one
     machine.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA refuses deterministic products
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     set_seed(seed)

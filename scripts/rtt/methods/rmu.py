@@ -66,7 +66,7 @@ class RMU:
         control = self.control.to(next(model.parameters()))
         away = (self.hidden(model, forget) - control).square().mean(-1)
         with torch.no_grad():
-            pinned = self.hidden(self.frozen, retain)
+            pinned = self.hidden(self.frozen.to(retain["input_ids"].device), retain)
         drift = (self.hidden(model, retain) - pinned).square().mean(-1)
         away, drift = masked_mean(away, forget["attention_mask"]), masked_mean(drift, retain["attention_mask"])
         return {"loss": away + self.retain_coefficient * drift, "forget": away, "retain": drift}
