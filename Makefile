@@ -43,7 +43,7 @@ test: setup  ## run all tests
 lint: setup  ## check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
 lock: setup  ## make requirements.lock from requirements.in anew (UPGRADE=--upgrade: with newer versions)

@@ -4,9 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -176,12 +173,6 @@ def test_lint_has_no_complaint_about_any_study(clone):
     for study in ([], ["--configfile", "config/demo-full.yaml"]):
         done = clone.snakemake("--lint", *study)
         assert done.returncode == 0, done.stdout
-
-
-def test_the_rules_are_formatted(clone):
-    snakefmt = Path(sys.executable).parent / "snakefmt"
-    done = subprocess.run([snakefmt, "--check", "Snakefile", "rules"], cwd=clone.folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_snakefile_needs_neither_torch_nor_transformers(clone, tmp_path):
