@@ -15,7 +15,7 @@ from rtt import config as study_config
 from rtt import locks
 from rtt.codeversion import code_version
 from rtt.errors import UserError
-from rtt.files import canonical_json, digest, write_text
+from rtt.files import canonical_json, write_text
 from rtt.specs import Runs, target_name
 
 # Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
