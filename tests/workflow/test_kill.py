@@ -27,6 +27,22 @@ def environment(clone: Clone) -> dict[str, str]:
     return clone_environment(clone.folder) | {"PYTHONPATH": str(clone.folder / "scripts")}
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """What it was started with; nothing for a process that has ended since it was listed."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # psutil's ZombieProcess too
+        return []
+
+
+def running(process: psutil.Process) -> bool:
+    """Neither gone nor a zombie that nobody has waited for."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill_when(clone: Clone, come: Callable[[], bool], delay: float) -> str:
     """Start the run in a session of its own; `delay` seconds after `come()` kill all of it. Returns what it said."""
     said = clone.folder / "said.txt"
@@ -48,13 +64,13 @@ def kill_when(clone: Clone, come: Callable[[], bool], delay: float) -> str:
             time.sleep(0.05)
         time.sleep(delay)
         family = psutil.Process(process.pid).children(recursive=True)
-        names = " ".join(word for child in family for word in child.cmdline())
+        names = " ".join(word for child in family for word in command_line(child))
         assert "snakemake" in names and "rtt" in names
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     _, alive = psutil.wait_procs(family, timeout=10)
-    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE], "outside the process group"
+    assert not [child for child in alive if running(child)], "outside the process group"
     return said.read_text()
 
 
