@@ -14,13 +14,18 @@ include: "rules/common.smk"
 
 
 STUDY = read_study(workflow)
-RUNS = Runs(STUDY)
+RUNS = expand_study(STUDY)
 RESULTS = f"results/{STUDY.study}"
+
+# Training steps read these; they decide no number, so no job is run again for them.
+shell.prefix(f"{PREFIX}export RTT_ATTN_BACKEND={STUDY.attn_backend}; ")
 
 
 wildcard_constraints:
+    raw=alternatives(RUNS.raw),
     data=alternatives(RUNS.data),
-    run=alternatives({**RUNS.sources, **RUNS.unlearn, **RUNS.attacks, **RUNS.controls}),
+    texts=alternatives(RUNS.texts),
+    run=alternatives(RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls),
     figure="accuracy|recovery|tradeoff|curves",
 
 
@@ -50,3 +55,11 @@ rule all:
         f"{RESULTS}/report.html",
         expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"]),
         rules.tables.output,
+
+
+rule fetch:
+    """Everything that comes from the network: on a login node, ahead of time."""
+    input:
+        [raw_folder(raw) for raw in RUNS.raw.values() if raw.files and raw.files.group],
+        [texts_file(texts) for texts in RUNS.texts.values()],
+        [model_folder(model) for model in RUNS.imports.values()],

@@ -11,11 +11,12 @@ rule tables:
     """Tables: accuracies, recovery, contrasts between arms."""
     input:
         evals=[eval_file(stem) for stem in RUNS.eval_ids()],
-        selections=[f"{RESULTS}/selections/{run}.json" for run in RUNS.unlearn],
+        selections=[f"{RESULTS}/selections/{run}.json" for run in RUNS.selects],
     output:
         recovery=f"{RESULTS}/tables/recovery.csv",
         accuracy=f"{RESULTS}/tables/accuracy.csv",
         contrasts=f"{RESULTS}/tables/contrasts.csv",
+        variants=f"{RESULTS}/tables/variants.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     conda:

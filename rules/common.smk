@@ -16,10 +16,11 @@ from rtt import locks
 from rtt.codeversion import code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, write_text
-from rtt.specs import Runs, target_name
+from rtt.runs import Runs, budget_name, target_name
+from rtt.specs import TextsSpec
 
 # Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS)}; ")
+PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS)}; "
 
 
 def read_study(workflow):
@@ -37,9 +38,17 @@ def read_study(workflow):
         raise WorkflowError(str(error))
 
 
-def alternatives(names):
+def expand_study(study):
+    """All runs of a study."""
+    try:
+        return Runs(study)
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def alternatives(*groups):
     """A wildcard that is one of these names and nothing else."""
-    return "|".join(re.escape(name) for name in names) or "(?!)"
+    return "|".join(re.escape(name) for group in groups for name in group) or "(?!)"
 
 
 def write_specs(runs, results):
@@ -54,12 +63,33 @@ def write_specs(runs, results):
 
 def spec_file(wildcards):
     """The spec of a run or a dataset."""
-    return f"{RESULTS}/specs/{wildcards.get('run') or wildcards.get('data')}.json"
+    return f"{RESULTS}/specs/{next(iter(dict(wildcards).values()))}.json"
+
+
+def raw_folder(raw):
+    """A dataset's files in the authors' schema. Fetched files are shared by all studies."""
+    if raw.files and raw.files.group:
+        return f"data/external/{raw.files.group}-{raw.files.digest[:10]}"
+    return raw.files.folder if raw.files else f"{RESULTS}/data/{raw.run_id}"
+
+
+def texts_file(texts):
+    """Plain retain texts."""
+    return f"data/external/{texts.group}-{texts.count}-{texts.digest[:10]}/texts.jsonl"
 
 
 def facts_file(spec):
-    """The canonical facts of a dataset."""
-    return f"{RESULTS}/data/{spec.run_id}/facts.jsonl"
+    """Canonical facts of a dataset, or plain texts."""
+    return texts_file(spec) if isinstance(spec, TextsSpec) else f"{RESULTS}/data/{spec.run_id}/facts.jsonl"
+
+
+def facts_flags(spec):
+    """What `rtt facts` takes of a dataset's files."""
+    policy = ",".join(f"{kind}={action}" for kind, action in spec.policy.model_dump().items())
+    flags = {"dataset": spec.dataset, "seed": spec.seed, "on-defect": policy}
+    flags |= {"splits": ",".join(spec.splits)} if spec.splits else {}
+    flags |= {"facts-per-split": spec.facts_per_split} if spec.facts_per_split else {}
+    return " ".join(f"--{flag} {shlex.quote(str(value))}" for flag, value in flags.items())
 
 
 def model_folder(spec):
@@ -75,3 +105,13 @@ def weights(path):
 def eval_file(stem):
     """An evaluation JSON."""
     return f"{RESULTS}/evals/{stem}.json"
+
+
+def retain_files(source):
+    """What the steps read of retain data, by the names of their flags."""
+    return {"retain": facts_file(source.retain.learn), "held_out": facts_file(source.retain.held_out)}
+
+
+def mirror_flag():
+    """Where external files are taken from."""
+    return f"--mirror {shlex.quote(STUDY.data.mirror)}" if STUDY.data.mirror else ""

@@ -1,16 +1,18 @@
 """Facts.
 
-Inputs: the generator's options and seed, from the study.
-Outputs: data/<dataset>/raw/*.jsonl (the authors' schema), facts.jsonl (canonical), audit.json.
+Inputs: the generator's options and seed, or files: fetched, or of the user.
+Outputs: data/<raw>/*.jsonl (the authors' schema), data/<dataset>/facts.jsonl (canonical), audit.json; texts.jsonl.
 """
 
 
 rule generate:
     """Generate facts."""
     output:
-        directory(f"{RESULTS}/data/{{data}}/raw"),
+        directory(f"{RESULTS}/data/{{raw}}"),
     log:
-        f"{RESULTS}/logs/generate/{{data}}.log",
+        f"{RESULTS}/logs/generate/{{raw}}.log",
+    wildcard_constraints:
+        raw=alternatives(name for name, raw in RUNS.raw.items() if not raw.files),
     conda:
         "../envs/analysis.yaml"
     params:
@@ -23,10 +25,54 @@ rule generate:
         """
 
 
+rule fetch_dataset:
+    """Fetch and verify the authors' files."""
+    output:
+        directory("data/external/{group}-{digest}"),
+    log:
+        f"{RESULTS}/logs/fetch/{{group}}-{{digest}}.log",
+    wildcard_constraints:
+        group="years|mmlu|wmdp|random_birthdays",
+        digest="[0-9a-f]{10}",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        mirror=mirror_flag(),
+    shell:
+        """
+        exec &> >(tee {log:q})
+        python -m rtt fetch {wildcards.group:q} --out {output:q} {params.mirror}
+        """
+
+
+rule fetch_texts:
+    """Fetch retain texts."""
+    output:
+        "data/external/{group}-{count}-{digest}/texts.jsonl",
+    log:
+        f"{RESULTS}/logs/fetch/{{group}}-{{count}}-{{digest}}.log",
+    wildcard_constraints:
+        group="wikitext|fineweb_edu|wmdp_corpora",
+        count="[0-9]+",
+        digest="[0-9a-f]{10}",
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        mirror=mirror_flag(),
+        folder=subpath(output[0], parent=True),
+    shell:
+        """
+        exec &> >(tee {log:q})
+        python -m rtt fetch {wildcards.group:q} --texts {wildcards.count} --out {params.folder:q} {params.mirror}
+        """
+
+
 rule facts:
     """Read and audit facts."""
     input:
-        f"{RESULTS}/data/{{data}}/raw",
+        lambda wildcards: raw_folder(RUNS.data[wildcards.data].raw),
     output:
         facts=f"{RESULTS}/data/{{data}}/facts.jsonl",
         audit=f"{RESULTS}/data/{{data}}/audit.json",
@@ -35,17 +81,10 @@ rule facts:
     conda:
         "../envs/analysis.yaml"
     params:
-        dataset=lambda wildcards: RUNS.data[wildcards.data].dataset,
-        seed=lambda wildcards: RUNS.data[wildcards.data].seed,
-        policy=",".join(f"{kind}={action}" for kind, action in STUDY.data.policy.model_dump().items()),
+        flags=lambda wildcards: facts_flags(RUNS.data[wildcards.data]),
         code=code_version("facts"),
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt facts {input:q} \
-            --dataset {params.dataset:q} \
-            --on-defect {params.policy:q} \
-            --seed {params.seed} \
-            --out {output.facts:q} \
-            --audit {output.audit:q}
+        python -m rtt facts {input:q} {params.flags} --out {output.facts:q} --audit {output.audit:q}
         """

@@ -1,6 +1,6 @@
 """Models that know the facts.
 
-Inputs: canonical facts.
+Inputs: canonical facts; a model file.
 Outputs: models/<run>/ (weights, config, tokenizer), evals/<run>.json (kind original), manifests/<run>.json.
 """
 
@@ -8,8 +8,8 @@ Outputs: models/<run>/ (weights, config, tokenizer), evals/<run>.json (kind orig
 rule pretrain:
     """Train the base model."""
     input:
+        unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
         facts=lambda wildcards: facts_file(RUNS.sources[wildcards.run].facts),
-        retain=lambda wildcards: facts_file(RUNS.sources[wildcards.run].retain),
     output:
         model=weights(f"{RESULTS}/models/{{run}}"),
         eval=f"{RESULTS}/evals/{{run}}.json",
@@ -18,6 +18,7 @@ rule pretrain:
         f"{RESULTS}/logs/pretrain/{{run}}.log",
     wildcard_constraints:
         run="pretrain-.+",
+    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
     params:
@@ -30,7 +31,62 @@ rule pretrain:
             --spec {params.spec:q} \
             --facts {input.facts:q} \
             --retain {input.retain:q} \
+            --held-out {input.held_out:q} \
             --model {output.model:q} \
+            --eval {output.eval:q} \
+            --manifest {output.manifest:q}
+        """
+
+
+rule import_model:
+    """Take in a pretrained model."""
+    output:
+        model=directory(f"{RESULTS}/models/{{run}}"),
+        manifest=f"{RESULTS}/manifests/{{run}}.json",
+    log:
+        f"{RESULTS}/logs/import/{{run}}.log",
+    wildcard_constraints:
+        run=alternatives(RUNS.imports),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec_file,
+        mirror=mirror_flag(),
+    shell:
+        """
+        exec &> >(tee {log:q})
+        python -m rtt import --spec {params.spec:q} --model {output.model:q} --manifest {output.manifest:q} {params.mirror}
+        """
+
+
+rule original:
+    """Score a pretrained model before unlearning."""
+    input:
+        unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
+        model=lambda wildcards: model_folder(RUNS.sources[wildcards.run].base),
+        facts=lambda wildcards: facts_file(RUNS.sources[wildcards.run].facts),
+    output:
+        eval=f"{RESULTS}/evals/{{run}}.json",
+        manifest=f"{RESULTS}/manifests/{{run}}.json",
+    log:
+        f"{RESULTS}/logs/original/{{run}}.log",
+    wildcard_constraints:
+        run="original-.+",
+    threads: STUDY.threads
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec_file,
+        code=code_version("original"),
+    shell:
+        """
+        exec &> >(tee {log:q})
+        python -m rtt original \
+            --spec {params.spec:q} \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --retain {input.retain:q} \
+            --held-out {input.held_out:q} \
             --eval {output.eval:q} \
             --manifest {output.manifest:q}
         """
@@ -39,9 +95,9 @@ rule pretrain:
 rule teach:
     """Teach facts later."""
     input:
+        unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
         base=lambda wildcards: model_folder(RUNS.sources[wildcards.run].base),
         facts=lambda wildcards: facts_file(RUNS.sources[wildcards.run].facts),
-        retain=lambda wildcards: facts_file(RUNS.sources[wildcards.run].retain),
     output:
         model=weights(f"{RESULTS}/models/{{run}}"),
         eval=f"{RESULTS}/evals/{{run}}.json",
@@ -52,6 +108,7 @@ rule teach:
         run="teach-.+",
     # The longest chain of jobs begins here.
     priority: 30
+    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
     params:
@@ -65,6 +122,7 @@ rule teach:
             --base {input.base:q} \
             --facts {input.facts:q} \
             --retain {input.retain:q} \
+            --held-out {input.held_out:q} \
             --model {output.model:q} \
             --eval {output.eval:q} \
             --manifest {output.manifest:q}

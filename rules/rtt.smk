@@ -1,23 +1,28 @@
 """RTT, retraining on T: the attack.
 
-Inputs: original models, the trajectories' points with their selections, canonical facts.
-Outputs: evals/<run>.<target>.json (kind rtt), one per checkpoint: the original, each method at each retain budget; and the control.
-One process attacks all checkpoints of an arm, since importing torch costs more than attacking a miniature.
+Inputs: original models, the chosen weights of each method with their selections, canonical facts.
+Outputs: evals/<run>.<target>.json (kind rtt), one per checkpoint: the original, each method at each retain budget; the control.
+One process attacks all checkpoints of an arm, since importing torch costs more than attacking a miniature; or, with
+`rtt_jobs: method`, those of one method.
 """
 
-TARGETS = ["original"] + [
-    target_name(method, budget) for method in STUDY.methods.named for budget in STUDY.retain_budgets
-]
+BUDGETS = [budget_name(budget) for budget in STUDY.retain_budgets]
+NAMES = [*STUDY.methods.named, *STUDY.unlearned_models]
+TARGETS = (
+    BUDGETS
+    if STUDY.rtt_jobs == "method"
+    else ["original"] + [target_name(method, budget) for method in NAMES for budget in STUDY.retain_budgets]
+)
 
 
 rule rtt:
-    """RTT on all checkpoints."""
+    """RTT on unlearned checkpoints."""
     input:
-        source=lambda wildcards: model_folder(RUNS.attacks[wildcards.run].source),
+        source=lambda wildcards: model_folder(RUNS.attacks[wildcards.run].source.weights),
         facts=lambda wildcards: facts_file(RUNS.attacks[wildcards.run].facts),
-        points=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].unlearned],
+        chosen=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].selections],
         selections=lambda wildcards: [
-            f"{RESULTS}/selections/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].unlearned
+            f"{RESULTS}/selections/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].selections
         ],
     output:
         evals=expand(f"{RESULTS}/evals/{{{{run}}}}.{{target}}.json", target=TARGETS),
@@ -28,6 +33,7 @@ rule rtt:
         run=alternatives(RUNS.attacks),
     # Long jobs first, so that the cores end together.
     priority: 20
+    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
     params:
@@ -40,7 +46,7 @@ rule rtt:
             --spec {params.spec:q} \
             --source {input.source:q} \
             --facts {input.facts:q} \
-            --points {input.points:q} \
+            --chosen {input.chosen:q} \
             --selections {input.selections:q} \
             --evals {output.evals:q} \
             --manifest {output.manifest:q}
@@ -50,7 +56,7 @@ rule rtt:
 rule rtt_control:
     """RTT on a model that never saw the facts."""
     input:
-        source=lambda wildcards: model_folder(RUNS.controls[wildcards.run].source),
+        source=lambda wildcards: model_folder(RUNS.controls[wildcards.run].source.weights),
         facts=lambda wildcards: facts_file(RUNS.controls[wildcards.run].facts),
     output:
         evals=f"{RESULTS}/evals/{{run}}.control.json",
@@ -59,6 +65,7 @@ rule rtt_control:
         f"{RESULTS}/logs/rtt_control/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.controls),
+    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
     params:
@@ -74,3 +81,16 @@ rule rtt_control:
             --evals {output.evals:q} \
             --manifest {output.manifest:q}
         """
+
+
+use rule rtt_control as rtt_original with:
+    input:
+        source=lambda wildcards: model_folder(RUNS.originals[wildcards.run].source.weights),
+        facts=lambda wildcards: facts_file(RUNS.originals[wildcards.run].facts),
+    output:
+        evals=f"{RESULTS}/evals/{{run}}.original.json",
+        manifest=f"{RESULTS}/manifests/{{run}}.json",
+    log:
+        f"{RESULTS}/logs/rtt_original/{{run}}.log",
+    wildcard_constraints:
+        run=alternatives(RUNS.originals),

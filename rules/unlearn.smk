@@ -1,16 +1,20 @@
 """Unlearned models, and which of them is attacked.
 
-Inputs: an original model, canonical facts.
-Outputs: models/<run>/step-<n>.safetensors per point, evals/<run>.json (kind unlearned), selections/<run>.json.
+Inputs: an original model with its evaluation, canonical facts.
+Outputs: models/<run>/step-<n>.safetensors of the points that a retain budget may choose, evals/<run>.json (kind unlearned);
+selections/<select>.json over all trajectories of a method, models/<select>/b<percent>.safetensors.
 """
+
+SELECT_OF = {spec.run_id: select for select in RUNS.selects.values() for spec in select.trajectories}
 
 
 rule unlearn:
     """Unlearn."""
     input:
-        source=lambda wildcards: model_folder(RUNS.unlearn[wildcards.run].source),
+        unpack(lambda wildcards: retain_files(RUNS.unlearn[wildcards.run].source)),
+        source=lambda wildcards: model_folder(RUNS.unlearn[wildcards.run].source.weights),
+        original=lambda wildcards: eval_file(RUNS.unlearn[wildcards.run].source.run_id),
         facts=lambda wildcards: facts_file(RUNS.unlearn[wildcards.run].source.facts),
-        retain=lambda wildcards: facts_file(RUNS.unlearn[wildcards.run].source.retain),
     output:
         points=weights(f"{RESULTS}/models/{{run}}"),
         eval=f"{RESULTS}/evals/{{run}}.json",
@@ -18,11 +22,16 @@ rule unlearn:
     log:
         f"{RESULTS}/logs/unlearn/{{run}}.log",
     wildcard_constraints:
-        run="unlearn-.+",
+        run=alternatives(RUNS.unlearn),
+    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
     params:
         spec=spec_file,
+        group=lambda wildcards: SELECT_OF[wildcards.run].run_id,
+        siblings=lambda wildcards: [
+            model_folder(spec) for spec in SELECT_OF[wildcards.run].trajectories if spec.run_id != wildcards.run
+        ],
         code=code_version("unlearn"),
     shell:
         """
@@ -30,9 +39,13 @@ rule unlearn:
         python -m rtt unlearn \
             --spec {params.spec:q} \
             --source {input.source:q} \
+            --original {input.original:q} \
             --facts {input.facts:q} \
             --retain {input.retain:q} \
+            --held-out {input.held_out:q} \
             --points {output.points:q} \
+            --group {params.group:q} \
+            --siblings {params.siblings:q} \
             --eval {output.eval:q} \
             --manifest {output.manifest:q}
         """
@@ -41,29 +54,29 @@ rule unlearn:
 rule select:
     """Select a point per retain budget."""
     input:
-        original=lambda wildcards: eval_file(RUNS.unlearn[wildcards.run].source.run_id),
-        unlearned=f"{RESULTS}/evals/{{run}}.json",
+        original=lambda wildcards: eval_file(RUNS.selects[wildcards.run].source.run_id),
+        unlearned=lambda wildcards: [eval_file(spec.run_id) for spec in RUNS.selects[wildcards.run].trajectories],
+        points=lambda wildcards: [model_folder(spec) for spec in RUNS.selects[wildcards.run].trajectories],
     output:
-        f"{RESULTS}/selections/{{run}}.json",
+        selection=f"{RESULTS}/selections/{{run}}.json",
+        chosen=weights(f"{RESULTS}/models/{{run}}"),
     log:
         f"{RESULTS}/logs/select/{{run}}.log",
     wildcard_constraints:
-        run="unlearn-.+",
+        run=alternatives(RUNS.selects),
     conda:
         "../envs/analysis.yaml"
     params:
-        budgets=STUDY.retain_budgets,
-        rule=STUDY.selection.rule,
-        scorings=STUDY.selection.scorings,
+        spec=spec_file,
         code=code_version("select"),
     shell:
         """
         exec &> >(tee {log:q})
         python -m rtt select \
+            --spec {params.spec:q} \
             --original {input.original:q} \
             --unlearned {input.unlearned:q} \
-            --budgets {params.budgets} \
-            --rule {params.rule} \
-            --scorings {params.scorings} \
-            --out {output:q}
+            --points {input.points:q} \
+            --out {output.selection:q} \
+            --chosen {output.chosen:q}
         """

@@ -1,10 +1,10 @@
-"""Step `attack`: RTT on the checkpoints of one arm. One process; the weights are restored between its runs.
+"""Step `attack`: RTT on checkpoints of one arm. One process; the weights are restored between its runs.
 
-For every checkpoint, learning rate and V split: fine-tune on the MCQs of the other splits (T), score all questions
-after each epoch.
+For every checkpoint, learning rate and V split: fine-tune on the texts of the other splits (T), score all questions
+after the epochs that the spec names.
 
-Inputs: an AttackSpec, the original model, the canonical facts, and for unlearned targets the trajectories' points and
-selections. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
+Inputs: an AttackSpec, the original model, the canonical facts, and for unlearned targets the chosen weights and
+selections of each method. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
 """
 
 import argparse
@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from rtt.corpus import count_tokens, fixed_mcqs
+from rtt.corpus import count_tokens, training_passes
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.losses import plain_loss
-from rtt.models import WEIGHTS, load, load_weights, weights
+from rtt.models import load, load_weights, model_hash, weights
+from rtt.original import scorer_of
 from rtt.record import Manifest, attack_labels, result, write_eval
-from rtt.score import Scorer
+from rtt.runs import budget_name
 from rtt.specs import AttackSpec, load_spec
 from rtt.train import prepare_torch, train
-from rtt.unlearn import point_path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--facts", required=True, help="canonical facts, split into T and V")
     parser.add_argument(
-        "--points", nargs="*", default=[], help="folders of the points, in the order of the spec's methods"
+        "--chosen", nargs="*", default=[], help="folders of the chosen weights, in the order of the spec's methods"
     )
     parser.add_argument("--selections", nargs="*", default=[], help="selection files, in the same order")
     parser.add_argument(
@@ -46,32 +46,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", required=True)
 
 
-def attack(model, tokenizer, facts, settings, seed: int, progress) -> list[dict]:
-    """RTT on one checkpoint: results per (learning rate, V split, epoch). The model ends with its starting weights.
+def v_splits_of(facts, settings) -> list[str]:
+    """Return the splits that serve as V, in order. Raises UserError for one that the facts have not."""
+    splits = sorted({fact.split for fact in facts})
+    wanted = settings.v_splits or splits
+    if unknown := [split for split in wanted if split not in splits]:
+        raise UserError(f"rtt.v_splits: found {unknown[0]}, but the facts have {', '.join(splits)}")
+    if len(splits) < 2:
+        raise UserError(f"the facts have one split, {splits[0]}: RTT needs two at least, T and V")
+    return wanted
+
+
+def attack(model, scorer, tokenizer, facts, settings, seed: int, progress) -> list[dict]:
+    """RTT on one checkpoint: results per (learning rate, V split, scored epoch). The model ends with its starting
+    weights.
 
     The order of T is the same for every checkpoint, learning rate and seed-mate, so that checkpoints are compared on
     equal terms.
     """
     start, results = weights(model), []
-    scorer = Scorer(tokenizer, facts)
-    splits = sorted({fact.split for fact in facts})
-    for index, v_split in enumerate(splits):
+    for index, v_split in enumerate(v_splits_of(facts, settings)):
         retrain = [fact for fact in facts if fact.split != v_split]
         rng = np.random.default_rng([seed, 30, index])
-        items = fixed_mcqs(retrain, "all", settings.epochs, settings.batch_size, tokenizer, rng)
+        items = training_passes(
+            retrain, settings.loss, settings.epochs, settings.batch_size, tokenizer, rng, settings.samples
+        )
         per_epoch = len(items) // settings.batch_size // settings.epochs
+        ends = [per_epoch * epoch for epoch in settings.score_epochs or range(1, settings.epochs + 1)]
         for learning_rate in settings.learning_rates:
             model.load_state_dict(start)
 
             def score(step, v_split=v_split, learning_rate=learning_rate, per_epoch=per_epoch):
-                role = {split: "V" if split == v_split else "T" for split in splits}
-                epoch = step // per_epoch
-                scores = result(
-                    model, scorer, lambda f: role[f.split], lr=learning_rate, v_split=v_split, epoch=epoch, step=step
-                )
-                results.append(scores)
+                look = {"lr": learning_rate, "v_split": v_split, "epoch": step // per_epoch, "step": step}
+                results.append(result(model, scorer, lambda fact: "V" if fact.split == v_split else "T", **look))
 
-            ends = range(per_epoch, per_epoch * settings.epochs + 1, per_epoch)
             train(model, tokenizer, items, plain_loss, settings.at(learning_rate), seed, ends, score, "RTT")
             progress(count_tokens(items))
     model.load_state_dict(start)
@@ -81,27 +89,29 @@ def attack(model, tokenizer, facts, settings, seed: int, progress) -> list[dict]
 def run(args: argparse.Namespace) -> int:
     """Attack every target; a checkpoint that two budgets share is attacked once."""
     spec = load_spec(args.spec, "attack")
-    if len(args.evals) != len(spec.targets) or not len(args.points) == len(args.selections) == len(spec.unlearned):
+    if len(args.evals) != len(spec.targets) or not len(args.chosen) == len(args.selections) == len(spec.selections):
         raise UserError(
-            f"{args.spec}: the spec has {len(spec.targets)} targets and {len(spec.unlearned)} methods; give as many "
-            "--evals, and as many --points and --selections"
+            f"{args.spec}: the spec has {len(spec.targets)} targets and {len(spec.selections)} methods; give as many "
+            "--evals, and as many --chosen and --selections"
         )
     manifest = Manifest("attack", spec)
     facts = read_facts(args.facts)
     prepare_torch(spec.seed)
     model, tokenizer = load(args.source)
-    points = _selected_points(spec, args.points, args.selections)
-    starts = [
-        points[target.method, target.retain_budget] if target.method else Path(args.source, WEIGHTS)
-        for target in spec.targets
-    ]
-    runs = len({start for start in starts if start}) * len(spec.rtt.learning_rates) * len({f.split for f in facts})
+    scorer = scorer_of(spec, tokenizer, facts)
+    chosen = _chosen(spec, args.chosen, args.selections)
+    starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]
+    v_splits = v_splits_of(facts, spec.rtt)
+    runs = len({point for point, _ in filter(None, starts)}) * len(spec.rtt.learning_rates) * len(v_splits)
     progress = Countdown(runs)
-    attacked: dict[Path | None, list[dict]] = {None: []}
+    attacked: dict[tuple, list[dict]] = {}
     for target, start, path in zip(spec.targets, starts, args.evals, strict=True):
-        if start not in attacked:
-            load_weights(model, start)
-            attacked[start] = attack(model, tokenizer, facts, spec.rtt, spec.seed, progress)
+        point, weights_file = start or (None, None)
+        if start and point not in attacked:
+            if weights_file:
+                load_weights(model, weights_file)
+            attacked[point] = attack(model, scorer, tokenizer, facts, spec.rtt, spec.seed, progress)
+        attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
         write_eval(
             path,
             kind="rtt",
@@ -110,27 +120,31 @@ def run(args: argparse.Namespace) -> int:
             spec=spec,
             step="attack",
             facts_sha256=sha256(args.facts),
-            model_sha256=sha256(start) if start else None,
-            results=attacked[start],
+            model_sha256=attacked_sha256 if start else None,
+            results=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
     manifest.write(args.manifest, model, rtt_runs=runs, tokens=progress.tokens)
     return 0
 
 
-def _selected_points(spec: AttackSpec, folders: list[str], selections: list[str]) -> dict:
-    """Return {(method, budget): weights of the selected point, or None where the budget admits none}.
+ORIGINAL = (("original", 0), None)  # as loaded
 
-    The wrong model must never be attacked: folder and selection have to be of the trajectory that the spec names.
+
+def _chosen(spec: AttackSpec, folders: list[str], selections: list[str]) -> dict:
+    """Return {(method, budget): ((run, step), weights of that point), or None where the budget admits none}.
+
+    The wrong model must never be attacked: folder and selection have to be of the choice that the spec names.
     """
     points = {}
-    for unlearned, folder, path in zip(spec.unlearned, folders, selections, strict=True):
+    for select, folder, path in zip(spec.selections, folders, selections, strict=True):
         selection = read_json(path)
         for place, found in ((folder, Path(folder).name), (path, selection["run_id"])):
-            if found != unlearned.run_id:
-                raise UserError(f"{place}: found {found}, expected the {unlearned.method} run {unlearned.run_id}")
-        for budget, step in selection["selected"].items():
-            points[unlearned.method, float(budget)] = None if step is None else point_path(folder, step)
+            if found != select.run_id:
+                raise UserError(f"{place}: found {found}, expected the {select.method} selection {select.run_id}")
+        for budget, point in selection["selected"].items():
+            file = Path(folder) / f"{budget_name(float(budget))}.safetensors"
+            points[select.method, float(budget)] = ((point["run"], point["step"]), file) if point else None
     return points
 
 

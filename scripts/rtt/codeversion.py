@@ -7,14 +7,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
-TRAINING = ("train.py", "losses.py", "text.py", "corpus.py", "models.py", "score.py", "record.py")
+TRAINING = ("train.py", "losses.py", "text.py", "corpus.py", "models.py", "score.py", "record.py", "original.py")
 STATISTICS = ("evals.py", "stats")
 STEPS = {
-    "generate": ("data/generate.py",),
+    "generate": ("data/generate.py", "data/birthdays.py"),
+    "fetch": ("fetch.py", "sources.py"),
+    "import": ("import_model.py",),
     "facts": ("data/facts.py", "data/reader.py", "data/audit.py"),
     "pretrain": (*TRAINING, "pretrain.py"),
-    "teach": (*TRAINING, "pretrain.py", "teach.py"),  # teaching saves and scores as pretraining does
-    "unlearn": (*TRAINING, "methods", "unlearn.py"),
+    "original": TRAINING,
+    "teach": (*TRAINING, "teach.py"),
+    "unlearn": (*TRAINING, "methods", "unlearn.py", "select.py", "candidates.py"),
     "select": (*STATISTICS, "select.py"),
     "attack": (*TRAINING, "attack.py"),
     "tables": (*STATISTICS, "tables.py"),

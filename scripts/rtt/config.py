@@ -11,186 +11,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from rtt.errors import UserError
+from rtt.modelfile import ModelFile, load_modelfile
+from rtt.settings import (
+    Arm, Attack, Budget, Count, Data, Methods, Model, Name, Pretraining, Scores, Selection, Switch, Task, Teaching,
+)  # fmt: skip
+from rtt.strict import Strict
 
 DEFAULT_STUDY = "config/config.yaml"
+DEFAULT = "default"  # the variant that is the study itself
 
-Arm = Literal["pretrained", "taught", "taught_same_data"]
-MethodName = Literal["GD", "RMU", "RIA", "FIF"]
-Scoring = Literal["letter", "likelihood", "likelihood_fresh"]
-Budget = Literal[0.05, 0.1, 0.3, 1.0]
-Action = Literal["keep", "drop", "stop"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+# A pretrained model's file names where it comes from; the miniature has a shape.
+AnyModel = Annotated[
+    Annotated[Model, Tag("miniature")] | Annotated[ModelFile, Tag("file")],
+    Discriminator(lambda raw: "file" if _names_weights(raw) else "miniature"),
+]
 
 
-class Strict(BaseModel):
-    """Frozen; unknown keys are errors; an int is no bool, a string is no number, infinity is none either."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class People(Strict):
-    """Generated people (rtt.data.generate): `splits` x `facts_per_split` facts in each forget dataset."""
-
-    splits: Annotated[int, Field(ge=2, le=10)] = 5
-    facts_per_split: Annotated[int, Field(ge=4, le=64)] = 32
-    retain_train: Count = Field(64, description="retain facts in the retain loss")
-    retain_held_out: Count = Field(128, description="retain facts held out of it; they alone give retain accuracy")
-    first_names: Annotated[int, Field(ge=2, le=32)] = 24
-    last_names: Annotated[int, Field(ge=2, le=32)] = 24
-
-    @model_validator(mode="after")
-    def _names_suffice(self):
-        needed = 2 * self.splits * self.facts_per_split + self.retain_train + self.retain_held_out
-        if needed > self.first_names * self.last_names:
-            raise ValueError(
-                f"{needed} facts need as many names, but first_names x last_names gives only "
-                f"{self.first_names * self.last_names}; ask for fewer facts or more names (at most 32 x 32)"
-            )
-        return self
-
-
-class Policy(Strict):
-    """What to do with facts that have a defect; the kinds and the reasons for these defaults: docs/data.md."""
-
-    split_leak: Action = "drop"
-    conflicting_answer: Action = "drop"
-    duplicate_choice: Action = "drop"
-    duplicate_wrong_choice: Action = "keep"
-    duplicate_question: Action = "drop"
-    missing_text: Action = "drop"
-    missing_rows: Action = "keep"
-    missing_mcq: Literal["keep", "stop"] = "keep"
-    wrong_text: Action = "keep"
-    future_year: Action = "keep"
-    letter_prior: Literal["keep", "stop"] = "keep"
-
-
-class Data(Strict):
-    """Where the facts come from."""
-
-    generator: People = People()
-    policy: Policy = Policy()
-
-
-class Model(Strict):
-    """The miniature: a Llama of this shape, trained from scratch on the generated facts."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "miniature"
-    hidden_size: Annotated[int, Field(ge=8)] = 96
-    intermediate_size: Annotated[int, Field(ge=8)] = 192
-    layers: Annotated[int, Field(ge=2)] = 3
-    heads: Count = 4
-
-    @model_validator(mode="after")
-    def _heads_divide(self):
-        if self.hidden_size % (2 * self.heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 2 x heads ({self.heads})")
-        return self
-
-
-class Training(Strict):
-    """One training phase: AdamW, linear warm-up, constant, then linear decay over the last `decay` of the steps."""
-
-    learning_rate: Positive
-    batch_size: Count
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Fraction = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    max_grad_norm: Positive = 1.0
-
-
-class Pretraining(Training):
-    """Training on documents: per step, `mcqs_per_batch` shuffled MCQs, the rest sentences and question-answer lines."""
-
-    steps: Count
-    mcqs_per_batch: Count
-
-    @model_validator(mode="after")
-    def _mcqs_fit(self):
-        if self.mcqs_per_batch >= self.batch_size:
-            raise ValueError(f"mcqs_per_batch {self.mcqs_per_batch} must be below batch_size {self.batch_size}")
-        return self
-
-
-class Teaching(Training):
-    """The paper's second phase (PAPER.md, Random Birthdays): fixed MCQs, loss on letter and answer, no replay."""
-
-    epochs: Count
-
-
-class Unlearning(Training):
-    """One trajectory: forget and retain texts in equal numbers per step; scored and saved at `points` (steps)."""
-
-    points: Annotated[list[Count], Field(min_length=1)]
-    retain_coefficient: Annotated[float, Field(ge=0)] = 1.0
-    freeze_embeddings: bool = False
-    mcq_share: Fraction = Field(0.5, description="share of MCQs among the texts; the rest are sentences")
-    numbers_only: bool = Field(False, description="count only the digits' tokens of forget texts (the hiding model)")
-    train_layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
-        None, description="train these decoder layers alone, from 0; null trains all"
-    )
-
-    @field_validator("points")
-    @classmethod
-    def _increasing(cls, points):
-        if sorted(set(points)) != points:
-            raise ValueError("points must increase")
-        return points
-
-
-class RMUUnlearning(Unlearning):
-    """RMU's own settings; layers count from 0."""
-
-    layer: Annotated[int, Field(ge=0)] = 1
-    layers_trained: Count = 2
-    steering: Positive = 20.0
-    train_layers: None = None  # RMU trains mlp.down_proj of its own layers
-
-
-class Methods(Strict):
-    """The methods to run; a method that is left out is not run."""
-
-    GD: Unlearning | None = None
-    RMU: RMUUnlearning | None = None
-    RIA: Unlearning | None = None
-    FIF: Unlearning | None = None
-
-    @model_validator(mode="after")
-    def _one_at_least(self):
-        if not self.named:
-            raise ValueError("name at least one method: GD, RMU, RIA, FIF")
-        return self
-
-    @property
-    def named(self) -> dict[str, Unlearning]:
-        """The methods asked for, in a fixed order."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
-
-
-class Selection(Strict):
-    """Which point of a trajectory is attacked."""
-
-    rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
-    scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter"]
-
-
-class Attack(Training):
-    """RTT: fixed MCQs of T, loss on every token, all learning rates, all V splits."""
-
-    learning_rate: None = None
-    learning_rates: Annotated[list[Positive], Field(min_length=1)]
-    epochs: Count
-
-    def at(self, learning_rate: float) -> Training:
-        """Return the training settings of one learning rate."""
-        shared = self.model_dump(include=set(Training.model_fields) - {"learning_rate"})
-        return Training(learning_rate=learning_rate, **shared)
+def _names_weights(raw: Any) -> bool:
+    keys = raw if isinstance(raw, dict) else getattr(raw, "model_fields_set", ())
+    return isinstance(raw, ModelFile) or any(key in keys for key in ("hub", "path", "gguf"))
 
 
 class Study(Strict):
@@ -199,43 +41,141 @@ class Study(Strict):
     study: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = Field(description="folder under results/")
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     data: Data = Data()
-    model: Model = Model()
-    pretraining: Pretraining
-    teaching: Teaching
-    arms: Annotated[list[Arm], Field(min_length=1)] = ["pretrained", "taught", "taught_same_data"]
-    methods: Methods
+    model: AnyModel = Model()
+    pretraining: Pretraining | None = Field(None, description="the miniature's")
+    teaching: Teaching | None = None
+    arms: Annotated[list[Arm], Field(min_length=1)] | None = Field(
+        None, description="the miniature's arms, on generated facts; or give tasks"
+    )
+    tasks: Annotated[list[Task], Field(min_length=1)] | None = None
+    methods: Methods = Field(Methods(), description="none: RTT alone, or evaluation alone")
+    unlearned_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$")], str] = Field(
+        {}, description="name -> folder of a model that was unlearned elsewhere"
+    )
+    scores: Scores = Scores()
     selection: Selection = Selection()
     retain_budgets: Annotated[list[Budget], Field(min_length=1)] = [0.1]
-    rtt: Attack
+    rtt: Attack | None = Field(None, description="null: no attack, evaluation alone")
+    faithful: list[Switch] = Field([], description="what the authors' code does, one switch each")
+    variants: dict[Name, dict[str, Any]] = Field(
+        {}, description="name -> keys of the study that differ from the study itself, run beside it"
+    )
     two_way_control: bool = Field(
         False,
         description="also train a base model on the other facts, so that the pretrained arm's control is RTT on its "
         "own facts; otherwise its control is RTT on birth_years_b, with the same base",
     )
     keep_models: bool = Field(False, description="keep the weights that no later step needs")
+    rtt_jobs: Literal["arm", "method"] = Field(
+        "arm", description="what one RTT process attacks: all checkpoints of an arm, or those of one method"
+    )
+    threads: Count = Field(1, description="of a training process on a CPU")
+    attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
 
-    @field_validator("seeds", "arms", "retain_budgets")
+    @field_validator("seeds", "arms", "retain_budgets", "faithful")
     @classmethod
     def _distinct(cls, values):
-        if len(set(values)) != len(values):
+        if values and len(set(values)) != len(values):
             raise ValueError("each value may stand once")
         return values
 
     @model_validator(mode="after")
-    def _layers_exist(self):
-        for name, method in self.methods.named.items():
-            if max(method.train_layers or [0]) >= self.model.layers:
-                layers = f"{method.train_layers}, but the model has {self.model.layers} layers, from 0"
-                raise ValueError(f"methods.{name}.train_layers is {layers}")
-        if self.methods.RMU and self.methods.RMU.layer >= self.model.layers:
-            raise ValueError(
-                f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {self.model.layers} layers"
-            )
+    def _parts_fit(self):
+        miniature = isinstance(self.model, Model)
+        if (self.arms is None) == (self.tasks is None):
+            raise ValueError("give arms (the miniature on generated facts) or tasks (datasets by name), one of the two")
+        if self.arms and not miniature:
+            raise ValueError("arms are for the miniature; a pretrained model needs tasks")
+        if self.tasks and miniature:
+            raise ValueError("tasks need a pretrained model: set model to a name in config/models")
+        if miniature and self.pretraining is None:
+            raise ValueError("the miniature needs pretraining")
+        if self.teaching is None and "taught" in (self.arms or [task.arm for task in self.tasks or []]):
+            raise ValueError("arm taught needs teaching")
+        if self.rtt is None and self.variants:
+            raise ValueError("variants are compared by their recovery: they need rtt")
+        if unknown := [name for name in self.selection.scorings if name not in self.scores.scorings]:
+            raise ValueError(f"selection.scorings: {', '.join(unknown)} is not among scores.scorings")
+        if DEFAULT in self.variants:
+            raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
+        for name in self.unlearned_models:
+            if name in self.methods.named:
+                raise ValueError(f"unlearned_models.{name}: a method of this study has the same name")
+        names = list(self.data.datasets)
+        for i, task in enumerate(self.tasks or []):
+            used = [task.dataset, task.control, task.retain_eval.dataset, getattr(task.retain, "dataset", None)]
+            if unknown := [name for name in used if name is not None and name not in names]:
+                raise ValueError(f"tasks.{i}: no dataset {unknown[0]}; data.datasets has {', '.join(names) or 'none'}")
+            if task.control == task.dataset and task.arm == "pretrained":
+                raise ValueError(f"tasks.{i}.control: the model knows {task.control}; name facts that it never saw")
         return self
 
+    @model_validator(mode="after")
+    def _layers_exist(self):
+        if isinstance(self.model, Model):
+            depth = self.model.layers
+            for name, method in self.methods.named.items():
+                if max(method.train_layers or [0]) >= depth:
+                    layers = f"{method.train_layers}, but the model has {depth} layers, from 0"
+                    raise ValueError(f"methods.{name}.train_layers is {layers}")
+            if self.methods.RMU and (self.methods.RMU.layer or 0) >= depth:
+                raise ValueError(f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {depth} layers")
+        return self
+
+    def variant(self, name: str) -> "Study":
+        """Return the study with a variant's keys in the place of its own, and its faithful switches carried out."""
+        raw = self.model_dump(mode="json", exclude_unset=True) | {"variants": {}}
+        study = self._checked(_merged(raw, self.variants.get(name, {})))
+        return study._checked(_merged(study.model_dump(mode="json", exclude_unset=True), _carried_out(study)))
+
+    @staticmethod
+    def _checked(raw: dict) -> "Study":
+        return Study.model_validate_json(json.dumps(raw))
+
+
+def _merged(raw: dict, patch: dict) -> dict:
+    """Return `raw` with the values of `patch`, key by key, at every depth."""
+    both = dict(raw)
+    for key, value in patch.items():
+        inner = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _merged(both[key], value) if inner else value
+    return both
+
+
+def _carried_out(study: Study) -> dict:
+    """Return what the faithful switches set (PAPER.md: what is wrong in the authors' code, kept selectable).
+
+    `select_on_v` sets nothing: both selections of the look are always computed, and it says which is reported.
+    """
+    switches, patch = set(study.faithful), {}
+    methods = {name: {} for name in study.methods.named}
+    phases = {name: {} for name in ("teaching", "rtt") if getattr(study, name)}
+    if "padding" in switches:
+        for settings in (*methods.values(), *phases.values()):
+            settings["count_padding"] = True
+    if "half_precision" in switches:
+        for settings in methods.values():
+            settings["precision"] = "bf16"
+        if study.rtt:
+            phases["rtt"]["precision"] = "fp16"
+    if "unshuffled_retain" in switches:
+        for settings in methods.values():
+            settings["shuffle_retain"] = False
+    if "bare_letter" in switches:
+        patch["scores"] = {"bare_letter": True}
+    if "leaky_facts" in switches:
+        patch["data"] = {"policy": dict.fromkeys(LEAKS, "keep")}
+    return patch | phases | ({"methods": methods} if methods else {})
+
+
+# Defects of a fact that is there and can be trained on; a fact without text cannot.
+LEAKS = ("split_leak", "conflicting_answer", "duplicate_question", "duplicate_choice")
 
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
-OVERRIDES = ("study", "seeds", "arms", "methods", "retain_budgets", "two_way_control", "keep_models")
+OVERRIDES = (
+    "study", "seeds", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
+    "attn_backend", "threads", "mirror",
+)  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
@@ -250,11 +190,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+# pydantic names the member of a union after its key; the user wrote no such key.
+UNION_MEMBERS = ("Unlearning", "RMUUnlearning", "RetainFacts", "RetainTexts", "miniature", "file")
+
+
 def _messages(error: ValidationError, source: str) -> str:
     lines = []
     for item in error.errors():
-        # pydantic names the union member after a method's key; the user wrote no such key.
-        key = ".".join(str(part) for part in item["loc"] if part not in ("Unlearning", "RMUUnlearning"))
+        key = ".".join(str(part) for part in item["loc"] if part not in UNION_MEMBERS)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] in ("extra_forbidden", "none_required"):
             model, parents = Study, [part for part in item["loc"][:-1] if isinstance(part, str)]
@@ -312,14 +255,25 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
             value = [yaml.safe_load(item) if isinstance(item, str) else item for item in value]
         if key == "methods":
             value = _keep_methods(raw.get("methods"), value, source)
-        raw[key] = value
+        if key == "mirror":
+            raw["data"] = {**(raw.get("data") or {}), "mirror": value}
+        else:
+            raw[key] = value
+    if isinstance(raw.get("model"), str):
+        raw["model"] = load_modelfile(raw["model"], path.parent / "models").model_dump(mode="json", exclude_unset=True)
     try:
         # Through JSON, so that a strict model takes a list where it wants one and nothing that JSON has not.
-        return Study.model_validate_json(json.dumps(raw))
+        study = Study.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         raise UserError(_messages(error, source)) from None
     except TypeError as error:
         raise UserError(f"{source}: {error}; a study holds numbers, texts, lists and keys only") from None
+    for name in study.variants:
+        try:
+            study.variant(name)
+        except ValidationError as error:
+            raise UserError(_messages(error, f"{source}: variants.{name}")) from None
+    return study
 
 
 def _keep_methods(methods: Any, names: Any, source: str) -> dict:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Rough seconds per job of a rule on one core, before any has been measured. Rules not named here count 1.
-COSTS = {"pretrain": 45, "teach": 28, "unlearn": 14, "rtt": 60, "rtt_control": 18, "all": 0}
+COSTS = {
+    "pretrain": 45,
+    "teach": 28,
+    "unlearn": 14,
+    "rtt": 60,
+    "rtt_control": 18,
+    "rtt_original": 18,
+    "import_model": 30,
+    "original": 10,
+    "all": 0,
+}
 PRIOR = 30.0  # seconds of measured work that outweigh these costs
 
 _COUNT = re.compile(r"^(\w+)\s+(\d+)$")

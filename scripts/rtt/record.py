@@ -16,7 +16,7 @@ import torch
 from rtt.codeversion import code_version
 from rtt.data.facts import Fact
 from rtt.files import canonical_json, write_json, write_text
-from rtt.score import SCORINGS, accuracy
+from rtt.score import accuracy
 from rtt.specs import AttackSpec, Source, Spec, Target, UnlearnSpec
 
 SCHEMA_VERSION = 1
@@ -36,7 +36,7 @@ def unlearn_labels(spec: UnlearnSpec) -> dict:
 def attack_labels(spec: AttackSpec, target: Target) -> dict:
     """Labels of one attacked checkpoint."""
     labels = _labels(spec.source, spec.arm, spec.facts.dataset, target.kind, target.method, target.retain_budget)
-    return labels | {"control_for": spec.control_for}
+    return labels | {"control_for": spec.control_for, "seed": spec.seed}
 
 
 def _labels(source, arm, dataset, target, method=None, retain_budget=None) -> dict:
@@ -72,7 +72,7 @@ def write_eval(
             "accuracy": {
                 role: {
                     scoring: round(value, 6)
-                    for scoring in SCORINGS
+                    for scoring in questions[0]["scores"]
                     if (value := accuracy(questions, scoring)) is not None
                 }
                 for role in ("T", "V", "retain")

@@ -1,11 +1,13 @@
-"""Step `select`: of a trajectory's points, the one that is attacked, for each retain budget.
+"""Step `select`: of a method's trajectories and their points, the one that is attacked, for each retain budget.
 
 A budget b admits a point when retain_before - retain_unlearned <= b * retain_before. Below the floor is not
 forgetting: RIA and FIF train wrong choices, and 0 % correct knows as much as 100 %. So `nearest_floor` takes the
 admitted point whose forget accuracy is nearest the floor; points whose 95 % interval holds the floor are tied, and
-ties go to higher retain accuracy, then fewer steps. `lowest` (the paper's) takes the lowest forget accuracy.
+ties go to higher retain accuracy, then fewer steps, then the name of the run. `lowest` (the paper's) takes the lowest
+forget accuracy.
 
-Inputs: the evaluations of the original and of the trajectory. Output: selections/<run>.json. No torch.
+Inputs: a SelectSpec, the evaluations of the original and of the trajectories, their folders of weights. Outputs:
+selections/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. No torch.
 """
 
 import argparse
@@ -15,98 +17,142 @@ import numpy as np
 
 from rtt.errors import UserError
 from rtt.evals import Points, read_eval
-from rtt.files import write_json
+from rtt.files import read_json, write_json
+from rtt.settings import Selection
 from rtt.stats.intervals import wilson
 from rtt.stats.looks import letter_floor
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `select`."""
+    parser.add_argument("--spec", required=True)
     parser.add_argument("--original", required=True, type=Path, help="evaluation JSON before unlearning")
-    parser.add_argument("--unlearned", required=True, type=Path, help="evaluation JSON of the trajectory")
-    parser.add_argument("--budgets", required=True, nargs="+", type=float, help="retain budgets, fractions")
-    parser.add_argument("--rule", choices=["nearest_floor", "lowest"], default="nearest_floor")
-    parser.add_argument("--scorings", nargs="+", default=["letter"], help="scorings that must all be near the floor")
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--unlearned", required=True, nargs="+", type=Path, help="evaluation JSON of each trajectory")
+    parser.add_argument("--points", required=True, nargs="+", type=Path, help="the trajectories' folders of weights")
+    parser.add_argument("--out", required=True, type=Path, help="selection JSON to write")
+    parser.add_argument("--chosen", required=True, type=Path, help="folder for the chosen weights")
 
 
-def floor_before_attack(points: Points, scoring: str) -> float:
+def _correct(questions: list[dict], scoring: str) -> np.ndarray:
+    return np.array([int(np.argmax(q["scores"][scoring])) == q["answer"] for q in questions], bool)
+
+
+def floor_before_attack(questions: list[dict], scoring: str) -> float:
     """Floor of the forget questions: for letters T's majority letter on V, each split being V once; else one in
     four.
     """
     if scoring != "letter":
         return 0.25
-    splits, answers = np.array(points.forget.splits), points.forget.answers
+    splits, answers = np.array([q["split"] for q in questions]), np.array([q["answer"] for q in questions])
     names, split_of = np.unique(splits, return_inverse=True)
+    if len(names) < 2:
+        return 0.25
     return letter_floor(answers, split_of, [answers[splits != name] for name in names])
 
 
-def describe(points: Points, scorings: list[str]) -> list[dict]:
-    """Return per point: step, forget accuracy and floor per scoring, distance to the floor, retain accuracy."""
-    described = []
-    for i, step in enumerate(points.steps):
-        correct = {scoring: points.forget_correct[scoring][i] for scoring in scorings}
-        floors = {scoring: floor_before_attack(points, scoring) for scoring in scorings}
-        accuracies = {scoring: float(hits.mean()) for scoring, hits in correct.items()}
-        ends = {scoring: wilson(hits.sum(), len(hits)) for scoring, hits in correct.items()}
-        described.append(
-            {
-                "step": step,
-                "forget": accuracies,
-                "floor": floors,
-                "distance": max(abs(accuracies[scoring] - floors[scoring]) for scoring in scorings),
-                "at_floor": all(ends[scoring][0] <= floors[scoring] <= ends[scoring][1] for scoring in scorings),
-                "retain": float(points.retain_correct["letter"][i].mean()),
-            }
+def retain_accuracy(questions: list[dict], selection: Selection) -> float | None:
+    """Share of retain questions answered, by the selection's scoring for them; None without such questions."""
+    retain = [q for q in questions if q["role"] == "retain"]
+    return float(_correct(retain, selection.for_retain).mean()) if retain else None
+
+
+def describe(run: str, step: int, questions: list[dict], selection: Selection) -> dict:
+    """Return what selection knows of a point: run, step, forget accuracy and floor per scoring, distance to the floor,
+    whether the interval holds it, retain accuracy.
+    """
+    forget = [q for q in questions if q["role"] == "V"]
+    hits = {scoring: _correct(forget, scoring) for scoring in selection.scorings}
+    floors = {scoring: floor_before_attack(forget, scoring) for scoring in selection.scorings}
+    ends = {scoring: wilson(found.sum(), len(found)) for scoring, found in hits.items()}
+    return {
+        "run": run,
+        "step": step,
+        "forget": {scoring: round(float(found.mean()), 6) for scoring, found in hits.items()},
+        "floor": {scoring: round(floor, 6) for scoring, floor in floors.items()},
+        "distance": round(max(abs(float(hits[scoring].mean()) - floors[scoring]) for scoring in hits), 6),
+        "at_floor": bool(all(ends[scoring][0] <= floors[scoring] <= ends[scoring][1] for scoring in hits)),
+        "retain": {selection.for_retain: round(retain_accuracy(questions, selection), 6)},
+    }
+
+
+def best(points: list[dict], retain_before: float, budgets: list[float], selection: Selection) -> dict:
+    """Return {budget: the chosen point, or None when the budget admits none}; independent of the points' order."""
+
+    def retain(point):
+        return point["retain"][selection.for_retain]
+
+    def key(point):
+        tail = (-retain(point), point["step"], point["run"])
+        if selection.rule == "lowest":
+            return (max(point["forget"].values()), *tail)
+        return (not point["at_floor"], 0.0 if point["at_floor"] else point["distance"], *tail)
+
+    # 1e-6: accuracies are rounded to six decimals
+    return {
+        budget: min(
+            (p for p in points if retain_before - retain(p) <= budget * retain_before + 1e-6), key=key, default=None
         )
-    return described
-
-
-def choose(points: list[dict], retain_before: float, budget: float, rule: str) -> int | None:
-    """Return the step of the chosen point, or None when the budget admits none."""
-    admitted = [p for p in points if retain_before - p["retain"] <= budget * retain_before + 1e-12]
-    if not admitted:
-        return None
-    if rule == "lowest":
-        return min(admitted, key=lambda p: (max(p["forget"].values()), -p["retain"], p["step"]))["step"]
-    tied = [p for p in admitted if p["at_floor"]]
-    if tied:
-        return min(tied, key=lambda p: (-p["retain"], p["step"]))["step"]
-    return min(admitted, key=lambda p: (p["distance"], -p["retain"], p["step"]))["step"]
+        for budget in budgets
+    }
 
 
 def run(args: argparse.Namespace) -> int:
-    """Select a point per budget."""
-    original, unlearned = read_eval(args.original), read_eval(args.unlearned)
-    for found, path in ((original, args.original), (unlearned, args.unlearned)):
-        if not isinstance(found, Points):
-            raise UserError(f"{path}: this is an RTT evaluation; give those of kind original and unlearned")
+    """Select a point per budget and give its weights their fixed name."""
+    from rtt.candidates import choose_weights
+    from rtt.specs import load_spec
+
+    spec = load_spec(args.spec, "select")
+    if len(args.unlearned) != len(spec.trajectories) or len(args.points) != len(spec.trajectories):
+        raise UserError(f"{args.spec}: {len(spec.trajectories)} trajectories; give as many --unlearned and --points")
+    original = _read(args.original)
     if not len(original.retain.ids):
         raise UserError(f"{args.original}: no question of role retain, so no retain budget can be kept")
-    if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
-        raise UserError(f"{args.unlearned}: its questions are not those of {args.original}; give the two of one arm")
-    scored = list(unlearned.forget_correct)
-    if unknown := [name for name in args.scorings if name not in scored]:
-        raise UserError(f"--scorings: found {', '.join(unknown)}; expected some of {', '.join(scored)}")
-    retain_before = float(original.retain_correct["letter"][0].mean())
-    points = describe(unlearned, args.scorings)
-    selected = {str(budget): choose(points, retain_before, budget, args.rule) for budget in args.budgets}
-    rounded = [
-        {key: round(value, 6) if isinstance(value, float) else value for key, value in point.items()}
-        | {key: {name: round(value, 6) for name, value in point[key].items()} for key in ("forget", "floor")}
-        for point in points
-    ]
+    points = []
+    for trajectory, path in zip(spec.trajectories, args.unlearned, strict=True):
+        unlearned = _read(path)
+        if unlearned.run_id != trajectory.run_id:
+            raise UserError(f"{path}: found {unlearned.run_id}, expected the run {trajectory.run_id}")
+        if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
+            raise UserError(f"{path}: its questions are not those of {args.original}; give the two of one arm")
+        for result in read_json(path)["results"]:
+            points.append(describe(trajectory.run_id, result["step"], result["questions"], spec.selection))
+    retain_before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
+    chosen = best(points, retain_before, spec.retain_budgets, spec.selection)
+    selected = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in chosen.items()}
+    folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}
+    if missing := choose_weights(selected, folders, args.chosen):
+        raise UserError(
+            f"the chosen weights of {', '.join(missing)} are gone; delete {args.points[0].parent}/{missing[0]} and "
+            "start the study again: it will unlearn them once more"
+        )
+    args.chosen.mkdir(parents=True, exist_ok=True)
+    source = spec.source
     write_json(
         args.out,
         {
-            "run_id": unlearned.run_id,
-            "rule": args.rule,
-            "scorings": args.scorings,
-            "retain_before": round(retain_before, 6),
-            "points": rounded,
+            "run_id": spec.run_id,
+            "labels": {
+                "dataset": source.facts.dataset,
+                "arm": source.arm,
+                "model": source.model.name,
+                "method": spec.method,
+                "seed": spec.seed,
+            },
+            "rule": spec.selection.rule,
+            "scorings": spec.selection.scorings,
+            "retain_before": {spec.selection.for_retain: retain_before},
+            "points": points,
             "selected": selected,
         },
     )
-    for budget, step in selected.items():
-        print(f"{unlearned.run_id}: retain budget {budget}: {'no point admitted' if step is None else f'step {step}'}")
+    for budget, point in selected.items():
+        found = f"{point['run']}, step {point['step']}" if point else "no point admitted"
+        print(f"{spec.run_id}: retain budget {budget}: {found}")
     return 0
+
+
+def _read(path: Path) -> Points:
+    found = read_eval(path)
+    if not isinstance(found, Points):
+        raise UserError(f"{path}: this is an RTT evaluation; give those of kind original and unlearned")
+    return found

@@ -1,30 +1,34 @@
-"""From a study to frozen specs, one per run. A spec is complete: nothing outside it decides the run's numbers.
+"""Frozen specs, one per run. A spec is complete: nothing outside it decides the run's numbers.
 
 `run_id` = a readable slug + the first 10 hex digits of the sha256 of the spec's canonical JSON. A spec holds the specs
-that it stands on, so a change upstream changes every id below it. Resources, device counts and paths are not in a spec.
+that it stands on, so a change upstream changes every id below it. Resources, device counts and the places that files
+are fetched from are not in a spec. How a study expands to specs: `rtt.runs`.
 """
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from rtt.config import (
+from rtt.config import AnyModel
+from rtt.errors import UserError
+from rtt.files import canonical_json, digest, read_json
+from rtt.modelfile import ModelFile
+from rtt.settings import (
     Attack,
+    Birthdays,
     Model,
     People,
     Policy,
     Pretraining,
     RMUUnlearning,
+    Scores,
     Selection,
-    Strict,
-    Study,
     Teaching,
     Unlearning,
 )
-from rtt.files import digest
+from rtt.strict import Strict
 
 
 class Spec(Strict):
@@ -48,13 +52,42 @@ class Spec(Strict):
         return f"{self.slug}-s{self.seed}-{self.hash[:10]}"
 
 
+class Files(Strict):
+    """Dataset files that exist somewhere; `digest` is of what they must hold."""
+
+    group: str | None = None  # of data/sources.tsv
+    folder: str | None = None  # of the user's
+    digest: str
+
+
+class RawSpec(Spec):
+    """Dataset files in the authors' schema: generated, fetched, or the user's."""
+
+    kind: Literal["raw"] = "raw"
+    dataset: str
+    people: People | None = None  # the miniature's generator, for birth_years_a, birth_years_b, cities
+    birthdays: Birthdays | None = None
+    files: Files | None = None
+
+    @property
+    def slug(self):
+        """The dataset's name."""
+        return f"raw-{self.dataset}"
+
+
 class DataSpec(Spec):
-    """One generated dataset and what is done with its defects."""
+    """Canonical facts: which of a dataset's, and what is done with defects."""
 
     kind: Literal["data"] = "data"
-    dataset: Literal["birth_years_a", "birth_years_b", "cities"]
-    generator: People
+    raw: RawSpec
     policy: Policy
+    splits: list[str] | None = None
+    facts_per_split: int | None = None
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return self.raw.dataset
 
     @property
     def slug(self):
@@ -62,64 +95,186 @@ class DataSpec(Spec):
         return self.dataset
 
 
+class TextsSpec(Spec):
+    """Plain texts for the retain loss, of a group of data/sources.tsv."""
+
+    kind: Literal["texts"] = "texts"
+    group: str
+    count: int
+    digest: str
+
+    @property
+    def slug(self):
+        """The group."""
+        return f"texts-{self.group}"
+
+
+class Retain(Strict):
+    """What must stay: `learn` goes into the retain loss; `held_out` alone gives retain accuracy. Splits: null, all."""
+
+    learn: DataSpec | TextsSpec
+    learn_splits: list[str] | None = None
+    held_out: DataSpec
+    held_out_splits: list[str] | None = None
+
+
 class PretrainSpec(Spec):
-    """A base model trained from scratch on forget facts and retain facts."""
+    """The miniature, trained from scratch on forget facts and retain facts."""
 
     kind: Literal["pretrain"] = "pretrain"
+    arm: Literal["pretrained"] = "pretrained"
     model: Model
     facts: DataSpec
-    retain: DataSpec
+    retain: Retain
     training: Pretraining
+    scores: Scores
 
     @property
     def slug(self):
         """Model and facts."""
         return f"pretrain-{self.model.name}-{self.facts.dataset}"
 
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self
+
+
+class ImportSpec(Spec):
+    """A pretrained model as a local folder. `digest` is of a local folder's files, null otherwise."""
+
+    kind: Literal["import"] = "import"
+    model: ModelFile
+    digest: str | None = None
+
+    @property
+    def slug(self):
+        """The model's name."""
+        return f"import-{self.model.name}"
+
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self
+
+
+class OriginalSpec(Spec):
+    """A pretrained model as the original of an arm: it learned these facts in its pretraining."""
+
+    kind: Literal["original"] = "original"
     arm: Literal["pretrained"] = "pretrained"
+    base: ImportSpec
+    facts: DataSpec
+    retain: Retain
+    scores: Scores
+
+    @property
+    def slug(self):
+        """Model and facts."""
+        return f"original-{self.base.model.name}-{self.facts.dataset}"
+
+    @property
+    def model(self) -> ModelFile:
+        """The base model."""
+        return self.base.model
+
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self.base
 
 
 class TeachSpec(Spec):
-    """A base model that is taught other facts after its pretraining."""
+    """A base model that is taught facts after its pretraining."""
 
     kind: Literal["teach"] = "teach"
     arm: Literal["taught", "taught_same_data"]
-    base: PretrainSpec
+    base: PretrainSpec | ImportSpec
     facts: DataSpec
+    retain: Retain
     training: Teaching | Pretraining
+    scores: Scores
 
     @property
     def slug(self):
         """Arm."""
-        return f"teach-{self.arm}"
+        return f"teach-{self.arm}-{self.facts.dataset}"
 
     @property
-    def retain(self) -> DataSpec:
-        """The base model's retain facts."""
-        return self.base.retain
-
-    @property
-    def model(self) -> Model:
-        """The base model's shape."""
+    def model(self) -> AnyModel:
+        """The base model."""
         return self.base.model
 
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self
 
-Source = PretrainSpec | TeachSpec
+
+Source = PretrainSpec | OriginalSpec | TeachSpec
+
+
+class Foreign(Strict):
+    """A model that was unlearned elsewhere."""
+
+    unlearned_model: str
+    digest: str
+
+
+# Plain settings first: read from JSON they would pass as RMU's too, with its defaults, and the id would change.
+Strength = Unlearning | RMUUnlearning | Foreign
 
 
 class UnlearnSpec(Spec):
-    """One unlearning trajectory with its points."""
+    """One unlearning trajectory with its points. A foreign model is a trajectory of one point, step 0.
+
+    `selection` and `retain_budgets` decide which points' weights are kept (`rtt.select`).
+    """
 
     kind: Literal["unlearn"] = "unlearn"
-    method: Literal["GD", "RMU", "RIA", "FIF"]
+    method: str
     source: Source
-    # Plain settings first: read from JSON they would pass as RMU's too, with its defaults, and the id would change.
-    settings: Unlearning | RMUUnlearning
+    settings: Strength
+    selection: Selection
+    retain_budgets: list[float]
 
     @property
     def slug(self):
-        """Method and arm."""
-        return f"unlearn-{self.source.arm}-{self.method}"
+        """Method, arm and facts."""
+        return f"unlearn-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
+
+
+class Method(Strict):
+    """A method with the settings of its trajectories."""
+
+    method: str
+    strengths: list[Strength]
+
+
+class SelectSpec(Spec):
+    """The choice of a point per retain budget, over all trajectories of a method."""
+
+    kind: Literal["select"] = "select"
+    source: Source
+    unlearned: Method
+    selection: Selection
+    retain_budgets: list[float]
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.unlearned.method
+
+    @property
+    def slug(self):
+        """Method, arm and facts."""
+        return f"select-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
+
+    @cached_property
+    def trajectories(self) -> list[UnlearnSpec]:
+        """The specs of the trajectories."""
+        shared = {name: getattr(self, name) for name in ("seed", "method", "source", "selection", "retain_budgets")}
+        return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
 
 
 class Target(Strict):
@@ -127,136 +282,61 @@ class Target(Strict):
 
     name: str
     kind: Literal["original", "unlearned", "control"]
-    method: Literal["GD", "RMU", "RIA", "FIF"] | None = None
+    method: str | None = None
     retain_budget: float | None = None
 
 
 class AttackSpec(Spec):
-    """RTT on the checkpoints of one arm, or on the control."""
+    """RTT on checkpoints of one arm, or on the control."""
 
     kind: Literal["attack"] = "attack"
     arm: str
-    control_for: tuple[str, ...] = ()
-    source: Source
+    control_for: list[str] = Field(default_factory=list)
+    source: PretrainSpec | OriginalSpec | TeachSpec | ImportSpec
     facts: DataSpec
-    unlearned: list[UnlearnSpec] = Field(default_factory=list)  # a list: JSON with sorted keys keeps its order
+    unlearned: list[Method] = Field(default_factory=list)  # a list: JSON with sorted keys keeps its order
+    selection: Selection | None = None
+    retain_budgets: list[float] = Field(default_factory=list)
     targets: list[Target]
-    selection: Selection
     rtt: Attack
+    scores: Scores
 
     @property
     def slug(self):
-        """Arm."""
-        return f"rtt-{self.arm}"
+        """Arm, facts, and the method when there is but one."""
+        methods = sorted({target.method for target in self.targets if target.method})
+        only = methods if len(methods) == 1 else [t.kind for t in self.targets if len(self.targets) == 1]
+        return "-".join(["rtt", self.arm, self.facts.dataset, *(name for name in only if name != self.arm)])
+
+    @cached_property
+    def selections(self) -> list[SelectSpec]:
+        """The specs of the choices that are attacked, a method each."""
+        shared = {name: getattr(self, name) for name in ("seed", "source", "selection", "retain_budgets")}
+        return [SelectSpec(unlearned=method, **shared) for method in self.unlearned]
 
     def eval_ids(self) -> list[str]:
         """Stems of the evaluation files, one per target."""
         return [f"{self.run_id}.{target.name}" for target in self.targets]
 
 
-def target_name(method: str, budget: float) -> str:
-    """File-name part of an unlearned target: the method and the retain budget in percent."""
-    return f"{method}-b{round(budget * 100)}"
-
-
-class Runs:
-    """All specs of a study, by kind and by id."""
-
-    def __init__(self, study: Study):
-        self.study = study
-        self.data: dict[str, DataSpec] = {}
-        self.sources: dict[str, Source] = {}
-        self.unlearn: dict[str, UnlearnSpec] = {}
-        self.attacks: dict[str, AttackSpec] = {}
-        self.controls: dict[str, AttackSpec] = {}
-        self.originals: list[str] = []
-        for seed in study.seeds:
-            self._expand(seed)
-
-    def _dataset(self, name: str, seed: int) -> DataSpec:
-        spec = DataSpec(seed=seed, dataset=name, generator=self.study.data.generator, policy=self.study.data.policy)
-        self.data[spec.run_id] = spec
-        return spec
-
-    def _pretrain(self, facts: DataSpec) -> PretrainSpec:
-        study, retain = self.study, self._dataset("cities", facts.seed)
-        spec = PretrainSpec(seed=facts.seed, model=study.model, facts=facts, retain=retain, training=study.pretraining)
-        self.sources[spec.run_id] = spec
-        return spec
-
-    def _expand(self, seed: int) -> None:
-        study = self.study
-        a, b = self._dataset("birth_years_a", seed), self._dataset("birth_years_b", seed)
-        base = self._pretrain(a)
-        trainings = {"taught": study.teaching, "taught_same_data": study.pretraining}
-        for arm in study.arms:
-            source: Source = base
-            if arm != "pretrained":
-                source = TeachSpec(seed=seed, arm=arm, base=base, facts=b, training=trainings[arm])
-                self.sources[source.run_id] = source
-            self.originals.append(source.run_id)
-            unlearned = [
-                UnlearnSpec(seed=seed, method=method, source=source, settings=settings)
-                for method, settings in study.methods.named.items()
-            ]
-            self.unlearn |= {spec.run_id: spec for spec in unlearned}
-            targets = [Target(name="original", kind="original")] + [
-                Target(name=target_name(method, budget), kind="unlearned", method=method, retain_budget=budget)
-                for method in study.methods.named
-                for budget in study.retain_budgets
-            ]
-            attack = AttackSpec(
-                seed=seed, arm=arm, source=source, facts=source.facts, unlearned=unlearned, targets=targets,
-                selection=study.selection, rtt=study.rtt,
-            )  # fmt: skip
-            self.attacks[attack.run_id] = attack
-        other_way = study.two_way_control and "pretrained" in study.arms
-        self._control(seed, base, b, tuple(arm for arm in study.arms if arm != "pretrained" or not other_way))
-        if other_way:
-            self._control(seed, self._pretrain(b), a, ("pretrained",))
-
-    def _control(self, seed: int, source: PretrainSpec, facts: DataSpec, arms: tuple[str, ...]) -> None:
-        """RTT on facts that `source` never saw."""
-        if arms:
-            spec = AttackSpec(
-                seed=seed, arm="control", control_for=arms, source=source, facts=facts, selection=self.study.selection,
-                targets=[Target(name="control", kind="control")], rtt=self.study.rtt,
-            )  # fmt: skip
-            self.controls[spec.run_id] = spec
-
-    def specs(self) -> Iterator[Spec]:
-        """Every spec once."""
-        for group in (self.data, self.sources, self.unlearn, self.attacks, self.controls):
-            yield from group.values()
-
-    def eval_ids(self) -> list[str]:
-        """Stems of all evaluation files that the tables read."""
-        attacks = [*self.attacks.values(), *self.controls.values()]
-        return [*self.originals, *self.unlearn, *(stem for attack in attacks for stem in attack.eval_ids())]
-
-    def plan(self) -> dict:
-        """What the analysis reads: file stems by folder. A folder may hold older runs; they are not in the plan."""
-        return {
-            "study": self.study.model_dump(mode="json"),
-            "evals": self.eval_ids(),
-            "selections": list(self.unlearn),
-            "data": list(self.data),
-            "manifests": [*self.sources, *self.unlearn, *self.attacks, *self.controls],
-        }
-
-
-SPECS = {"data": DataSpec, "pretrain": PretrainSpec, "teach": TeachSpec, "unlearn": UnlearnSpec, "attack": AttackSpec}
+SPECS = {
+    "raw": RawSpec,
+    "data": DataSpec,
+    "texts": TextsSpec,
+    "pretrain": PretrainSpec,
+    "import": ImportSpec,
+    "original": OriginalSpec,
+    "teach": TeachSpec,
+    "unlearn": UnlearnSpec,
+    "select": SelectSpec,
+    "attack": AttackSpec,
+}
 
 
 def load_spec(path, *kinds: str) -> Spec:
     """Read a spec file of one of `kinds`. Raises UserError when it is of another kind, damaged, or does not come back
     as it was written (its id would change).
     """
-    from pydantic import ValidationError
-
-    from rtt.errors import UserError
-    from rtt.files import canonical_json, read_json
-
     raw = read_json(path)
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if kind not in kinds:

@@ -1,7 +1,8 @@
-"""Step `unlearn`: one method along one trajectory; at each point the weights are kept and scored.
+"""Step `unlearn`: one method along one trajectory; at each point the weights are scored, and kept while they are best.
 
-Inputs: an UnlearnSpec, the original model, the canonical facts. Outputs: a folder with `step-<n>.safetensors` per
-point, an evaluation JSON (kind `unlearned`, one result per point), a manifest.
+Inputs: an UnlearnSpec, the original model with its evaluation, canonical facts. Outputs: a folder with
+`step-<n>.safetensors` of the points that some retain budget may choose (`rtt.candidates`), an evaluation JSON (kind
+`unlearned`, one result per point), a manifest. A foreign model is scored as it is, as a point at step 0.
 """
 
 import argparse
@@ -10,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from rtt.corpus import count_tokens, unlearning_pairs
+from rtt import retain
+from rtt.candidates import Candidates
+from rtt.corpus import count_tokens, point_steps, unlearning_pairs
 from rtt.data.facts import read_facts
-from rtt.files import sha256
+from rtt.errors import UserError
+from rtt.files import read_json, sha256
 from rtt.methods import METHODS
-from rtt.models import load, model_hash, save_weights
+from rtt.models import freeze_layers, load, model_hash, save_weights
+from rtt.original import scorer_of
 from rtt.record import Manifest, forget_or_retain, result, unlearn_labels, write_eval
-from rtt.score import Scorer
-from rtt.specs import load_spec
+from rtt.select import best, describe, retain_accuracy
+from rtt.specs import Foreign, UnlearnSpec, load_spec
 from rtt.train import prepare_torch, train
 
 
@@ -25,58 +30,80 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `unlearn`."""
     parser.add_argument("--spec", required=True)
     parser.add_argument("--source", required=True, help="folder of the original model")
+    parser.add_argument("--original", required=True, help="its evaluation JSON")
     parser.add_argument("--facts", required=True, help="canonical facts to unlearn, T and V together")
-    parser.add_argument("--retain", required=True, help="canonical retain facts (splits train and held_out)")
-    parser.add_argument("--points", required=True, help="folder to write the points' weights to")
+    retain.configure(parser)
+    parser.add_argument("--points", required=True, type=Path, help="folder to write the points' weights to")
+    parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the method's other trajectories' folders")
+    parser.add_argument("--group", required=True, help="id of the method's selection: what its trajectories share")
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
     parser.add_argument("--manifest", required=True)
 
 
-def point_path(folder: str | Path, step: int) -> Path:
-    """Return where a trajectory keeps the weights of one point."""
-    return Path(folder) / f"step-{step}.safetensors"
+def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
+    """Return the trajectory's candidates for its selection, in a fresh folder."""
+    before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
+    shutil.rmtree(args.points, ignore_errors=True)
+    args.points.parent.mkdir(parents=True, exist_ok=True)
+    lock = args.points.parent / f".{args.group}.lock"
+    return Candidates(
+        args.points, args.siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.selection)
+    )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Unlearn, keep and score."""
-    spec = load_spec(args.spec, "unlearn")
-    manifest, settings = Manifest("unlearn", spec), spec.settings
-    facts, retain = read_facts(args.facts), read_facts(args.retain)
-    train_retain = [fact for fact in retain if fact.split == "train"]
-    held_out = [fact for fact in retain if fact.split == "held_out"]
-    prepare_torch(spec.seed)
-    model, tokenizer = load(args.source)
+def trained(spec, model, tokenizer, facts, learn, score) -> dict:
+    """Unlearn, calling `score(step)` at each point; return what the manifest says of it."""
+    settings = spec.settings
     if settings.train_layers is not None:
-        model.requires_grad_(False)
-        for layer in settings.train_layers:
-            model.model.layers[layer].requires_grad_(True)
+        freeze_layers(model, settings.train_layers)
     if settings.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     method = METHODS[spec.method](model, settings, spec.seed)
     rng = np.random.default_rng([spec.seed, 20])
-    items = unlearning_pairs(facts, train_retain, method, settings, tokenizer, rng)
-    scorer, role, results = Scorer(tokenizer, [*facts, *held_out]), forget_or_retain(held_out), []
+    items = unlearning_pairs(facts, learn, method, settings, tokenizer, rng)
+    steps, title = point_steps(settings, len(facts)), f"unlearning ({spec.method})"
+    losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title)
+    return {"losses": [losses[0], losses[-1]], "tokens": count_tokens(items)}
 
-    shutil.rmtree(args.points, ignore_errors=True)
 
-    def keep_and_score(step: int) -> None:
-        save_weights(model, point_path(args.points, step))
-        results.append(result(model, scorer, role, lr=settings.learning_rate, step=step))
+def run(args: argparse.Namespace) -> int:
+    """Unlearn, score and keep."""
+    spec = load_spec(args.spec, "unlearn")
+    manifest, settings = Manifest("unlearn", spec), spec.settings
+    facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
+    prepare_torch(spec.seed)
+    foreign = isinstance(settings, Foreign)
+    model, tokenizer = load(settings.unlearned_model if foreign else args.source)
+    if foreign:
+        same_shape(model, args.source, settings.unlearned_model)
+    scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
+    kept, results = candidates(spec, args), []
 
-    losses = train(
-        model,
-        tokenizer,
-        items,
-        method,
-        settings,
-        spec.seed,
-        settings.points,
-        keep_and_score,
-        f"unlearning ({spec.method})",
-    )
+    def score(step: int) -> None:
+        rate = 0.0 if foreign else settings.learning_rate
+        results.append(result(model, scorer, role, lr=rate, step=step))
+        point = describe(spec.run_id, step, results[-1]["questions"], spec.selection)
+        kept.add(point, lambda path: save_weights(model, path))
+
+    if foreign:
+        score(0)
+        done = {"tokens": 0}
+    else:
+        done = trained(spec, model, tokenizer, facts, learn, score)
     write_eval(
         args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), results=results,
     )  # fmt: skip
-    manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
+    manifest.write(args.manifest, model, **done)
     return 0
+
+
+def same_shape(model, source: str, path: str) -> None:
+    """Raise UserError unless the model has the parameters of its original: RTT puts its weights into that one."""
+    original, _ = load(source)
+    shapes = [{name: tuple(p.shape) for name, p in one.named_parameters()} for one in (model, original)]
+    if odd := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
+        raise UserError(
+            f"{path}: {odd[0][0]} {list(odd[0][1])} is not in both this model and its original {source}; "
+            "name the model that it was unlearned from as the study's model"
+        )

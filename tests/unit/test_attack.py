@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from rtt import attack as module
-from rtt.config import Attack
+from rtt.settings import Attack
 from rtt.errors import UserError
 from rtt.models import weights
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from rtt.__main__ import main
-from rtt.config import Pretraining, Unlearning
+from rtt.settings import Pretraining, Unlearning
 from rtt.corpus import Encoder, fixed_mcqs, pretraining_documents, unlearning_pairs
 from rtt.data.generate import DATASETS, FIRST_NAMES, LAST_NAMES, generate, people, run, vocabulary
 from rtt.errors import UserError

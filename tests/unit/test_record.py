@@ -16,7 +16,7 @@ from rtt.evals import Attack, Points, read_eval
 from rtt.files import canonical_json, read_json, write_json, write_text
 from rtt.models import load, weights
 from rtt.record import write_eval
-from rtt.specs import Runs
+from rtt.runs import Runs
 from safetensors.torch import load_file
 
 ROOT = Path(config.__file__).parents[2]

@@ -11,7 +11,8 @@ from rtt import config
 from rtt.config import load_study
 from rtt.errors import UserError
 from rtt.files import canonical_json, digest, read_json, write_text
-from rtt.specs import SPECS, Runs, Target, load_spec, target_name
+from rtt.runs import Runs, target_name
+from rtt.specs import SPECS, Target, load_spec
 
 METHODS = {name: {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]} for name in ("GD", "RMU", "RIA", "FIF")}
 FULL = {"arms": ["pretrained", "taught", "taught_same_data"], "methods": METHODS, "seeds": [0, 3]}

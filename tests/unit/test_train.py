@@ -5,7 +5,7 @@ import copy
 import pytest
 import tiny
 import torch
-from rtt.config import Training
+from rtt.settings import Training
 from rtt.errors import UserError
 from rtt.losses import plain_loss
 from rtt.train import prepare_torch, train

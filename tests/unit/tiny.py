@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from rtt.config import Model, Study
+from rtt.config import Study
+from rtt.settings import Model
 from rtt.data.facts import Fact, build_facts
 from rtt.data.generate import generate
 from rtt.models import miniature, miniature_tokenizer

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT, SMOKE, Clone
 from key_tables import key_tables
 from rtt.config import OVERRIDES, load_study, schema
-from rtt.specs import Runs
+from rtt.runs import Runs
 
 DEMO = load_study(ROOT / "config/config.yaml")
 

@@ -102,7 +102,12 @@ def _fact(line: str, place: str) -> Fact:
 
 
 def build_facts(
-    folder: str | Path, dataset: str, splits: list[str] | None, policy: dict[str, str], seed: int
+    folder: str | Path,
+    dataset: str,
+    splits: list[str] | None,
+    policy: dict[str, str],
+    seed: int,
+    per_split: int | None = None,
 ) -> tuple[list[Fact], dict]:
     """Read a dataset's folder and return (facts, audit object), the policy on defects applied.
 
@@ -157,8 +162,21 @@ def build_facts(
         raise UserError(
             f"{folder}: no facts are left: {counts or 'no questions'}; set a policy to keep or correct the data"
         )
+    if per_split:
+        kept = _trimmed(kept, splits, per_split, folder)
     result["facts"] = len(kept)
     return kept, result
+
+
+def _trimmed(facts: list[Fact], splits: list[str], n: int, folder) -> list[Fact]:
+    """Return each split's first `n` facts, so that an arm and its control have equal splits."""
+    chosen = []
+    for split in splits:
+        found = [fact for fact in facts if fact.split == split]
+        if len(found) < n:
+            raise UserError(f"{folder}: split {split} has {len(found)} facts left, facts_per_split asks for {n}")
+        chosen += found[:n]
+    return chosen
 
 
 def _listing(head: str, places: list[str]) -> str:
@@ -236,6 +254,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="facts.jsonl to write")
     parser.add_argument("--audit", required=True, metavar="FILE", help="audit.json to write")
     parser.add_argument("--splits", metavar="A,B,...", help="the splits to take, in this order (default: all)")
+    parser.add_argument("--facts-per-split", type=int, metavar="N", help="each split's first N facts (default: all)")
     parser.add_argument(
         "--on-defect",
         type=_policy,
@@ -254,7 +273,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise UserError(f"--seed: found {args.seed}, expected 0 or more")
     splits = None if args.splits is None else [split.strip() for split in args.splits.split(",")]
-    facts, result = build_facts(args.dir, args.dataset, splits, args.on_defect, args.seed)
+    facts, result = build_facts(args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split)
     write_facts(args.out, facts)
     write_json(args.audit, result)
     return 0

@@ -1,6 +1,6 @@
 """Generated facts in the authors' JSONL schema: people with birth years, and people with cities.
 
-Inputs: the generator's options (`rtt.config.People`) and a seed. Outputs: one folder of JSONL files per dataset, read
+Inputs: the generator's options (`rtt.settings.People`) and a seed. Outputs: one folder of JSONL files per dataset, read
 by the same reader as the authors' files.
 
 Three datasets share one pool of names, so that no name stands in two of them:
@@ -137,6 +137,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write one dataset's files."""
     spec = read_json(args.spec)
-    for name, rows in generate(spec["dataset"], spec["generator"], spec["seed"]).items():
+    if spec["birthdays"]:
+        from rtt.data.birthdays import write_birthdays
+
+        write_birthdays(args.out, **spec["birthdays"], seed=spec["seed"])
+        return 0
+    for name, rows in generate(spec["dataset"], spec["people"], spec["seed"]).items():
         write_text(Path(args.out) / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return 0
