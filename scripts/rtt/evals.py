@@ -1,6 +1,7 @@
 """Evaluation and selection JSON as arrays: read once, checked hard (schema: `config/eval.schema.json`)."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rtt.files import read_json
 
 SCORINGS = ("letter", "likelihood", "likelihood_fresh")
 N_CHOICES = 4
+METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")  # the four known ones, or the name of an own unlearned model
 LABELS = {"dataset", "arm", "model", "method", "seed", "retain_budget", "target", "control_for"}
 
 
@@ -124,30 +126,54 @@ def _listed(folder: str | Path, stems: Iterable[str] | None) -> list[Path]:
     return sorted(Path(folder).glob("*.json") if stems is None else (Path(folder, f"{stem}.json") for stem in stems))
 
 
-def read_selections(
-    folder: str | Path, stems: Iterable[str] | None = None
-) -> dict[str, tuple[Path, dict[float, int | None]]]:
-    """Read `selections/*.json`: run_id of the trajectory -> (file, {budget: selected step or None})."""
-    found: dict[str, tuple[Path, dict[float, int | None]]] = {}
+@dataclass(frozen=True)
+class Selected:
+    """The points chosen for one group (dataset, arm, model, method, seed) over all its trajectories."""
+
+    path: Path
+    group: tuple[str, str, str, str, int]
+    runs: tuple[str, ...]  # the trajectories that were looked at
+    points: dict[float, tuple[str, int] | None]  # retain budget -> (trajectory's run id, step), None: no point fits
+
+
+def read_selections(folder: str | Path, stems: Iterable[str] | None = None) -> dict[tuple, Selected]:
+    """Read `selections/*.json` (those of `stems`, or all), by group.
+
+    Raises UserError that names the file and the key, also where two files are about one group.
+    """
+    found: dict[tuple, Selected] = {}
     for path in _listed(folder, stems):
-        document = read_json(path)
-        if not isinstance(document, dict):
-            raise UserError(f"{path}: found {type(document).__name__}, expected one JSON object")
-        run_id = _get(path, document, "run_id", str)
-        selected = _get(path, document, "selected", dict)
-        if run_id in found:
-            raise UserError(f"{path}: run_id {run_id!r} is already in {found[run_id][0]}")
-        steps: dict[float, int | None] = {}
-        for key, step in selected.items():
-            try:
-                budget = float(key)
-            except ValueError:
-                raise UserError(f"{path}: selected: key {key!r} is not a retain budget such as 0.1") from None
-            if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
-                raise UserError(f"{path}: selected[{key!r}] is {step!r}, expected a step (integer) or null")
-            steps[budget] = step
-        found[run_id] = (path, steps)
+        one = _selection(path, read_json(path))
+        if one.group in found:
+            raise UserError(
+                f"{path}: the same labels as {found[one.group].path}; delete the one that is stale, or give --plan"
+            )
+        found[one.group] = one
     return found
+
+
+def _selection(path: Path, document: Any) -> Selected:
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: found {type(document).__name__}, expected one JSON object")
+    labels = _get(path, document, "labels", dict)
+    group = tuple(_get(path, labels, key, str, "labels") for key in ("dataset", "arm", "model", "method"))
+    points: dict[float, tuple[str, int] | None] = {}
+    for key, point in _get(path, document, "selected", dict).items():
+        where = f"selected[{key!r}]"
+        try:
+            budget = float(key)
+        except ValueError:
+            raise UserError(f"{path}: selected: key {key!r} is not a retain budget such as 0.1") from None
+        if point is not None and not isinstance(point, dict):
+            raise UserError(f'{path}: {where} is {point!r}, expected {{"run": ..., "step": ...}} or null')
+        points[budget] = None
+        if point is not None:
+            points[budget] = _get(path, point, "run", str, where), _get(path, point, "step", int, where)
+    seen = enumerate(_get(path, document, "points", list))
+    runs = dict.fromkeys(
+        _get(path, point if isinstance(point, dict) else {}, "run", str, f"points[{i}]") for i, point in seen
+    )
+    return Selected(path, (*group, _get(path, labels, "seed", int, "labels")), tuple(runs), points)
 
 
 def _get(path: Path, mapping: dict, key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
@@ -168,9 +194,14 @@ def _labels(path: Path, found: dict) -> Labels:
     target = _get(path, found, "target", str, "labels")
     if target not in ("original", "unlearned", "control"):
         raise UserError(f"{path}: labels.target is {target!r}, expected original, unlearned or control")
+    method = _get(path, found, "method", (str, none), "labels")
+    if method is not None and not METHOD.fullmatch(method):
+        raise UserError(
+            f"{path}: labels.method is {method!r}, expected a name of letters, digits and _ . + -, a letter first"
+        )
     return Labels(
         **{key: _get(path, found, key, str, "labels") for key in ("dataset", "arm", "model")},
-        method=_get(path, found, "method", (str, none), "labels"),
+        method=method,
         seed=_get(path, found, "seed", int, "labels"),
         retain_budget=None if budget is None else float(budget),
         target=target,
@@ -322,8 +353,10 @@ class _Table:
 
     def _first(self, where: str, ids: list, splits: list, roles: list, answers: np.ndarray, scores: dict) -> None:
         unknown = sorted(set(scores) - set(SCORINGS))
-        if unknown or "letter" not in scores or "likelihood" not in scores:
-            raise UserError(f"{self.path}: {where}: scorings {sorted(scores)}, expected {list(SCORINGS)}")
+        if unknown or not scores:
+            raise UserError(
+                f"{self.path}: {where}: scorings {sorted(scores)}, expected one or more of {list(SCORINGS)}"
+            )
         if len(set(ids)) != len(ids):
             twice = next(identifier for i, identifier in enumerate(ids) if identifier in ids[:i])
             raise UserError(f"{self.path}: {where}: question {twice} stands twice")

@@ -1,10 +1,10 @@
-"""`python -m rtt tables`: evaluation JSON -> recovery.csv, accuracy.csv, contrasts.csv (see docs/architecture.md)."""
+"""`python -m rtt tables`: evaluation JSON -> recovery, accuracy, contrasts and variants .csv (docs/architecture.md)."""
 
 import argparse
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.evals import SCORINGS, Attack, Points, natural, read_folder
-from rtt.files import read_json, write_text
+from rtt.files import write_text
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
 from rtt.stats.looks import SELECTIONS, halves, select
-from rtt.stats.recovery import QUANTITIES, recover, status
+from rtt.stats.recovery import QUANTITIES, cannot_tell, recover, status
 from rtt.stats.study import METHODS, Study, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
+from rtt.stats.variants import DEFAULT, Plan, variant_effects
 
 STAGES = ("original", "unlearned", "original_rtt", "unlearned_rtt", "control_rtt")
 INTERVALS = ("acc_unlearned", "acc_rtt", "acc_original_rtt", "acc_control_rtt")
@@ -28,16 +29,17 @@ def _with_ends(names: Iterable[str]) -> list[str]:
 
 
 RECOVERY_COLUMNS = [
-    *("dataset", "arm", "model", "method", "seed", "retain_budget", "selection", "scoring", "n_questions"),
+    *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "selection", "scoring", "n_questions"),
     *("acc_before", *_with_ends(INTERVALS), "t_acc_rtt", "retain_before", "retain_unlearned", "floor"),
-    *(*_with_ends(QUANTITIES), "status"),
+    *(*_with_ends(QUANTITIES), "status", "cannot_tell"),
 ]
 ACCURACY_COLUMNS = [
-    *("dataset", "arm", "model", "method", "seed", "retain_budget", "stage", "v_split", "set", "selection", "scoring"),
-    *("step", "lr", "epoch", "n_questions", "n_correct", "accuracy", "low", "high"),
+    *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "stage", "v_split", "set"),
+    *("selection", "scoring", "run", "step", "lr", "epoch", "n_questions", "n_correct", "accuracy", "low", "high"),
 ]
 # Settings, written as Python's str: six decimals would make 0 of a learning rate of 1e-7.
 SETTINGS = ("retain_budget", "lr")
+TEXT = ("why", "per_seed", "cannot_tell", "run")  # an empty cell is the empty text, not an unknown value
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evals", required=True, type=Path, help="folder of evaluation JSON files")
     parser.add_argument("--selections", required=True, type=Path, help="folder of selection JSON files")
     parser.add_argument(
-        "--plan", type=Path, help="the study's plan.json: read its runs alone, where a folder holds older ones too"
+        "--plan", type=Path, help="the study's plan.json: its variants and their runs, where a folder holds others too"
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder for recovery.csv, accuracy.csv, contrasts.csv")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the four .csv files")
     parser.add_argument(
         "--before-tolerance",
         type=float,
@@ -63,14 +65,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the folders and write the three tables."""
-    plan = read_json(args.plan) if args.plan else {"evals": None, "selections": None}
-    studies = assemble(read_folder(args.evals, plan["evals"]), args.selections, plan["selections"])
-    recovery = recovery_table(studies)
-    accuracy = accuracy_table(studies)
-    contrast = contrasts(recovery, args.before_tolerance, args.unlearned_tolerance)
-    contrast["per_seed"] = [";".join(f"{value:.6f}" for value in values) for values in contrast["per_seed"]]
-    for name, table in (("recovery", recovery), ("accuracy", accuracy), ("contrasts", contrast)):
+    """Read the folders and write the four tables."""
+    plan = Plan.read(args.plan)
+    stems = None if args.plan is None else dict.fromkeys(stem for one in plan.variants.values() for stem in one.evals)
+    found = read_folder(args.evals, stems)  # each file once: variants share runs
+    recoveries, accuracies = [], []
+    for name, variant in plan.variants.items():
+        own = set(variant.evals)
+        evals = [one for one in found if args.plan is None or one.path.stem in own]
+        studies = assemble(evals, args.selections, None if args.plan is None else variant.selections)
+        recoveries.append(recovery_table(studies, name, plan.scorings))
+        accuracies.append(accuracy_table(studies, name))
+    recovery = pd.concat(recoveries, ignore_index=True)
+    default = recovery[recovery["variant"] == DEFAULT]
+    tables = {
+        "recovery": recovery,
+        "accuracy": pd.concat(accuracies, ignore_index=True),
+        "contrasts": contrasts(default, args.before_tolerance, args.unlearned_tolerance),
+        "variants": variant_effects(recovery, {name: one.reported for name, one in plan.variants.items()}),
+    }
+    for name, table in tables.items():
+        if "per_seed" in table:
+            table["per_seed"] = [";".join(f"{value:.6f}" for value in values) for values in table["per_seed"]]
         write_table(args.out / f"{name}.csv", table)
         print(f"{args.out / name}.csv: {len(table)} rows")
     return 0
@@ -87,12 +103,12 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read one of the tables. `none` and other words stay text; an empty cell is NaN ("" in `why` and `per_seed`)."""
+    """Read one of the tables. `none` and other words stay text; an empty cell is NaN ("" in `TEXT` columns)."""
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `python -m rtt tables` first") from None
-    for name in ("why", "per_seed"):
+    for name in TEXT:
         if name in table:
             table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
     return table
@@ -107,16 +123,20 @@ def _cell(name: str, value) -> str:
     return str(value)
 
 
-def recovery_table(studies: list[Study]) -> pd.DataFrame:
-    """Return the recovery table; one row per arm, method, seed, budget, selection and scoring."""
+def recovery_table(studies: list[Study], variant: str = DEFAULT, scorings: Sequence[str] = SCORINGS) -> pd.DataFrame:
+    """Return the recovery table; one row per arm, method, seed, budget, selection and scoring.
+
+    `scorings` is the order of the scorings; the first is the study's main one, which figures and report show.
+    """
     rows = []
     for study in studies:
-        for (method, budget), step in sorted(study.selected.items(), key=lambda item: place(METHODS, item[0][0])):
+        for method, budget in sorted(study.selected, key=lambda key: place(METHODS, key[0])):
             for selection in SELECTIONS:
                 for scoring in _scorings(study, method, budget):
-                    rows.append(_recovery_row(study, method, budget, step, selection, scoring))
+                    row = _recovery_row(study, method, budget, selection, scoring)
+                    rows.append({**row, "variant": variant, "cannot_tell": ";".join(cannot_tell(row))})
     table = pd.DataFrame(rows, columns=RECOVERY_COLUMNS)
-    order = {name: i for i, name in enumerate([*SELECTIONS, *SCORINGS])}
+    order = {name: i for i, name in enumerate([*SELECTIONS, *scorings])}
     keys = sorted(
         range(len(rows)),
         key=lambda i: (
@@ -133,13 +153,14 @@ def recovery_table(studies: list[Study]) -> pd.DataFrame:
 
 def _scorings(study: Study, method: str, budget: float) -> list[str]:
     """The scorings that all evaluations of a row hold."""
-    held = [study.original.forget_correct, study.original_rtt.correct, study.unlearned[method].forget_correct]
+    held = [study.original.forget_correct, study.original_rtt.correct]
+    held += [points.forget_correct for points in study.unlearned[method]]
     attack = study.attacks.get((method, budget))
     held += [found.correct for found in (attack, study.control) if found is not None and found.looks]
     return [scoring for scoring in SCORINGS if all(scoring in found for found in held)]
 
 
-def _recovery_row(study: Study, method: str, budget: float, step: int | None, selection: str, scoring: str) -> dict:
+def _recovery_row(study: Study, method: str, budget: float, selection: str, scoring: str) -> dict:
     dataset, arm, model, seed = study.key
     positions, split_of = v_view(study.original_rtt)
     n = len(positions)
@@ -155,9 +176,8 @@ def _recovery_row(study: Study, method: str, budget: float, step: int | None, se
     if study.control is not None:
         row |= _accuracy("acc_control_rtt", _chosen(study.control, selection, scoring)[0])
     unlearned_count = None
-    if step is not None:
-        points = study.unlearned[method]
-        at = points.steps.index(step)
+    if (point := study.point(method, budget)) is not None:
+        points, at = point
         unlearned = points.forget_correct[scoring][at, positions]
         unlearned_count = int(unlearned.sum()), n
         rtt, row["t_acc_rtt"] = _chosen(study.attacks[method, budget], selection, scoring)
@@ -188,32 +208,37 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def accuracy_table(studies: list[Study]) -> pd.DataFrame:
+def accuracy_table(studies: list[Study], variant: str = DEFAULT) -> pd.DataFrame:
     """Return every accuracy with its Wilson interval, tidy.
 
     T pooled over V splits or looks scores a question several times: its interval counts questions, not answers.
     """
     rows: list[tuple] = []
+    shown: set[tuple] = set()
     for study in studies:
-        key = dict(zip(("dataset", "arm", "model", "seed"), study.key, strict=True))
+        key = dict(zip(("dataset", "arm", "model", "seed"), study.key, strict=True), variant=variant)
         _points_rows(rows, {**key, "method": "none", "stage": "original"}, study.original, [(0, None, None)])
         if study.original_rtt is not None and study.original_rtt.looks:
             _attack_rows(rows, {**key, "method": "none", "stage": "original_rtt"}, study.original_rtt)
         for method in sorted(study.unlearned, key=lambda name: place(METHODS, name)):
-            points = study.unlearned[method]
-            selected = sorted(
-                (budget, step) for (m, budget), step in study.selected.items() if m == method and step is not None
-            )
-            which = [(i, None, step) for i, step in enumerate(points.steps)]
-            which += [(points.steps.index(step), budget, step) for budget, step in selected]
-            _points_rows(rows, {**key, "method": method, "stage": "unlearned"}, points, which)
-            for budget, step in selected:
+            budgets = sorted(budget for (m, budget), at in study.selected.items() if m == method and at is not None)
+            head = {**key, "method": method, "stage": "unlearned"}
+            for points in study.unlearned[method]:
+                which = [(i, None, step) for i, step in enumerate(points.steps)]
+                for budget in budgets:
+                    chosen, at = study.point(method, budget)
+                    which += [(at, budget, points.steps[at])] if chosen is points else []
+                _points_rows(rows, {**head, "run": points.run_id}, points, which)
+            for budget in budgets:
+                _, step = study.selected[method, budget]
                 head = {**key, "method": method, "stage": "unlearned_rtt", "retain_budget": budget, "step": step}
                 _attack_rows(rows, head, study.attacks[method, budget])
         if study.control is not None:
             labels = study.control.labels
             head = {**key, "dataset": labels.dataset, "model": labels.model, "method": "none", "stage": "control_rtt"}
-            _attack_rows(rows, head, study.control)
+            if (once := tuple(head.items())) not in shown:  # two datasets of an arm may share a control
+                shown.add(once)
+                _attack_rows(rows, head, study.control)
     table = pd.DataFrame(rows, columns=[*ACCURACY_COLUMNS[:-3], "n_effective"])
     for name in ("retain_budget", "lr"):
         table[name] = table[name].astype(float)

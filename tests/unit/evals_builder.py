@@ -48,12 +48,14 @@ def make_evals(
     none=(),
     scorings=SCORINGS,
     control=True,
+    worse=0,
 ):
     """Write a study; return (evals folder, selections folder).
 
     `accuracies` updates ACCURACIES. The last step is selected; the steps before lie between `before` and `unlearned`.
     An attack's accuracy grows with the epoch and reaches the planted one at the last epoch of the last learning rate.
     `none`: (arm, method, budget) without an admissible point. A control on one dataset serves the arms of the other.
+    `worse`: so many further trajectories per method, which stay at `before` and are never selected.
     """
     folder = Path(folder)
     planted = ACCURACIES | (accuracies or {})
@@ -110,22 +112,28 @@ def make_evals(
             for method in methods:
                 unlearned = accuracy("unlearned", arm, method, seed)
                 left = accuracy("retain_unlearned", arm, method, seed)
-                results = []
-                for index, step in enumerate(steps):
-                    share = (index + 1) / len(steps)
-                    v = before + (unlearned - before) * share
-                    forget = _forget(DATASETS[arm], seed, splits, per_split, scorings, v)
-                    questions = forget + _retain(retain, scorings, left)
-                    results.append({"lr": 1e-3, "v_split": None, "epoch": 0, "step": step, "questions": questions})
                 name = f"unlearn-{arm}-{method.lower()}-s{seed}"
-                write_eval(folder, name, "unlearned", labels(arm, seed, "unlearned", method), results)
-                selected = {str(b): None if (arm, method, b) in none else steps[-1] for b in budgets}
-                points = [
-                    {"step": step, "forget": dict.fromkeys(scorings, unlearned), "retain": left} for step in steps
-                ]
-                write_json(
-                    folder / "selections" / f"{name}.json", {"run_id": name, "points": points, "selected": selected}
-                )
+                points = []
+                for trajectory, goal in [(name, unlearned), *((f"{name}-worse{i}", before) for i in range(worse))]:
+                    results = []
+                    for index, step in enumerate(steps):
+                        share = (index + 1) / len(steps)
+                        v = before + (goal - before) * share
+                        forget = _forget(DATASETS[arm], seed, splits, per_split, scorings, v)
+                        questions = forget + _retain(retain, scorings, left)
+                        results.append({"lr": 1e-3, "v_split": None, "epoch": 0, "step": step, "questions": questions})
+                        kept = {"forget": dict.fromkeys(scorings, v), "retain": dict.fromkeys(scorings, left)}
+                        points.append({"run": trajectory, "step": step, **kept})
+                    write_eval(folder, trajectory, "unlearned", labels(arm, seed, "unlearned", method), results)
+                best = {"run": name, "step": steps[-1]}
+                selection = {
+                    "run_id": f"select-{arm}-{method.lower()}-s{seed}",
+                    "labels": {"dataset": DATASETS[arm], "arm": arm, "model": "miniature", "method": method}
+                    | {"seed": seed},
+                    "points": points,
+                    "selected": {str(b): None if (arm, method, b) in none else best for b in budgets},
+                }
+                write_json(folder / "selections" / f"{selection['run_id']}.json", selection)
                 for budget in budgets:
                     label, name = labels(arm, seed, "unlearned", method, budget), f"{run}.{method.lower()}-{budget}"
                     if (arm, method, budget) in none:

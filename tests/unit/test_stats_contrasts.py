@@ -105,14 +105,29 @@ def test_methods_are_paired_within_an_arm():
     assert found["mean"] == pytest.approx(-0.2) and found.n_seeds == 2
 
 
-def test_an_arm_with_two_datasets_is_not_mixed_up():
-    rows = [
-        row("pretrained", "GD", 0, 0.9),
-        row("pretrained", "GD", 0, 0.8, dataset="other"),
-        row("taught", "GD", 0, 0.5),
-    ]
+def test_an_arm_with_two_datasets_is_compared_within_each():
+    values = {("pretrained", "x"): 0.9, ("pretrained", "y"): 0.8, ("taught", "y"): 0.5, ("taught", "z"): 0.1}
+    rows = [row(arm, "GD", 0, value, dataset=dataset) for (arm, dataset), value in values.items()]
+    rows.append(row("taught_same_data", "GD", 0, 0.2, dataset="w"))
+    rows.append(row("pretrained", "RMU", 0, 0.7, dataset="x"))
+    table = contrasts(pd.DataFrame(rows))
+    found = table[table.quantity == "acc_rtt"]
+    assert set(found[["arm_a", "arm_b", "dataset_a", "dataset_b", "method"]].itertuples(index=False, name=None)) == {
+        ("pretrained", "taught", "y", "y", "GD"),  # not x with y; and w, alone in its arm, faces two datasets
+        ("pretrained", "pretrained", "x", "x", "GD - RMU"),
+    }
+    assert found["mean"].tolist() == pytest.approx([0.3, 0.2])
+
+
+def test_one_dataset_in_each_arm_is_compared_across():
+    table = contrasts(pd.DataFrame([row("pretrained", "GD", 0, 0.9), row("taught", "GD", 0, 0.5)]))
+    assert set(table[["dataset_a", "dataset_b"]].itertuples(index=False, name=None)) == {("d_pretrained", "d_taught")}
+
+
+def test_two_models_of_an_arm_are_not_mixed_up():
+    rows = [row("pretrained", "GD", 0, 0.9), row("pretrained", "GD", 0, 0.8, model="n"), row("taught", "GD", 0, 0.5)]
     found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught")
-    assert found.n_seeds == 0 and "2 datasets or models" in found.why and found.comparable == "no"
+    assert found.n_seeds == 0 and "2 models: m, n" in found.why and found.comparable == "no"
 
 
 def test_criterion_compares_the_ends():

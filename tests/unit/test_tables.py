@@ -15,6 +15,7 @@ from rtt import __main__ as program
 from rtt.errors import UserError
 from rtt.evals import natural, read_eval, read_folder
 from rtt.stats.looks import halves
+from rtt.stats.recovery import cannot_tell
 from rtt.stats.study import assemble
 from rtt.tables import read_table, recovery_table
 from scipy.stats import binomtest
@@ -22,11 +23,11 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "config" / "eval.schema.json").read_text(encoding="utf-8"))
 ISSUE = (
-    "dataset arm model method seed retain_budget selection scoring n_questions acc_before acc_unlearned "
+    "dataset arm model method variant seed retain_budget selection scoring n_questions acc_before acc_unlearned "
     "acc_unlearned_low acc_unlearned_high acc_rtt acc_rtt_low acc_rtt_high acc_original_rtt acc_original_rtt_low "
     "acc_original_rtt_high acc_control_rtt acc_control_rtt_low acc_control_rtt_high t_acc_rtt retain_before "
     "retain_unlearned floor recovery recovery_low recovery_high recovery_corrected recovery_corrected_low "
-    "recovery_corrected_high recovery_difference recovery_difference_low recovery_difference_high status"
+    "recovery_corrected_high recovery_difference recovery_difference_low recovery_difference_high status cannot_tell"
 ).split()
 SMALL = dict(arms=("pretrained",), methods=("GD",), splits=2, per_split=8, retain=8, lrs=(1e-3,), epochs=2)
 
@@ -164,12 +165,9 @@ def test_undefined_leaves_cells_empty(tmp_path):
 
 def test_accuracy_table(study):
     table = read_table(study / "tables" / "accuracy.csv")
-    assert (
-        list(table.columns)
-        == (
-            "dataset arm model method seed retain_budget stage v_split set selection scoring step lr epoch "
-            "n_questions n_correct accuracy low high"
-        ).split()
+    assert " ".join(table.columns) == (
+        "dataset arm model method variant seed retain_budget stage v_split set selection scoring run step lr epoch "
+        "n_questions n_correct accuracy low high"
     )
     keys = [name for name in table.columns if name not in ("n_questions", "n_correct", "accuracy", "low", "high")]
     assert not table.duplicated(keys).any()
@@ -212,7 +210,7 @@ def test_control_rows_are_repeated_for_each_arm(study):
 
 
 def test_six_decimals_and_settings(study):
-    for name in ("recovery", "accuracy", "contrasts"):
+    for name in ("recovery", "accuracy", "contrasts", "variants"):
         with open(study / "tables" / f"{name}.csv", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 for column, value in row.items():
@@ -225,11 +223,9 @@ def test_six_decimals_and_settings(study):
 
 def test_contrasts_table(study):
     table = read_table(study / "tables" / "contrasts.csv")
-    assert (
-        list(table.columns)
-        == (
-            "arm_a arm_b method retain_budget selection scoring quantity n_seeds per_seed mean low high comparable why"
-        ).split()
+    assert " ".join(table.columns) == (
+        "arm_a arm_b dataset_a dataset_b method retain_budget selection scoring quantity n_seeds per_seed mean "
+        "low high comparable why"
     )
     keys = dict(
         arm_a="pretrained", arm_b="taught", method="RIA", retain_budget=0.1, selection="nested", scoring="letter"
@@ -309,10 +305,202 @@ def test_without_control_the_cells_are_empty(tmp_path):
     assert planted(tmp_path).acc_control_rtt.isna().all()
 
 
-def test_two_scorings_are_enough(tmp_path):
-    make_evals(tmp_path, **SMALL, scorings=("letter", "likelihood"))
+@pytest.mark.parametrize("scorings", [("letter", "likelihood"), ("likelihood", "likelihood_fresh"), ("letter",)])
+def test_any_scorings_are_enough(tmp_path, scorings):
+    """Nothing needs letters: accuracy, selection and retain accuracy are each by the row's own scoring."""
+    make_evals(tmp_path, **SMALL, scorings=scorings)
     assert tables(tmp_path) == 0
-    assert set(planted(tmp_path).scoring) == {"letter", "likelihood"}
+    found = planted(tmp_path)
+    assert list(dict.fromkeys(found.scoring)) == list(scorings)
+    assert set(found.retain_before) == {1.0} and set(found.retain_unlearned) == {0.875}  # 8 and 7 of 8
+
+
+def test_retain_accuracy_is_by_the_rows_scoring(tmp_path):
+    make_evals(tmp_path, **SMALL)
+
+    def change(document):
+        held = [q for q in document["results"][0]["questions"] if q["role"] == "retain"]
+        for question in held[:4]:
+            question["scores"]["likelihood"] = [-1.0 if i == question["answer"] else -0.5 for i in range(4)]
+
+    edit(tmp_path, "model-pretrained-s0", change)
+    assert tables(tmp_path) == 0
+    found = planted(tmp_path, selection="nested").set_index("scoring").retain_before
+    assert found["letter"] - found["likelihood"] == 0.5
+
+
+def test_own_unlearned_models_have_their_own_names(tmp_path):
+    make_evals(tmp_path, **SMALL | {"methods": ("RMU-v2.1", "GD")})
+    assert tables(tmp_path) == 0
+    assert list(dict.fromkeys(planted(tmp_path).method)) == ["GD", "RMU-v2.1"]
+
+
+def test_the_selected_point_is_found_among_several_trajectories(tmp_path):
+    make_evals(tmp_path, **SMALL, worse=2, accuracies={"before": 1.0, "unlearned": 0.25})
+    assert tables(tmp_path) == 0
+    assert set(planted(tmp_path).acc_unlearned) == {0.25}
+    table = read_table(tmp_path / "tables" / "accuracy.csv")
+    assert (table.loc[table.stage != "unlearned", "run"] == "").all()
+    points = table[(table.stage == "unlearned") & (table["set"] == "V") & (table.v_split == "all")]
+    points = points[points.scoring == "letter"]
+    name = "unlearn-pretrained-gd-s0"
+    listed = points[points.retain_budget.isna()][["run", "step"]].itertuples(index=False, name=None)
+    assert sorted(listed) == [
+        (run, step) for run in (name, f"{name}-worse0", f"{name}-worse1") for step in (10, 20, 30)
+    ]
+    chosen = points[points.retain_budget.notna()]
+    assert chosen[["run", "step", "accuracy"]].to_numpy().tolist() == [[name, 30, 0.25]]
+
+
+def write_plan(folder, variants, scorings=("letter",)):
+    plan = {"study": {"selection": {"scorings": list(scorings)}}, "variants": variants}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return "--plan", str(folder / "plan.json")
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """Two seeds of the default and of a variant whose attack brings back less; original and control are shared."""
+    folder = tmp_path_factory.mktemp("varied")
+    more = {("unlearned_rtt", "pretrained", "GD", 0): 0.75, ("unlearned_rtt", "pretrained", "GD", 1): 0.5}
+    make_evals(folder, **SMALL | {"seeds": (0, 1)}, accuracies={**more, "original_rtt": 1.0})
+    stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "selections")}
+    other = dict(stems, evals=[])
+    for stem in stems["evals"]:
+        if ".gd-" not in stem:
+            other["evals"].append(stem)
+            continue
+        document = json.loads((folder / "evals" / f"{stem}.json").read_text())
+        for result in document["results"]:
+            for question in [q for q in result["questions"] if q["role"] == "V"][: 2 if "s0" in stem else 1]:
+                for scoring in question["scores"]:
+                    question["scores"][scoring] = [float(i != question["answer"]) for i in range(4)]
+        other["evals"].append(f"{stem}-variant")
+        (folder / "evals" / f"{stem}-variant.json").write_text(json.dumps(document))
+    variants = {
+        "weak": {**other, "reported": "nested"},
+        "on_v": {**stems, "reported": "paper"},
+        "default": {**stems, "reported": "nested"},
+    }
+    assert tables(folder, *write_plan(folder, variants)) == 0
+    return folder
+
+
+def test_variants_share_runs_and_have_their_own_rows(varied):
+    rows = planted(varied, selection="paper", scoring="letter")
+    assert list(dict.fromkeys(rows.variant)) == ["default", "weak", "on_v"]
+    assert rows[rows.variant == "default"].acc_rtt.tolist() == [0.75, 0.5]
+    assert rows[rows.variant == "weak"].acc_original_rtt.tolist() == [1.0, 1.0]
+    assert set(read_table(varied / "tables" / "accuracy.csv").variant) == set(rows.variant)
+    contrast = read_table(varied / "tables" / "contrasts.csv")
+    assert contrast.empty  # one arm, one method: variants are not mixed into contrasts
+
+
+def test_variant_effects_are_paired_with_the_default(varied):
+    table = read_table(varied / "tables" / "variants.csv")
+    assert " ".join(table.columns) == (
+        "variant dataset arm model method retain_budget selection scoring quantity n_seeds per_seed mean low high"
+    )
+    assert set(table.quantity) == {"acc_unlearned", "acc_rtt", "recovery", "recovery_corrected"}
+    recovered = planted(varied, scoring="letter").set_index(["variant", "selection", "seed"])
+    for variant, ours, theirs, label in (
+        ("weak", "nested", "nested", "nested"),
+        ("weak", "paper", "paper", "paper"),
+        ("on_v", "paper", "nested", "paper - nested"),
+    ):
+        rows = table[(table.variant == variant) & (table.selection == label) & (table.scoring == "letter")]
+        assert len(rows) == 4
+        for row in rows.itertuples():
+            differences = [
+                recovered.loc[(variant, ours, seed), row.quantity]
+                - recovered.loc[("default", theirs, seed), row.quantity]
+                for seed in (0, 1)
+            ]
+            assert [float(x) for x in row.per_seed.split(";")] == pytest.approx(differences, abs=2e-6)
+            mean = np.mean(differences)
+            half = 12.706205 * abs(differences[0] - differences[1]) / 2  # t(.975; 1), s / sqrt(2) = |d| / 2
+            assert (row.n_seeds, row.mean) == (2, pytest.approx(mean, abs=2e-6))
+            assert (row.low, row.high) == pytest.approx((mean - half, mean + half), abs=2e-5)
+    weak = table[(table.variant == "weak") & (table.quantity == "acc_rtt") & (table.selection == "paper")]
+    assert weak["mean"].max() < 0
+    assert set(table.selection[table.variant == "on_v"]) == {"paper - nested"}
+
+
+def test_without_variants_the_table_has_its_header_only(study):
+    assert len((study / "tables" / "variants.csv").read_text().splitlines()) == 1
+
+
+def test_one_seed_has_an_effect_without_interval(varied, tmp_path):
+    for name in ("evals", "selections"):
+        (tmp_path / name).symlink_to(varied / name)
+    variants = json.loads((varied / "plan.json").read_text())["variants"]
+    for one in variants.values():
+        for kind in ("evals", "selections"):
+            one[kind] = [stem for stem in one[kind] if "-s0" in stem]
+    assert tables(tmp_path, *write_plan(tmp_path, variants)) == 0
+    table = read_table(tmp_path / "tables" / "variants.csv")
+    assert set(table.n_seeds) == {1} and table[["low", "high"]].isna().all(axis=None) and table["mean"].notna().all()
+
+
+def test_the_plan_names_the_main_scoring_and_it_comes_first(varied, tmp_path):
+    for name in ("evals", "selections"):
+        (tmp_path / name).symlink_to(varied / name)
+    default = json.loads((varied / "plan.json").read_text())["variants"]["default"]
+    assert tables(tmp_path, *write_plan(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
+    found = list(dict.fromkeys(planted(tmp_path).scoring))
+    assert found == ["likelihood", "letter", "likelihood_fresh"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"study": {}}, "variants is None"),
+        ({"variants": {"x": {}}}, "no 'default', found x"),
+        ({"variants": {"default": {"evals": [], "selections": []}}}, "variants.default: expected the lists"),
+    ],
+)
+def test_a_plan_that_is_not_one(small, capsys, plan, message):
+    (small / "plan.json").write_text(json.dumps(plan))
+    assert tables(small, "--plan", str(small / "plan.json")) == 1
+    error = capsys.readouterr().err
+    assert str(small / "plan.json") in error and message in error
+
+
+def test_cannot_tell_where_the_interval_reaches_too_far(study):
+    """80 questions in `study` tell; 8 per split of two splits do not."""
+    for row in planted(study).itertuples():
+        names = [
+            name
+            for name in ("recovery", "recovery_corrected", "recovery_difference")
+            if max(getattr(row, name) - getattr(row, f"{name}_low"), getattr(row, f"{name}_high") - getattr(row, name))
+            > 0.25
+        ]
+        assert row.cannot_tell == ";".join(names)
+    ends = {"_low": 0.25, "": 0.5, "_high": 0.75}
+    row = {f"recovery{end}": value for end, value in ends.items()}
+    row |= {f"recovery_corrected{end}": value + 0.01 * (end == "_high") for end, value in ends.items()}
+    row |= {f"recovery_difference{end}": value - 0.01 * (end == "_low") for end, value in ends.items()}
+    assert cannot_tell(row) == ["recovery_corrected", "recovery_difference"]
+    assert cannot_tell({name: math.nan for name in row}) == []
+
+
+def test_two_datasets_of_an_arm_keep_apart(tmp_path):
+    """A second dataset in the arm: its own rows, its own control; another dataset's control is not borrowed."""
+    make_evals(tmp_path / "b", **SMALL, accuracies={"unlearned_rtt": 0.5, ("unlearned_rtt", "pretrained", "GD"): 0.5})
+    make_evals(tmp_path, **SMALL)
+    for kind in ("evals", "selections"):
+        for path in (tmp_path / "b" / kind).iterdir():
+            text = path.read_text().replace("people_f", "people_q")
+            (tmp_path / kind / f"b-{path.name}").write_text(text.replace("people_p", "people_q"))
+    path = tmp_path / "evals" / "attack-control-people_f-s0.control.json"
+    path.write_text(path.read_text().replace("people_f", "people_p"))
+    assert tables(tmp_path) == 0
+    rows = planted(tmp_path, selection="paper", scoring="letter").set_index("dataset")
+    assert rows.acc_rtt.to_dict() == {"people_p": 0.875, "people_q": 0.5}
+    (tmp_path / "evals" / "b-attack-control-people_f-s0.control.json").unlink()
+    assert tables(tmp_path) == 0
+    rows = planted(tmp_path, selection="paper", scoring="letter").set_index("dataset")
+    assert rows.acc_control_rtt.isna().to_dict() == {"people_p": False, "people_q": True}
 
 
 def test_prediction_is_the_first_maximum(tmp_path):
@@ -410,17 +598,36 @@ def test_a_missing_file(small, capsys, missing, message):
     assert message in refuse(small, capsys)
 
 
-def test_a_missing_selection(small, capsys):
-    (small / "selections" / "unlearn-pretrained-gd-s0.json").unlink()
-    assert "no selection with run_id 'unlearn-pretrained-gd-s0'" in refuse(small, capsys)
-
-
-def test_a_selected_step_that_was_not_scored(small, capsys):
-    path = small / "selections" / "unlearn-pretrained-gd-s0.json"
+def selection(folder, change):
+    path = folder / "selections" / "select-pretrained-gd-s0.json"
     document = json.loads(path.read_text())
-    document["selected"]["0.1"] = 25
+    change(document)
     path.write_text(json.dumps(document))
-    assert "selected step 25 is not in" in refuse(small, capsys)
+    return path
+
+
+def test_a_missing_selection(small, capsys):
+    (small / "selections" / "select-pretrained-gd-s0.json").unlink()
+    assert "no selection for GD of (people_p, pretrained, miniature, 0)" in refuse(small, capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["selected"]["0.1"].update(step=25), "selected step 25 is not in unlearn-pretrained-gd-s0"),
+        (lambda d: d["selected"]["0.1"].update(run="other"), "selected step 30 is not in other"),
+        (lambda d: d["selected"].update({"0.1": 30}), "selected['0.1'] is 30, expected"),
+        (lambda d: d["selected"]["0.1"].update(step=True), "selected['0.1'].step is True"),
+        (lambda d: d["selected"].update(all=None), "key 'all' is not a retain budget"),
+        (lambda d: d["labels"].pop("method"), "labels.method is missing"),
+        (lambda d: d["points"][0].update(run="gone"), "trajectory gone has no evaluation of kind unlearned"),
+        (lambda d: d["points"].clear(), "trajectory unlearn-pretrained-gd-s0 was scored and not selected from"),
+    ],
+)
+def test_a_selection_that_does_not_fit(small, capsys, change, message):
+    path = selection(small, change)
+    error = refuse(small, capsys)
+    assert str(path) in error and message in error
 
 
 def test_two_files_with_the_same_labels(small, capsys):
@@ -436,6 +643,8 @@ def test_two_files_with_the_same_labels(small, capsys):
         (lambda d: d.pop("labels"), "labels is missing"),
         (lambda d: d["labels"].pop("seed"), "missing ['seed']"),
         (lambda d: d["labels"].update(color="red"), "unknown ['color']"),
+        (lambda d: d["labels"].update(method="a/b"), "labels.method is 'a/b'"),
+        (lambda d: [q.update(scores={}) for r in d["results"] for q in r["questions"]], "expected one or more of"),
         (lambda d: d.update(schema_version=2), "schema_version is 2"),
         (lambda d: d.update(kind="other"), "kind is 'other'"),
         (lambda d: d["results"][0]["questions"][0]["scores"]["letter"].pop(), "other than 4 numbers"),
@@ -493,7 +702,7 @@ def test_every_evaluation_is_valid(study):
         lambda d: d["results"][0]["questions"][0].update(role="retain"),
         lambda d: d["results"][0]["questions"][0].update(answer=4),
         lambda d: d["results"][0]["questions"][0].update(note=""),
-        lambda d: d["results"][0]["questions"][0]["scores"].pop("letter"),
+        lambda d: d["results"][0]["questions"][0]["scores"].clear(),
         lambda d: d["results"][0]["questions"][0]["scores"].update(other=[0, 0, 0, 0]),
         lambda d: d["results"][0]["questions"][0]["scores"]["letter"].append(-1.0),
         lambda d: d["results"][0]["questions"][0]["scores"].update(letter=[0, 0, 0, None]),

@@ -15,6 +15,8 @@ UNLEARNED_TOLERANCE = 0.05
 COLUMNS = [
     "arm_a",
     "arm_b",
+    "dataset_a",
+    "dataset_b",
     "method",
     "retain_budget",
     "selection",
@@ -35,38 +37,49 @@ def contrasts(
 ) -> pd.DataFrame:
     """Return differences a - b over seeds from the recovery table.
 
-    Arm pairs (`ARM_PAIRS`) for each method; and, for each arm, method pairs: there `arm_a` = `arm_b` and `method` reads
-    `GD - RMU`. A pair is comparable where the means over the paired seeds of acc_before differ by at most `before` and
-    those of acc_unlearned by at most `unlearned`; otherwise `why` says what differs. Values are numbers or NaN,
-    `per_seed` a list of the differences by seed.
+    Arm pairs (`ARM_PAIRS`) for each method, on the same dataset, or, where each arm has one dataset, on those two; and,
+    for each arm and dataset, method pairs: there `arm_a` = `arm_b` and `method` reads `GD - RMU`. A pair is comparable
+    where the means over the paired seeds of acc_before differ by at most `before` and those of acc_unlearned by at most
+    `unlearned`; otherwise `why` says what differs. Values are numbers or NaN, `per_seed` a list of the differences by
+    seed.
     """
     rows = []
     keys = ["retain_budget", "selection", "scoring"]
     for cell, table in recovery.groupby(keys, sort=False):
-        arms, methods = set(table["arm"]), list(dict.fromkeys(table["method"]))
-        for arm_a, arm_b in ARM_PAIRS:
-            if not {arm_a, arm_b} <= arms:
-                continue
-            for method in methods:
-                side_a = table[(table["arm"] == arm_a) & (table["method"] == method)]
-                side_b = table[(table["arm"] == arm_b) & (table["method"] == method)]
-                if len(side_a) and len(side_b):
-                    rows += _pair((arm_a, arm_b, method, *cell), side_a, side_b, (arm_a, arm_b), before, unlearned)
-        for arm in dict.fromkeys(table["arm"]):
-            for method_a, method_b in combinations(methods, 2):
-                side_a = table[(table["arm"] == arm) & (table["method"] == method_a)]
-                side_b = table[(table["arm"] == arm) & (table["method"] == method_b)]
-                if len(side_a) and len(side_b):
-                    key = (arm, arm, f"{method_a} - {method_b}", *cell)
-                    rows += _pair(key, side_a, side_b, (method_a, method_b), before, unlearned)
+        groups = dict(list(table.groupby(["arm", "dataset", "method"], sort=False)))
+        datasets: dict[str, list[str]] = {}
+        for arm, dataset, _ in groups:
+            if dataset not in datasets.setdefault(arm, []):
+                datasets[arm].append(dataset)
+        methods = list(dict.fromkeys(table["method"]))
+        for arms in ARM_PAIRS:
+            for pair in _dataset_pairs(*(datasets.get(arm, []) for arm in arms)):
+                for method in methods:
+                    sides = [groups.get((arm, dataset, method)) for arm, dataset in zip(arms, pair, strict=True)]
+                    if all(side is not None for side in sides):
+                        rows += _pair((*arms, *pair, method, *cell), *sides, arms, before, unlearned)
+        for arm, own in datasets.items():
+            for dataset in own:
+                for names in combinations(methods, 2):
+                    sides = [groups.get((arm, dataset, method)) for method in names]
+                    if all(side is not None for side in sides):
+                        key = (arm, arm, dataset, dataset, " - ".join(names), *cell)
+                        rows += _pair(key, *sides, names, before, unlearned)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _dataset_pairs(a: list[str], b: list[str]) -> list[tuple[str, str]]:
+    """Which datasets of two arms are compared: each with itself; two different ones where each arm has no other."""
+    if len(a) == len(b) == 1:
+        return [(a[0], b[0])]
+    return [(dataset, dataset) for dataset in a if dataset in b]
 
 
 def _pair(key: tuple, side_a: pd.DataFrame, side_b: pd.DataFrame, names: tuple, before: float, unlearned: float):
     for name, side in zip(names, (side_a, side_b), strict=True):
         if side["seed"].duplicated().any():
-            several = sorted({f"{row.dataset} ({row.model})" for row in side.itertuples()})
-            why = f"not comparable: {name} stands for {len(several)} datasets or models: {', '.join(several)}"
+            several = sorted(set(side["model"]))
+            why = f"not comparable: {name} stands for {len(several)} models: {', '.join(several)}"
             return [(*key, quantity, 0, [], *t_interval([]), "no", why) for quantity in QUANTITIES]
     paired = side_a.merge(side_b, on="seed", suffixes=("_a", "_b")).sort_values("seed")
     rows = []

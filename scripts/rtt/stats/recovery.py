@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from rtt.stats.intervals import wilson
 RESAMPLES = 4000
 PSEUDO = 2  # pseudo-questions; 2 gives each accuracy alone a uniform prior. Chosen by benchmarks/interval_coverage.py
 QUANTITIES = ("recovery", "recovery_corrected", "recovery_difference")
+TOO_WIDE = 0.25  # an interval that reaches further than this from its estimate tells nothing about it
 STATUSES = ("ok", "none_within_budget", "not_unlearned", "over_unlearned", "undefined")
 
 
@@ -105,3 +107,17 @@ def status(original_rtt: tuple[int, int], unlearned: tuple[int, int] | None, flo
     if low > floor:
         return "not_unlearned"
     return "ok"
+
+
+def cannot_tell(row: Mapping[str, float]) -> list[str]:
+    """Return the measures of a row whose 95 % interval reaches further than `TOO_WIDE` from the estimate on one side.
+
+    A measure without a value has no interval and is not among them.
+    """
+    wide = []
+    for name in QUANTITIES:
+        value, low, high = (row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
+        # Six decimals as in the tables, so that exactly .25 is .25 and not a bit more.
+        if round(value - low, 6) > TOO_WIDE or round(high - value, 6) > TOO_WIDE:
+            wide.append(name)
+    return wide

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from rtt.errors import UserError
-from rtt.evals import Attack, Labels, Points, Questions, read_selections
+from rtt.evals import Attack, Labels, Points, Questions, natural, read_selections
 from rtt.stats.looks import letter_floor
 
 ARMS = ("pretrained", "taught", "taught_same_data")
@@ -23,9 +24,19 @@ class Study:
     original: Points | None = None
     original_rtt: Attack | None = None
     control: Attack | None = None
-    unlearned: dict[str, Points] = field(default_factory=dict)  # by method
+    unlearned: dict[str, list[Points]] = field(default_factory=dict)  # by method: its trajectories, by run id
     attacks: dict[tuple[str, float], Attack] = field(default_factory=dict)  # by (method, budget)
-    selected: dict[tuple[str, float], int | None] = field(default_factory=dict)  # by (method, budget): step or None
+    # By (method, budget): the trajectory's run id and the step, or None
+    selected: dict[tuple[str, float], tuple[str, int] | None] = field(default_factory=dict)
+
+    def point(self, method: str, budget: float) -> tuple[Points, int] | None:
+        """Return the trajectory and the index of the point selected for a budget; None where no point fits it."""
+        selected = self.selected[method, budget]
+        if selected is None:
+            return None
+        run, step = selected
+        points = next(points for points in self.unlearned[method] if points.run_id == run)
+        return points, points.steps.index(step)
 
 
 def assemble(
@@ -46,17 +57,20 @@ def assemble(
             continue  # the control's own model before RTT belongs to no arm
         study = studies.setdefault(_key(labels), Study(_key(labels)))
         if isinstance(found, Attack) and labels.target == "unlearned":
-            _put_item(study.attacks, (labels.method, labels.retain_budget), found)
+            key = labels.method, labels.retain_budget
+            if key in study.attacks:
+                raise _twice(found, study.attacks[key])
+            study.attacks[key] = found
         elif isinstance(found, Attack):
             _put(study, "original_rtt", found)
         elif labels.method is None:
             _put(study, "original", found)
         else:
-            _put_item(study.unlearned, labels.method, found)
-    selections = read_selections(selections_folder, selections)
+            study.unlearned.setdefault(labels.method, []).append(found)
+    chosen = read_selections(selections_folder, selections)
     for study in studies.values():
-        _complete(study, selections, selections_folder)
-        study.control = _control(study, controls)
+        _complete(study, chosen, selections_folder)
+        study.control = _control(study, controls, {key[0] for key in studies if key[1:] == study.key[1:]})
         _check_questions(study)
     return sorted(studies.values(), key=lambda study: arm_order(*study.key))
 
@@ -77,57 +91,66 @@ def place(known: tuple[str, ...], name: str) -> tuple:
 
 def _put(study: Study, name: str, found: Points | Attack) -> None:
     if getattr(study, name) is not None:
-        raise UserError(f"{found.path}: the same labels as {getattr(study, name).path}; delete the one that is stale")
+        raise _twice(found, getattr(study, name))
     setattr(study, name, found)
 
 
-def _put_item(runs: dict, key, found: Points | Attack) -> None:
-    if key in runs:
-        raise UserError(f"{found.path}: the same labels as {runs[key].path}; delete the one that is stale")
-    runs[key] = found
+def _twice(found: Points | Attack, first: Points | Attack) -> UserError:
+    return UserError(f"{found.path}: the same labels as {first.path}; delete the one that is stale, or give --plan")
 
 
 def _complete(study: Study, selections: dict, folder: str | Path) -> None:
     """Fill `study.selected` and check that each selected point was scored and attacked."""
     name = ", ".join(str(part) for part in study.key)
     any_file = next(
-        iter([*study.unlearned.values(), *study.attacks.values()]), study.original_rtt or study.original
+        iter([*chain(*study.unlearned.values()), *study.attacks.values()]), study.original_rtt or study.original
     ).path
     if study.original is None:
         raise UserError(f"{any_file}: no evaluation of kind original for ({name}), the model before unlearning")
     if (study.unlearned or study.attacks) and (study.original_rtt is None or not study.original_rtt.looks):
         raise UserError(f"{any_file}: no RTT evaluation with target original for ({name}): recovery has no denominator")
-    for method, points in study.unlearned.items():
-        if points.run_id not in selections:
-            raise UserError(
-                f"{points.path}: no selection with run_id {points.run_id!r} in {folder}; run the select step"
-            )
-        file, steps = selections[points.run_id]
-        for budget, step in steps.items():
-            if step is not None and step not in points.steps:
-                raise UserError(f"{file}: selected step {step} is not in {points.path} (steps {list(points.steps)})")
+    dataset, arm, model, seed = study.key
+    for method, trajectories in study.unlearned.items():
+        trajectories.sort(key=lambda points: natural(points.run_id))
+        steps = {points.run_id: points.steps for points in trajectories}
+        if len(steps) < len(trajectories):
+            raise UserError(f"{trajectories[0].path}: its run_id stands in a second evaluation of kind unlearned")
+        chosen = selections.get((dataset, arm, model, method, seed))
+        if chosen is None:
+            raise UserError(f"{trajectories[0].path}: no selection for {method} of ({name}) in {folder}; run select")
+        if odd := sorted(set(chosen.runs) ^ set(steps)):
+            side = "was scored and not selected from" if odd[0] in steps else "has no evaluation of kind unlearned"
+            raise UserError(f"{chosen.path}: trajectory {odd[0]} {side}; run the select step again")
+        for budget, point in chosen.points.items():
+            if point is not None and point[1] not in steps.get(point[0], ()):
+                scored = list(steps.get(point[0], ())) or "none"
+                raise UserError(
+                    f"{chosen.path}: selected step {point[1]} is not in {point[0]} (scored steps: {scored})"
+                )
             attack = study.attacks.get((method, budget))
-            if step is not None and (attack is None or not attack.looks):
+            if point is not None and (attack is None or not attack.looks):
                 found = "is missing" if attack is None else f"({attack.path}) has no results"
-                raise UserError(f"{file}: step {step} is selected for budget {budget}, but its RTT evaluation {found}")
-            if step is None and attack is not None and attack.looks:
-                raise UserError(f"{attack.path}: has results, but {file} selects no step for budget {budget}")
-            study.selected[method, budget] = step
+                raise UserError(
+                    f"{chosen.path}: step {point[1]} is selected for budget {budget}, but its RTT evaluation {found}"
+                )
+            if point is None and attack is not None and attack.looks:
+                raise UserError(f"{attack.path}: has results, but {chosen.path} selects no step for budget {budget}")
+            study.selected[method, budget] = point
     for key, attack in study.attacks.items():
         if key[0] not in study.unlearned:
             raise UserError(f"{attack.path}: no evaluation of kind unlearned for method {key[0]} of ({name})")
         if key not in study.selected:
-            raise UserError(
-                f"{attack.path}: retain_budget {key[1]} is not in {selections[study.unlearned[key[0]].run_id][0]}"
-            )
+            file = selections[dataset, arm, model, key[0], seed].path
+            raise UserError(f"{attack.path}: retain_budget {key[1]} is not in {file}")
 
 
-def _control(study: Study, controls: list[Attack]) -> Attack | None:
+def _control(study: Study, controls: list[Attack], datasets: set[str]) -> Attack | None:
+    """The arm's control: on its own dataset, else on one that is none of the arm's `datasets`."""
     dataset, arm, model, seed = study.key
     fitting = [c for c in controls if arm in c.labels.control_for and (c.labels.model, c.labels.seed) == (model, seed)]
-    # A study with several datasets may have a control for each; the arm's own dataset goes before another's.
+    # A study with several datasets may have a control for each: another dataset's own control is not this one's.
     own = [control for control in fitting if control.labels.dataset == dataset]
-    fitting = own or fitting
+    fitting = own or [control for control in fitting if control.labels.dataset not in datasets]
     if len(fitting) > 1:
         raise UserError(f"{fitting[1].path}: a second control for arm {arm}, seed {seed}, beside {fitting[0].path}")
     return fitting[0] if fitting and fitting[0].looks else None
@@ -136,7 +159,7 @@ def _control(study: Study, controls: list[Attack]) -> Attack | None:
 def _check_questions(study: Study) -> None:
     """Everything is paired by position: the same ids within the arm, the same shape for the control."""
     reference = study.original
-    for points in study.unlearned.values():
+    for points in chain(*study.unlearned.values()):
         for set_name in ("forget", "retain"):
             _same_ids(reference.path, getattr(reference, set_name), points.path, getattr(points, set_name))
     for attack in (study.original_rtt, *study.attacks.values()):
