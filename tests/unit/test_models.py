@@ -67,7 +67,7 @@ def test_models_come_back_whatever_their_kind(tmp_path, kind, config, tied):
 def test_the_dtype_asked_for(saved, dtype):
     model, _ = models.load(saved, dtype)
     assert {p.dtype for p in model.parameters()} == {models.DTYPES[dtype]}
-    with pytest.raises(UserError, match="int8.*fp32, bf16, fp16"):
+    with pytest.raises(UserError, match=r"int8.*fp32, bf16, fp16"):
         models.load(saved, "int8")
 
 
@@ -121,7 +121,7 @@ def test_weights_of_another_model(tmp_path):
     models.save_weights(
         tiny.model(shape=tiny.Model(hidden_size=32, intermediate_size=8, layers=3, heads=2)), tmp_path / "wide"
     )
-    with pytest.raises(UserError, match="another model.*size mismatch"):
+    with pytest.raises(UserError, match=r"another model.*size mismatch"):
         models.load_weights(make(tied=True), tmp_path / "wide")
     whole = (tmp_path / "deep").read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
@@ -133,7 +133,7 @@ def test_weights_of_another_model(tmp_path):
 
 def test_pickled_weights_are_refused(copy):
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pytorch_model.bin.*safetensors"):
+    with pytest.raises(UserError, match=r"pytorch_model.bin.*safetensors"):
         models.load(copy)
     (copy / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match="no model here"):
@@ -153,7 +153,7 @@ def test_damaged_folders(copy):
     with pytest.raises(UserError, match="can't be read"):
         models.load(copy)
     (copy / "config.json").unlink()
-    with pytest.raises(UserError, match="config.json: missing"):
+    with pytest.raises(UserError, match=r"config.json: missing"):
         models.load(copy)
 
 
@@ -188,7 +188,7 @@ def test_attention_backends(monkeypatch, installed):
         assert backend == "sdpa" and word in warning
     assert models.resolve_attn("eager", "fp32", "cpu") == ("eager", None)
     assert models.resolve_attn("sdpa", "bf16", "cuda") == ("sdpa", None)
-    with pytest.raises(UserError, match="'flash'.*auto, sdpa"):
+    with pytest.raises(UserError, match=r"'flash'.*auto, sdpa"):
         models.resolve_attn("flash", "fp32", "cpu")
 
 
@@ -212,5 +212,5 @@ def test_freeze_layers():
     assert not model.lm_head.weight.requires_grad and not model.model.embed_tokens.weight.requires_grad
     with pytest.raises(UserError, match="layer 4: the model has 4 layers"):
         models.freeze_layers(model, [4])
-    with pytest.raises(UserError, match="no model.layers"):
+    with pytest.raises(UserError, match=r"no model.layers"):
         models.decoder_layers(SimpleNamespace(transformer=None))
