@@ -1,0 +1,182 @@
+"""One file over HTTP or from a folder, whole and verified, or a UserError that says what went wrong and what to do.
+
+`rtt.fetch` and `rtt.fetch_hub` use it; nothing here knows about groups.
+"""
+
+import contextlib
+import errno
+import http.client
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from rtt import files
+from rtt.errors import UserError
+from rtt.progress import clock
+from rtt.sources import FOLDERS, Source
+
+PAUSES = (1.0, 4.0, 15.0)  # seconds before the second, third and fourth attempt
+TIMEOUT = 60.0  # seconds without a byte
+CHUNK = 1 << 20
+LARGE = 8 << 20  # bytes from which a file's progress is shown
+
+
+class Retry(Exception):
+    """A fault that may pass: server errors, broken connections, truncated bodies. The text says what."""
+
+
+class Unreachable(UserError):
+    """No server answered."""
+
+
+class Absent(UserError):
+    """The server answered that it has no such file."""
+
+
+def say(text: str) -> None:
+    """Print a line for people on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def is_url(mirror: str) -> bool:
+    """Say whether a mirror is a base URL; else it is a folder."""
+    return mirror.startswith(("http://", "https://"))
+
+
+@contextlib.contextmanager
+def disk_errors(place: str | Path) -> Iterator[None]:
+    """Turn a full disk and other errors of the file system into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{place}: the disk is full ({error.strerror}); nothing partial is left; free space, or fetch to "
+                "another disk with --out"
+            ) from None
+        raise UserError(f"{error.filename or place}: {error.strerror or error}") from None
+
+
+def check(source: Source, size: int, digest: str, where: str) -> None:
+    """Raise UserError when `size` (bytes) and `digest` (sha256) are not the row's."""
+    if source.bytes is not None and size != source.bytes:
+        raise UserError(
+            f"{source.name}: {where} has {size} bytes, expected {source.bytes} (data/sources.tsv): another file, or a "
+            "truncated one; nothing was kept. Get the right file, or name another source with mirror:"
+        )
+    if source.sha256 and digest != source.sha256:
+        raise UserError(
+            f"{source.name}: wrong checksum: {where} has sha256 {digest}, expected {source.sha256} (data/sources.tsv): "
+            "the content has changed; nothing was kept. Get the right file, or name another source with mirror:"
+        )
+
+
+def _receive(response, target: Path, source: Source) -> None:
+    """Write a response's body to `target`. Raises Retry when it ends early, UserError when it is the wrong size."""
+    length = response.headers.get("Content-Length")
+    total = int(length) if length and length.isdigit() else source.bytes
+    got, start = 0, time.monotonic()
+    shown = start
+    with open(target, "wb") as out:
+        while True:
+            try:
+                chunk = response.read(CHUNK)
+            except (OSError, http.client.HTTPException) as error:
+                raise Retry(f"broke off after {got} bytes ({error})") from None
+            if not chunk:
+                break
+            got += len(chunk)
+            if source.bytes is not None and got > source.bytes:
+                check(source, got, "", f"{response.url} (so far)")  # never fills the disk with something else
+            with disk_errors(target):
+                out.write(chunk)
+            if total and total >= LARGE and time.monotonic() - shown > 2:
+                shown = time.monotonic()
+                left = (shown - start) * (total - got) / got
+                say(f"{source.name}: {got >> 20} of {total >> 20} MiB, about {clock(left)} left")
+    if total is not None and got < total:
+        raise Retry(f"truncated: {got} of {total} bytes")
+
+
+def download(url: str, target: Path, source: Source, pauses: tuple[float, ...] = PAUSES) -> None:
+    """Download `url` to `target`, trying again after each of `pauses` (seconds), and verify it.
+
+    Raises Absent (404), Unreachable (nobody answers), UserError (401, 403, wrong file, full disk, or still failing
+    after the last attempt). `target` may then be partial: it must lie in a folder that the caller throws away.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "unlearning-rtt", "Accept-Encoding": "identity"})
+    answered, fault = False, ""
+    for pause in (*pauses, None):
+        try:
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                    answered = True
+                    _receive(response, target, source)
+                return verify(target, source, url)
+            except urllib.error.HTTPError as error:
+                answered = True
+                if error.code in (404, 410):
+                    raise Absent(f"{source.name}: {url} does not exist (HTTP {error.code})") from None
+                if error.code in (401, 403):
+                    raise UserError(
+                        f"{source.name}: {url} refuses access (HTTP {error.code}); get the file another way, put it "
+                        "into a folder and name that with mirror:"
+                    ) from None
+                if error.code < 500 and error.code not in (408, 425, 429):
+                    raise UserError(f"{source.name}: {url}: HTTP {error.code} {error.reason}") from None
+                raise Retry(f"HTTP {error.code} {error.reason}") from None
+            except urllib.error.URLError as error:
+                raise Retry(str(error.reason)) from None
+            except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+                raise Retry(str(error) or type(error).__name__) from None
+        except Retry as error:
+            fault = str(error)
+            if pause is not None:
+                say(f"{source.name}: {fault}; trying again in {pause:g} s")
+                time.sleep(pause)
+    text = f"{source.name}: {url}: {fault}, {len(pauses) + 1} times"
+    if answered:
+        raise UserError(f"{text}; nothing was kept; try again later, or name another source with mirror:")
+    raise Unreachable(f"{text}; without a network, name a folder that has the file with mirror: (docs/fetch.md)")
+
+
+def verify(path: Path, source: Source, where: str) -> None:
+    """Raise UserError when the file is not the row's, by bytes and sha256."""
+    with disk_errors(path):
+        check(source, path.stat().st_size, files.sha256(path), where)
+
+
+def places(source: Source) -> list[str]:
+    """Return the relative paths under which a mirror may hold a file, in the order in which they are looked for."""
+    names = [source.group]
+    if source.group in FOLDERS:
+        folder = FOLDERS[source.group]
+        names += [folder, f"data/{folder}"]  # a copy of the authors' data folder, or of their repository
+    return [f"{name}/{source.file}" for name in names]
+
+
+def from_mirror(source: Source, mirror: str, target: Path, pauses: tuple[float, ...]) -> str | None:
+    """Copy the row's file from the mirror to `target`, verified; return where it was, None when it has none.
+
+    Raises UserError when the mirror is no folder or its file is not the right one.
+    """
+    for place in places(source):
+        if is_url(mirror):
+            url = f"{mirror.rstrip('/')}/{urllib.parse.quote(place)}"
+            try:
+                download(url, target, source, pauses)
+            except Absent:
+                continue
+            return url
+        path = Path(mirror) / place
+        if path.is_file():
+            with disk_errors(path):
+                shutil.copyfile(path, target)
+            verify(target, source, str(path))
+            return str(path)
+    return None
