@@ -7,8 +7,8 @@ import torch.nn.functional as F
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of `values` (batch, length) over each row's mask, then over the rows: a scalar.
 
-    Every text weighs the same, whatever its length, and padding counts nothing (the authors' code averages over padding
-    too). So the mean does not depend on how a batch is cut into parts of equal size.
+    Every text weighs the same, whatever its length, and padding counts nothing, unless `rtt.text.collate` was told to
+    label it. So the mean does not depend on how a batch is cut into parts of equal size.
     """
     mask = mask.to(values.dtype)
     return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
@@ -17,9 +17,13 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy in nats per counted token, averaged by `masked_mean`: a scalar.
 
-    `batch`: input_ids, attention_mask, labels, each (batch, length); label -100 is not counted.
+    `batch`: input_ids, attention_mask, labels, each (batch, length); label -100 is not counted. Padding may be on
+    either side (`rtt.text.collate`).
     """
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    mask = batch["attention_mask"]
+    # Padding on the left must not move a text's positions.
+    positions = {} if bool(mask[:, 0].all()) else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    logits = model(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False, **positions).logits
     labels = batch["labels"][:, 1:]
     # At least fp32: half precision would round the loss, and a float64 model (the tests' reference) keeps its own.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
