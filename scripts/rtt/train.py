@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from lion_pytorch import Lion
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -20,14 +21,17 @@ from rtt.errors import UserError
 from rtt.text import collate
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
+MICRO_BATCH = "RTT_MICRO_BATCH"  # texts per forward pass; from the environment: equal parts average to the same step
+LION_BETAS = (0.9, 0.99)  # Chen et al. 2023; the authors' code keeps them
 
 
 def prepare_torch(seed: int) -> None:
-    """One thread, deterministic kernels, and every generator seeded: the same spec gives the same bytes on one
-    machine.
+    """OMP_NUM_THREADS threads (1 unless set), deterministic kernels, and every generator seeded: the same spec gives
+    the same bytes on one machine with the same number of threads.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA refuses deterministic products
-    torch.set_num_threads(1)
+    os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     torch.use_deterministic_algorithms(True)
     set_seed(seed)
 
@@ -35,9 +39,10 @@ def prepare_torch(seed: int) -> None:
 class ObjectiveTrainer(Trainer):
     """Minimise `objective(model, batch)["loss"]` over items in their given order."""
 
-    def __init__(self, objective: Objective, **kwargs):
+    def __init__(self, objective: Objective, mixed: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.objective = objective
+        self.objective, self.mixed = objective, mixed
+        self.pending: list[dict[str, float]] = []  # of the parts of the current step
         self.model_accepts_loss_kwargs = False  # our losses are means over texts: equal parts average exactly
         self.losses: list[dict[str, float]] = []
 
@@ -46,13 +51,20 @@ class ObjectiveTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the objective's loss; keep its parts for the record; stop at the first that is not finite."""
-        parts = self.objective(model, inputs)
-        self.losses.append({name: float(value.detach()) for name, value in parts.items()})
+        # Our own autocast, not the Trainer's bf16=True: that one wraps model.forward for good, so points would be
+        # scored in it too, and it leaves out a method's frozen copy.
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
+            parts = self.objective(model, inputs)
+        self.pending.append({name: float(value.detach()) for name, value in parts.items()})
         if not torch.isfinite(parts["loss"]):
             raise UserError(
-                f"training step {self.state.global_step + 1}: the loss is {self.losses[-1]['loss']}; "
+                f"training step {self.state.global_step + 1}: the loss is {self.pending[-1]['loss']}; "
                 "lower the learning rate or the number of steps in the study file"
             )
+        if len(self.pending) == self.args.gradient_accumulation_steps:
+            means = {name: sum(part[name] for part in self.pending) / len(self.pending) for name in parts}
+            self.losses.append(means)
+            self.pending = []
         return parts["loss"]
 
 
@@ -78,6 +90,53 @@ class AtSteps(TrainerCallback):
             model.train()
 
 
+def cast(model, precision: str) -> None:
+    """Cast the parameters to what `precision` trains: bf16, fp16, or at least fp32 (fp32 and bf16_mixed).
+
+    Parameters alone: a model's rotary frequencies stay in fp32, as when it is loaded in that dtype.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype or torch.promote_types(parameter.dtype, torch.float32))
+
+
+def micro_batch(batch_size: int, count_padding: bool) -> int:
+    """Return the texts per forward pass: the largest equal part of a batch within RTT_MICRO_BATCH texts.
+
+    Raises UserError for a value that is no count, and with `count_padding`, where a part's padding would be another.
+    """
+    asked = os.environ.get(MICRO_BATCH, str(batch_size))
+    if not asked.isdigit() or int(asked) < 1:
+        raise UserError(f"{MICRO_BATCH}={asked}: expected a number of texts, 1 or more")
+    part = max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= int(asked))
+    if count_padding and part < batch_size:
+        raise UserError(
+            f"{MICRO_BATCH}={asked}: with count_padding a batch of {batch_size} texts can't be cut: its padding counts "
+            f"in the loss, and a part would have less; set {MICRO_BATCH} to {batch_size} or more, or leave it out"
+        )
+    return part
+
+
+def make_optimizer(model, settings) -> torch.optim.Optimizer:
+    """Return AdamW, or Lion with betas (0.9, 0.99), over the parameters that are not frozen. Raises UserError for AdamW
+    in pure fp16.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if settings.optimizer == "lion":
+        return Lion(parameters, lr=settings.learning_rate, betas=LION_BETAS, weight_decay=settings.weight_decay)
+    if settings.precision == "fp16":
+        raise UserError(
+            "optimizer adamw with precision fp16: AdamW's epsilon (1e-8) and most squared gradients are 0 in fp16, so "
+            "the first step divides by zero; use optimizer: lion, or precision: bf16, bf16_mixed or fp32"
+        )
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(0.9, settings.adam_beta2),
+        weight_decay=settings.weight_decay,
+    )
+
+
 def train(
     model,
     tokenizer,
@@ -92,33 +151,31 @@ def train(
     """Train `model` in place; return each step's loss parts (nats).
 
     items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
-    settings.batch_size. settings: `rtt.config.Training`. Raises UserError on a loss that is not finite.
+    settings.batch_size. settings: `rtt.settings.Training`. Raises UserError on a loss that is not finite.
     """
 
     def to_batch(rows):
         if "input_ids" in rows[0]:
-            return collate(rows, tokenizer.pad_token_id)
-        return {key: collate([row[key] for row in rows], tokenizer.pad_token_id) for key in rows[0]}
+            return collate(rows, tokenizer.pad_token_id, settings.count_padding)
+        return {key: to_batch([row[key] for row in rows]) for key in rows[0]}
 
     steps, rest = divmod(len(items), settings.batch_size)
     if rest or not steps:
         raise ValueError(f"{len(items)} items do not fill batches of {settings.batch_size}")
     decay = round(settings.decay * steps)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(0.9, settings.adam_beta2),
-        weight_decay=settings.weight_decay,
-    )
+    part = micro_batch(settings.batch_size, settings.count_padding)
+    cast(model, settings.precision)
+    optimizer = make_optimizer(model, settings)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = ObjectiveTrainer(
             objective=objective,
+            mixed=settings.precision == "bf16_mixed",
             model=model,
             args=TrainingArguments(
                 output_dir=scratch,
                 max_steps=steps,
-                per_device_train_batch_size=settings.batch_size,
+                per_device_train_batch_size=part,
+                gradient_accumulation_steps=settings.batch_size // part,
                 learning_rate=settings.learning_rate,
                 lr_scheduler_type=SchedulerType.WARMUP_STABLE_DECAY,
                 lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.0},

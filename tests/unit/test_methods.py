@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from rtt.errors import UserError
 from rtt.methods import FIF, GD, METHODS, RIA, RMU
+from rtt.methods.rmu import lower_copy
 from rtt.text import collate
 
 ROWS = {
@@ -119,9 +121,57 @@ def test_rmu_trains_the_given_model_and_nothing_else(layer, layers_trained, trai
         optimizer.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, base[name])}
     assert moved == {f"model.layers.{i}.mlp.down_proj.weight" for i in trained}
-    for kept in (method.frozen, other):
-        assert all(torch.equal(value, base[name]) for name, value in kept.state_dict().items())
+    assert all(torch.equal(value, base[name]) for name, value in other.state_dict().items())
+    frozen = {f"model.{name}": value for name, value in method.frozen.state_dict().items()}
+    assert all(torch.equal(value, base[name]) for name, value in frozen.items())
+    assert f"model.layers.{layer}.mlp.down_proj.weight" in frozen
     assert method(model, batch())["retain"].item() > 0
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_frozen_lower_layers_give_what_a_full_copy_gives(layer, dtype):
+    model = tiny.model(scale=8, shape=tiny.Model(hidden_size=16, intermediate_size=24, layers=4, heads=2)).to(dtype)
+    before, layers = copy.deepcopy(model), model.model.layers
+    method = RMU(model, SimpleNamespace(**{**vars(SETTINGS), "layer": layer}), 0)
+    assert model.model.layers is layers and len(layers) == 4
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
+    assert len(method.frozen.layers) == layer + 1 and not any(p.requires_grad for p in method.frozen.parameters())
+    shared = {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in method.frozen.parameters()}
+    assert not shared
+    retain = batch()["retain"]
+    states = []  # through transformers' own forward pass, the whole model
+    before.model.layers[layer].register_forward_hook(lambda module, inputs, output: states.append(output))
+    with torch.no_grad():
+        before(retain["input_ids"], attention_mask=retain["attention_mask"])
+        found = method.hidden(method.frozen, retain)
+    assert found.dtype == torch.float32 and torch.equal(found, states[0].float())
+
+
+def test_a_copy_that_fails_leaves_the_model_whole(monkeypatch):
+    model = tiny.model()
+    monkeypatch.setattr(copy, "deepcopy", lambda thing: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        lower_copy(model, 0)
+    assert len(model.model.layers) == 2
+
+
+@pytest.mark.parametrize(
+    "layer, layers_trained, reads, trained",
+    [(0.5, 2, 2, [1, 2]), (0.5, [0.25, 2], 2, [1, 2]), (3, [0], 3, [0]), (None, None, 0, [0])],
+)
+def test_rmus_layers_by_number_and_fraction(layer, layers_trained, reads, trained):
+    model = tiny.model(shape=tiny.Model(hidden_size=16, intermediate_size=24, layers=4, heads=2))
+    more = {"layer": layer, "layers_trained": layers_trained}
+    assert RMU(model, SimpleNamespace(**{**vars(SETTINGS), **more}), 0).layer == reads
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert names == [f"model.layers.{i}.mlp.down_proj.weight" for i in trained]
+
+
+def test_a_layer_that_the_model_has_not():
+    for layer, word in ((2, "layer 2: the model has 2 layers"), (-1, "layer -1")):
+        with pytest.raises(UserError, match=word):
+            RMU(tiny.model(), SimpleNamespace(**{**vars(SETTINGS), "layer": layer}), 0)
 
 
 def hooks(model):

@@ -5,10 +5,10 @@ import copy
 import pytest
 import tiny
 import torch
-from rtt.settings import Training
 from rtt.errors import UserError
 from rtt.losses import plain_loss
-from rtt.train import prepare_torch, train
+from rtt.settings import Training
+from rtt.train import cast, micro_batch, prepare_torch, train
 
 
 def items(n, seed=0):
@@ -181,3 +181,153 @@ def test_the_trainers_seed_does_not_decide_the_order_of_items():
     """The order is the spec's: with given weights another seed changes nothing."""
     runs = [train(tiny.model(), tiny.tokenizer(), items(40), plain_loss, settings(), seed) for seed in (0, 1)]
     assert runs[0] == runs[1]
+
+
+def test_lion_equals_its_algorithm():
+    """Chen et al. 2023, algorithm 2, in float64: the sign of an average, decoupled weight decay."""
+    s = settings(optimizer="lion", warmup_steps=0, decay=0.0, learning_rate=1e-3, max_grad_norm=1e3)
+    rows, model, reference = items(32), tiny.model(double=True, scale=4), tiny.model(double=True, scale=4)
+    found = train(model, tiny.tokenizer(), rows, plain_loss, s, seed=0)
+    momenta, losses = [torch.zeros_like(p) for p in reference.parameters()], []
+    for step in range(8):
+        reference.zero_grad()
+        loss = nats(reference, rows[4 * step : 4 * step + 4])
+        loss.backward()
+        losses.append(loss.item())
+        with torch.no_grad():
+            for p, m in zip(reference.parameters(), momenta, strict=True):
+                p.mul_(1 - 1e-3 * 0.1).sub_(1e-3 * (0.9 * m + 0.1 * p.grad).sign())
+                m.mul_(0.99).add_(p.grad, alpha=0.01)
+    assert [parts["loss"] for parts in found] == pytest.approx(losses, rel=1e-6)
+    # a gradient within rounding of 0 may take the other sign: nearly all weights must agree, to the bit of float64
+    both = zip(model.parameters(), reference.parameters(), strict=True)
+    same = [torch.isclose(a, b, rtol=1e-9, atol=1e-12) for a, b in both]
+    assert sum(int(x.sum()) for x in same) / sum(x.numel() for x in same) > 0.999
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_batch_in_parts_is_the_whole_batch(monkeypatch, parts, pairs):
+    def objective(model, batch):
+        if not pairs:
+            return plain_loss(model, batch)
+        forget, retain = (plain_loss(model, batch[side])["loss"] for side in ("forget", "retain"))
+        return {"loss": 2 * retain - forget, "forget": forget, "retain": retain}
+
+    def run():
+        rows, model = items(24), tiny.model(scale=4)
+        data = [{"forget": row, "retain": rows[-i]} for i, row in enumerate(rows)] if pairs else rows
+        steps = []
+        losses = train(
+            model, tiny.tokenizer(), data, objective, settings(warmup_steps=0), 0, (2, 6), steps.append
+        )  # fmt: skip
+        assert steps == [2, 6] and len(losses) == 6
+        return losses, model
+
+    whole, a = run()
+    monkeypatch.setenv("RTT_MICRO_BATCH", str(parts))
+    cut, b = run()
+    for one, other in zip(whole, cut, strict=True):
+        assert one.keys() == other.keys() and all(other[key] == pytest.approx(one[key], rel=1e-6) for key in one)
+    # AdamW divides by the gradient's size: after six steps weights agree to rounding of that quotient
+    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert (p - q).abs().max() < 1e-5, name
+    assert max(step["loss"] for step in whole) - min(step["loss"] for step in whole) > 0.01
+
+
+def test_parts_of_a_batch(monkeypatch):
+    assert micro_batch(12, False) == 12
+    for asked, part in ((1, 1), (5, 4), (6, 6), (11, 6), (12, 12), (99, 12)):
+        monkeypatch.setenv("RTT_MICRO_BATCH", str(asked))
+        assert micro_batch(12, False) == part
+    assert micro_batch(12, True) == 12
+    monkeypatch.setenv("RTT_MICRO_BATCH", "6")
+    with pytest.raises(UserError, match="count_padding"):
+        micro_batch(12, True)
+    for bad in ("0", "-1", "four"):
+        monkeypatch.setenv("RTT_MICRO_BATCH", bad)
+        with pytest.raises(UserError, match="expected a number"):
+            micro_batch(12, False)
+
+
+@pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_pure_half_precision_has_no_master_weights(precision, dtype):
+    s = settings(precision=precision, optimizer="lion", learning_rate=1e-3, warmup_steps=0, decay=0.0, weight_decay=0.0)
+    model, seen = tiny.model(scale=4), []
+    cast(model, precision)
+    start = model.model.norm.weight.detach().clone()  # ones: a step of 1e-3 is less than half a bf16 step there
+
+    def objective(model, batch):
+        seen.append({p.dtype for p in model.parameters()})
+        return plain_loss(model, batch)
+
+    losses = train(model, tiny.tokenizer(), items(4) * 20, objective, s, seed=0)
+    assert all(dtypes == {dtype} for dtypes in seen) and model.dtype == dtype
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    moved = not torch.equal(model.model.norm.weight, start)
+    assert moved is (precision == "fp16")  # 20 steps in fp32 would have moved it in bf16 too
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_mixed_precision_keeps_fp32_weights_and_scores_in_fp32():
+    outputs = []
+
+    def objective(model, batch):
+        outputs.append(model.model.layers[0].mlp.down_proj(torch.ones(1, 24)).dtype)
+        return plain_loss(model, batch)
+
+    def run(precision):
+        model, scored = tiny.model(scale=4), []
+        action = lambda step: scored.append(model(torch.tensor([[3, 4]])).logits.dtype)  # noqa: E731
+        losses = train(model, tiny.tokenizer(), items(16), objective, settings(precision=precision), 0, (2,), action)
+        assert model.dtype == torch.float32 and scored == [torch.float32]
+        return losses
+
+    full, mixed = run("fp32"), run("bf16_mixed")
+    assert outputs == [torch.float32] * 4 + [torch.bfloat16] * 4
+    assert full != mixed
+    assert [x["loss"] for x in mixed] == pytest.approx([x["loss"] for x in full], rel=0.02)
+
+
+def test_fp32_lifts_half_weights_and_leaves_float64():
+    model = tiny.model().to(torch.bfloat16)
+    cast(model, "fp32")
+    assert model.dtype == torch.float32
+    double = tiny.model(double=True)
+    cast(double, "bf16_mixed")
+    assert double.dtype == torch.float64
+
+
+def test_adamw_in_fp16_is_refused():
+    with pytest.raises(UserError, match=r"fp16.*lion"):
+        train(tiny.model(), tiny.tokenizer(), items(8), plain_loss, settings(precision="fp16"), seed=0)
+
+
+def test_padding_counts_where_it_is_asked_for():
+    seen = []
+
+    def objective(model, batch):
+        seen.append(batch)
+        return plain_loss(model, batch)
+
+    rows = [tiny.plain([], [5, 6, 7, 8]), tiny.plain([], [9, 10])]
+    losses = []
+    for count in (False, True):
+        s = settings(batch_size=2, count_padding=count)
+        losses += train(tiny.model(scale=4), tiny.tokenizer(), rows, objective, s, seed=0)
+    assert int((seen[0]["labels"] != -100).sum()) == 6 and int((seen[1]["labels"] != -100).sum()) > 6
+    assert losses[0] != losses[1]
+
+
+def test_threads_are_the_rules(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for value, expected in (("2", 2), (None, 1)):
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if value:
+                monkeypatch.setenv("OMP_NUM_THREADS", value)
+            prepare_torch(0)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(False)

@@ -7,6 +7,21 @@ import copy
 import torch
 
 from rtt.losses import masked_mean
+from rtt.modelfile import rmu_layers
+from rtt.models import decoder_layers
+
+
+def lower_copy(model, layer: int):
+    """Return a frozen copy of a causal language model's body (embeddings, decoder layers 0 to `layer`): all that the
+    output of that layer needs. The layers above and the output matrix are neither copied nor touched.
+    """
+    body, above = model.model, model.model.layers
+    body.layers = above[: layer + 1]  # shares the layers: nothing is copied twice
+    try:
+        lower = copy.deepcopy(body)
+    finally:
+        body.layers = above
+    return lower.eval().requires_grad_(False)
 
 
 class RMU:
@@ -14,17 +29,17 @@ class RMU:
     element.
 
     h: output of decoder layer `settings.layer`; u: uniform in [0, 1) then normalised. Only mlp.down_proj of that layer
-    and of the `settings.layers_trained - 1` below it are trained.
+    and of the `settings.layers_trained - 1` below it are trained (a list names the layers instead). Layers are numbers
+    from 0 or fractions of the depth; null takes the paper's (`rtt.modelfile.rmu_layers`).
     """
 
     def __init__(self, model, settings, seed):
-        layers = model.model.layers
-        trained = layers[max(0, settings.layer - settings.layers_trained + 1) : settings.layer + 1]
-        self.frozen = copy.deepcopy(model).eval().requires_grad_(False)
+        layers = decoder_layers(model)
+        self.layer, trained = rmu_layers(len(layers), settings.layer, settings.layers_trained)
+        self.frozen = lower_copy(model, self.layer)
         model.requires_grad_(False)
-        for layer in trained:
-            layer.mlp.down_proj.requires_grad_(True)
-        self.layer = settings.layer
+        for number in trained:
+            layers[number].mlp.down_proj.requires_grad_(True)
         self.retain_coefficient = settings.retain_coefficient
         generator = torch.Generator().manual_seed(seed)
         direction = torch.rand(model.config.hidden_size, generator=generator)
@@ -40,8 +55,10 @@ class RMU:
         """The correct answer."""
         return fact.answer
 
-    def hidden(self, model, batch):
-        """Return the output of decoder layer `layer`, (batch, length, hidden), without running what lies above it."""
+    def hidden(self, body, batch):
+        """Return the output of decoder layer `layer`, (batch, length, hidden), at least fp32, without running what lies
+        above it. `body`: a model without its output matrix.
+        """
         captured = {}
 
         class Stop(Exception):
@@ -51,22 +68,23 @@ class RMU:
             captured["h"] = output[0] if isinstance(output, tuple) else output
             raise Stop
 
-        handle = model.model.layers[self.layer].register_forward_hook(keep)
+        handle = body.layers[self.layer].register_forward_hook(keep)
         try:
-            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         except Stop:
             pass
         finally:
             handle.remove()
-        return captured["h"]
+        return captured["h"].to(torch.promote_types(captured["h"].dtype, torch.float32))
 
     def __call__(self, model, batch):
         """Return {"loss", "forget", "retain"}: scalars, mean squared differences per hidden unit and token."""
         forget, retain = batch["forget"], batch["retain"]
-        control = self.control.to(next(model.parameters()))
-        away = (self.hidden(model, forget) - control).square().mean(-1)
+        pushed = self.hidden(model.model, forget)
+        away = (pushed - self.control.to(pushed)).square().mean(-1)
+        self.frozen.to(retain["input_ids"].device)
         with torch.no_grad():
-            pinned = self.hidden(self.frozen.to(retain["input_ids"].device), retain)
-        drift = (self.hidden(model, retain) - pinned).square().mean(-1)
+            pinned = self.hidden(self.frozen, retain)
+        drift = (self.hidden(model.model, retain) - pinned).square().mean(-1)
         away, drift = masked_mean(away, forget["attention_mask"]), masked_mean(drift, retain["attention_mask"])
         return {"loss": away + self.retain_coefficient * drift, "forget": away, "retain": drift}
