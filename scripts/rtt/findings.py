@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtt.figures.style import SCORINGS, interval, number, percent, span
+from rtt.figures.style import SCORINGS, dataset_title, number, percent, span, value_of
 from rtt.figures.view import Panel, View, make_view
 from rtt.figures.words import count, unlearned
 from rtt.stats.contrasts import criterion
 from rtt.stats.intervals import t_interval
+from rtt.stats.recovery import TOO_WIDE
 
 MAIN_ARM, MAIN_SEED = "pretrained", 0
 T_LEARNED = 0.9  # below this accuracy on T, RTT was too weak to judge by
+WIDE_TEXT = f"the interval of recovery reaches further than {number(TOO_WIDE)} from the estimate"
 WIDE = 0.3  # width of a 95 % interval of the floor-corrected recovery
 
 
@@ -52,6 +54,8 @@ def judge(view: View, panel: Panel) -> list[Judged]:
             judged.append(Judged(row, None, "there is no control"))
         elif row["status"] == "not_unlearned":
             judged.append(Judged(row, verdict.holds, "never unlearned, so coming back means nothing here"))
+        elif not verdict.holds and "recovery_corrected" in row["cannot_tell"].split(";"):
+            judged.append(Judged(row, verdict.holds, f"cannot tell: {WIDE_TEXT}"))
         else:
             judged.append(Judged(row, verdict.holds, ""))
     return judged
@@ -93,16 +97,16 @@ def claim(view: View, panel: Panel) -> str:
         head = f"{_list(back)} hid the {panel.facts}, at least in part, rather than removing them, "
         head += f"while this run does not show that any come back after unlearning with {_list(gone)}"
     least, most = (rows.loc[rows["acc_rtt"] == end].iloc[0] for end in (rows["acc_rtt"].min(), rows["acc_rtt"].max()))
-    reached = f"{_value(least, 'acc_rtt')} ({least['method']})"
+    reached = f"{value_of(least, 'acc_rtt')} ({least['method']})"
     if least["method"] != most["method"]:
-        reached = f"between {reached} and {_value(most, 'acc_rtt')} ({most['method']})"
+        reached = f"between {reached} and {value_of(most, 'acc_rtt')} ({most['method']})"
     gone_to = span(rows["acc_unlearned"])
     gone_to = f"between {gone_to.replace(' to ', ' and ')}" if " to " in gone_to else gone_to
     return (
         f"{head}: unlearning takes accuracy on V from {number(first['acc_before'])} to {gone_to} "
         f"(floor {number(first['floor'])}), and after retraining on T alone it is {reached}, against "
-        f"{_value(first, 'acc_original_rtt')} for the original and {_value(first, 'acc_control_rtt')} for a control "
-        f"that never learned the facts{left_out}."
+        f"{value_of(first, 'acc_original_rtt')} for the original and {value_of(first, 'acc_control_rtt')} for a "
+        f"control that never learned the facts{left_out}."
     )
 
 
@@ -166,7 +170,7 @@ def caveats(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[
     add(
         once["acc_control_rtt_low"] > once["floor"],
         "The control itself ends above the floor: part of what comes back is not memory of these facts",
-        lambda row: f" {_value(row, 'acc_control_rtt')}, floor {number(row['floor'])}",
+        lambda row: f" {value_of(row, 'acc_control_rtt')}, floor {number(row['floor'])}",
         once,
     )
     found += _other_controls(view)
@@ -180,7 +184,9 @@ def caveats(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[
     }
     for status, text in texts.items():
         add(
-            rows["status"] == status, text, lambda row: f" {_value(row, 'acc_unlearned')}, floor {number(row['floor'])}"
+            rows["status"] == status,
+            text,
+            lambda row: f" {value_of(row, 'acc_unlearned')}, floor {number(row['floor'])}",
         )
     add(
         rows["status"] == "none_within_budget",
@@ -189,7 +195,7 @@ def caveats(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[
     add(
         rows["recovery_corrected_high"] - rows["recovery_corrected_low"] > WIDE,
         f"The interval of the floor-corrected recovery is wider than {number(WIDE)}",
-        lambda row: f" {_value(row, 'recovery_corrected')}",
+        lambda row: f" {value_of(row, 'recovery_corrected')}",
     )
     found += _still_known(view, recovery, accuracy)
     found += _retain_damage(view)
@@ -216,7 +222,8 @@ def _other_controls(view: View) -> list[str]:
         rows = rows[(rows["stage"] == "control_rtt") & (rows["arm"] == panel.arm) & (rows["model"] == panel.model)]
         own = list(dict.fromkeys(rows["dataset"]))
         if own and panel.dataset not in own:
-            parts.append(f"{panel.facts} ({panel.dataset}) have {', '.join(own)} as control")
+            names = ", ".join(map(dataset_title, own))
+            parts.append(f"{panel.facts} ({dataset_title(panel.dataset)}) have {names} as control")
     if not parts:
         return []
     return [
@@ -236,7 +243,7 @@ def _still_known(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> 
         other = make_view(recovery, accuracy, view.selection, scoring, view.budget).recovery
         both = here.merge(other[other["status"] == "not_unlearned"], on=key)
         if len(both):
-            names = [f"{_where(view, row)} {_value(row, 'acc_unlearned')}" for _, row in both.iterrows()]
+            names = [f"{_where(view, row)} {value_of(row, 'acc_unlearned')}" for _, row in both.iterrows()]
             found.append(
                 f"Unlearned by {SCORINGS.get(view.scoring, view.scoring)}, and yet above the floor by "
                 f"{SCORINGS.get(scoring, scoring)}: {'; '.join(names)}."
@@ -262,10 +269,6 @@ def _where(view: View, row: pd.Series) -> str:
     key = (row["dataset"], row["model"], row["arm"])
     panel = next(p for p in view.panels if (p.dataset, p.model, p.arm) == key)
     return f"{row['method']}, {panel.name}" + (f", seed {row['seed']}" if len(view.seeds) > 1 else "")
-
-
-def _value(row: pd.Series, column: str) -> str:
-    return interval(row[column], row[f"{column}_low"], row[f"{column}_high"])
 
 
 def _list(names: Iterable[str]) -> str:

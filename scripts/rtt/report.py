@@ -14,13 +14,18 @@ from rtt import __version__, findings
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import SCORINGS, interval, number, percent
+from rtt.figures.style import SCORINGS, dataset_title, number, percent, value_of
 from rtt.figures.view import View, load, make_view
 from rtt.figures.words import alternative, title
 from rtt.files import read_json, sha256, write_text
+from rtt.stats.variants import DEFAULT, ON_V
 from rtt.tables import read_table
 
-QUANTITIES = {"acc_rtt": "accuracy on V after RTT", "recovery_corrected": "floor-corrected recovery"}
+QUANTITIES = {
+    "acc_rtt": "accuracy on V after RTT",
+    "recovery": "recovery, ratio",
+    "recovery_corrected": "floor-corrected recovery",
+}
 CAPTIONS = {
     "accuracy": "Accuracy on V with 95 % Wilson intervals. Open marks: unlearned, before RTT. Filled marks: after RTT.",
     "recovery": "What RTT brings back, as a share of what the original has after RTT, with 95 % bootstrap intervals.",
@@ -58,7 +63,7 @@ def page(results: str | Path, study_config: str | Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent}
-    environment.globals |= {"interval_of": interval_of, "scorings": SCORINGS, "sentence": sentence}
+    environment.globals |= {"value_of": value_of, "scorings": SCORINGS, "sentence": sentence}
     judged = [(panel, findings.judge(view, panel)) for panel in panels]
     return environment.get_template("report.html.j2").render(
         name=results.resolve().name,
@@ -76,17 +81,13 @@ def page(results: str | Path, study_config: str | Path) -> str:
         over_seeds=findings.over_seeds(view),
         over_seeds_sentence=findings.over_seeds_sentence(view),
         contrasts=contrast_rows(results / "tables" / "contrasts.csv", view),
+        variants=variant_rows(results / "tables" / "variants.csv", view),
         audits=read_audits(results),
         caveats=findings.caveats(view, recovery, accuracy),
         ledger=ledger(manifests),
         provenance=provenance(manifests),
         tables=[(path.name, sha256(path)) for path in sorted((results / "tables").glob("*.csv"))],
     )
-
-
-def interval_of(row: pd.Series, column: str) -> str:
-    """Write a row's value with its interval."""
-    return interval(row[column], row[f"{column}_low"], row[f"{column}_high"])
 
 
 def sentence(text: str) -> str:
@@ -118,10 +119,14 @@ def inline_svg(svg: str, prefix: str, alt: str) -> Markup:
 
 
 def recovery_tables(recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one table per scoring and selection, nested letter first; each holds all budgets and seeds."""
+    """Return one table per scoring and selection, the main scoring and nested first; each holds all budgets and seeds.
+
+    Of the variants they show the default.
+    """
+    recovery = recovery[recovery["variant"] == DEFAULT]
     pairs = list(dict.fromkeys(recovery[["scoring", "selection"]].itertuples(index=False, name=None)))
-    scorings = {name: i for i, name in enumerate(SCORINGS)}
-    pairs.sort(key=lambda pair: (scorings.get(pair[0], len(scorings)), pair[1] != "nested", pair))
+    scorings = list(dict.fromkeys(recovery["scoring"]))
+    pairs.sort(key=lambda pair: (scorings.index(pair[0]), pair[1] != "nested", pair))
     tables = []
     for scoring, selection in pairs:
         mask = (recovery["scoring"] == scoring) & (recovery["selection"] == selection)
@@ -139,6 +144,7 @@ def recovery_tables(recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[dict
                 "selection": selection,
                 "rows": rows,
                 "seeds": len(view.seeds) > 1,
+                "untold": any(row["cannot_tell"] for _, row in rows),
                 "budgets": recovery["retain_budget"].nunique() > 1,
             }
         )
@@ -153,18 +159,45 @@ def contrast_rows(path: Path, view: View) -> dict[str, list[dict]] | None:
     mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["selection"] == view.selection)
     found: dict[str, list[dict]] = {"arms": [], "methods": []}
     for row in table[mask & (table["scoring"] == view.scoring)].to_dict("records"):
-        row["quantity"] = QUANTITIES.get(row["quantity"], row["quantity"])
-        row["points"] = [number(float(value)) for value in str(row["per_seed"]).split(";") if value]
-        if row["comparable"] != "yes":
-            row["verdict"] = row["why"] or "not comparable"
-        elif row["n_seeds"] < 2:
-            row["verdict"] = "one seed cannot support a statement"
-        elif row["low"] > 0 or row["high"] < 0:
-            row["verdict"] = f"differs over {row['n_seeds']} seeds"
-        else:
-            row["verdict"] = f"no difference shown over {row['n_seeds']} seeds"
+        row |= {f"{side}_name": row[side] for side in ("arm_a", "arm_b")}
+        if len(view.panels) > len({panel.arm for panel in view.panels}):
+            row |= {f"arm_{x}_name": f"{row[f'arm_{x}']} ({dataset_title(str(row[f'dataset_{x}']))})" for x in "ab"}
+        _worded(row)
         found["methods" if row["arm_a"] == row["arm_b"] else "arms"].append(row)
     return found
+
+
+def variant_rows(path: Path, view: View) -> list[dict]:
+    """Return the view's variant effects, each row with its verdict in words; empty without a file or variants."""
+    if not path.is_file():
+        return []
+    table = read_table(path)
+    mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["scoring"] == view.scoring)
+    mask &= table["selection"].isin([view.selection, ON_V]) & table["quantity"].isin(QUANTITIES)
+    panels = {(panel.dataset, panel.model, panel.arm): panel for panel in view.panels}
+    rows = []
+    for row in table[mask].to_dict("records"):
+        panel = panels.get((str(row["dataset"]), str(row["model"]), str(row["arm"])))
+        row["facts"] = panel.name if panel else f"{row['arm']} ({dataset_title(str(row['dataset']))})"
+        rows.append(_worded(row))
+    return rows
+
+
+def _worded(row: dict) -> dict:
+    """Give a row of differences its quantity in words, its per-seed values, and what it says."""
+    row["quantity"] = QUANTITIES.get(row["quantity"], row["quantity"])
+    row["points"] = [number(float(value)) for value in str(row["per_seed"]).split(";") if value]
+    if row.get("comparable", "yes") != "yes":
+        row["verdict"] = row["why"] or "not comparable"
+    elif not row["n_seeds"]:
+        row["verdict"] = "no seed with both values"
+    elif row["n_seeds"] < 2:
+        row["verdict"] = "one seed cannot support a statement"
+    elif row["low"] > 0 or row["high"] < 0:
+        row["verdict"] = f"differs over {row['n_seeds']} seeds"
+    else:
+        row["verdict"] = f"no difference shown over {row['n_seeds']} seeds"
+    return row
 
 
 def read_audits(results: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rtt.figures.style import interval, number, percent
+from rtt.figures.style import number, percent, value_of
 from rtt.figures.view import load, make_view
 from rtt.report import ledger, read_manifests
 
@@ -35,8 +35,8 @@ def summary(results: str | Path) -> str:
         for method in view.methods:
             for _, row in view.of(panel, method).iterrows():
                 values = [number(row[name]) for name in ACCURACIES]
-                recovery = interval(*(row[f"recovery_corrected{end}"] for end in ("", "_low", "_high")))
-                table.append([arm, method, str(row["seed"]), *values, recovery, row["status"]])
+                recovered = value_of(row, "recovery_corrected")
+                table.append([arm, method, str(row["seed"]), *values, recovered, row["status"]])
     if not several:
         table = [[*row[:2], *row[3:]] for row in table]
     lines = [

@@ -17,6 +17,7 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "arm": arm,
         "model": "miniature",
         "method": method,
+        "variant": "default",
         "seed": seed,
         "retain_budget": 0.1,
         "selection": "nested",
@@ -28,6 +29,7 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "retain_unlearned": 0.85,
         "floor": 0.27,
         "status": "ok",
+        "cannot_tell": "",
     }
     unknown = [name for name in changes if name not in RECOVERY_COLUMNS]
     assert not unknown, unknown
@@ -52,13 +54,13 @@ def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
     rows = []
 
     def add(row, stage, method, set_name, value, **more):
-        own = {name: row[name] for name in ("dataset", "arm", "model", "seed", "scoring")}
-        own |= {"stage": stage, "method": method, "v_split": "all", "set": set_name, "selection": "none"}
+        own = {name: row[name] for name in ("dataset", "arm", "model", "variant", "seed", "scoring")}
+        own |= {"stage": stage, "method": method, "v_split": "all", "set": set_name, "selection": "none", "run": ""}
         counts = {"n_questions": 160, "n_correct": round(160 * value), "accuracy": value, "low": value, "high": value}
         rows.append({**dict.fromkeys(ACCURACY_COLUMNS), **own, **counts, **more})
 
     nested = table[table["selection"] == "nested"]
-    for _, row in nested.drop_duplicates(["dataset", "arm", "model", "seed", "scoring"]).iterrows():
+    for _, row in nested.drop_duplicates(["dataset", "arm", "model", "variant", "seed", "scoring"]).iterrows():
         add(row, "original", "none", "V", row["acc_before"])
         add(row, "original", "none", "retain", row["retain_before"])
         other = {"people_p": "people_f", "people_f": "people_p"}.get(row["dataset"], row["dataset"])
@@ -70,7 +72,8 @@ def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
         for index, step in enumerate(steps):
             share = (index + 1) / len(steps)
             for name, before, after in (("V", row["acc_before"], end), ("retain", row["retain_before"], kept)):
-                add(row, "unlearned", row["method"], name, before + share * (after - before), step=step)
+                value = before + share * (after - before)
+                add(row, "unlearned", row["method"], name, value, step=step, run=f"unlearn-{row['method']}")
         if row["status"] != "none_within_budget":
             extra = {"retain_budget": row["retain_budget"], "step": steps[-1]}
             _looks(add, row, "unlearned_rtt", row["method"], row["acc_rtt"], lrs, epochs, **extra)

@@ -142,12 +142,58 @@ def test_main_budget_is_ten_percent_or_the_smallest():
 def test_panels_name_datasets_only_where_an_arm_has_several():
     rows = [recovery_row(), recovery_row(arm="taught"), recovery_row(arm="taught", dataset="mmlu")]
     names = [panel.name for panel in view_of(*rows).panels]
-    assert names == ["learned in pretraining", "taught later (people_f)", "taught later (mmlu)"]
+    assert names == ["learned in pretraining", "taught later (people_f)", "taught later (MMLU)"]
+
+
+def test_a_dataset_with_a_title_is_named_beside_another_one():
+    rows = [recovery_row(dataset="years"), recovery_row(arm="taught", dataset="random_bd")]
+    panels = view_of(*rows).panels
+    assert [panel.name for panel in panels] == ["learned in pretraining (Years)", "taught later (Random Birthdays)"]
+    assert [panel.name for panel in view_of(rows[0]).panels] == ["learned in pretraining"]  # no other to tell it from
+
+
+def test_a_view_holds_one_variant():
+    rows = [recovery_row(acc_rtt=0.5), recovery_row(acc_rtt=0.9, variant="padding")]
+    assert view_of(*rows).recovery["acc_rtt"].tolist() == [0.5]
+    view = view_of(*rows, variant="padding")
+    assert view.recovery["acc_rtt"].tolist() == [0.9]
+    assert view.curve(view.panels[0], "unlearned_rtt", "GD", "V")["accuracy"].max() == pytest.approx(0.9)
+    with pytest.raises(UserError, match=r"variant x; it has .*variant default, padding"):
+        view_of(*rows, variant="x")
+
+
+def test_recovery_title_leaves_out_what_cannot_be_told():
+    rows = [recovery_row("GD"), recovery_row("RMU", cannot_tell="recovery_corrected")]
+    assert words.title("recovery", view_of(*rows)) == (
+        "After RTT, the one method gives back more than 80 % of the facts learned in pretraining; 1 cannot be told"
+    )
+    assert words.title("recovery", view_of(rows[1])) == (
+        "For the facts learned in pretraining there is no recovery rate that tells; 1 cannot be told"
+    )
+    assert "floor-corrected ratio cannot tell [.81, .91]" in words.alternative("recovery", view_of(rows[1]))
+
+
+def test_several_trajectories_are_drawn_each():
+    view = view_of(recovery_row(acc_before=1.0, acc_unlearned=0.2))
+    second = view.accuracy[view.accuracy["run"] != ""].assign(run="other", accuracy=0.9)
+    view.accuracy = pd.concat([view.accuracy, second])
+    paths = view.trajectories(view.panels[0], "GD", 0)
+    assert [path["forget"].tolist() for path in paths] == [pytest.approx([1.0, 0.6, 0.2]), [1.0, 0.9, 0.9]]
+    figure, _ = draw("tradeoff", view)
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert len(drawn) == 2
+
+
+def test_another_datasets_own_control_is_not_this_ones():
+    view = view_of(recovery_row(dataset="a", acc_control_rtt=0.4), recovery_row(dataset="b", acc_control_rtt=NAN))
+    a, b = view.panels
+    assert view.curve(a, "control_rtt", "none", "V")["accuracy"].max() == pytest.approx(0.4)
+    assert view.curve(b, "control_rtt", "none", "V").empty
 
 
 def test_trajectory_begins_before_unlearning():
     view = view_of(recovery_row(acc_before=1.0, acc_unlearned=0.2, retain_before=0.9, retain_unlearned=0.7))
-    path = view.trajectory(view.panels[0], "GD", 0)
+    (path,) = view.trajectories(view.panels[0], "GD", 0)
     assert path["step"].tolist() == [0, 10, 20]
     assert path["forget"].tolist() == pytest.approx([1.0, 0.6, 0.2])
     assert path["retain"].tolist() == pytest.approx([0.9, 0.8, 0.7])
@@ -194,6 +240,15 @@ def test_recovery_draws_both_rates_and_shows_what_has_none():
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "¶ no point within the budget" in legend
     assert not any("undefined" in text for text in legend)
+
+
+def test_recovery_writes_no_number_where_it_cannot_tell():
+    rows = [recovery_row("GD", recovery=0.9, recovery_corrected=0.7, cannot_tell="recovery_corrected")]
+    figure, _ = draw("recovery", view_of(*rows))
+    assert [text.get_text() for text in figure.axes[0].texts] == [".90", "?"]
+    assert "? cannot tell: interval reaches beyond .25" in [t.get_text() for t in figure.legends[0].get_texts()]
+    calm, _ = draw("recovery", view_of(recovery_row("GD")))
+    assert not any("?" in text.get_text() for text in calm.legends[0].get_texts())
 
 
 def test_several_seeds_are_all_shown_with_their_mean():
@@ -328,7 +383,10 @@ def test_command_line_mistakes(tmp_path, capsys):
     assert main(
         ["figure", "curves", "--tables", str(folder), "--scoring", "likelihood", "--out", str(tmp_path / "x.svg")]
     )
-    assert "no rows with selection nested, scoring likelihood and retain_budget 0.1" in capsys.readouterr().err
+    assert (
+        "no rows with selection nested, scoring likelihood, retain_budget 0.1, variant default"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "x.svg").exists()
     assert (
         main(["figure", "curves", "--tables", str(folder), "--out", str(tmp_path / "x.svg"), str(tmp_path / "x.png")])

@@ -11,6 +11,7 @@ from rtt.errors import UserError
 from rtt.figures.view import make_view
 from rtt.report import contrast_rows, inline_svg, ledger, page, provenance
 from rtt.stats.contrasts import COLUMNS
+from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 from rtt.summary import summary
 from rtt.tables import write_table
 
@@ -131,6 +132,97 @@ def test_over_seeds_sentence_names_the_methods():
     )
 
 
+# ---- what cannot be told
+
+
+def test_a_measure_that_cannot_be_told_is_words_and_its_interval(tmp_path):
+    wide = {"recovery_corrected_low": 0.5, "recovery_corrected_high": 1.2, "cannot_tell": "recovery_corrected"}
+    study = write_study(tmp_path / "s", recovery(recovery_row("GD", **wide), recovery_row("RMU")))
+    page_text = page(study, study / "study.yaml")
+    for text in (summary(study), page_text):
+        assert "cannot tell [.50, 1.20]" in text and ".86 [.50, 1.20]" not in text
+        assert ".86 [.81, .91]" in text  # RMU's
+    assert "<td>.89 [.84, .94]</td><td>cannot tell [.50, 1.20]</td>" in page_text  # the ratio of the same row tells
+    assert "both methods give back" not in page_text and "1 cannot be told" in page_text
+
+
+def test_a_wide_interval_is_no_evidence_that_facts_are_gone():
+    wide = recovery_row("GD", acc_rtt=0.33, cannot_tell="recovery;recovery_corrected")
+    text = claim(wide)
+    assert text.startswith("Whether the facts learned in pretraining were removed or hidden cannot be told")
+    assert "GD: cannot tell: the interval of recovery reaches further than .25" in text
+    assert verdict(wide).startswith("The criterion fails: for GD")  # as it was fixed, it stays
+    hidden = claim(recovery_row("GD", acc_rtt=0.8, cannot_tell="recovery;recovery_corrected"))
+    assert hidden.startswith("GD hid the facts")  # that they came back does not hang on the rate
+
+
+# ---- datasets, scorings, variants
+
+
+def test_the_first_scoring_of_the_table_is_the_main_one(tmp_path):
+    rows = [recovery_row(scoring="likelihood", acc_rtt=0.61), recovery_row(scoring="letter", acc_rtt=0.71)]
+    study = write_study(tmp_path / "s", recovery(*rows))
+    assert "scoring likelihood" in summary(study) and ".61" in summary(study) and ".71" not in summary(study)
+    text = page(study, study / "study.yaml")
+    assert "it is .61 [.56, .66] (GD)" in text
+    assert text.index("Scoring by likelihood of the choice") < text.index("Scoring by letter")
+
+
+def test_datasets_have_titles_and_a_claim_each(tmp_path):
+    rows = [recovery_row(dataset=name, acc_rtt=value) for name, value in (("years", 0.8), ("wmdp-deduped", 0.31))]
+    study = write_study(tmp_path / "s", recovery(*rows))
+    text = page(study, study / "study.yaml")
+    assert "hid the facts learned in pretraining (Years)" in text
+    assert "any of the facts learned in pretraining (WMDP-Deduped) come back" in text
+    assert "pretrained (Years)" in summary(study) and "pretrained (WMDP-Deduped)" in summary(study)
+
+
+def variants_csv(folder, *rows):
+    head = ("people_p", "pretrained", "miniature", "GD", 0.1)
+    table = pd.DataFrame([(name, *head, *rest) for name, *rest in rows], columns=VARIANT_COLUMNS)
+    write_table(folder / "tables" / "variants.csv", table)
+
+
+def test_variants_have_a_table_and_everything_else_is_the_default(tmp_path):
+    rows = [recovery_row(acc_rtt=0.61), recovery_row(acc_rtt=0.71, variant="bare_letter")]
+    study = write_study(tmp_path / "s", recovery(*rows))
+    assert "Variants" not in page(study, study / "study.yaml")
+    variants_csv(
+        study,
+        ("bare_letter", "nested", "letter", "recovery_corrected", 3, "0.1;0.2;0.3", 0.2, 0.05, 0.35),
+        ("bare_letter", "paper", "letter", "recovery_corrected", 3, "0.11;0.2;0.3", 0.2, 0.05, 0.35),
+        ("on_v", "paper - nested", "letter", "acc_rtt", 3, "0.1;-0.2;0.3", 0.07, -0.5, 0.64),
+        ("void", "nested", "letter", "recovery", 0, "", NAN, NAN, NAN),
+        ("void", "nested", "likelihood", "recovery", 1, "0.42", 0.42, NAN, NAN),
+    )
+    text = page(study, study / "study.yaml")
+    Reader(text)
+    table = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text[text.index('<h2 id="variants">') :]))
+    assert (
+        "bare_letter learned in pretraining GD nested floor-corrected recovery 3 .20 [.05, .35] .10, .20, .30" in table
+    )
+    assert "differs over 3 seeds" in table and ".11" not in table
+    assert "on_v learned in pretraining GD paper - nested accuracy on V after RTT 3" in table
+    assert "no difference shown over 3 seeds" in table
+    assert "no seed with both values" in table and ".42" not in table
+    before_variants = text[: text.index('<h2 id="variants">')]
+    assert ".61 [.56, .66]" in before_variants and ".71" not in before_variants
+    assert ".71" not in summary(study)
+
+
+def test_contrasts_name_datasets_where_an_arm_has_several(tmp_path):
+    cell = (0.1, "nested", "letter", "acc_rtt", 1, "0.1", 0.1, NAN, NAN, "yes", "")
+    rows = [("pretrained", "taught", "mmlu", "mmlu", "GD", *cell)]
+    write_table(tmp_path / "contrasts.csv", pd.DataFrame(rows, columns=COLUMNS))
+    several = view_of(recovery_row(dataset="mmlu"), recovery_row(dataset="years"))
+    for view, names in (
+        (several, ["pretrained (MMLU)", "taught (MMLU)"]),
+        (view_of(recovery_row()), list(rows[0][:2])),
+    ):
+        (row,) = contrast_rows(tmp_path / "contrasts.csv", view)["arms"]
+        assert [row["arm_a_name"], row["arm_b_name"]] == names
+
+
 # ---- caveats
 
 
@@ -208,14 +300,18 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
+    arms, cell, why = (
+        ("pretrained", "taught", "people_p", "people_f"),
+        (0.1, "nested", "letter", "acc_rtt"),
+        ("not comparable: unlearned accuracy .20 vs .45"),
+    )
     contrasts = pd.DataFrame(
         [
-            ("pretrained", "taught", "GD", 0.1, "nested", "letter", "acc_rtt", 1, "0.300000", 0.3, NAN, NAN, "yes", ""),
-            ("pretrained", "taught", "RMU", 0.1, "nested", "letter", "acc_rtt", 0, "", NAN, NAN, NAN, "no",
-             "not comparable: unlearned accuracy .20 vs .45"),
+            (*arms, "GD", *cell, 1, "0.300000", 0.3, NAN, NAN, "yes", ""),
+            (*arms, "RMU", *cell, 0, "", NAN, NAN, NAN, "no", why),
         ],
         columns=COLUMNS,
-    )  # fmt: skip
+    )
     return write_study(
         tmp_path_factory.mktemp("results") / "tiny",
         full_study(),
@@ -278,7 +374,8 @@ def test_several_seeds_get_a_table(tmp_path):
 def test_everything_from_data_is_escaped(tmp_path):
     rows = [recovery_row(method=EVIL, dataset=EVIL, model=EVIL), recovery_row("GD", arm=EVIL)]
     contrasts = pd.DataFrame(
-        [(EVIL, "b", EVIL, 0.1, "nested", "letter", "acc_rtt", 1, "0.1", 0.1, NAN, NAN, "no", EVIL)], columns=COLUMNS
+        [(EVIL, "b", EVIL, EVIL, EVIL, 0.1, "nested", "letter", "acc_rtt", 1, "0.1", 0.1, NAN, NAN, "no", EVIL)],
+        columns=COLUMNS,
     )
     bad = audit("x", details=[{"kind": EVIL, "path": EVIL, "line": 1, "message": EVIL}], defects={EVIL: 1}, files=EVIL)
     run = manifest(EVIL, packages={EVIL: EVIL}, hardware={EVIL: EVIL}, git_commit=EVIL)
@@ -339,10 +436,30 @@ def test_inline_svg_has_its_own_ids_and_no_style():
 
 def test_contrast_verdicts(tmp_path):
     def row(n, low, high, comparable="yes", why=""):
-        return ("a", "b", "GD", 0.1, "nested", "letter", "acc_rtt", n, "0.1;0.2", 0.15, low, high, comparable, why)
+        return (
+            "a",
+            "b",
+            "d",
+            "e",
+            "GD",
+            0.1,
+            "nested",
+            "letter",
+            "acc_rtt",
+            n,
+            "0.1;0.2",
+            0.15,
+            low,
+            high,
+            comparable,
+            why,
+        )
 
     rows = [row(2, 0.1, 0.2), row(2, -0.1, 0.2), row(1, NAN, NAN), row(2, 0.1, 0.2, "no", "not comparable: x")]
-    rows += [(*row(2, 0.1, 0.2)[:3], 0.3, *row(2, 0.1, 0.2)[4:]), ("a", "a", "GD - RMU", *row(2, -0.2, -0.1)[3:])]
+    rows += [
+        (*row(2, 0.1, 0.2)[:5], 0.3, *row(2, 0.1, 0.2)[6:]),
+        ("a", "a", "d", "d", "GD - RMU", *row(2, -0.2, -0.1)[5:]),
+    ]
     write_table(tmp_path / "contrasts.csv", pd.DataFrame(rows, columns=COLUMNS))
     found = contrast_rows(tmp_path / "contrasts.csv", view_of(recovery_row()))
     assert [r["verdict"] for r in found["arms"]] == [

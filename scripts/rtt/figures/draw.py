@@ -28,6 +28,7 @@ from rtt.figures.style import (
     percent,
 )
 from rtt.figures.view import Panel, View
+from rtt.stats.recovery import TOO_WIDE
 
 COLUMNS = 3  # panels side by side
 LOOK_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
@@ -98,6 +99,8 @@ def recovery(view: View) -> Figure:
     if len(view.seeds) > 1:
         handles += [_seeds(view), _handle("mean", marker="_", color=BLACK, ms=10, mew=2)]
     handles += _signs(view)
+    if any(words.unclear(view.recovery, name).any() for name in RATES):
+        handles.append(_handle(f"? cannot tell: interval reaches beyond {number(TOO_WIDE)}", ls="none"))
     return _finish(figure, words.title("recovery", view), handles)
 
 
@@ -117,10 +120,10 @@ def tradeoff(view: View) -> Figure:
         for method in view.methods:
             tint, cell = colour(method, view.methods), view.of(panel, method)
             marker = METHOD_MARKERS.get(method, "P")
-            for seed in cell["seed"]:
-                path = view.trajectory(panel, method, seed)
-                look = {"ls": DASHES.get(method, "-"), "lw": 0.7 if several else 1.2, "alpha": 0.6 if several else 1}
-                axes.plot(path["forget"], path["retain"], color=tint, **look)
+            paths = [path for seed in cell["seed"] for path in view.trajectories(panel, method, seed)]
+            for path in paths:
+                faint = {"lw": 0.7, "alpha": 0.6} if len(paths) > 1 else {"lw": 1.2}
+                axes.plot(path["forget"], path["retain"], color=tint, ls=DASHES.get(method, "-"), **faint)
                 axes.plot(path["forget"][1:], path["retain"][1:], marker, color=tint, ms=2 if several else 3)
                 lowest = min(lowest, path["retain"].min())
             chosen = cell.dropna(subset=["acc_unlearned"])
@@ -252,7 +255,10 @@ def _estimates(axes, x, rows, column, tint, marker, hollow=False, limits=(-math.
         axes.plot([x - 0.19, x + 0.19], [mean, mean], color=lighter(tint, 0.3), lw=2, solid_capstyle="butt", zorder=2)
     top = float(np.nanmax([rows[column].max(), rows[f"{column}_high"].max()]))
     if top < limits[1]:
-        label = axes.annotate(number(mean), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=6)
+        untold = words.unclear(rows, column).any()
+        label = axes.annotate(
+            "?" if untold else number(mean), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=6
+        )
         label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     return mean
 

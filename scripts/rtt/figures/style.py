@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -16,6 +16,16 @@ FACTS = {
     "pretrained": "facts learned in pretraining",
     "taught": "facts taught later, as in the paper",
     "taught_same_data": "facts taught later with the same data as in pretraining",
+}
+DATASETS = {
+    "years": "Years",
+    "dates_years_trimmed": "Years",
+    "mmlu": "MMLU",
+    "mmlu_cats_random_trimmed": "MMLU",
+    "wmdp": "WMDP-Deduped",
+    "wmdp_deduped": "WMDP-Deduped",
+    "random_bd": "Random Birthdays",
+    "random_birthdays": "Random Birthdays",
 }
 ARM_MARKERS = {"pretrained": "o", "taught": "s", "taught_same_data": "D"}
 # Okabe and Ito's colours, safe for colour-blind readers. Line styles and markers repeat what the colours say.
@@ -95,6 +105,19 @@ def interval(value: float, low: float, high: float) -> str:
     """Write a value with its interval: `.83 [.77, .88]`; without ends, the value alone."""
     ends = "" if math.isnan(low) or math.isnan(high) else f" [{number(low)}, {number(high)}]"
     return number(value) + ends
+
+
+def dataset_title(key: str) -> str:
+    """Return a dataset's readable name; an unknown one's is its key."""
+    return DATASETS.get(key.lower().replace("-", "_"), key)
+
+
+def value_of(row: Mapping, column: str) -> str:
+    """Write a row's value with its interval; for a measure in its `cannot_tell`, these words and the interval."""
+    text = interval(row[column], row[f"{column}_low"], row[f"{column}_high"])
+    if column in str(row["cannot_tell"]).split(";"):
+        return f"cannot tell{text.removeprefix(number(row[column]))}"
+    return text
 
 
 def span(values: Sequence[float]) -> str:

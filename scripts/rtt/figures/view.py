@@ -1,4 +1,4 @@
-"""The part of the tables that one figure or the report shows: one budget, selection and scoring, in panels."""
+"""The part of the tables that one figure or the report shows: one variant, budget, selection and scoring."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from rtt.errors import UserError
-from rtt.figures.style import ARMS, COLOURS, FACTS
+from rtt.figures.style import ARMS, COLOURS, FACTS, dataset_title
+from rtt.stats.variants import DEFAULT
 from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
 
 MAIN_BUDGET = 0.1
@@ -28,7 +29,7 @@ class Panel:
 
 @dataclass(eq=False)
 class View:
-    """Rows of recovery.csv and accuracy.csv for one retain budget, selection and scoring."""
+    """Rows of recovery.csv and accuracy.csv for one variant, retain budget, selection and scoring."""
 
     recovery: pd.DataFrame
     accuracy: pd.DataFrame
@@ -38,14 +39,19 @@ class View:
 
     @cached_property
     def panels(self) -> list[Panel]:
-        """Panels in the tables' order, known arms first; datasets and models are named where an arm has several."""
+        """Panels in the tables' order, known arms first; models and datasets are named where an arm has several.
+
+        A dataset with a title (`dataset_title`) is named too where the study has another one in another arm.
+        """
         found = list(dict.fromkeys(self.recovery[["dataset", "model", "arm"]].itertuples(index=False, name=None)))
         found.sort(key=lambda key: list(ARMS).index(key[2]) if key[2] in ARMS else len(ARMS))
         panels = []
         for dataset, model, arm in found:
             datasets = {d for d, _, a in found if a == arm}
             models = {m for _, m, a in found if a == arm}
-            extra = ([dataset] if len(datasets) > 1 else []) + ([model] if len(models) > 1 else [])
+            title = dataset_title(dataset)
+            named = len(datasets) > 1 or (title != dataset and len({d for d, _, _ in found}) > 1)
+            extra = ([title] if named else []) + ([model] if len(models) > 1 else [])
             end = f" ({', '.join(extra)})" if extra else ""
             panels.append(
                 Panel(dataset, model, arm, arm + end, ARMS.get(arm, arm) + end, FACTS.get(arm, f"arm {arm}") + end)
@@ -71,16 +77,18 @@ class View:
             mask &= rows["method"] == method
         return rows[mask].sort_values("seed", kind="stable")
 
-    def trajectory(self, panel: Panel, method: str, seed: int) -> pd.DataFrame:
-        """Return `step`, `forget`, `retain` (accuracies) along an unlearning run; step 0 is the model before it."""
+    def trajectories(self, panel: Panel, method: str, seed: int) -> list[pd.DataFrame]:
+        """Return `step`, `forget`, `retain` (accuracies) along each unlearning run; step 0 is the model before it."""
         rows = self._of_panel(panel, seed)
         rows = rows[(rows["v_split"] == "all") & (rows["selection"] == "none") & rows["retain_budget"].isna()]
-        before = rows[rows["stage"] == "original"].assign(step=0)
-        after = rows[(rows["stage"] == "unlearned") & (rows["method"] == method)]
-        both = pd.concat([before[before["method"] == "none"], after])
-        sets = {name: both[both["set"] == name].set_index("step")["accuracy"] for name in ("V", "retain")}
-        table = pd.DataFrame({"forget": sets["V"], "retain": sets["retain"]}).sort_index()
-        return table.rename_axis("step").reset_index()
+        before = rows[(rows["stage"] == "original") & (rows["method"] == "none")].assign(step=0)
+        found = []
+        for _, after in rows[(rows["stage"] == "unlearned") & (rows["method"] == method)].groupby("run", sort=False):
+            both = pd.concat([before, after])
+            sets = {name: both[both["set"] == name].set_index("step")["accuracy"] for name in ("V", "retain")}
+            table = pd.DataFrame({"forget": sets["V"], "retain": sets["retain"]}).sort_index()
+            found.append(table.rename_axis("step").reset_index())
+        return found
 
     def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
         """Return `seed`, `lr`, `epoch`, `accuracy` of an attack's looks, pooled over the V splits."""
@@ -104,7 +112,8 @@ class View:
             # A control's rows carry its own dataset, which may be another one; the arm's own goes first (rtt.tables).
             mask &= rows["stage"] == "control_rtt"
             own &= mask
-            mask = own if own.any() else mask
+            datasets = {p.dataset for p in self.panels if (p.arm, p.model) == (panel.arm, panel.model)}
+            mask = own if own.any() else mask & ~rows["dataset"].isin(datasets)
         else:
             mask = own
         if seed is not None:
@@ -123,11 +132,11 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             raise UserError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
         if name == "recovery" and table.empty:
             raise UserError(f"{path}: no rows: nothing was unlearned, so there is nothing to show")
-        for column in ("dataset", "arm", "model", "method"):
+        for column in ("dataset", "arm", "model", "method", "variant"):
             table[column] = table[column].astype(str)
         numbers = columns[columns.index("n_questions") :]
         try:
-            for column in ("retain_budget", "lr", *(c for c in numbers if c != "status")):
+            for column in ("retain_budget", "lr", *(c for c in numbers if c not in ("status", "cannot_tell"))):
                 if column in table:
                     table[column] = pd.to_numeric(table[column])
         except ValueError as error:
@@ -146,23 +155,23 @@ def make_view(
     recovery: pd.DataFrame,
     accuracy: pd.DataFrame,
     selection: str = "nested",
-    scoring: str = "letter",
+    scoring: str | None = None,
     budget: float | None = None,
+    variant: str = DEFAULT,
 ) -> View:
-    """Return the view of one selection, scoring and budget (`main_budget` when None).
+    """Return the view of one variant, selection, scoring and budget.
 
+    `scoring` None: the study's main one, which stands first in recovery.csv. `budget` None: `main_budget`.
     Raises UserError when the tables have no such rows.
     """
     budget = main_budget(recovery) if budget is None else budget
-    mask = np.isclose(recovery["retain_budget"], budget)
+    scoring = str(recovery["scoring"].iloc[0]) if scoring is None else scoring
+    mask = np.isclose(recovery["retain_budget"], budget) & (recovery["variant"] == variant)
     mask &= (recovery["selection"] == selection) & (recovery["scoring"] == scoring)
     if not mask.any():
-        found = {
-            name: ", ".join(map(str, dict.fromkeys(recovery[name])))
-            for name in ("selection", "scoring", "retain_budget")
-        }
-        raise UserError(
-            f"recovery.csv: no rows with selection {selection}, scoring {scoring} and retain_budget {budget:g}; "
-            f"it has selection {found['selection']}; scoring {found['scoring']}; retain_budget {found['retain_budget']}"
-        )
-    return View(recovery[mask], accuracy[accuracy["scoring"] == scoring], budget, selection, scoring)
+        asked = {"selection": selection, "scoring": scoring, "retain_budget": f"{budget:g}", "variant": variant}
+        found = "; ".join(f"{name} {', '.join(map(str, dict.fromkeys(recovery[name])))}" for name in asked)
+        wanted = ", ".join(f"{name} {value}" for name, value in asked.items())
+        raise UserError(f"recovery.csv: no rows with {wanted}; it has {found}")
+    accuracy = accuracy[(accuracy["scoring"] == scoring) & (accuracy["variant"] == variant)]
+    return View(recovery[mask], accuracy, budget, selection, scoring)

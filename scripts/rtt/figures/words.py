@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from rtt.figures.style import RATES, interval, number, percent, span
+from rtt.figures.style import RATES, number, percent, span, value_of
 from rtt.figures.view import Panel, View
 
 MUCH = 0.8  # "gives back more than 80 %"
@@ -53,6 +53,11 @@ def unlearned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["status"].isin(("none_within_budget", "not_unlearned"))]
 
 
+def unclear(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Return which rows name the measure in their `cannot_tell`."""
+    return pd.Series([column in str(text).split(";") for text in rows["cannot_tell"]], rows.index, dtype=bool)
+
+
 def _accuracy_title(view: View) -> str:
     rows = view.recovery
     compared = unlearned(rows).dropna(subset=["acc_rtt_low", "acc_control_rtt_high"])
@@ -72,15 +77,18 @@ def _accuracy_title(view: View) -> str:
 
 
 def _recovery_title(view: View) -> str:
-    parts = []
+    parts, untold = [], 0
     for panel in view.panels:
         rows = unlearned(view.of(panel))
-        known = rows.groupby("method")["recovery_corrected"].mean().dropna()
+        wide = unclear(rows, "recovery_corrected")
+        untold += int(wide.sum())
+        known = rows[~wide].groupby("method")["recovery_corrected"].mean().dropna()
         parts.append((panel, int((known > MUCH).sum()), len(known)))
     panel, much, of = parts[0]
     end = "".join(f"; {p.name}: {f'{m} of {n}' if n else 'nothing to judge'}" for p, m, n in parts[1:])
+    end += f"; {untold} cannot be told" if untold else ""
     if not of:
-        return f"For the {panel.facts} there is no recovery rate{end}"
+        return f"For the {panel.facts} there is no recovery rate{' that tells' if untold else ''}{end}"
     verb = "gives" if much == 1 else "give"
     return f"After RTT, {count(much, of, 'method')} {verb} back more than {percent(MUCH)} of the {panel.facts}{end}"
 
@@ -126,9 +134,10 @@ def _mean_text(rows, column: str) -> str:
     if known.empty:
         return "no value"
     if len(known) == 1:
-        row = known.iloc[0]
-        return interval(row[column], row.get(f"{column}_low", np.nan), row.get(f"{column}_high", np.nan))
-    return f"{number(known[column].mean())} (seeds {span(known[column])})"
+        return value_of(known.iloc[0], column) if f"{column}_low" in known else number(known[column].iloc[0])
+    wide = int(unclear(known, column).sum())
+    told = f", {wide} of {len(known)} cannot tell" if wide else ""
+    return f"{number(known[column].mean())} (seeds {span(known[column])}{told})"
 
 
 def _statuses(rows) -> str:
