@@ -204,7 +204,7 @@ def explain(error: Exception, source: Source, mirror: str | None) -> UserError:
     copy = f"put a copy into {source.group}/ of a folder and name that folder with mirror: (docs/fetch.md)"
     if any(getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for link in chain):
         return UserError(f"{what}: the disk is full; nothing partial is left; free space, or move HF_HOME")
-    if "GatedRepoError" in kinds or "gated" in text.lower() or 403 in status:
+    if "GatedRepoError" in kinds or "is a gated" in text or 403 in status:
         return UserError(
             f"{what} is gated: its owners give access on request. Accept the terms at {source.url} while logged in, "
             f"then set HF_TOKEN to a token of that account and fetch again; or {copy}"
@@ -219,8 +219,6 @@ def explain(error: Exception, source: Source, mirror: str | None) -> UserError:
     unreachable = {"TransportError", "ConnectionError", "TimeoutError", "OfflineModeIsEnabled", "gaierror"}
     if kinds & (unreachable | {"LocalEntryNotFoundError"}):
         looked = f"; the mirror {mirror} has no {source.group}/ with a copy" if mirror else ""
-        return UserError(
-            f"{what}: no network: the hub cannot be reached{looked}. Fetch on a machine that can, or {copy}"
-        )
+        return UserError(f"{what}: no network: the hub cannot be reached{looked}. Fetch where it can, or {copy}")
     message = " ".join(str(error).split())[:200]
     return UserError(f"{what}: the hub's library failed: {type(error).__name__}: {message}; or {copy}")

@@ -127,7 +127,8 @@ def _source(line: str, place: str) -> Source:
         raise wrong("sha256", "64 hex digits")
     if (row["bytes"] or not hub) and not re.fullmatch(r"[0-9]+", row["bytes"]):
         raise wrong("bytes", "a number")
-    if hub != bool(row["config"] and row["split"] and row["columns"] and row["rows"]):
+    given = [bool(row[column]) for column in ("config", "split", "columns", "rows")]
+    if not all(given) if hub else any(given):
         raise wrong("config", "config, split, columns and rows for kind hub, and only there")
     if hub and not re.fullmatch(r"all|[1-9][0-9]*", row["rows"]):
         raise wrong("rows", "a number from 1, or: all")

@@ -143,7 +143,9 @@ def write_birthdays(
     seed: int = 0,
     which: str = "random_birthdays",
 ) -> None:
-    """Write `birthdays(...)` into a folder, one JSONL file each: the same bytes for the same arguments. The sizes of the
-    dataset that is not written may be left out."""
+    """Write `birthdays(...)` into a folder, JSONL files, the same bytes for the same arguments.
+
+    The sizes of the dataset that is not written may be left out.
+    """
     for name, rows in birthdays(splits, facts_per_split, retain_train, retain_held_out, seed, which).items():
         write_text(Path(folder) / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
