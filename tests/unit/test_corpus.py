@@ -1,14 +1,18 @@
 """What each phase trains on: exposures, composition, and what it must never see."""
 
+import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
-from rtt.config import Pretraining, Unlearning
-from rtt.corpus import fixed_mcqs, pretraining_documents, unlearning_pairs
+from rtt.corpus import point_steps, pretraining_documents, training_passes, unlearning_pairs
+from rtt.errors import UserError
 from rtt.methods import METHODS
+from rtt.settings import Pretraining, Unlearning
+
+RETAIN = SimpleNamespace(learn=None, learn_splits=["train"], held_out_splits=["held_out"])  # what a spec says
 
 
 class Words:
@@ -105,22 +109,26 @@ def test_same_data_has_the_composition_of_pretraining(data):
 
 def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypatch, data):
     from rtt import teach
-    from rtt.config import Teaching
     from rtt.data.facts import write_facts
+    from rtt.settings import Teaching
 
     write_facts(tmp_path / "f.jsonl", data["birth_years_b"])
     write_facts(tmp_path / "r.jsonl", data["cities"])
     caught = {}
     monkeypatch.setattr(teach, "load", lambda folder: (None, Words()))
     monkeypatch.setattr(teach, "train", lambda *args, **more: caught.update(items=args[2]) or [{"loss": 0.0}])
-    monkeypatch.setattr(teach.pretrain, "write_original", lambda *args: None)
-    args = SimpleNamespace(spec="", base="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", manifest="")
+    monkeypatch.setattr(teach, "write_original", lambda *args: None)
+    monkeypatch.setattr(teach, "save", lambda *args: None)
+    retain = tmp_path / "r.jsonl"
+    args = SimpleNamespace(
+        spec="", base="", model="", facts=tmp_path / "f.jsonl", retain=retain, held_out=retain, manifest=""
+    )
     pretraining = Pretraining(steps=10, batch_size=7, mcqs_per_batch=3, learning_rate=1e-3)
     for arm, training in (
         ("taught_same_data", pretraining),
         ("taught", Teaching(epochs=2, batch_size=4, learning_rate=1)),
     ):
-        spec = SimpleNamespace(seed=0, arm=arm, training=training, run_id="x")
+        spec = SimpleNamespace(seed=0, arm=arm, training=training, run_id="x", retain=RETAIN)
         monkeypatch.setattr(teach, "load_spec", lambda *_, spec=spec: spec)
         monkeypatch.setattr(teach, "Manifest", lambda *_: SimpleNamespace(write=lambda *_, **__: None))
         teach.run(args)
@@ -136,9 +144,9 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("n, batch_size", [(8, 4), (8, 3), (5, 4), (3, 8), (2, 7), (1, 4)])
-def test_fixed_mcqs_fill_whole_batches_in_each_epoch(data, n, batch_size):
+def test_passes_fill_whole_batches_in_each_epoch(data, n, batch_size):
     facts = data["birth_years_a"][:n]
-    items = fixed_mcqs(facts, "all", 3, batch_size, Words(), np.random.default_rng(0))
+    items = training_passes(facts, "QUESTION_LETTER_ANSWER", 3, batch_size, Words(), np.random.default_rng(0))
     per_epoch = -(-n // batch_size) * batch_size
     assert len(items) == 3 * per_epoch
     for epoch in range(3):
@@ -154,7 +162,8 @@ def test_fixed_mcqs_fill_whole_batches_in_each_epoch(data, n, batch_size):
 
 
 def pairs(data, name, share=0.5, points=(60,), seed=0, retain=None, **more):
-    settings = Unlearning(learning_rate=1e-3, batch_size=4, points=list(points), mcq_share=share, **more)
+    length = {} if "epochs" in more else {"points": list(points)}
+    settings = Unlearning(learning_rate=1e-3, batch_size=4, mcq_share=share, **length, **more)
     train = [fact for fact in data["cities"] if fact.split == "train"] if retain is None else retain
     rng = np.random.default_rng(seed)
     return unlearning_pairs(data["birth_years_a"], train, METHODS[name], settings, Words(), rng)
@@ -200,17 +209,16 @@ def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
         assert len({owner(text, data["cities"]).id for text in texts}) == 8
         raise Stop
 
-    spec = SimpleNamespace(
-        seed=0, method="GD", run_id="x", settings=Unlearning(learning_rate=1, batch_size=4, points=[30])
-    )
+    settings = Unlearning(learning_rate=1, batch_size=4, points=[30])
+    spec = SimpleNamespace(seed=0, method="GD", run_id="x", settings=settings, source=SimpleNamespace(retain=RETAIN))
     monkeypatch.setattr(unlearn, "load_spec", lambda *_: spec)
     monkeypatch.setattr(unlearn, "load", lambda folder: (None, Words()))
     monkeypatch.setattr(unlearn, "Manifest", lambda *_: None)
-    monkeypatch.setattr(unlearn, "Scorer", lambda *_: None)
+    monkeypatch.setattr(unlearn, "scorer_of", lambda *_: None)
+    monkeypatch.setattr(unlearn, "candidates", lambda *_: None)
     monkeypatch.setattr(unlearn, "train", spy)
-    args = SimpleNamespace(
-        spec="", source="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", points=tmp_path / "p"
-    )
+    args = SimpleNamespace(spec="", source="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl")
+    args.held_out = args.retain
     with pytest.raises(Stop):
         unlearn.run(args)
 
@@ -223,8 +231,10 @@ def test_mcq_share(data, share, expected):
         assert found == pytest.approx(expected, abs=0.04)
 
 
-def test_numbers_only_counts_digits_of_forget_texts_alone(data):
-    settings = Unlearning(learning_rate=1e-3, batch_size=4, points=[20], mcq_share=0.5, numbers_only=True)
+def test_number_loss_counts_digits_of_forget_texts_alone(data):
+    settings = Unlearning(
+        learning_rate=1e-3, batch_size=4, points=[20], mcq_share=0.5, mcq_loss="NUMBER", sentence_loss="NUMBER"
+    )
     items = unlearning_pairs(
         data["birth_years_a"], data["cities"], METHODS["GD"], settings, tiny.tokenizer(), np.random.default_rng(0)
     )
@@ -239,3 +249,78 @@ def test_order_depends_on_the_seed_alone(data):
     assert pairs(data, "GD") == pairs(data, "GD")
     assert pairs(data, "GD") != pairs(data, "GD", seed=1)
     assert documents(data["birth_years_a"], data["cities"]) == documents(data["birth_years_a"], data["cities"])
+
+
+def test_passes_over_sentences_show_each_once_an_epoch(data):
+    facts = data["birth_years_a"]
+    items = training_passes(facts, "CORPUS", 2, 4, Words(), np.random.default_rng(0))
+    sentences = [text for fact in facts for text in fact.sentences]
+    assert len(sentences) == 3 * len(facts) == len(items) // 2
+    for epoch in (items[: len(sentences)], items[len(sentences) :]):
+        assert sorted(texts_of(epoch)) == sorted(sentences)
+    assert texts_of(items[:24]) != texts_of(items[24:])
+
+
+def test_samples_are_drawn_once(data):
+    facts = data["birth_years_a"]
+
+    def drawn(samples, seed=0):
+        items = training_passes(facts, "LETTER", 3, 1, Words(), np.random.default_rng(seed), samples)
+        return [{owner(t, facts).id for t in texts_of(items[i : i + len(items) // 3])} for i in (0, len(items) // 3)]
+
+    first, second = drawn(3)
+    assert first == second and len(first) == 3
+    assert drawn(3) == [first, second] and {frozenset(drawn(3, seed)[0]) for seed in range(8)} != {frozenset(first)}
+    assert len(drawn(100)[0]) == len(facts)
+
+
+def silent(facts, **lists):
+    return [dataclasses.replace(fact, **lists) for fact in facts]
+
+
+def test_missing_sentences_are_said_before_training(data):
+    forget = data["birth_years_a"]
+    some = [*forget[:5], *silent(forget[5:], ria_sentences=[], sentences=[])]
+    with pytest.raises(UserError, match=rf"RIA unlearns.*3 of 8 facts.*{some[5].id}, {some[6].id}, {some[7].id};"):
+        pairs({**data, "birth_years_a": some}, "RIA")
+    with pytest.raises(UserError, match="GD unlearns"):
+        pairs({**data, "birth_years_a": some}, "GD")
+    assert pairs({**data, "birth_years_a": some}, "FIF")
+    assert pairs({**data, "birth_years_a": some}, "RIA", share=1.0)
+    with pytest.raises(UserError, match=r"retain loss trains on sentences.*5 more"):
+        pairs(data, "GD", retain=silent(data["cities"][:8], sentences=[]))
+    with pytest.raises(UserError, match="loss NUMBER trains on true sentences"):
+        training_passes(some, "NUMBER", 1, 4, Words(), np.random.default_rng(0))
+
+
+def test_retain_texts_may_be_plain_strings(data):
+    plain = [f"Text {i}." for i in range(5)]
+    for shuffle in (True, False):
+        items = pairs(data, "GD", points=(10,), retain=plain, shuffle_retain=shuffle)
+        texts = texts_of([item["retain"] for item in items])
+        assert [sorted(texts[i : i + 5]) for i in range(0, 40, 5)] == [plain] * 8
+        assert (texts == plain * 8) == (not shuffle)
+        assert all(item["retain"]["labels"] == item["retain"]["input_ids"] for item in items)
+
+
+def test_the_mcq_loss_is_that_of_both_sides(data):
+    settings = Unlearning(learning_rate=1e-3, batch_size=4, points=[5], mcq_share=1.0, mcq_loss="LETTER")
+    items = unlearning_pairs(
+        data["birth_years_a"], data["cities"], METHODS["RIA"], settings, tiny.tokenizer(), np.random.default_rng(0)
+    )
+    for example in (item[side] for item in items for side in item):
+        assert [label for label in example["labels"] if label != -100] == example["input_ids"][-1:]
+        assert tiny.tokenizer().decode(example["labels"][-1:]) in "ABCD"
+
+
+@pytest.mark.parametrize("n, batch_size, steps", [(8, 4, [6, 12]), (5, 4, [4, 8]), (8, 24, [1, 2]), (1, 64, [1, 2])])
+def test_an_epoch_shows_every_fact_three_times(n, batch_size, steps):
+    assert point_steps(Unlearning(learning_rate=1, batch_size=batch_size, epochs=2), n) == steps
+    assert point_steps(Unlearning(learning_rate=1, batch_size=batch_size, points=[2, 7]), n) == [2, 7]
+
+
+def test_pairs_last_as_long_as_the_epochs(data):
+    items = pairs(data, "GD", epochs=2)
+    assert len(items) == 2 * 3 * 8
+    counts = Counter(owner(text, data["birth_years_a"]).id for text in texts_of([item["forget"] for item in items]))
+    assert set(counts.values()) == {6} and len(counts) == 8

@@ -5,8 +5,10 @@ import dataclasses
 import math
 
 import pytest
+import subword
 import tiny
 import torch
+from rtt.errors import UserError
 from rtt.score import SCORINGS, Scorer, accuracy, continuations
 
 
@@ -48,7 +50,7 @@ def test_scores_equal_brute_force(tmp_path):
     reference = expected(copy.deepcopy(model).double(), facts)
     assert max(reference) - min(reference) > 1
     for batch_size in (1, 3, 64):
-        found = Scorer(tiny.tokenizer(), facts, batch_size).scores(model)
+        found = Scorer(tiny.tokenizer(), facts, batch_size=batch_size).scores(model)
         assert found == pytest.approx(reference, abs=1e-5, rel=1e-5)
 
 
@@ -65,16 +67,20 @@ def test_questions_carry_what_the_contract_asks(tmp_path):
         assert flat == [round(value, 6) for value in flat]
 
 
-def test_identical_contexts_run_once(tmp_path):
-    """A prompt is shared by its four letters, and a question by all its choices of one token: two contexts a fact."""
-    scorer = Scorer(tiny.tokenizer(), tiny.facts(tmp_path))
-    assert len(scorer.contexts) == 2 * len(scorer.facts)
-    assert len(set(scorer.contexts)) == len(scorer.contexts)
-    model, rows = tiny.model(), []
+def test_every_prompt_runs_once_and_choices_continue_it(tmp_path):
+    """Two prompts a fact; what is fed after them is a choice without its last token, once for equal beginnings."""
+    facts = varied(tmp_path)
+    scorer, model, fed = Scorer(tiny.tokenizer(), facts), tiny.model(), []
+    assert len(scorer.prompts) == len(set(scorer.prompts)) == 2 * len(facts)
     forward = model.forward
-    model.forward = lambda ids, **more: (rows.extend(ids.tolist()), forward(ids, **more))[1]
+    model.forward = lambda ids, **more: (fed.append((ids.tolist(), more.get("past_key_values"))), forward(ids, **more))[
+        1
+    ]
     scorer.scores(model)
-    assert len(rows) == len(scorer.contexts)
+    prompts = [row for rows, cache in fed if cache is None for row in rows]
+    tails = [tiny.tokenizer().decode(row).replace("<pad>", "").strip() for rows, cache in fed if cache for row in rows]
+    assert len(prompts) == 2 * len(facts)
+    assert sorted(tails) == ["1950", "1953 1954", "Lima", "Lima Oslo"]
 
 
 def test_scoring_leaves_the_weights_and_no_gradient(tmp_path):
@@ -89,8 +95,8 @@ def test_scoring_leaves_the_weights_and_no_gradient(tmp_path):
 def test_fresh_choices_are_scored_not_the_trained_ones(tmp_path):
     fact = tiny.facts(tmp_path)[0]
     four = continuations(fact)
-    assert [c.strip() for _, c in four["likelihood_fresh"]] == fact.fresh_choices
-    assert [c.strip() for _, c in four["likelihood"]] == fact.choices
+    assert [text.target.strip() for text in four["likelihood_fresh"]] == fact.fresh_choices
+    assert [text.target.strip() for text in four["likelihood"]] == fact.choices
     assert four["likelihood_fresh"][fact.answer] == four["likelihood"][fact.answer]
 
 
@@ -110,3 +116,77 @@ def test_accuracy_by_role():
     assert accuracy(mixed, "letter", "V") == 0
     assert accuracy(mixed, "letter") == pytest.approx(1 / 3)
     assert accuracy(mixed, "letter", "retain") is None
+
+
+def test_only_the_asked_scorings(tmp_path):
+    model, facts = tiny.model(scale=8), varied(tmp_path)
+    whole = Scorer(tiny.tokenizer(), facts).questions(model, lambda fact: "V")
+    some = Scorer(tiny.tokenizer(), facts, ("likelihood_fresh", "letter")).questions(model, lambda fact: "V")
+    for a, b in zip(whole, some, strict=True):
+        assert list(b["scores"]) == ["likelihood_fresh", "letter"]
+        for scoring, values in b["scores"].items():
+            assert values == pytest.approx(a["scores"][scoring], abs=2e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("bos", [False, True])
+def test_subword_scores_equal_a_float64_reference(tmp_path, batch_size, bos):
+    """A byte-level BPE: long and short choices, answers that hold "A.", a start token that is seen and never scored."""
+    tokenizer, facts = subword.tokenizer(bos=bos), subword.FACTS
+    model = subword.model(tokenizer)
+    reference = copy.deepcopy(model).double()
+    start = [tokenizer.bos_token_id] if bos else []
+    for bare in (False, True):
+        found = iter(Scorer(tokenizer, facts, bare_letter=bare, batch_size=batch_size).scores(model))
+        for fact in facts:
+            for scoring, four in continuations(fact, bare_letter=bare).items():
+                for text in four:
+                    if scoring == "letter":
+                        prompt = start + subword.ids(tokenizer, text.prompt)
+                        target = subword.ids(tokenizer, text.target.strip() if bare else text.target)
+                        assert len(target) == 1
+                    else:
+                        whole = subword.ids(tokenizer, text.prompt + text.target)
+                        n = len(subword.ids(tokenizer, text.prompt))
+                        prompt, target = start + whole[:n], whole[n:]
+                    expected = -sum(subword.nats(reference, prompt + target)[len(prompt) - 1 :])
+                    assert next(found) == pytest.approx(expected, abs=1e-5)
+
+
+def test_bare_letter_scores_another_token():
+    tokenizer = subword.tokenizer()
+    spaced, bare = (Scorer(tokenizer, subword.FACTS, ["letter"], bare) for bare in (False, True))
+    assert [tokenizer.convert_ids_to_tokens(t[1]) for t in spaced.targets[:4]] == [[f"\u0120{x}"] for x in "ABCD"]
+    assert [tokenizer.convert_ids_to_tokens(t[1]) for t in bare.targets[:4]] == [[x] for x in "ABCD"]
+    assert spaced.prompts == bare.prompts
+    model = subword.model(tokenizer)
+    assert spaced.scores(model) != pytest.approx(bare.scores(model), abs=1e-2)
+
+
+def test_a_letter_of_two_tokens_is_refused_for_that_scoring_alone():
+    tokenizer = subword.tokenizer(merges=0)
+    with pytest.raises(UserError, match=r"letter ' A' .* 2 tokens"):
+        Scorer(tokenizer, subword.FACTS)
+    Scorer(tokenizer, subword.FACTS, ["likelihood"])
+    Scorer(tokenizer, subword.FACTS, ["letter"], bare_letter=True)
+
+
+def test_calibration_takes_each_letters_mean_away():
+    """A model that always prefers A, by more for the questions whose answer is A."""
+    rows = [
+        question([3, 0, 0, 0], 0),
+        question([1, 0.5, 0, 0], 1),
+        question([1, 0, 0.5, 0], 2),
+        question([1, 0, 0, 0.5], 3),
+    ]
+    assert accuracy(rows, "letter") == 0.25
+    assert accuracy(rows, "letter", calibrated=True) == 1
+    logprobs = [
+        question(
+            [x - math.log(sum(map(math.exp, row["scores"]["letter"]))) for x in row["scores"]["letter"]], row["answer"]
+        )
+        for row in rows
+    ]
+    assert accuracy(logprobs, "letter", calibrated=True) == 1
+    rows.append(question([-50, 0, 0, 0], 1, "T"))  # another role's questions do not enter the means
+    assert accuracy(rows, "letter", "V", calibrated=True) == 1

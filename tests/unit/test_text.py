@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rtt.data.facts import Fact
-from rtt.text import Text, collate, encode, mcq, mcq_prompt, question_answer, question_prompt, sentence
+from rtt.errors import UserError
+from rtt.text import LOSSES, Text, collate, encode, mcq, mcq_prompt, question_prompt, sentence, training_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +26,7 @@ FACT = Fact(
 )
 
 
-def bpe(words=400, bos=False):
+def bpe(words=400):
     """A byte-level BPE that may merge across any boundary: no pre-tokenizer splits at spaces."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -50,14 +51,14 @@ def test_rtt_text_ends_with_letter_and_choice():
 
 
 def test_answer_loss_splits_before_the_letter():
-    text = mcq(FACT, loss="answer")
+    text = mcq(FACT, loss="LETTER_ANSWER")
     assert text.prompt.endswith("Answer:")
     assert text.target == " B. 1951"
 
 
 def test_other_texts():
     assert sentence("Ada lives.") == Text("", "Ada lives.")
-    assert question_answer(FACT) == Text("", "When was Ada born?\nAnswer: 1951")
+    assert mcq(FACT, loss="QUESTION_ANSWER") == Text("", "When was Ada born?\nAnswer: 1951")
     assert mcq(FACT, answer=3).target.endswith("Answer: D. 1953")
 
 
@@ -85,7 +86,7 @@ def test_encode_masks_the_prompt_of_words():
 def test_encode_counts_a_token_that_reaches_into_the_target(vocabulary):
     """BPE merges over the boundary in some of these: a label is -100 exactly where a token ends within the prompt."""
     tokenizer, crossed = bpe(vocabulary), 0
-    for text in (mcq(FACT, loss="answer"), Text("When was Ad", "a born?"), Text("Answer:", " B. 1951")):
+    for text in (mcq(FACT, loss="LETTER_ANSWER"), Text("When was Ad", "a born?"), Text("Answer:", " B. 1951")):
         example = encode(tokenizer, text)
         assert example["input_ids"] == tokenizer(text.prompt + text.target)["input_ids"]
         end = 0
@@ -113,3 +114,82 @@ def test_collate_pads_on_the_right():
     assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 3, 3]]))
     assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
     assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))
+
+
+MCQ = "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    "loss, expected",
+    [
+        ("LETTER", [Text(MCQ, " B", letter=True)]),
+        ("LETTER_ANSWER", [Text(MCQ, " B. 1951")]),
+        ("QUESTION_LETTER_ANSWER", [Text("", MCQ + " B. 1951")]),
+        ("QUESTION_ANSWER", [Text("", "When was Ada born?\nAnswer: 1951")]),
+        ("CORPUS", [Text("", "Ada was born in 1951.")]),
+        ("NUMBER", [Text("", "Ada was born in 1951.", numbers=True)]),
+    ],
+)
+def test_training_texts_of_each_loss(loss, expected):
+    assert training_texts(FACT, loss) == expected
+
+
+def test_every_loss_is_one_of_a_question_or_a_sentence():
+    assert mcq(FACT, loss="NUMBER") == Text("", MCQ + " B. 1951", numbers=True)
+    for loss in LOSSES:
+        for make in (lambda loss=loss: mcq(FACT, loss=loss), lambda loss=loss: sentence("x", loss)):
+            try:
+                make()
+            except ValueError as error:
+                assert loss in str(error)
+    with pytest.raises(ValueError, match="CORPUS"):
+        mcq(FACT, loss="CORPUS")
+    with pytest.raises(ValueError, match="LETTER"):
+        sentence("x", "LETTER")
+
+
+def byte_tokenizer(*merges):
+    """One token a byte, and these merges."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*alphabet, *(a + b for a, b in merges)])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_bare_letter_is_another_token_after_the_same_prompt():
+    tokenizer = byte_tokenizer(("Ġ", "B"))
+    spaced, bare = (encode(tokenizer, mcq(FACT, loss="LETTER", bare_letter=x)) for x in (False, True))
+    assert tokenizer.convert_ids_to_tokens([spaced["input_ids"][-1], bare["input_ids"][-1]]) == ["ĠB", "B"]
+    assert spaced["input_ids"][:-1] == bare["input_ids"][:-1] == tokenizer(MCQ)["input_ids"]
+    for example in (spaced, bare):
+        assert example["labels"] == [-100] * len(tokenizer(MCQ)["input_ids"]) + example["input_ids"][-1:]
+
+
+def test_a_letter_of_two_tokens_is_refused_where_it_stands_alone():
+    tokenizer = byte_tokenizer()
+    with pytest.raises(UserError, match=r"letter ' B' after 'Answer:' into 2 tokens"):
+        encode(tokenizer, mcq(FACT, loss="LETTER"))
+    assert encode(tokenizer, mcq(FACT, loss="LETTER", bare_letter=True))["labels"][-1] != -100
+    assert encode(tokenizer, mcq(FACT, loss="LETTER_ANSWER"))["labels"][-1] != -100
+
+
+def test_a_text_longer_than_the_context_is_refused_not_cut():
+    tokenizer = byte_tokenizer()
+    text = sentence("Ada was born in 1951.")
+    assert len(encode(tokenizer, text, 21)["input_ids"]) == 21
+    with pytest.raises(UserError, match=r"21 tokens, the model's context only 20: 'Ada was"):
+        encode(tokenizer, text, 20)
+    tokenizer.model_max_length = 20
+    with pytest.raises(UserError, match="only 20"):
+        encode(tokenizer, text)
+
+
+def test_counted_padding_is_on_the_left_and_only_where_the_text_counts_whole():
+    whole, bos, part = tiny.plain([], [8, 9]), {"input_ids": [1, 4], "labels": [-100, 4]}, tiny.plain([5, 2], [6])
+    longest = tiny.plain([], [10, 11, 12, 13])
+    batch = collate([whole, bos, part, longest], 3, count_padding=True)
+    assert batch["input_ids"].tolist() == [[3, 3, 8, 9], [3, 3, 1, 4], [3, 5, 2, 6], [10, 11, 12, 13]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]
+    assert batch["labels"].tolist() == [[3, 3, 8, 9], [3, 3, 1, 4], [-100, -100, -100, 6], [10, 11, 12, 13]]
