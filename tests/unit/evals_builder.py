@@ -55,7 +55,7 @@ def make_evals(
     `accuracies` updates ACCURACIES. The last step is selected; the steps before lie between `before` and `unlearned`.
     An attack's accuracy grows with the epoch and reaches the planted one at the last epoch of the last learning rate.
     `none`: (arm, method, budget) without an admissible point. A control on one dataset serves the arms of the other.
-    `worse`: so many further trajectories per method, which stay at `before` and are never selected.
+    `worse`: 0 to 2 further trajectories per method, read before and after the selected one, which stay at `before`.
     """
     folder = Path(folder)
     planted = ACCURACIES | (accuracies or {})
@@ -114,7 +114,7 @@ def make_evals(
                 left = accuracy("retain_unlearned", arm, method, seed)
                 name = f"unlearn-{arm}-{method.lower()}-s{seed}"
                 points = []
-                for trajectory, goal in [(name, unlearned), *((f"{name}-worse{i}", before) for i in range(worse))]:
+                for trajectory, goal in [(name, unlearned), *((f"{'az'[i % 2]}-{name}", before) for i in range(worse))]:
                     results = []
                     for index, step in enumerate(steps):
                         share = (index + 1) / len(steps)

@@ -345,9 +345,7 @@ def test_the_selected_point_is_found_among_several_trajectories(tmp_path):
     points = points[points.scoring == "letter"]
     name = "unlearn-pretrained-gd-s0"
     listed = points[points.retain_budget.isna()][["run", "step"]].itertuples(index=False, name=None)
-    assert sorted(listed) == [
-        (run, step) for run in (name, f"{name}-worse0", f"{name}-worse1") for step in (10, 20, 30)
-    ]
+    assert sorted(listed) == [(run, step) for run in (f"a-{name}", name, f"z-{name}") for step in (10, 20, 30)]
     chosen = points[points.retain_budget.notna()]
     assert chosen[["run", "step", "accuracy"]].to_numpy().tolist() == [[name, 30, 0.25]]
 
