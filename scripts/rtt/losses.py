@@ -14,8 +14,8 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
 
 
-def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy in nats per counted token, averaged by `masked_mean`: a scalar.
+def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (cross-entropy in nats, which tokens count), each (batch, length - 1): of every token but the first.
 
     `batch`: input_ids, attention_mask, labels, each (batch, length); label -100 is not counted. Padding may be on
     either side (`rtt.text.collate`).
@@ -28,7 +28,12 @@ def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     # At least fp32: half precision would round the loss, and a float64 model (the tests' reference) keeps its own.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nats = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=-100, reduction="none")
-    return masked_mean(nats, labels != -100)
+    return nats, labels != -100
+
+
+def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy in nats per counted token (`token_nats`), averaged by `masked_mean`: a scalar."""
+    return masked_mean(*token_nats(model, batch))
 
 
 def plain_loss(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
