@@ -144,10 +144,11 @@ def collate(
     for row, example in enumerate(examples):
         ids, labels = example["input_ids"], example["labels"]
         place = slice(length - len(ids), length) if count_padding else slice(0, len(ids))
-        # The first token may be BOS, which has no label of its own.
-        if count_padding and all(label != -100 for label in labels[1:]):
+        if count_padding and all(label != -100 for label in labels[1:]):  # the first may be BOS, which has no label
             batch["labels"][row, : place.start] = pad_token_id
             labels = ids
+        elif count_padding:
+            labels = [-100, *labels[1:]]  # nothing but padding stands before it to predict it from
         batch["input_ids"][row, place] = torch.tensor(ids)
         batch["labels"][row, place] = torch.tensor(labels)
         batch["attention_mask"][row, place] = 1

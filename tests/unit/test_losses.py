@@ -2,12 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
+import subword
 import tiny
 import torch
 from rtt.data.facts import Fact
 from rtt.losses import masked_mean, plain_loss, text_loss
-from rtt.text import collate, encode, mcq, sentence
+from rtt.text import LOSSES, collate, encode, mcq, sentence, training_texts
 
 
 def examples(seed=0, n=5):
@@ -93,7 +95,7 @@ def test_letters_inside_answers_do_not_move_the_mask(choices):
     """The authors find the answer by the last "A."-"D." in the text; here offsets decide."""
     fact = Fact("d/s/001", "d", "s", "Ada Abbas?", choices, 1, choices, ["x"], ["y"], ["z"], {"file": "f", "line": 1})
     model = tiny.model(double=True, scale=8)
-    example = encode(tiny.tokenizer(), mcq(fact, loss="answer"))
+    example = encode(tiny.tokenizer(), mcq(fact, loss="LETTER_ANSWER"))
     words = " ".join(f"B. {choices[1]}".replace(".", " ").replace(":", " ").split()).split()
     ids = tiny.tokenizer().convert_tokens_to_ids(words)
     assert [label for label in example["labels"] if label != -100] == ids
@@ -118,3 +120,96 @@ def test_a_text_without_a_counted_token_adds_nothing_and_no_nan():
 def test_plain_loss_is_the_text_loss():
     model, batch = tiny.model(), collate(examples(), 0)
     assert plain_loss(model, batch)["loss"].item() == text_loss(model, batch).item()
+
+
+def by_hand(fact, loss):
+    """Each text of a loss as (pieces, whether a piece's tokens count), from the definitions in docs/losses.md."""
+    letter, answer = "ABCD"[fact.answer], fact.choices[fact.answer]
+    prompt = fact.question + "".join(f"\n{x}. {c}" for x, c in zip("ABCD", fact.choices, strict=True)) + "\nAnswer:"
+    return {
+        "LETTER": [[(prompt, False), (f" {letter}", True)]],
+        "LETTER_ANSWER": [[(prompt, False), (f" {letter}. {answer}", True)]],
+        "QUESTION_LETTER_ANSWER": [[(f"{prompt} {letter}. {answer}", True)]],
+        "QUESTION_ANSWER": [[(f"{fact.question}\nAnswer: {answer}", True)]],
+        "CORPUS": [[(text, True)] for text in fact.sentences],
+        "NUMBER": [[(text, None)] for text in fact.sentences],  # by token
+    }[loss]
+
+
+def reference(model, tokenizer, fact, loss, start):
+    """For each text (its tokens, [(nats, counted)] of each token but the first)."""
+    found = []
+    for pieces in by_hand(fact, loss):
+        tokens, counted = list(start), [False] * len(start)
+        text = ""
+        for piece, counts in pieces:
+            text += piece
+            new = subword.ids(tokenizer, text)[len(tokens) - len(start) :]  # by tokenizing prefixes
+            counted += [
+                any(x in "0123456789" for x in tokenizer.decode([t])) if counts is None else counts for t in new
+            ]
+            tokens += new
+        found.append((tokens, list(zip(subword.nats(model, tokens), counted[1:], strict=True))))
+    return found
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_equals_the_float64_reference(loss, bos):
+    """Texts of very different lengths, answers that hold "A.", a byte-level BPE; padded, in one batch."""
+    tokenizer = subword.tokenizer(bos=bos)
+    model = subword.model(tokenizer).double()
+    texts = [text for fact in subword.FACTS for text in training_texts(fact, loss)]
+    rows = [row for fact in subword.FACTS for row in reference(model, tokenizer, fact, loss, [1] if bos else [])]
+    examples = [encode(tokenizer, text) for text in texts]
+    assert [example["input_ids"] for example in examples] == [tokens for tokens, _ in rows]
+    each = [[nats for nats, counted in row if counted] for _, row in rows]
+    assert len({len(tokens) for tokens, _ in rows}) > 2
+    if loss == "NUMBER":
+        assert any(not nats for nats in each) and any(
+            0 < len(n) < len(row) for n, (_, row) in zip(each, rows, strict=True)
+        )
+    expected = float(np.mean([np.mean(nats) if nats else 0.0 for nats in each]))
+    assert text_loss(model, collate(examples, 0)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def alone(model, token):
+    """Float64 logits after a position that attends to nothing: embedding and MLPs only, each formula by hand."""
+
+    def norm(x, layer):
+        return layer.weight.detach().numpy() * x / np.sqrt((x * x).mean() + layer.variance_epsilon)
+
+    x = model.model.embed_tokens.weight[token].detach().numpy()
+    for layer in model.model.layers:
+        h = norm(x, layer.post_attention_layernorm)
+        gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight.detach().numpy() for name in ("gate", "up", "down"))
+        x = x + down @ ((gate @ h) / (1 + np.exp(-(gate @ h))) * (up @ h))
+    logits = model.lm_head.weight.detach().numpy() @ norm(x, model.model.norm)
+    return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_counted_padding_equals_the_authors_mean(loss, bos):
+    """Padded on the left, mean over batch x (longest - 1): padding predicts padding, then the text's first token. Where
+    only a part of the text counts, padding does not either."""
+    tokenizer = subword.tokenizer(bos=bos)
+    model = subword.model(tokenizer).double()
+    texts = [text for fact in subword.FACTS for text in training_texts(fact, loss)]
+    rows = [row for fact in subword.FACTS for row in reference(model, tokenizer, fact, loss, [1] if bos else [])]
+    batch = collate([encode(tokenizer, text) for text in texts], 0, count_padding=True)
+    length, after_padding = max(len(tokens) for tokens, _ in rows), alone(model, 0)
+    terms = []
+    for tokens, row in rows:
+        if loss in ("LETTER", "LETTER_ANSWER", "NUMBER"):
+            terms.append(np.mean([nats for nats, counted in row if counted] or [0.0]))
+            continue
+        pads = length - len(tokens)
+        targets = [0] * (pads - 1) + tokens[:1] if pads else []
+        terms.append(np.mean([*(-after_padding[target] for target in targets), *(nats for nats, _ in row)]))
+        assert len(targets) + len(row) == length - 1
+    found = text_loss(model, batch).item()
+    assert found == pytest.approx(float(np.mean(terms)), rel=1e-6)
+    plain = text_loss(model, collate([encode(tokenizer, text) for text in texts], 0)).item()
+    changes = loss not in ("LETTER", "LETTER_ANSWER", "NUMBER")
+    assert (abs(found - plain) > 1e-3) == changes
