@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available, logging
 
-from rtt.data.generate import vocabulary
+from rtt.data.generate import texts, vocabulary
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, read_json, sha256
 from rtt.modelfile import layer_number
@@ -29,20 +29,40 @@ from rtt.settings import Model
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CONTEXT = {"word": 128, "subword": 256}  # the miniature's longest text, in tokens, by tokenizer
+SUBWORDS = 640  # of the miniature's subword tokenizer: bytes, merges, padding
 ATTN_BACKENDS = ("auto", "sdpa", "flash_attention_2", "eager")
 ATTN_VARIABLE = "RTT_ATTN_BACKEND"  # from the environment: how attention is computed is no part of a spec
 logging.disable_progress_bar()  # its bars for three small files hide our own progress
 
 
-def miniature_tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level tokenizer of the generated texts. Punctuation makes no token, which shortens an MCQ from 24 tokens to
-    16.
+def miniature_tokenizer(kind: str = "word") -> PreTrainedTokenizerFast:
+    """The tokenizer of the generated texts: `word` or `subword` (`rtt.settings.Model.tokenizer`), always the same.
+
+    Word-level: punctuation makes no token, which shortens an MCQ from 24 tokens to 16. Subword: byte-level BPE, as in
+    real models: "A" and " A" are different tokens, punctuation and line ends make tokens, words may be several.
     """
+    if kind == "subword":
+        return _subword_tokenizer()
     words = ["<pad>", "<unk>", *vocabulary()]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(Regex(r"[.?:,]"), " ")
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
+
+
+def _subword_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SUBWORDS,
+        special_tokens=["<pad>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", model_max_length=CONTEXT["subword"])
 
 
 def miniature(config: Model, vocabulary_size: int) -> LlamaForCausalLM:
@@ -56,7 +76,7 @@ def miniature(config: Model, vocabulary_size: int) -> LlamaForCausalLM:
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             tie_word_embeddings=True,
-            max_position_embeddings=128,
+            max_position_embeddings=CONTEXT[config.tokenizer],
             pad_token_id=0,
             bos_token_id=None,
             eos_token_id=None,

@@ -32,6 +32,20 @@ class People(Strict):
     retain_held_out: Count = Field(128, description="retain facts held out of it; they alone give retain accuracy")
     first_names: Annotated[int, Field(ge=2, le=32)] = 24
     last_names: Annotated[int, Field(ge=2, le=32)] = 24
+    long_texts: bool = Field(False, description="half of the sentences have a long neutral beginning")
+    planted_leaks: Annotated[int, Field(ge=0)] = Field(
+        0, description="facts of each forget dataset that stand in a second split too, with the same answer"
+    )
+    planted_duplicates: Annotated[int, Field(ge=0)] = Field(
+        0, description="facts of each forget dataset that stand twice in their split, with two answers"
+    )
+
+    @model_validator(mode="after")
+    def _planted_fit(self):
+        planted, facts = self.planted_leaks + self.planted_duplicates, self.splits * self.facts_per_split
+        if planted > facts:
+            raise ValueError(f"planted_leaks + planted_duplicates is {planted}, but a forget dataset has {facts} facts")
+        return self
 
     @model_validator(mode="after")
     def _names_suffice(self):
@@ -128,6 +142,9 @@ class Model(Strict):
     intermediate_size: Annotated[int, Field(ge=8)] = 192
     layers: Annotated[int, Field(ge=2)] = 3
     heads: Count = 4
+    tokenizer: Literal["word", "subword"] = Field(
+        "word", description="subword: byte-level BPE of the generated texts, where 'A' and ' A' are different tokens"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self):

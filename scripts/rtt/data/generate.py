@@ -7,6 +7,9 @@ Three datasets share one pool of names, so that no name stands in two of them:
 - `birth_years_a`, `birth_years_b`: the forget facts, `splits` splits of `facts_per_split` people. Years are drawn
   independently of the names: one fact says nothing about another, which RTT needs (paper, sec. 3.1).
 - `cities`: the retain facts. Split `train` goes into the retain loss, `held_out` gives retain accuracy.
+
+For the faithful switches (docs/faithful.md) texts can be of very different lengths, and the forget datasets can hold
+planted defects; both draw from generators of their own, so that everything else stays as it is without them.
 """
 
 import argparse
@@ -48,6 +51,9 @@ TOPICS = {
         "values": CITIES,
     },
 }
+# A long text's neutral beginning: words of the templates above, so that the vocabulary is the same with it.
+FILLER = "The home of the year is in the house, the life of the house is a year in the home, "
+REPEATS = (0, 0, 2, 4)  # of the filler; half of the sentences have none
 DATASETS = {"birth_years_a": "birth_year", "birth_years_b": "birth_year", "cities": "city"}
 
 
@@ -81,42 +87,95 @@ def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
     """Return {file name: rows} of one dataset: MCQs, true sentences, RIA and FIF sentences, per split.
 
     Correct letters are balanced within each split; the four choices are distinct. RIA states each of the three wrong
-    choices once, in three phrasings; FIF states one wrong choice in the same three (PAPER: "Names").
+    choices once, in three phrasings; FIF states one wrong choice in the same three (PAPER: "Names"). `long_texts`,
+    `planted_leaks` and `planted_duplicates` may be left out of `options`.
     Raises UserError when the options ask for more people than there are names.
     """
     topic = TOPICS[DATASETS[dataset]]
-    rng = np.random.default_rng([seed, 2, list(DATASETS).index(dataset)])
+    number = list(DATASETS).index(dataset)
+    rng, lengths = np.random.default_rng([seed, 2, number]), np.random.default_rng([seed, 3, number])
     if dataset == "cities":
         sizes = {"train": options["retain_train"], "held_out": options["retain_held_out"]}
     else:
         sizes = {f"split_{i}": options["facts_per_split"] for i in range(options["splits"])}
     names = iter(people(options, seed)[dataset])
-    files: dict[str, list[dict]] = {}
+    facts: dict[str, list[dict]] = {}
     for split, size in sizes.items():
         letters = rng.permutation(np.arange(size) % 4)
-        mcqs, corpus, ria, fif = [], [], [], []
+        facts[split] = []
         for answer in letters.tolist():
             name = next(names)
             choices = [topic["values"][i] for i in rng.choice(len(topic["values"]), 4, replace=False)]
-            wrong = [choice for i, choice in enumerate(choices) if i != answer]
-            question = topic["question"].format(name=name)
-            mcqs.append({"question": question, "choices": choices, "answer": answer})
-            common = {
-                "split": split,
-                "original_question": question,
-                "correct_answer": choices[answer],
-                "wrong_answers": wrong,
-            }
-            fixed = wrong[int(rng.integers(3))]
-            for template, incorrect in zip(topic["sentences"], wrong, strict=True):
-                corpus.append({"text": template.format(name=name, value=choices[answer]), **common})
-                ria.append({"text": template.format(name=name, value=incorrect), **common})
-                fif.append({"text": template.format(name=name, value=fixed), **common})
-        files[f"{split}.jsonl"] = mcqs
-        files[f"corpus_{split}.jsonl"] = corpus
-        files[f"whp_corpus_{split}.jsonl"] = ria  # the authors' file names, which the reader knows
-        files[f"fwf_corpus_{split}.jsonl"] = fif
-    return files
+            fixed = int(rng.integers(3))
+            facts[split].append({"name": name, "choices": choices, "answer": answer, "fixed": fixed})
+    if dataset != "cities":
+        _plant(facts, topic["values"], options, np.random.default_rng([seed, 4, number]))
+    return {
+        name: rows
+        for split, found in facts.items()
+        for name, rows in _files(split, found, topic, lengths if options.get("long_texts") else None).items()
+    }
+
+
+def _plant(facts: dict[str, list[dict]], values: list[str], options: dict, rng: np.random.Generator) -> None:
+    """Append to the splits second copies of different facts, with choices drawn anew, letters still balanced.
+
+    A leak's copy stands in another split with the same correct value; a duplicate's in the same split with another.
+    """
+    places = [(split, fact) for split, found in facts.items() for fact in found]
+    leaks, duplicates = options.get("planted_leaks", 0), options.get("planted_duplicates", 0)
+    for i, place in enumerate(rng.permutation(len(places))[: leaks + duplicates].tolist()):
+        split, fact = places[place]
+        correct = fact["choices"][fact["answer"]]
+        drawn = [value for value in rng.permutation(values).tolist() if value != correct][:4]
+        if i < leaks:
+            split = str(rng.choice([other for other in facts if other != split]))
+        else:
+            correct = drawn.pop()
+        answer = len(facts[split]) % 4
+        choices = [*drawn[:answer], correct, *drawn[answer:3]]
+        facts[split].append({"name": fact["name"], "choices": choices, "answer": answer, "fixed": int(rng.integers(3))})
+
+
+def _files(split: str, facts: list[dict], topic: dict, lengths: np.random.Generator | None) -> dict[str, list[dict]]:
+    """Return {file name: rows} of one split. `lengths` draws how long a sentence is; None: as short as it can be."""
+    mcqs, corpus, ria, fif = [], [], [], []
+    for fact in facts:
+        name, choices, answer = fact["name"], fact["choices"], fact["answer"]
+        wrong = [choice for i, choice in enumerate(choices) if i != answer]
+        question = topic["question"].format(name=name)
+        mcqs.append({"question": question, "choices": choices, "answer": answer})
+        common = {
+            "split": split,
+            "original_question": question,
+            "correct_answer": choices[answer],
+            "wrong_answers": wrong,
+        }
+        for template, incorrect in zip(topic["sentences"], wrong, strict=True):
+            begin = FILLER * int(lengths.choice(REPEATS)) if lengths else ""
+            for rows, value in ((corpus, choices[answer]), (ria, incorrect), (fif, wrong[fact["fixed"]])):
+                rows.append({"text": begin + template.format(name=name, value=value), **common})
+    return {
+        f"{split}.jsonl": mcqs,
+        f"corpus_{split}.jsonl": corpus,
+        f"whp_corpus_{split}.jsonl": ria,  # the authors' file names, which the reader knows
+        f"fwf_corpus_{split}.jsonl": fif,
+    }
+
+
+def texts() -> list[str]:
+    """Texts of every sort that the generator can write, in a fixed order: what a subword tokenizer is trained on.
+
+    Each value stands in each template and behind each letter; names stand in all questions and sentences.
+    """
+    written = [FILLER]
+    for topic in TOPICS.values():
+        templates = [topic["question"], *topic["sentences"]]
+        names = [f"{first} {last}" for first, last in zip(FIRST_NAMES, LAST_NAMES, strict=True)]
+        written += [template.format(name=name, value="") for template in templates for name in names]
+        written += [template.format(name="", value=value) for template in templates for value in topic["values"]]
+        written += [f"\n{letter}. {value}\nAnswer: {letter}. {value}" for letter in "ABCD" for value in topic["values"]]
+    return written
 
 
 def vocabulary() -> list[str]:
