@@ -115,7 +115,7 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
     write_facts(tmp_path / "f.jsonl", data["birth_years_b"])
     write_facts(tmp_path / "r.jsonl", data["cities"])
     caught = {}
-    monkeypatch.setattr(teach, "load", lambda folder: (None, Words()))
+    monkeypatch.setattr(teach, "load", lambda *_: (None, Words()))
     monkeypatch.setattr(teach, "train", lambda *args, **more: caught.update(items=args[2]) or [{"loss": 0.0}])
     monkeypatch.setattr(teach, "write_original", lambda *args: None)
     monkeypatch.setattr(teach, "save", lambda *args: None)
@@ -212,7 +212,7 @@ def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
     settings = Unlearning(learning_rate=1, batch_size=4, points=[30])
     spec = SimpleNamespace(seed=0, method="GD", run_id="x", settings=settings, source=SimpleNamespace(retain=RETAIN))
     monkeypatch.setattr(unlearn, "load_spec", lambda *_: spec)
-    monkeypatch.setattr(unlearn, "load", lambda folder: (None, Words()))
+    monkeypatch.setattr(unlearn, "load", lambda *_: (None, Words()))
     monkeypatch.setattr(unlearn, "Manifest", lambda *_: None)
     monkeypatch.setattr(unlearn, "scorer_of", lambda *_: None)
     monkeypatch.setattr(unlearn, "candidates", lambda *_: None)
