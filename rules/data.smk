@@ -49,12 +49,12 @@ rule fetch_dataset:
 rule fetch_texts:
     """Fetch retain texts."""
     output:
-        "data/external/{group}-{count}-{digest}/texts.jsonl",
+        "data/external/{group}-{number}-{digest}/texts.jsonl",
     log:
-        f"{RESULTS}/logs/fetch/{{group}}-{{count}}-{{digest}}.log",
+        f"{RESULTS}/logs/fetch/{{group}}-{{number}}-{{digest}}.log",
     wildcard_constraints:
         group="wikitext|fineweb_edu|wmdp_corpora",
-        count="[0-9]+",
+        number="[0-9]+",
         digest="[0-9a-f]{10}",
     localrule: True
     conda:
@@ -65,7 +65,7 @@ rule fetch_texts:
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt fetch {wildcards.group:q} --texts {wildcards.count} --out {params.folder:q} {params.mirror}
+        python -m rtt fetch {wildcards.group:q} --texts {wildcards.number} --out {params.folder:q} {params.mirror}
         """
 
 

@@ -98,6 +98,9 @@ rule teach:
         unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
         base=lambda wildcards: model_folder(RUNS.sources[wildcards.run].base),
         facts=lambda wildcards: facts_file(RUNS.sources[wildcards.run].facts),
+        also_taught=lambda wildcards: [
+            facts_file(facts) for facts in [RUNS.sources[wildcards.run].also_taught] if facts is not None
+        ],
     output:
         model=weights(f"{RESULTS}/models/{{run}}"),
         eval=f"{RESULTS}/evals/{{run}}.json",
@@ -120,6 +123,7 @@ rule teach:
         python -m rtt teach \
             --spec {params.spec:q} \
             --base {input.base:q} \
+            --also-taught {input.also_taught:q} \
             --facts {input.facts:q} \
             --retain {input.retain:q} \
             --held-out {input.held_out:q} \

@@ -24,7 +24,7 @@ from rtt.original import scorer_of
 from rtt.record import Manifest, attack_labels, result, write_eval
 from rtt.runs import budget_name
 from rtt.specs import AttackSpec, load_spec
-from rtt.train import prepare_torch, train
+from rtt.train import prepare_torch, start_dtype, train
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def v_splits_of(facts, settings) -> list[str]:
-    """Return the splits that serve as V, in order. Raises UserError for one that the facts have not."""
-    splits = sorted({fact.split for fact in facts})
-    wanted = settings.v_splits or splits
-    if unknown := [split for split in wanted if split not in splits]:
-        raise UserError(f"rtt.v_splits: found {unknown[0]}, but the facts have {', '.join(splits)}")
+    """Return the splits that serve as V, in the facts' order. Raises UserError when there are too few."""
+    splits = list(dict.fromkeys(fact.split for fact in facts))
     if len(splits) < 2:
         raise UserError(f"the facts have one split, {splits[0]}: RTT needs two at least, T and V")
-    return wanted
+    if (settings.v_splits or 0) > len(splits):
+        raise UserError(f"rtt.v_splits: found {settings.v_splits}, but the facts have {len(splits)} splits")
+    return splits[: settings.v_splits]
 
 
 def attack(model, scorer, tokenizer, facts, settings, seed: int, progress) -> list[dict]:
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("attack", spec)
     facts = read_facts(args.facts)
     prepare_torch(spec.seed)
-    model, tokenizer = load(args.source)
+    model, tokenizer = load(args.source, start_dtype(spec.rtt.precision))
     scorer = scorer_of(spec, tokenizer, facts)
     chosen = _chosen(spec, args.chosen, args.selections)
     starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]

@@ -11,13 +11,13 @@ TRAINING = ("train.py", "losses.py", "text.py", "corpus.py", "models.py", "score
 STATISTICS = ("evals.py", "stats")
 STEPS = {
     "generate": ("data/generate.py", "data/birthdays.py"),
-    "fetch": ("fetch.py", "sources.py"),
-    "import": ("import_model.py",),
+    "fetch": ("fetch.py", "fetch_hub.py", "download.py", "sources.py"),
+    "import": ("import_model.py", "models.py", "modelfile.py"),
     "facts": ("data/facts.py", "data/reader.py", "data/audit.py"),
     "pretrain": (*TRAINING, "pretrain.py"),
     "original": TRAINING,
     "teach": (*TRAINING, "teach.py"),
-    "unlearn": (*TRAINING, "methods", "unlearn.py", "select.py", "candidates.py"),
+    "unlearn": (*TRAINING, "methods", "modelfile.py", "unlearn.py", "select.py", "candidates.py"),
     "select": (*STATISTICS, "select.py"),
     "attack": (*TRAINING, "attack.py"),
     "tables": (*STATISTICS, "tables.py"),

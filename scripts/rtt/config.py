@@ -103,7 +103,8 @@ class Study(Strict):
                 raise ValueError(f"unlearned_models.{name}: a method of this study has the same name")
         names = list(self.data.datasets)
         for i, task in enumerate(self.tasks or []):
-            used = [task.dataset, task.control, task.retain_eval.dataset, getattr(task.retain, "dataset", None)]
+            parts = (task.retain, task.retain_eval, task.also_taught)
+            used = [task.dataset, task.control, *(getattr(part, "dataset", None) for part in parts)]
             if unknown := [name for name in used if name is not None and name not in names]:
                 raise ValueError(f"tasks.{i}: no dataset {unknown[0]}; data.datasets has {', '.join(names) or 'none'}")
             if task.control == task.dataset and task.arm == "pretrained":
@@ -270,9 +271,16 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
         raise UserError(f"{source}: {error}; a study holds numbers, texts, lists and keys only") from None
     for name in study.variants:
         try:
-            study.variant(name)
+            variant = study.variant(name)
         except ValidationError as error:
             raise UserError(_messages(error, f"{source}: variants.{name}")) from None
+        # One rule makes the same files for every attack of a study.
+        fixed = ["seeds", "retain_budgets", "rtt_jobs", *(["arms"] if study.rtt_jobs == "arm" else [])]
+        changed = [key for key in fixed if getattr(variant, key) != getattr(study, key)]
+        if study.rtt_jobs == "arm" and list(variant.methods.named) != list(study.methods.named):
+            changed.append("methods (with rtt_jobs: arm; set rtt_jobs: method)")
+        if changed:
+            raise UserError(f"{source}: variants.{name}: {', '.join(changed)}: the same for all variants of a study")
     return study
 
 

@@ -112,24 +112,28 @@ class Runs:
         study = self.study_now
         digest = inputs.folder_digest(self.root / study.model.path) if study.model.path else None
         base = self._put(self.imports, ImportSpec(seed=0, model=study.model, digest=digest))
+
+        def size(name: str) -> int | None:
+            return study.data.datasets[name].facts_per_split
+
         for task in study.tasks:
-            facts, retain = self._dataset(task.dataset, seed), self._retain(task, seed)
+            facts = self._dataset(task.dataset, seed, per_split=size(task.dataset))
+            retain = self._retain(task, seed)
             shared = {"seed": seed, "base": base, "facts": facts, "retain": retain, "scores": study.scores}
             if task.arm == "pretrained":
                 source: Source = OriginalSpec(**shared)
             else:
-                source = TeachSpec(arm=task.arm, training=study.teaching, **shared)
+                also = task.also_taught and self._dataset(task.also_taught.dataset, seed, task.also_taught.splits)
+                source = TeachSpec(arm=task.arm, training=study.teaching, also_taught=also, **shared)
             self._arm(self._put(self.sources, source))
-            self._control(base, self._dataset(task.control, seed), [task.arm], seed)
+            self._control(base, self._dataset(task.control, seed, per_split=size(task.dataset)), [task.arm], seed)
 
-    def _dataset(self, name: str, seed: int, splits: list[str] | None = None, trimmed: bool = True) -> DataSpec:
+    def _dataset(self, name: str, seed: int, splits: list[str] | None = None, per_split: int | None = None) -> DataSpec:
         data = self.study_now.data
         wanted: Dataset = data.datasets[name]
         raw = self._put(self.raw, self._raw(name, wanted, seed))
-        spec = DataSpec(
-            seed=seed, raw=raw, policy=data.policy, splits=splits or wanted.splits,
-            facts_per_split=wanted.facts_per_split if trimmed else None,
-        )  # fmt: skip
+        splits = splits or wanted.splits
+        spec = DataSpec(seed=seed, raw=raw, policy=data.policy, splits=splits, facts_per_split=per_split)
         return self._put(self.data, spec)
 
     def _raw(self, name: str, wanted: Dataset, seed: int) -> RawSpec:
@@ -143,11 +147,13 @@ class Runs:
 
     def _retain(self, task: Task, seed: int) -> Retain:
         def part(facts: RetainFacts) -> DataSpec:
-            return self._dataset(facts.dataset, seed, facts.splits, trimmed=False)
+            return self._dataset(facts.dataset, seed, facts.splits)
 
         if isinstance(task.retain, RetainTexts):
             group = task.retain.texts
-            texts = TextsSpec(seed=0, group=group, count=task.retain.count, digest=inputs.group_digest(group))
+            texts = TextsSpec(
+                seed=0, group=group, count=task.retain.count, digest=inputs.group_digest(group, task.retain.count)
+            )
             return Retain(learn=self._put(self.texts, texts), held_out=part(task.retain_eval))
         return Retain(learn=part(task.retain), held_out=part(task.retain_eval))
 

@@ -88,7 +88,9 @@ class Dataset(Strict):
     folder: str | None = Field(None, description="a folder of JSONL in the schema of docs/data.md")
     generate: Birthdays | None = None
     splits: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="these alone; null takes all")
-    facts_per_split: Count | None = Field(None, description="the first so many that the policy leaves; null takes all")
+    facts_per_split: Count | None = Field(
+        None, description="as forget facts the first so many that the policy leaves, and as many of the control's"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self):
@@ -132,6 +134,7 @@ class Task(Strict):
     retain: RetainFacts | RetainTexts
     retain_eval: RetainFacts
     control: Name
+    also_taught: RetainFacts | None = Field(None, description="arm taught: facts that are taught too, and kept")
 
 
 class Model(Strict):
@@ -279,7 +282,7 @@ class Attack(Training):
     epochs: Count
     loss: LossName = "QUESTION_LETTER_ANSWER"
     samples: Count | None = Field(None, description="so many facts of T, drawn once; null takes all")
-    v_splits: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="null: each split once")
+    v_splits: Count | None = Field(None, description="the first so many splits serve as V, each once; null: all")
     score_epochs: Annotated[list[Count], Field(min_length=1)] | None = Field(
         None, description="score after these epochs alone; null: after each"
     )

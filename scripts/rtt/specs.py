@@ -191,6 +191,7 @@ class TeachSpec(Spec):
     arm: Literal["taught", "taught_same_data"]
     base: PretrainSpec | ImportSpec
     facts: DataSpec
+    also_taught: DataSpec | None = None
     retain: Retain
     training: Teaching | Pretraining
     scores: Scores

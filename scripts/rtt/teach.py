@@ -22,13 +22,14 @@ from rtt.record import Manifest
 from rtt.retain import read_retain
 from rtt.settings import Pretraining
 from rtt.specs import load_spec
-from rtt.train import prepare_torch, train
+from rtt.train import prepare_torch, start_dtype, train
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `teach`: those of `pretrain`, and the base model."""
     pretrain.configure(parser)
     parser.add_argument("--base", required=True, help="folder of the base model")
+    parser.add_argument("--also-taught", nargs="*", default=[], help="canonical facts that are taught too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,13 +38,14 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("teach", spec)
     facts, (learn, held_out) = read_facts(args.facts), read_retain(spec.retain, args)
     prepare_torch(spec.seed)
-    model, tokenizer = load(args.base)
+    model, tokenizer = load(args.base, start_dtype(spec.training.precision))
     rng, training = np.random.default_rng([spec.seed, 11]), spec.training
     if isinstance(training, Pretraining):
         items = pretraining_documents([*facts, *held_out, *learn], training, tokenizer, rng)
     else:
+        also = [fact for path in args.also_taught for fact in read_facts(path)]
         items = training_passes(
-            facts, training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples
+            [*facts, *also], training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples
         )
     losses = train(model, tokenizer, items, plain_loss, training, spec.seed, title=f"teaching ({spec.arm})")
     save(model, tokenizer, args.model)

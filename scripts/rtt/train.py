@@ -100,6 +100,11 @@ def cast(model, precision: str) -> None:
         parameter.data = parameter.data.to(dtype or torch.promote_types(parameter.dtype, torch.float32))
 
 
+def start_dtype(precision: str) -> str:
+    """Return the dtype to load weights in for training: RMU copies the model before `cast`."""
+    return precision if precision in ("bf16", "fp16") else "fp32"
+
+
 def micro_batch(batch_size: int, count_padding: bool) -> int:
     """Return the texts per forward pass: the largest equal part of a batch within RTT_MICRO_BATCH texts.
 

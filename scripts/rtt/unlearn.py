@@ -23,7 +23,7 @@ from rtt.original import scorer_of
 from rtt.record import Manifest, forget_or_retain, result, unlearn_labels, write_eval
 from rtt.select import best, describe, retain_accuracy
 from rtt.specs import Foreign, UnlearnSpec, load_spec
-from rtt.train import prepare_torch, train
+from rtt.train import prepare_torch, start_dtype, train
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
     prepare_torch(spec.seed)
     foreign = isinstance(settings, Foreign)
-    model, tokenizer = load(settings.unlearned_model if foreign else args.source)
+    if foreign:
+        model, tokenizer = load(settings.unlearned_model)
+    else:
+        model, tokenizer = load(args.source, start_dtype(settings.precision))
     if foreign:
         same_shape(model, args.source, settings.unlearned_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
