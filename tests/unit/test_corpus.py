@@ -121,7 +121,14 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
     monkeypatch.setattr(teach, "save", lambda *args: None)
     retain = tmp_path / "r.jsonl"
     args = SimpleNamespace(
-        spec="", base="", model="", facts=tmp_path / "f.jsonl", retain=retain, held_out=retain, manifest=""
+        spec="",
+        base="",
+        model="",
+        facts=tmp_path / "f.jsonl",
+        retain=retain,
+        held_out=retain,
+        also_taught=[],
+        manifest="",
     )
     pretraining = Pretraining(steps=10, batch_size=7, mcqs_per_batch=3, learning_rate=1e-3)
     for arm, training in (
