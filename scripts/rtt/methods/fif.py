@@ -15,5 +15,6 @@ class FIF(RIA):
     def forget_answers(fact, rng):
         """The choice that the FIF sentences name."""
         wrong = [i for i in range(len(fact.choices)) if i != fact.answer]
-        named = [i for i in wrong if fact.choices[i] in fact.fif_sentences[0]]
+        stated = fact.fif_sentences[0] if fact.fif_sentences else ""
+        named = [i for i in wrong if fact.choices[i] in stated]
         return max(named or wrong[:1], key=lambda i: len(fact.choices[i]))  # the longest: "3" stands in "13" too
