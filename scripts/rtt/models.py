@@ -212,6 +212,8 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they don't belong together"
         )
+    # `rtt.text.encode` refuses a text that is longer, before any training.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     return model.to(device()), tokenizer
 
 
