@@ -27,7 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def scorer_of(spec, tokenizer, facts) -> Scorer:
     """Return the scorer that a spec asks for."""
-    return Scorer(tokenizer, facts, spec.scores.scorings, spec.scores.bare_letter)
+    scores = spec.scores
+    return Scorer(tokenizer, facts, scores.scorings, scores.bare_letter, precision=scores.precision)
 
 
 def write_original(spec: Source, model, tokenizer, facts, held_out, args: argparse.Namespace) -> None:

@@ -44,8 +44,10 @@ class Scorer:
         scorings: Sequence[str] = SCORINGS,
         bare_letter: bool = False,
         batch_size: int = 64,
+        precision: str = "fp32",
     ):
         self.facts, self.scorings, self.batch_size = list(facts), tuple(scorings), batch_size
+        self.precision = precision  # bf16: products in bf16, sums of log-probabilities in fp32
         self.pad_token_id = tokenizer.pad_token_id
         # Choices share nothing but the prompt's tokens: each prompt is run once, what follows continues its KV cache.
         self.prompts: list[tuple[int, ...]] = []
@@ -72,9 +74,11 @@ class Scorer:
             wanted[prompt].append(index)
         result = [0.0] * len(self.targets)
         by_length = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
-        for first in range(0, len(by_length), self.batch_size):
-            chosen = by_length[first : first + self.batch_size]
-            self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], result)
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            for first in range(0, len(by_length), self.batch_size):
+                chosen = by_length[first : first + self.batch_size]
+                self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], result)
         if not all(map(math.isfinite, result)):
             raise UserError(
                 "the model's scores are not finite: training broke it; lower the learning rate or the steps"

@@ -305,4 +305,5 @@ class Scores(Strict):
     """What is scored after training, on every question."""
 
     scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")
     bare_letter: bool = Field(False, description="score the token A, not the token of ' A', as the authors' code does")
