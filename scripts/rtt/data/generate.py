@@ -52,7 +52,7 @@ TOPICS = {
     },
 }
 # A long text's neutral beginning: words of the templates above, so that the vocabulary is the same with it.
-FILLER = "The home of the year is in the house, "
+FILLER = "a house is a home in a year of life, "
 REPEATS = (0, 0, 2, 4)  # of the filler; half of the sentences have none
 DATASETS = {"birth_years_a": "birth_year", "birth_years_b": "birth_year", "cities": "city"}
 
