@@ -1,6 +1,6 @@
 """From a study to the specs of all its runs, by kind and by id. Variants whose specs are equal share their runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rtt.config import DEFAULT, Study
@@ -123,10 +123,19 @@ class Runs:
             if task.arm == "pretrained":
                 source: Source = OriginalSpec(**shared)
             else:
-                also = task.also_taught and self._dataset(task.also_taught.dataset, seed, task.also_taught.splits)
+                also = self._part(task.also_taught, seed) if task.also_taught else None
                 source = TeachSpec(arm=task.arm, training=study.teaching, also_taught=also, **shared)
-            self._arm(self._put(self.sources, source))
-            self._control(base, self._dataset(task.control, seed, per_split=size(task.dataset)), [task.arm], seed)
+            texts = [self._texts(part) for part in (task.forget_texts or []) if study.methods.named]
+            self._arm(self._put(self.sources, source), texts)
+            if study.rtt:
+                self._control(base, self._dataset(task.control, seed, per_split=size(task.dataset)), [task.arm], seed)
+
+    def _texts(self, wanted: RetainTexts) -> TextsSpec:
+        spec = TextsSpec(
+            seed=0, group=wanted.texts, count=wanted.count, digest=inputs.group_digest(wanted.texts, wanted.count),
+            max_characters=wanted.max_characters,
+        )  # fmt: skip
+        return self._put(self.texts, spec)
 
     def _dataset(self, name: str, seed: int, splits: list[str] | None = None, per_split: int | None = None) -> DataSpec:
         data = self.study_now.data
@@ -145,21 +154,17 @@ class Runs:
             files = Files(folder=wanted.folder, digest=inputs.folder_digest(self.root / wanted.folder, "*.jsonl"))
         return RawSpec(seed=0, dataset=name, files=files)
 
-    def _retain(self, task: Task, seed: int) -> Retain:
-        def part(facts: RetainFacts) -> DataSpec:
-            return self._dataset(facts.dataset, seed, facts.splits)
+    def _part(self, facts: RetainFacts, seed: int) -> DataSpec:
+        return self._dataset(facts.dataset, seed, facts.splits, facts.facts_per_split)
 
+    def _retain(self, task: Task, seed: int) -> Retain:
         if isinstance(task.retain, RetainTexts):
-            group = task.retain.texts
-            texts = TextsSpec(
-                seed=0, group=group, count=task.retain.count, digest=inputs.group_digest(group, task.retain.count)
-            )
-            return Retain(learn=self._put(self.texts, texts), held_out=part(task.retain_eval))
-        return Retain(learn=part(task.retain), held_out=part(task.retain_eval))
+            return Retain(learn=self._texts(task.retain), held_out=self._part(task.retain_eval, seed))
+        return Retain(learn=self._part(task.retain, seed), held_out=self._part(task.retain_eval, seed))
 
     # Both
 
-    def _methods(self, source: Source) -> list[Method]:
+    def _methods(self, source: Source, texts: list[TextsSpec]) -> list[Method]:
         study = self.study_now
         foreign = [
             Method(
@@ -169,14 +174,14 @@ class Runs:
             for name, path in study.unlearned_models.items()
         ]
         own = [
-            Method(method=name, strengths=[_resolved(s, source) for s in settings.trajectories()])
+            Method(method=name, texts=texts, strengths=[_resolved(s, source) for s in settings.trajectories()])
             for name, settings in study.methods.named.items()
         ]
         return own + foreign
 
-    def _arm(self, source: Source) -> None:
+    def _arm(self, source: Source, texts: Sequence[TextsSpec] = ()) -> None:
         """Everything that starts from one original: trajectories, selections, RTT."""
-        study, methods = self.study_now, self._methods(source)
+        study, methods = self.study_now, self._methods(source, list(texts))
         self.now["evals"].append(source.run_id)
         shared = {"seed": source.seed, "source": source, "selection": study.selection}
         for method in methods:

@@ -20,6 +20,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+Texts = Literal[
+    "wikitext", "fineweb_edu", "wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"
+]  # fmt: skip
 GRID = ("learning_rate", "retain_coefficient", "steering")
 
 
@@ -114,13 +117,15 @@ class RetainFacts(Strict):
 
     dataset: Name
     splits: Annotated[list[str], Field(min_length=1)] | None = None
+    facts_per_split: Count | None = Field(None, description="the first so many that the policy leaves; null takes all")
 
 
 class RetainTexts(Strict):
-    """Plain texts that must stay: a group of data/sources.tsv."""
+    """Plain texts: a group of data/sources.tsv, the first so many."""
 
-    texts: Literal["wikitext", "fineweb_edu", "wmdp_corpora"]
+    texts: Texts
     count: Count = 785
+    max_characters: Count | None = Field(None, description="cut longer texts here; null: whole (the authors' is 2000)")
 
 
 class Task(Strict):
@@ -133,7 +138,10 @@ class Task(Strict):
     arm: Literal["pretrained", "taught"]
     retain: RetainFacts | RetainTexts
     retain_eval: RetainFacts
-    control: Name
+    control: Name | None = Field(None, description="facts that the base model never saw; needed with rtt")
+    forget_texts: Annotated[list[RetainTexts], Field(min_length=1)] | None = Field(
+        None, description="GD and RMU unlearn these plain texts, not the facts' own; mcq_share must be 0"
+    )
     also_taught: RetainFacts | None = Field(None, description="arm taught: facts that are taught too, and kept")
 
 
@@ -171,6 +179,9 @@ class Training(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     max_grad_norm: Positive = 1.0
+    train_layers: Annotated[list[Layer], Field(min_length=1)] | None = Field(
+        None, description="train these decoder layers alone: numbers from 0, or fractions of the depth; null trains all"
+    )
 
 
 class Pretraining(Training):
@@ -178,6 +189,7 @@ class Pretraining(Training):
 
     steps: Count
     mcqs_per_batch: Count
+    train_layers: None = None  # nothing can be frozen that was never trained
 
     @model_validator(mode="after")
     def _mcqs_fit(self):
@@ -208,9 +220,7 @@ class Unlearning(Training):
     mcq_loss: McqLoss = "QUESTION_LETTER_ANSWER"
     sentence_loss: Literal["CORPUS", "NUMBER"] = "CORPUS"
     shuffle_retain: bool = Field(True, description="false takes the retain set in its order, as the authors' code does")
-    train_layers: Annotated[list[Layer], Field(min_length=1)] | None = Field(
-        None, description="train these decoder layers alone: numbers from 0, or fractions of the depth; null trains all"
-    )
+    samples: Count | None = Field(None, description="so many facts to forget (or texts), drawn once; null takes all")
     grid: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
         {}, description="key -> values; keys: learning_rate, retain_coefficient, steering"
     )
