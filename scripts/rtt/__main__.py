@@ -16,6 +16,7 @@ from rtt.errors import UserError
 COMMANDS = {
     "run": ("rtt.runner", "run a study through Snakemake, safely again after a kill, and print its recovery table"),
     "check": ("rtt.config", "validate a study file; --schema prints the JSON schema"),
+    "plan": ("rtt.plan", "what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
     "fetch": ("rtt.fetch", "fetch and verify external files"),
     "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),
     "facts": ("rtt.data.facts", "read a dataset folder into canonical facts"),

@@ -1,0 +1,371 @@
+"""`python -m rtt plan STUDY`: what a study costs, before anything runs. No torch, no model (docs/plan.md).
+
+Inputs: a study file, a device from a small table. Output: a table and its assumptions, or JSON.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from rtt import costs, plan_text
+from rtt.config import DEFAULT_STUDY, Study, load_study
+from rtt.errors import UserError
+from rtt.runs import Runs
+from rtt.settings import Pretraining
+from rtt.specs import AttackSpec, Foreign, OriginalSpec, PretrainSpec, SelectSpec, TeachSpec, TextsSpec, UnlearnSpec
+from rtt.stats.intervals import Z95, wilson
+from rtt.stats.recovery import TOO_WIDE
+
+FLOOR = 0.25  # four choices
+MFU = 0.3
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peaks per second: FLOPs of dense bf16 (sums in fp32) and of fp32 without TF32, bytes of memory traffic."""
+
+    name: str
+    bf16: float
+    fp32: float
+    memory: float | None
+    bandwidth: float
+    source: str
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        Device("h100", 989e12, 67e12, 80e9, 3.35e12, "NVIDIA H100 SXM datasheet"),
+        Device("h200", 989e12, 67e12, 141e9, 4.8e12, "NVIDIA H200 SXM datasheet"),
+        Device("a100-80gb", 312e12, 19.5e12, 80e9, 2.039e12, "NVIDIA A100 SXM datasheet"),
+        Device("a100-40gb", 312e12, 19.5e12, 40e9, 1.555e12, "NVIDIA A100 SXM datasheet"),
+        Device("l40s", 362e12, 91.6e12, 48e9, 0.864e12, "NVIDIA L40S datasheet"),
+        Device("rtx4090", 165e12, 82.6e12, 24e9, 1.008e12, "NVIDIA Ada architecture whitepaper"),
+        Device("rtx3090", 71e12, 35.6e12, 24e9, 0.936e12, "NVIDIA GA102 architecture whitepaper"),
+    )
+}
+
+
+def device_of(name: str, rate: float | None = None) -> Device:
+    """Return a device of the table; `rate`: FLOP/s that are really reached, in place of its peaks and memory traffic.
+
+    Raises UserError for an unknown one, and for a CPU without a rate.
+    """
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise UserError(f"--flops: found {rate}; expected FLOP/s above 0, as 5e10")
+    if name == "cpu":
+        if rate is None:
+            raise UserError(
+                "--gpu cpu: CPUs differ too much for a table; give what yours reaches with --flops, as 5e10"
+            )
+        return Device("cpu", rate, rate, None, math.inf, "--flops")
+    if name not in DEVICES:
+        raise UserError(f"--gpu: found {name!r}; expected one of {', '.join(DEVICES)}, cpu")
+    device = DEVICES[name]
+    return device if rate is None else replace(device, bf16=rate, fp32=rate, bandwidth=math.inf, source="--flops")
+
+
+@dataclass
+class Bill:
+    """What a stage costs. runs: trajectories, or RTT runs; train and score: tokens, without padding."""
+
+    jobs: int = 0
+    runs: int = 0
+    train_tokens: float = 0.0
+    score_tokens: float = 0.0
+    flops: float = 0.0
+    hours: float = 0.0
+
+    def __add__(self, other: "Bill") -> "Bill":
+        return Bill(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+    def times(self, n: int) -> "Bill":
+        """The same n times."""
+        return Bill(*(n * value for value in asdict(self).values()))
+
+
+class Plan:
+    """The costs of a study's runs on a device. root: the folder that a study's relative paths start from."""
+
+    def __init__(self, study: Study, device: Device, mfu: float = MFU, root: str | Path = "."):
+        if not 0 < mfu <= 1:
+            raise UserError(f"--mfu: found {mfu}; expected the share of the peak that is reached, above 0, at most 1")
+        self.study, self.device, self.mfu, self.runs = study, device, mfu, Runs(study, root)
+        self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
+        self.peak_memory: dict[str, dict] = {}
+        self.eval_size = 0.0
+
+    # One run
+
+    def _n(self, spec) -> int:
+        return costs.parameters(spec.model if hasattr(spec, "model") else spec.base.model)
+
+    def _time(self, flops: float, precision: str, traffic: float = 0.0, scoring: bool = False) -> float:
+        # Autocast is for training alone: after bf16_mixed the weights are scored in fp32.
+        half = precision in ("bf16", "fp16") or (precision == "bf16_mixed" and not scoring)
+        return (
+            flops / ((self.device.bf16 if half else self.device.fp32) * self.mfu) + traffic / self.device.bandwidth
+        ) / 3600
+
+    def _score(self, n: int, tokens: float, precision: str) -> Bill:
+        flops = 2 * n * tokens
+        return Bill(score_tokens=tokens, flops=flops, hours=self._time(flops, precision, scoring=True))
+
+    def _train(self, stage: str, n: int, tokens: float, settings, part, steps: int, frozen_tokens: float = 0.0) -> Bill:
+        flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
+        traffic = costs.traffic(settings, n, steps, part)
+        found = costs.memory(settings, n, part, restored=stage.startswith("RTT"))
+        kept = self.peak_memory.get(stage)
+        if kept is None or sum(found.values()) > sum(kept["bytes"].values()):
+            phase = {"stage": stage, "optimizer": settings.optimizer, "precision": settings.precision}
+            self.peak_memory[stage] = {**phase, "bytes": found}
+        return Bill(train_tokens=tokens, flops=flops, hours=self._time(flops, settings.precision, traffic))
+
+    def _questions(self, retain, facts: costs.Facts) -> list[costs.Facts]:
+        return [facts, self.sizes.of(retain.held_out, retain.held_out_splits)]
+
+    def _scored(self, parts: list[costs.Facts], scores, times: int) -> float:
+        self.eval_size += times * costs.eval_bytes(sum(map(len, parts)), scores.scorings)
+        return sum(len(part) * part.texts.scored(scores.scorings) for part in parts)
+
+    def source(self, spec: PretrainSpec | OriginalSpec | TeachSpec) -> Bill:
+        """Pretraining or teaching, if any, and the scoring before unlearning."""
+        n, facts = self._n(spec), self.sizes.of(spec.facts)
+        parts = self._questions(spec.retain, facts)
+        tokens = self._scored(parts, spec.scores, 1)
+        if isinstance(spec, OriginalSpec):
+            return self._score(n, tokens, spec.model.dtype)
+        training = spec.training
+        if isinstance(training, Pretraining):
+            learn = self.sizes.of(spec.retain.learn, spec.retain.learn_splits)
+            steps, trained = costs.pretraining_tokens([*parts, learn], training)
+        else:
+            taught = [facts, *([self.sizes.of(spec.also_taught)] if spec.also_taught else [])]
+            steps, trained = costs.teaching_tokens(taught, training)
+        name = "pretraining" if isinstance(spec, PretrainSpec) else f"teaching ({spec.arm})"
+        bill = self._train(name, n, trained, training, costs.Part(), steps)
+        return Bill(runs=1) + bill + self._score(n, tokens, training.precision)
+
+    def trajectory(self, spec: UnlearnSpec) -> Bill:
+        """One unlearning trajectory with the scoring of its points; a foreign model is only scored."""
+        source, settings = spec.source, spec.settings
+        n, facts = self._n(source), self.sizes.of(source.facts)
+        found = self.points(spec)
+        tokens = found * self._scored(self._questions(source.retain, facts), source.scores, found)
+        if isinstance(settings, Foreign):
+            return Bill(runs=1) + self._score(n, tokens, "fp32")
+        retain = source.retain.learn
+        if not isinstance(retain, TextsSpec):
+            retain = self.sizes.of(retain, source.retain.learn_splits)
+        steps, forget, kept = costs.unlearning_tokens(spec.method, facts, retain, settings)
+        part = costs.part_of(settings, source.model)
+        bill = self._train(f"unlearning ({spec.method})", n, forget + kept, settings, part, steps, kept)
+        return Bill(runs=1) + bill + self._score(n, tokens, settings.precision)
+
+    def points(self, spec: UnlearnSpec) -> int:
+        """Number of a trajectory's scored points."""
+        if isinstance(spec.settings, Foreign):
+            return 1
+        return len(costs.points(spec.settings, len(self.sizes.of(spec.source.facts))))
+
+    def v_sizes(self, spec: AttackSpec) -> tuple[costs.Facts, list[int]]:
+        """The attacked facts, and the sizes of the splits that serve as V."""
+        facts = self.sizes.of(spec.facts)
+        return facts, list(facts.splits.values())[: spec.rtt.v_splits]
+
+    def checkpoint(self, spec: AttackSpec) -> Bill:
+        """RTT on one checkpoint: every learning rate and V split."""
+        rtt, n = spec.rtt, self._n(spec.source)
+        facts, v_sizes = self.v_sizes(spec)
+        rates, bill = len(rtt.learning_rates), Bill()
+        for size in v_sizes:
+            steps, tokens = costs.pass_tokens(
+                len(facts) - size, facts.texts, rtt.loss, rtt.epochs, rtt.batch_size, rtt.samples
+            )
+            trained = self._train("RTT", n, rates * tokens, rtt, costs.Part(), rates * steps)
+            bill += Bill(runs=rates) + trained
+        looks = rates * len(v_sizes) * len(rtt.score_epochs or range(rtt.epochs))
+        tokens = looks * sum(len(part) * part.texts.scored(spec.scores.scorings) for part in [facts])
+        return bill + self._score(n, tokens, rtt.precision)
+
+    def attack(self, spec: AttackSpec, checkpoints: int) -> Bill:
+        """RTT on so many checkpoints."""
+        return self.checkpoint(spec).times(checkpoints)
+
+    def checkpoints(self, spec: AttackSpec) -> tuple[int, int, int]:
+        """Return (least, most, all points) of an attack: budgets may choose the same point, or none."""
+        fixed = sum(target.kind != "unlearned" for target in spec.targets)
+        every = [sum(map(self.points, select.trajectories)) for select in spec.selections]
+        most = sum(min(len(spec.retain_budgets), n) for n in every)
+        return fixed + len(every), fixed + most, fixed + sum(every)
+
+    # The study
+
+    @cached_property
+    def stages(self) -> dict[str, Bill]:
+        """Costs by the Snakefile's rule, in the order of the pipeline; jobs as `snakemake -n` counts them when nothing
+        is there yet.
+        """
+        runs = self.runs
+        groups = {(raw.files.group, raw.files.digest) for raw in runs.raw.values() if raw.files and raw.files.group}
+        texts = {(texts.group, texts.count, texts.digest) for texts in runs.texts.values()}
+        jobs = {
+            "fetch_dataset": len(groups),
+            "fetch_texts": len(texts),
+            "generate": sum(not raw.files for raw in runs.raw.values()),
+            "facts": len(runs.data),
+            "import_model": len(runs.imports),
+        }
+        stages = {name: Bill(jobs=n) for name, n in jobs.items()}
+        for spec in runs.sources.values():
+            stages[spec.kind] = stages.get(spec.kind, Bill()) + Bill(jobs=1) + self.source(spec)
+        stages["unlearn"] = sum((Bill(jobs=1) + self.trajectory(spec) for spec in runs.unlearn.values()), Bill())
+        stages["select"] = Bill(jobs=len(runs.selects))
+        for name, specs in (("rtt", runs.attacks), ("rtt_original", runs.originals), ("rtt_control", runs.controls)):
+            stages[name] = sum(
+                (Bill(jobs=1) + self.attack(spec, self.checkpoints(spec)[1]) for spec in specs.values()), Bill()
+            )
+            for spec in specs.values():
+                facts, v_sizes = self.v_sizes(spec)
+                looks = (
+                    len(v_sizes) * len(spec.rtt.learning_rates) * len(spec.rtt.score_epochs or range(spec.rtt.epochs))
+                )
+                questions = self.checkpoints(spec)[1] * looks * len(facts)
+                self.eval_size += costs.eval_bytes(questions, spec.scores.scorings)
+        stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=4), "report": Bill(jobs=1)}
+        return {name: bill for name, bill in stages.items() if bill.jobs}
+
+    def selection(self) -> dict:
+        """RTT on the selected points against RTT on every point of every trajectory; the original and the control are
+        in neither.
+        """
+        result = {name: Bill() for name in ("at_least", "at_most", "whole_grid")}
+        for spec in self.runs.attacks.values():
+            fixed = sum(target.kind != "unlearned" for target in spec.targets)
+            for name, n in zip(result, self.checkpoints(spec), strict=True):
+                result[name] += self.attack(spec, n - fixed)
+        return {name: {"runs": b.runs, "flops": b.flops, "hours": b.hours} for name, b in result.items()}
+
+    def disk(self) -> dict[str, float]:
+        """Bytes of weights and evaluations. A group: the best point per retain budget, and the one being written."""
+        n = costs.parameters(self.study.model)
+        imports = n * sum({"fp32": 4}.get(spec.model.dtype, 2) for spec in self.runs.imports.values())
+        sources = n * sum(
+            costs.BYTES[spec.training.precision]
+            for spec in self.runs.sources.values()
+            if not isinstance(spec, OriginalSpec)
+        )
+        groups = [self._group_bytes(spec, n) for spec in self.runs.selects.values()]
+        _ = self.stages
+        fixed = imports + sources + self.eval_size
+        return {
+            "imports": imports, "sources": sources, "evals": self.eval_size, "largest_group": max(groups, default=0),
+            "one_group_at_a_time": fixed + max(groups, default=0), "at_most": fixed + sum(groups),
+        }  # fmt: skip
+
+    def _group_bytes(self, spec: SelectSpec, n: int) -> float:
+        size = max(costs.BYTES[getattr(s, "precision", "fp32")] for s in spec.unlearned.strengths)
+        found = sum(map(self.points, spec.trajectories))
+        return n * size * min(len(spec.retain_budgets) + 1, found)
+
+    def intervals(self, original: float, attacked: float) -> list[dict]:
+        """Expected 95 % half-widths per number of V questions, one seed: see `half_widths`."""
+        datasets: dict[int, list[str]] = {}
+        for spec in self._attacks():
+            n, name = sum(self.v_sizes(spec)[1]), spec.facts.dataset
+            if name not in datasets.setdefault(n, []):
+                datasets[n].append(name)
+        return [
+            {"n": n, "datasets": names, **half_widths(n, original, attacked)} for n, names in sorted(datasets.items())
+        ]
+
+    def _attacks(self) -> Iterator[AttackSpec]:
+        for group in (self.runs.attacks, self.runs.originals, self.runs.controls):
+            yield from group.values()
+
+
+def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) -> dict[str, float]:
+    """Half-widths of 95 % intervals on n V questions: an accuracy of .5 and of .3 (Wilson), recovery r / o, corrected
+    recovery (r - f) / (o - f) and the difference r - u at u = floor, by the delta method.
+
+    The checkpoints' answers are taken as independent: answers to the same questions go together, and `rtt.stats`
+    pairs them, so that real intervals are mostly narrower.
+    """
+
+    def accuracy(p: float) -> float:
+        low, high = wilson(p * n, n)
+        return float(high - low) / 2
+
+    def ratio(f: float) -> float:
+        r, o = attacked - f, original - f
+        return Z95 * math.sqrt(variance(attacked) / o**2 + r**2 * variance(original) / o**4)
+
+    def variance(p: float) -> float:
+        return p * (1 - p) / n
+
+    return {
+        "accuracy_at_0.5": accuracy(0.5),
+        "accuracy_at_0.3": accuracy(0.3),
+        "recovery": ratio(0.0),
+        "recovery_corrected": ratio(floor),
+        "recovery_difference": Z95 * math.sqrt(variance(attacked) + variance(floor)),
+    }
+
+
+def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float] = (0.8, 0.5), root=".") -> dict:
+    """Return the whole plan as plain data: what `--json` prints. at: accuracies of original + RTT and of unlearned +
+    RTT for the intervals. Raises UserError: accuracies or mfu out of range, no parameter count, unreadable data.
+    """
+    original, attacked = at
+    if not (FLOOR < original < 1 and 0 < attacked < 1):
+        raise UserError(f"--at: found {original} {attacked}; expected accuracies, the first above {FLOOR}, below 1")
+    plan = Plan(study, device, mfu, root)
+    total = sum(plan.stages.values(), Bill(jobs=1))
+    n = costs.parameters(study.model)
+    memory = [{**phase, "total": sum(phase["bytes"].values())} for phase in plan.peak_memory.values()]
+    return {
+        "study": study.study,
+        "model": {"name": study.model.name, "parameters": n},
+        "device": {
+            **asdict(device),
+            "bandwidth": None if math.isinf(device.bandwidth) else device.bandwidth,
+            "mfu": mfu,
+        },
+        "stages": {name: asdict(bill) for name, bill in plan.stages.items()},
+        "total": asdict(total),
+        "selection": plan.selection(),
+        "disk": plan.disk(),
+        "memory": sorted(memory, key=lambda phase: -phase["total"]),
+        "intervals": {"original": original, "attacked": attacked, "too_wide": TOO_WIDE, "rows": plan.intervals(*at)},
+        "lengths": {
+            "typical": sorted(plan.sizes.typical),
+            "texts": sorted({t.group for t in plan.runs.texts.values()}),
+        },
+    }
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("study", nargs="?", default=DEFAULT_STUDY, help="study file (default: %(default)s)")
+    parser.add_argument("--gpu", default="h100", help=f"{', '.join(DEVICES)}, cpu (default: %(default)s)")
+    parser.add_argument("--mfu", type=float, help=f"share of the peak FLOP/s that is reached (default: {MFU})")
+    parser.add_argument("--flops", type=float, metavar="RATE", help="FLOP/s really reached, in place of the table's")
+    parser.add_argument(
+        "--at", type=float, nargs=2, metavar=("ORIGINAL", "UNLEARNED"), default=(0.8, 0.5),
+        help="accuracies after RTT that the intervals are for (default: .8 .5)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan."""
+    if args.flops is not None and args.mfu is not None:
+        raise UserError("--flops and --mfu: give one; --flops is what is really reached")
+    mfu = 1.0 if args.flops is not None else MFU if args.mfu is None else args.mfu
+    plan = make(load_study(args.study), device_of(args.gpu, args.flops), mfu, tuple(args.at))
+    print(json.dumps(plan, indent=1, allow_nan=False) if args.json else plan_text.show(plan, args.study))
+    return 0

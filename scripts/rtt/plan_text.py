@@ -1,0 +1,217 @@
+"""The plan of a study for a terminal: lines of at most 98 columns."""
+
+import math
+import textwrap
+
+from rtt import costs
+
+WIDTH = 98
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+HEAD = ("stage", "jobs", "runs", "tokens trained", "tokens scored", "FLOPs", "hours")
+
+
+def count(value: float) -> str:
+    """A number of things: 0 as -, 1234567 as 1.2 M."""
+    if not value:
+        return "-"
+    for size, unit in UNITS:
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units: disks and GPUs are sold so."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value / 1e3:.1f} kB"
+
+
+def hours(value: float) -> str:
+    """Hours, or minutes, or seconds."""
+    if not value:
+        return "-"
+    if value >= 1:
+        return f"{value:,.1f} h"
+    return f"{value * 60:.1f} min" if value * 60 >= 1 else f"{value * 3600:.2g} s"
+
+
+def flops(value: float) -> str:
+    """FLOPs."""
+    return f"{value:.1e}" if value else "-"
+
+
+def table(head: tuple, rows: list[tuple]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    aligned = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (head, *rows)
+    ]
+    return [line.rstrip() for line in (aligned[0], "-" * len(aligned[0]), *aligned[1:])]
+
+
+def paragraph(text: str, bullet: str = "") -> list[str]:
+    """Lines of running text."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet), break_on_hyphens=False
+    )
+
+
+def stage_table(plan: dict) -> list[str]:
+    """Jobs, runs, tokens, FLOPs and hours by stage."""
+    rows = [(name, plan["stages"][name]) for name in plan["stages"]] + [("total, with all", plan["total"])]
+    return table(
+        HEAD,
+        [
+            (
+                name, f"{bill['jobs']:,}", f"{bill['runs']:,}" if bill["runs"] and "total" not in name else "-",
+                count(bill["train_tokens"]), count(bill["score_tokens"]), flops(bill["flops"]), hours(bill["hours"]),
+            )
+            for name, bill in rows
+        ],
+    )  # fmt: skip
+
+
+def selection(plan: dict) -> list[str]:
+    """What selection saves."""
+    found = plan["selection"]
+    least, most, whole = (found[name] for name in ("at_least", "at_most", "whole_grid"))
+    if not whole["runs"]:
+        return ["No unlearned model is attacked: there is nothing to select."]
+    lines = table(
+        ("RTT on unlearned models", "runs", "FLOPs", "hours"),
+        [
+            (name, f"{b['runs']:,}", flops(b["flops"]), hours(b["hours"]))
+            for name, b in (
+                ("every point", whole),
+                ("selected points, at most", most),
+                ("selected points, at least", least),
+            )
+        ],
+    )
+    saved, time = 1 - most["runs"] / whole["runs"], hours(whole["hours"] - most["hours"]).replace("-", "no time")
+    told = (
+        f"Selection saves at least {whole['runs'] - most['runs']:,} of {whole['runs']:,} runs ({saved:.0%}) and {time}. "
+        "Retain budgets that choose the same point are attacked once: at least, where all of a method do. The stages "
+        "above count the most."
+    )
+    lines += ["", *paragraph(told)]
+    return lines
+
+
+def memory(plan: dict) -> list[str]:
+    """Memory by phase, and whether it fits."""
+    device = plan["device"]
+    phases = plan["memory"]
+    if not phases:
+        return ["Nothing is trained."]
+    kinds = list(phases[0]["bytes"])
+    rows = []
+    for p in phases:
+        values = [size(value) if value else "-" for value in p["bytes"].values()]
+        rows.append((f"{p['stage']}, {p['optimizer']} {p['precision']}", *values, size(p["total"])))
+    lines = table(("phase", *kinds, "sum"), rows)
+    if device["memory"] is not None:
+        worst = [p["stage"] for p in phases if p["total"] > device["memory"]]
+        about, largest = f"one {device['name']} ({size(device['memory'])})", phases[0]["total"]
+        if worst:
+            says = (
+                f"Does not fit on {about}: {', '.join(worst)}. The largest needs {size(largest)} before activations, what "
+                f"{math.ceil(largest / device['memory'])} of them hold; or a smaller model, pure bf16, fewer trained "
+                "layers."
+            )
+        else:
+            says = f"Fits on {about}, as long as activations take less than {size(device['memory'] - largest)}."
+        lines += ["", *paragraph(says)]
+    return lines
+
+
+def intervals(plan: dict) -> list[str]:
+    """Expected half-widths."""
+    found = plan["intervals"]
+    if not found["rows"]:
+        return ["No RTT: no intervals."]
+    names = ("accuracy_at_0.5", "accuracy_at_0.3", "recovery", "recovery_corrected", "recovery_difference")
+    lines = table(
+        ("V questions", "accuracy .5", "accuracy .3", "recovery", "corrected", "difference"),
+        [(str(row["n"]), *(f"+-{row[name]:.3f}" for name in names)) for row in found["rows"]],
+    )
+    lines += [""] + [
+        line for row in found["rows"] for line in paragraph(f"{row['n']}: {', '.join(row['datasets'])}", "  ")
+    ]
+    wide = sorted({name for row in found["rows"] for name in names[2:] if row[name] > found["too_wide"]})
+    told = f"wider than .25 either way, so that cells would say cannot tell: {', '.join(wide)}" if wide else (
+        "all narrow enough to tell (.25 either way)"
+    )  # fmt: skip
+    return [*lines, "", *paragraph(
+        f"One seed, 95 %; original + RTT at {found['original']:g}, unlearned + RTT at {found['attacked']:g}, floor .25 "
+        f"(--at changes them). Expected: {told}."
+    )]  # fmt: skip
+
+
+def assumptions(plan: dict) -> list[str]:
+    """What the figures stand on."""
+    device, lengths = plan["device"], plan["lengths"]
+    n = plan["model"]["parameters"]
+    points = [
+        f"{plan['model']['name']} has {n:,} parameters. Training takes 6 FLOPs per parameter and token, scoring 2; "
+        "frozen layers have no weight gradients, and no gradients pass below the lowest trained one; RMU runs the layers "
+        "up to the one it reads, and its frozen copy of them on retain texts. Attention's square term is not counted.",
+    ]
+    if device["source"] == "--flops":
+        rate = f"{device['name']} at {device['bf16']:.3g} FLOP/s, as given"
+        points.append(f"Device: {rate}; the optimizer's memory traffic is in it.")
+    else:
+        passes = f"{costs.PASSES['lion']} (Lion) or {costs.PASSES['adamw']} (AdamW)"
+        points.append(
+            f"Device: {device['name']}, bf16 {device['bf16'] / 1e12:.0f} and fp32 {device['fp32'] / 1e12:.1f} TFLOP/s "
+            f"({device['source']}), of which {device['mfu']:.0%} is reached (--mfu; a guess, not a measurement: batches "
+            f"of a few short texts may reach less). Each optimizer step also reads or writes {passes} values per trained "
+            f"parameter, at {device['bandwidth'] / 1e12:.2f} TB/s."
+        )
+    points += [
+        "Scoring after fp32 or bf16_mixed training is in fp32, without TF32.",
+        "Hours are of one device at work. Padding, loading, saving, fetching and waiting are not in them.",
+    ]
+    if lengths["typical"]:
+        points.append(
+            f"{', '.join(lengths['typical'])}: no facts.jsonl here yet, so texts have the mean tokens of the authors' "
+            "files by SmolLM2's tokenizer (wmdp: MMLU's; generated birthdays: Random Birthdays'), and a split "
+            f"{costs.AUTHORS_PER_SPLIT} facts where the study says nothing. A facts.jsonl counts with its own texts."
+        )
+    if lengths["texts"]:
+        told = ", ".join(f"{group} {costs.PLAIN[group]:.0f}" for group in lengths["texts"])
+        points.append(f"Mean tokens of plain retain texts, assumed: {told}. They weigh much in unlearning.")
+    points += [
+        "Memory: activations, logits and the scorer's cache are not counted; bf16_mixed keeps bf16 copies of the "
+        "weights (autocast), RTT a copy of its starting weights on the device (start).",
+        "Disk: of each method's points the best per retain budget and the one being written. One group at a time: a "
+        "method is attacked before the next is unlearned; at most: all at once, or with keep_models.",
+        "Intervals: Wilson for an accuracy; the delta method for the others, with checkpoints taken as independent "
+        "(rtt.stats pairs questions, so that most are narrower).",
+    ]
+    return [line for point in points for line in paragraph(point, "- ")]
+
+
+def show(plan: dict, study: str) -> str:
+    """Return the plan as text."""
+    disk = plan["disk"]
+    disk_rows = [
+        ("imported models", size(disk["imports"])), ("pretrained and taught models", size(disk["sources"])),
+        ("largest group of unlearned points", size(disk["largest_group"])), ("evaluations", size(disk["evals"])),
+        ("peak, one group at a time", size(disk["one_group_at_a_time"])), ("peak, at most", size(disk["at_most"])),
+    ]  # fmt: skip
+    parts = [
+        [f"Plan of {study} (study {plan['study']}) on {plan['device']['name']}"],
+        stage_table(plan),
+        selection(plan),
+        table(("disk", "bytes"), disk_rows),
+        ["Memory of a device in training", *memory(plan)],
+        ["Expected 95 % intervals, half-widths", *intervals(plan)],
+        ["Assumptions", *assumptions(plan)],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts)
