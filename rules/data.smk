@@ -53,7 +53,7 @@ rule fetch_texts:
     log:
         f"{RESULTS}/logs/fetch/{{group}}-{{number}}-{{digest}}.log",
     wildcard_constraints:
-        group="wikitext|fineweb_edu|wmdp_corpora",
+        group="wikitext|fineweb_edu|wmdp_[a-z_]+",
         number="[0-9]+",
         digest="[0-9a-f]{10}",
     localrule: True

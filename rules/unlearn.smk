@@ -15,6 +15,7 @@ rule unlearn:
         source=lambda wildcards: model_folder(RUNS.unlearn[wildcards.run].source.weights),
         original=lambda wildcards: eval_file(RUNS.unlearn[wildcards.run].source.run_id),
         facts=lambda wildcards: facts_file(RUNS.unlearn[wildcards.run].source.facts),
+        texts=lambda wildcards: [texts_file(texts) for texts in RUNS.unlearn[wildcards.run].texts],
     output:
         points=weights(f"{RESULTS}/models/{{run}}"),
         eval=f"{RESULTS}/evals/{{run}}.json",
@@ -41,6 +42,7 @@ rule unlearn:
             --source {input.source:q} \
             --original {input.original:q} \
             --facts {input.facts:q} \
+            --texts {input.texts:q} \
             --retain {input.retain:q} \
             --held-out {input.held_out:q} \
             --points {output.points:q} \

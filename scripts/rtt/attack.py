@@ -19,7 +19,7 @@ from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.losses import plain_loss
-from rtt.models import load, load_weights, model_hash, weights
+from rtt.models import freeze_layers, load, load_weights, model_hash, weights
 from rtt.original import scorer_of
 from rtt.record import Manifest, attack_labels, result, write_eval
 from rtt.runs import budget_name
@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     facts = read_facts(args.facts)
     prepare_torch(spec.seed)
     model, tokenizer = load(args.source, start_dtype(spec.rtt.precision))
+    if spec.rtt.train_layers is not None:
+        freeze_layers(model, spec.rtt.train_layers)
     scorer = scorer_of(spec, tokenizer, facts)
     chosen = _chosen(spec, args.chosen, args.selections)
     starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]

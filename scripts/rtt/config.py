@@ -16,8 +16,21 @@ from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, fiel
 from rtt.errors import UserError
 from rtt.modelfile import ModelFile, load_modelfile
 from rtt.settings import (
-    Arm, Attack, Budget, Count, Data, Methods, Model, Name, Pretraining, Scores, Selection, Switch, Task, Teaching,
-)  # fmt: skip
+    Arm,
+    Attack,
+    Budget,
+    Count,
+    Data,
+    Methods,
+    Model,
+    Name,
+    Pretraining,
+    Scores,
+    Selection,
+    Switch,
+    Task,
+    Teaching,
+)
 from rtt.strict import Strict
 
 DEFAULT_STUDY = "config/config.yaml"
@@ -105,6 +118,10 @@ class Study(Strict):
         for i, task in enumerate(self.tasks or []):
             parts = (task.retain, task.retain_eval, task.also_taught)
             used = [task.dataset, task.control, *(getattr(part, "dataset", None) for part in parts)]
+            if task.control is None and self.rtt:
+                raise ValueError(f"tasks.{i}.control: rtt needs it: name facts that the model never saw")
+            if task.forget_texts and (odd := _no_plain_texts(self.methods.named)):
+                raise ValueError(f"tasks.{i}.forget_texts: plain texts have no facts: {odd}")
             if unknown := [name for name in used if name is not None and name not in names]:
                 raise ValueError(f"tasks.{i}: no dataset {unknown[0]}; data.datasets has {', '.join(names) or 'none'}")
             if task.control == task.dataset and task.arm == "pretrained":
@@ -115,10 +132,12 @@ class Study(Strict):
     def _layers_exist(self):
         if isinstance(self.model, Model):
             depth = self.model.layers
-            for name, method in self.methods.named.items():
-                if max(method.train_layers or [0]) >= depth:
-                    layers = f"{method.train_layers}, but the model has {depth} layers, from 0"
-                    raise ValueError(f"methods.{name}.train_layers is {layers}")
+            phases = {f"methods.{name}": method for name, method in self.methods.named.items()}
+            phases |= {"teaching": self.teaching, "rtt": self.rtt}
+            for name, phase in phases.items():
+                if phase and max(phase.train_layers or [0]) >= depth:
+                    layers = f"{phase.train_layers}, but the model has {depth} layers, from 0"
+                    raise ValueError(f"{name}.train_layers is {layers}")
             if self.methods.RMU and (self.methods.RMU.layer or 0) >= depth:
                 raise ValueError(f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {depth} layers")
         return self
@@ -132,6 +151,16 @@ class Study(Strict):
     @staticmethod
     def _checked(raw: dict) -> "Study":
         return Study.model_validate_json(json.dumps(raw))
+
+
+def _no_plain_texts(methods: dict) -> str:
+    """Return why these methods cannot unlearn plain texts, "" when they can."""
+    for name, settings in methods.items():
+        if name in ("RIA", "FIF"):
+            return f"{name} needs their wrong answers; use GD or RMU"
+        if settings.mcq_share:
+            return f"methods.{name}.mcq_share is {settings.mcq_share}; set it to 0"
+    return ""
 
 
 def _merged(raw: dict, patch: dict) -> dict:
@@ -301,7 +330,9 @@ def to_yaml(study: Study) -> str:
 
 def schema() -> dict:
     """Return the JSON schema of a study file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    found = Study.model_json_schema()
+    found["properties"]["model"]["oneOf"].append({"type": "string", "description": "a name in config/models"})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -98,24 +98,25 @@ def training_passes(
     return items
 
 
-def point_steps(settings: Unlearning, n_facts: int) -> list[int]:
+def point_steps(settings: Unlearning, n_facts: int, facts: bool = True) -> list[int]:
     """Return the steps at which a trajectory is scored: `points`, or the end of each of `epochs`.
 
     An epoch shows every forget fact three times, as the authors' epoch shows its three sentences; a last batch that is
-    not full counts as a step.
+    not full counts as a step. `facts` false: n plain texts, each shown once. `samples` counts as the whole set.
     """
     if settings.points:
         return list(settings.points)
-    per_epoch = -(-SENTENCES_PER_FACT * n_facts // settings.batch_size)
+    texts = min(n_facts, settings.samples or n_facts) * (SENTENCES_PER_FACT if facts else 1)
+    per_epoch = -(-texts // settings.batch_size)
     return [per_epoch * epoch for epoch in range(1, settings.epochs + 1)]
 
 
-def _check_sentences(forget: Sequence[Fact], retain: Sequence[Fact | str], method, settings: Unlearning) -> None:
+def _check_sentences(forget: Sequence[Fact | str], retain: Sequence[Fact | str], method, settings: Unlearning) -> None:
     if settings.mcq_share == 1:
         return
     name = getattr(method, "__name__", type(method).__name__)
     for side, facts, wanted in (
-        (f"{name} unlearns", forget, method.forget_texts),
+        (f"{name} unlearns", [wanted for wanted in forget if isinstance(wanted, Fact)], method.forget_texts),
         ("the retain loss trains", [kept for kept in retain if isinstance(kept, Fact)], lambda fact: fact.sentences),
     ):
         silent = [fact for fact in facts if not wanted(fact)]
@@ -128,7 +129,7 @@ def _check_sentences(forget: Sequence[Fact], retain: Sequence[Fact | str], metho
 
 
 def unlearning_pairs(
-    forget: Sequence[Fact],
+    forget: Sequence[Fact] | Sequence[str],
     retain: Sequence[Fact | str],
     method,
     settings: Unlearning,
@@ -139,10 +140,14 @@ def unlearning_pairs(
 
     A fact's text is an MCQ with shuffled choices with probability `mcq_share` and the loss `mcq_loss`, else a sentence
     with the loss `sentence_loss`, on both sides; NUMBER concerns the forget side alone, retain texts then count whole.
-    What a forget text says is the method's. Retain facts' texts are true; a retain string is a plain text, counted
-    whole. With `shuffle_retain` false the retain set comes in its given order, again and again (the authors' way).
+    What a forget text says is the method's. Retain facts' texts are true. A string, on either side, is a plain text:
+    to forget with the loss `sentence_loss`, to retain counted whole. With `shuffle_retain` false the retain set comes
+    in its given order, again and again (the authors' way). `samples` facts to forget, or texts, are drawn once.
     Raises UserError when sentences are needed that facts don't have.
     """
+    steps = point_steps(settings, len(forget), not isinstance(forget[0], str))
+    if settings.samples is not None and settings.samples < len(forget):
+        forget = [forget[i] for i in sorted(rng.choice(len(forget), settings.samples, replace=False).tolist())]
     _check_sentences(forget, retain, method, settings)
     encoder = Encoder(tokenizer)
     retain_losses = [
@@ -158,10 +163,13 @@ def unlearning_pairs(
     forget_order = shuffled_passes(len(forget), rng)
     retain_order = shuffled_passes(len(retain), rng) if settings.shuffle_retain else cycle(range(len(retain)))
     items = []
-    for _ in range(point_steps(settings, len(forget))[-1] * settings.batch_size):
+    for _ in range(steps[-1] * settings.batch_size):
         wanted, kept = forget[next(forget_order)], retain[next(retain_order)]
-        answer = method.forget_answers(wanted, rng)
-        told = text(wanted, method.forget_texts(wanted), answer, settings.mcq_loss, settings.sentence_loss)
+        if isinstance(wanted, str):
+            told = sentence(wanted, settings.sentence_loss)
+        else:
+            answer = method.forget_answers(wanted, rng)
+            told = text(wanted, method.forget_texts(wanted), answer, settings.mcq_loss, settings.sentence_loss)
         true = sentence(kept) if isinstance(kept, str) else text(kept, kept.sentences, kept.answer, *retain_losses)
         items.append({"forget": encoder(told), "retain": encoder(true)})
     return items

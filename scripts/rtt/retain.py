@@ -28,12 +28,12 @@ def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | 
         return found
 
     if isinstance(retain.learn, TextsSpec):
-        return read_texts(args.retain), facts(args.held_out, retain.held_out_splits)
+        return read_texts(args.retain, retain.learn.max_characters), facts(args.held_out, retain.held_out_splits)
     return facts(args.retain, retain.learn_splits), facts(args.held_out, retain.held_out_splits)
 
 
-def read_texts(path: str | Path) -> list[str]:
-    """Read plain texts, {"text": ...} a line. Raises UserError with file and line."""
+def read_texts(path: str | Path, max_characters: int | None = None) -> list[str]:
+    """Read plain texts, {"text": ...} a line, up to `max_characters` of each. Raises UserError with file and line."""
     texts = []
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -41,7 +41,7 @@ def read_texts(path: str | Path) -> list[str]:
         raise UserError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
-            texts.append(json.loads(line)["text"])
+            texts.append(json.loads(line)["text"][:max_characters])
         except (ValueError, KeyError, TypeError):
             raise UserError(f'{path}:{number}: expected {{"text": ...}}, found {line[:60]!r}') from None
     if not texts:

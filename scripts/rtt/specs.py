@@ -102,6 +102,7 @@ class TextsSpec(Spec):
     group: str
     count: int
     digest: str
+    max_characters: int | None = None
 
     @property
     def slug(self):
@@ -235,6 +236,7 @@ class UnlearnSpec(Spec):
     kind: Literal["unlearn"] = "unlearn"
     method: str
     source: Source
+    texts: list[TextsSpec] = Field(default_factory=list)  # unlearned in the place of the facts' own
     settings: Strength
     selection: Selection
     retain_budgets: list[float]
@@ -249,6 +251,7 @@ class Method(Strict):
     """A method with the settings of its trajectories."""
 
     method: str
+    texts: list[TextsSpec] = Field(default_factory=list)
     strengths: list[Strength]
 
 
@@ -275,6 +278,7 @@ class SelectSpec(Spec):
     def trajectories(self) -> list[UnlearnSpec]:
         """The specs of the trajectories."""
         shared = {name: getattr(self, name) for name in ("seed", "method", "source", "selection", "retain_budgets")}
+        shared["texts"] = self.unlearned.texts
         return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
 
 

@@ -16,7 +16,7 @@ from rtt import pretrain
 from rtt.corpus import count_tokens, pretraining_documents, training_passes
 from rtt.data.facts import read_facts
 from rtt.losses import plain_loss
-from rtt.models import load, save
+from rtt.models import freeze_layers, load, save
 from rtt.original import write_original
 from rtt.record import Manifest
 from rtt.retain import read_retain
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     facts, (learn, held_out) = read_facts(args.facts), read_retain(spec.retain, args)
     prepare_torch(spec.seed)
     model, tokenizer = load(args.base, start_dtype(spec.training.precision))
+    if spec.training.train_layers is not None:
+        freeze_layers(model, spec.training.train_layers)
     rng, training = np.random.default_rng([spec.seed, 11]), spec.training
     if isinstance(training, Pretraining):
         items = pretraining_documents([*facts, *held_out, *learn], training, tokenizer, rng)

@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, help="folder of the original model")
     parser.add_argument("--original", required=True, help="its evaluation JSON")
     parser.add_argument("--facts", required=True, help="canonical facts to unlearn, T and V together")
+    parser.add_argument("--texts", nargs="*", default=[], help="plain texts (JSONL) in the place of the facts' own")
     retain.configure(parser)
     parser.add_argument("--points", required=True, type=Path, help="folder to write the points' weights to")
     parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the method's other trajectories' folders")
@@ -51,8 +52,8 @@ def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
     )
 
 
-def trained(spec, model, tokenizer, facts, learn, score) -> dict:
-    """Unlearn, calling `score(step)` at each point; return what the manifest says of it."""
+def trained(spec, model, tokenizer, forget, learn, score) -> dict:
+    """Unlearn `forget`, facts or plain texts, calling `score(step)` at each point; return what the manifest says."""
     settings = spec.settings
     if settings.train_layers is not None:
         freeze_layers(model, settings.train_layers)
@@ -60,10 +61,18 @@ def trained(spec, model, tokenizer, facts, learn, score) -> dict:
         model.get_input_embeddings().requires_grad_(False)
     method = METHODS[spec.method](model, settings, spec.seed)
     rng = np.random.default_rng([spec.seed, 20])
-    items = unlearning_pairs(facts, learn, method, settings, tokenizer, rng)
-    steps, title = point_steps(settings, len(facts)), f"unlearning ({spec.method})"
+    items = unlearning_pairs(forget, learn, method, settings, tokenizer, rng)
+    steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
     losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title)
     return {"losses": [losses[0], losses[-1]], "tokens": count_tokens(items)}
+
+
+def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:
+    """Return the texts that a spec unlearns in the place of its facts' own; none for most."""
+    if len(paths) != len(spec.texts):
+        raise UserError(f"--texts: found {len(paths)} files, the spec names {len(spec.texts)}")
+    pairs = zip(spec.texts, paths, strict=True)
+    return [text for part, path in pairs for text in retain.read_texts(path, part.max_characters)]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         score(0)
         done = {"tokens": 0}
     else:
-        done = trained(spec, model, tokenizer, facts, learn, score)
+        done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score)
     write_eval(
         args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), results=results,
