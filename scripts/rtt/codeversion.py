@@ -7,8 +7,19 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
-TRAINING = ("train.py", "losses.py", "text.py", "corpus.py", "models.py", "score.py", "record.py", "original.py")
+TRAINING = (
+    "train.py",
+    "losses.py",
+    "text.py",
+    "corpus.py",
+    "models.py",
+    "score.py",
+    "record.py",
+    "original.py",
+    "retain.py",
+)
 STATISTICS = ("evals.py", "stats")
+CHOICE = ("select.py", "candidates.py", "stats/intervals.py", "stats/looks.py")
 STEPS = {
     "generate": ("data/generate.py", "data/birthdays.py"),
     "fetch": ("fetch.py", "fetch_hub.py", "download.py", "sources.py"),
@@ -17,8 +28,8 @@ STEPS = {
     "pretrain": (*TRAINING, "pretrain.py"),
     "original": TRAINING,
     "teach": (*TRAINING, "teach.py"),
-    "unlearn": (*TRAINING, "methods", "modelfile.py", "unlearn.py", "select.py", "candidates.py"),
-    "select": (*STATISTICS, "select.py"),
+    "unlearn": (*TRAINING, *CHOICE, "methods", "modelfile.py", "unlearn.py"),
+    "select": (*STATISTICS, *CHOICE),
     "attack": (*TRAINING, "attack.py"),
     "tables": (*STATISTICS, "tables.py"),
     "figure": ("figures", "tables.py"),
@@ -37,8 +48,12 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 def source_hash(path: Path) -> str:
     """sha256 of a Python file's syntax tree without comments and docstrings; of any other file's bytes."""
-    content = path.read_bytes()
-    if path.suffix == ".py":
+    return _hash(path.read_bytes(), path.suffix == ".py")
+
+
+@cache  # steps share most files
+def _hash(content: bytes, python: bool) -> str:
+    if python:
         content = ast.dump(_without_docstrings(ast.parse(content))).encode()
     return hashlib.sha256(content).hexdigest()
 

@@ -8,9 +8,11 @@ import pytest
 import tiny
 import torch
 from rtt import attack as module
-from rtt.settings import Attack
 from rtt.errors import UserError
+from rtt.files import write_json
 from rtt.models import weights
+from rtt.score import Scorer
+from rtt.settings import Attack
 
 RTT = Attack(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 
@@ -23,8 +25,9 @@ def data(tmp_path):
 def attack(facts, settings=RTT, seed=0, model=None, calls=None):
     model = model or tiny.model(scale=4)
     return module.attack(
-        model, tiny.tokenizer(), facts, settings, seed, lambda _: calls is not None and calls.append(1)
-    )
+        model, Scorer(tiny.tokenizer(), facts), tiny.tokenizer(), facts, settings, seed,
+        lambda _: calls is not None and calls.append(1),
+    )  # fmt: skip
 
 
 def test_the_model_ends_with_its_starting_weights(data):
@@ -122,40 +125,54 @@ def test_it_fits_t_and_not_v(data):
 
 
 def spec(methods=("GD", "RMU")):
-    unlearned = [SimpleNamespace(method=name, run_id=f"unlearn-{name}") for name in methods]
-    return SimpleNamespace(unlearned=unlearned)
+    return SimpleNamespace(selections=[SimpleNamespace(method=name, run_id=f"select-{name}") for name in methods])
 
 
 def selections(folder, methods, selected):
-    from rtt.files import write_json
-
     paths = []
     for name in methods:
         paths.append(folder / f"{name}.json")
-        write_json(paths[-1], {"run_id": f"unlearn-{name}", "selected": selected})
+        points = {budget: step and {"run": f"unlearn-{name}", "step": step} for budget, step in selected.items()}
+        write_json(paths[-1], {"run_id": f"select-{name}", "selected": points})
     return [str(path) for path in paths]
 
 
-def test_selected_points_belong_to_the_method_that_the_spec_names(tmp_path):
+def test_chosen_points_belong_to_the_method_that_the_spec_names(tmp_path):
     paths = selections(tmp_path, ("GD", "RMU"), {"0.1": 20, "1.0": None})
-    folders = ["m/unlearn-GD", "m/unlearn-RMU"]
-    found = module._selected_points(spec(), folders, paths)
-    assert {key: str(value) if value else None for key, value in found.items()} == {
-        ("GD", 0.1): "m/unlearn-GD/step-20.safetensors", ("GD", 1.0): None,
-        ("RMU", 0.1): "m/unlearn-RMU/step-20.safetensors", ("RMU", 1.0): None,
+    found = module._chosen(spec(), ["m/select-GD", "m/select-RMU"], paths)
+    assert {key: (value[0], str(value[1])) if value else None for key, value in found.items()} == {
+        ("GD", 0.1): (("unlearn-GD", 20), "m/select-GD/b10.safetensors"), ("GD", 1.0): None,
+        ("RMU", 0.1): (("unlearn-RMU", 20), "m/select-RMU/b10.safetensors"), ("RMU", 1.0): None,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("swap", ["folders", "selections", "both"])
-def test_another_runs_points_are_refused(tmp_path, swap):
+def test_another_methods_weights_are_refused(tmp_path, swap):
     """Files in another order than the spec's would attack one method's model under another's name."""
-    paths, folders = selections(tmp_path, ("GD", "RMU"), {"0.1": 20}), ["m/unlearn-GD", "m/unlearn-RMU"]
+    paths, folders = selections(tmp_path, ("GD", "RMU"), {"0.1": 20}), ["m/select-GD", "m/select-RMU"]
     if swap != "selections":
         folders.reverse()
     if swap != "folders":
         paths.reverse()
-    with pytest.raises(UserError, match=r"found unlearn-RMU, expected the GD run unlearn-GD"):
-        module._selected_points(spec(), folders, paths)
+    with pytest.raises(UserError, match=r"found select-RMU, expected the GD selection select-GD"):
+        module._chosen(spec(), folders, paths)
+
+
+def test_samples_and_v_splits_and_looks(monkeypatch, data):
+    """So many facts of T, the same ones in each epoch; the first splits as V; looks after the named epochs alone."""
+    settings = Attack(learning_rates=[1e-3], epochs=3, batch_size=3, samples=3, v_splits=2, score_epochs=[1, 3])
+    runs = spied(monkeypatch, data, settings)
+    assert len(runs) == 2
+    for v, (_, items, ends) in enumerate(runs):
+        assert len(items) == 9 and ends == [1, 3]
+        epochs = [{tuple(item["input_ids"]) for item in items[i : i + 3]} for i in (0, 3, 6)]
+        assert len(epochs[0]) == 3 and epochs[0] == epochs[1] == epochs[2]
+        own = {tuple(fact.question.split()[2:4]) for fact in data if fact.split == f"split_{v}"}
+        assert not own & {tuple(words(item)[2:4]) for item in items}
+    with pytest.raises(UserError, match="v_splits: found 4, but the facts have 3 splits"):
+        attack(data, settings.model_copy(update={"v_splits": 4}))
+    with pytest.raises(UserError, match="one split, split_0"):
+        attack(data[:4])
 
 
 def test_facts_need_not_stand_in_order_of_splits(monkeypatch, data):

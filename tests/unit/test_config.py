@@ -46,7 +46,19 @@ MISTAKES = [
     (("methods", "GD", "steering"), 1.0, ["methods.GD.steering", "unknown key", "retain_coefficient"]),
     (("methods", "NPO"), GD, ["methods.NPO", "unknown key", "GD, RMU, RIA, FIF"]),
     (("methods",), ["GD"], ["methods", "object", "['GD']"]),
-    (("methods",), {}, ["methods", "at least one", "GD, RMU, RIA, FIF"]),
+    (("methods", "GD", "epochs"), 2, ["methods.GD", "points or epochs, one of the two"]),
+    (
+        ("methods", "GD", "grid"),
+        {"steering": [1.0]},
+        ["methods.GD", "grid: found steering", "retain_coefficient"],
+    ),
+    (("methods", "GD", "grid"), {"learning_rate": []}, ["methods.GD.grid.learning_rate", "at least 1"]),
+    (("arms",), KeyError, ["give arms", "or tasks"]),
+    (("pretraining",), KeyError, ["the miniature needs pretraining"]),
+    (("scores",), {"scorings": ["likelihood"]}, ["selection.scorings: letter is not among scores.scorings"]),
+    (("faithful",), ["paddings"], ["faithful.0", "'padding'", "'paddings'"]),
+    (("unlearned_models",), {"GD": "x"}, ["unlearned_models.GD", "same name"]),
+    (("variants",), {"default": {}}, ["variants.default", "the study itself"]),
     (("pretraining", "learning_rate"), "fast", ["pretraining.learning_rate", "number", "'fast'"]),
     (("pretraining", "learning_rate"), "1e-3", ["pretraining.learning_rate", "'1e-3'", "write 1.0e-3"]),
     (("pretraining", "learning_rate"), True, ["pretraining.learning_rate", "number", "True"]),
@@ -58,7 +70,8 @@ MISTAKES = [
     (("pretraining", "steps"), 0, ["pretraining.steps", "greater than or equal to 1", "0"]),
     (("pretraining", "steps"), KeyError, ["pretraining.steps", "missing"]),
     (("pretraining", "mcqs_per_batch"), 6, ["pretraining", "mcqs_per_batch 6", "below batch_size 6"]),
-    (("rtt",), KeyError, ["rtt", "missing"]),
+    (("rtt", "epochs"), KeyError, ["rtt.epochs", "missing"]),
+    (("rtt", "score_epochs"), [2, 9], ["rtt", "score_epochs", "end by epoch 2"]),
     (("rtt", "learning_rate"), 1e-3, ["rtt.learning_rate", "unknown key", "learning_rates"]),
     (("rtt", "learning_rates"), [], ["rtt.learning_rates", "at least 1", "[]"]),
     (("rtt", "learning_rates"), [1e-3, "x"], ["rtt.learning_rates.1", "number", "'x'"]),
@@ -152,7 +165,6 @@ def test_same_key_in_two_places_is_no_double(tmp_path):
         ({"methods": ["FIF"]}, ["methods", "'FIF'", "it has GD"]),
         ({"methods": [["GD"]]}, ["methods", "[['GD']]"]),
         ({"methods": 3}, ["methods", "3", "it has GD"]),
-        ({"methods": []}, ["methods", "at least one"]),
     ],
 )
 def test_overrides_that_are_refused(tmp_path, override, words):
@@ -188,7 +200,10 @@ def test_attacks_settings_reach_training(tmp_path):
     other = {"warmup_steps": 3, "decay": 0.5, "weight_decay": 0.1, "adam_beta2": 0.9, "max_grad_norm": 2.0}
     study["rtt"] |= other
     at = load_study(write(tmp_path, study)).rtt.at(1e-3)
-    assert at.model_dump() == {"learning_rate": 1e-3, "batch_size": 4} | other
+    defaults = {"optimizer": "adamw", "precision": "fp32", "count_padding": False}
+    found = at.model_dump()
+    assert found.pop("train_layers", None) is None
+    assert found == {"learning_rate": 1e-3, "batch_size": 4} | defaults | other
 
 
 def test_schema_file_is_current():
@@ -217,7 +232,7 @@ def test_the_schema_refuses_what_the_program_refuses():
     published = json.loads((ROOT / "config/schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(base(), published)
     for keys, value in (
-        (("bogus",), 1), (("methods", "NPO"), GD), (("pretraining", "steps"), 0), (("rtt",), KeyError),
+        (("bogus",), 1), (("methods", "NPO"), GD), (("pretraining", "steps"), 0), (("rtt", "epochs"), KeyError),
         (("methods", "GD", "steering"), 1.0), (("retain_budgets",), [0.2]),
     ):  # fmt: skip
         with pytest.raises(jsonschema.ValidationError):

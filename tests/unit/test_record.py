@@ -9,11 +9,11 @@ import jsonschema
 import pytest
 import tiny
 import torch
-from rtt import attack, config
+from rtt import attack, config, select, unlearn
 from rtt.__main__ import main
 from rtt.data.facts import write_facts
 from rtt.evals import Attack, Points, read_eval
-from rtt.files import canonical_json, read_json, write_json, write_text
+from rtt.files import canonical_json, read_json, write_text
 from rtt.models import load, weights
 from rtt.record import write_eval
 from rtt.runs import Runs
@@ -38,6 +38,7 @@ class Chain:
             write_text(folder / f"specs/{spec.run_id}.json", canonical_json(spec.model_dump(mode="json")) + "\n")
         self.attack = next(iter(self.runs.attacks.values()))  # arm pretrained
         self.base = self.attack.source
+        self.trajectories = [spec for select in self.attack.selections for spec in select.trajectories]
         self.taught = next(spec for spec in self.runs.sources.values() if spec.kind == "teach")
         self.control = next(iter(self.runs.controls.values()))
         for dataset in ("birth_years_a", "birth_years_b", "cities"):
@@ -56,52 +57,69 @@ class Chain:
     def facts(self, name):
         return str(self.folder / f"{name}.jsonl")
 
+    def retain(self):
+        return ["--retain", self.facts("cities"), "--held-out", self.facts("cities")]
+
     def pretrain(self):
         return main(["pretrain", *self.common(self.base), "--facts", self.facts("birth_years_a"),
-                     "--retain", self.facts("cities"), "--model", self.model(self.base),
+                     *self.retain(), "--model", self.model(self.base),
                      "--eval", self.eval(self.base.run_id)])  # fmt: skip
 
     def teach(self):
         return main(["teach", *self.common(self.taught), "--facts", self.facts("birth_years_b"),
-                     "--retain", self.facts("cities"), "--base", self.model(self.base),
+                     *self.retain(), "--base", self.model(self.base),
                      "--model", self.model(self.taught), "--eval", self.eval(self.taught.run_id)])  # fmt: skip
 
-    def unlearn(self, spec):
+    def unlearn(self, spec, group):
         return main(["unlearn", *self.common(spec), "--source", self.model(self.base),
-                     "--facts", self.facts("birth_years_a"), "--retain", self.facts("cities"),
-                     "--points", self.model(spec), "--eval", self.eval(spec.run_id)])  # fmt: skip
+                     "--original", self.eval(self.base.run_id), "--facts", self.facts("birth_years_a"),
+                     *self.retain(), "--points", self.model(spec), "--group", group, "--eval",
+                     self.eval(spec.run_id)])  # fmt: skip
 
     def select(self, spec):
-        return main(["select", "--original", self.eval(self.base.run_id), "--unlearned", self.eval(spec.run_id),
-                     "--budgets", "0.1", "1.0", "--out", str(self.selection(spec))])  # fmt: skip
+        (trajectory,) = spec.trajectories
+        return main(["select", *self.common(spec)[:2], "--original", self.eval(self.base.run_id),
+                     "--unlearned", self.eval(trajectory.run_id), "--points", self.model(trajectory),
+                     "--out", str(self.selection(spec)), "--chosen", self.model(spec)])  # fmt: skip
 
     def selection(self, spec):
         return self.folder / f"selections/{spec.run_id}.json"
 
-    def rtt(self, evals=None, unlearned=None):
-        unlearned = self.attack.unlearned if unlearned is None else unlearned
+    def rtt(self, evals=None, selections=None):
+        selections = self.attack.selections if selections is None else selections
         evals = [self.eval(stem) for stem in self.attack.eval_ids()] if evals is None else evals
         return main(["attack", *self.common(self.attack), "--source", self.model(self.base),
                      "--facts", self.facts("birth_years_a"),
-                     "--points", *map(self.model, unlearned),
-                     "--selections", *map(str, map(self.selection, unlearned)), "--evals", *evals])  # fmt: skip
+                     "--chosen", *map(self.model, selections),
+                     "--selections", *map(str, map(self.selection, selections)), "--evals", *evals])  # fmt: skip
+
+
+# Kept and chosen, whatever the accuracies: GD has nothing at 10 %, RMU and FIF have one point for both budgets.
+STEPS = {
+    "GD": {0.1: None, 1.0: 2}, "RMU": {0.1: 2, 1.0: 2}, "RIA": {0.1: 1, 1.0: 2}, "FIF": {0.1: 1, 1.0: 1},
+}  # fmt: skip
+
+
+def planted(points, before, budgets, selection):
+    """In the place of rtt.select.best: the points of STEPS."""
+    (method,) = {name for name in STEPS for point in points if f"-{name}-" in point["run"]}
+    return {b: next((p for p in points if p["step"] == STEPS[method][b]), None) for b in budgets}
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """All steps up to the attack; GD's selection admits nothing at 10 %, RMU has one point for both budgets."""
+    """All steps up to the attack, with STEPS chosen."""
     folder = tmp_path_factory.mktemp("chain")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         made = Chain(folder)
         assert made.pretrain() == 0 and made.teach() == 0
-        for spec in made.attack.unlearned:
-            assert made.unlearn(spec) == 0 and made.select(spec) == 0
-        steps = {"GD": {"0.1": None, "1.0": 2}, "RMU": {"0.1": 2, "1.0": 2}, "RIA": {"0.1": 1, "1.0": 2},
-                 "FIF": {"0.1": 1, "1.0": 1}}  # fmt: skip
-        for spec in made.attack.unlearned:
-            raw = read_json(made.selection(spec))
-            write_json(made.selection(spec), raw | {"selected": steps[spec.method]})
+        patch.setattr(unlearn, "best", planted)
+        patch.setattr(select, "best", planted)
+        for spec in made.trajectories:
+            assert made.unlearn(spec, "group") == 0
+        for spec in made.attack.selections:
+            assert made.select(spec) == 0
         made.starts = []
         real = attack.attack
 
@@ -140,13 +158,13 @@ def test_every_evaluation_fits_the_schema_and_the_reader(chain):
 
 
 def test_selections_carry_their_runs_id(chain):
-    for spec in chain.attack.unlearned:
+    for spec in chain.attack.selections:
         assert read_json(chain.selection(spec))["run_id"] == spec.run_id
 
 
 def test_each_target_is_attacked_from_its_own_weights_and_once(chain):
     """GD at 10 % has no point; RMU's and FIF's points serve two budgets: original, GD, RMU, RIA twice, FIF."""
-    by_method = {spec.method: spec for spec in chain.attack.unlearned}
+    by_method = {spec.method: spec for spec in chain.trajectories}
 
     def point(method, step):
         return load_file(f"{chain.model(by_method[method])}/step-{step}.safetensors")
@@ -166,7 +184,7 @@ def file_hash(path):
 
 def test_attacks_carry_status_labels_and_hashes(chain):
     found = evals(chain)
-    by_method = {spec.method: spec for spec in chain.attack.unlearned}
+    by_method = {spec.method: spec for spec in chain.trajectories}
     for target, stem in zip(chain.attack.targets, chain.attack.eval_ids(), strict=True):
         document = found[stem]
         none = target.name == "GD-b10"
@@ -179,7 +197,7 @@ def test_attacks_carry_status_labels_and_hashes(chain):
         if target.method is None:
             weights_file = f"{chain.model(chain.base)}/model.safetensors"
         else:
-            step = read_json(chain.selection(by_method[target.method]))["selected"][str(target.retain_budget)]
+            step = STEPS[target.method][target.retain_budget]
             weights_file = step and f"{chain.model(by_method[target.method])}/step-{step}.safetensors"
         assert document["hashes"]["model"] == (weights_file and file_hash(weights_file))
         assert document["hashes"]["dataset"] == file_hash(chain.facts("birth_years_a"))
@@ -240,10 +258,13 @@ def test_points_are_the_weights_that_were_scored(chain):
 
     retain = [fact for fact in read_facts(chain.facts("cities")) if fact.split == "held_out"]
     facts = [*read_facts(chain.facts("birth_years_a")), *retain]
-    for spec in chain.attack.unlearned:
+    for spec in chain.trajectories:
         model, tokenizer = load(chain.model(chain.base))
         document = read_json(chain.eval(spec.run_id))
-        for result in document["results"]:
+        kept = set(STEPS[spec.method].values()) - {None}
+        files = {path.name for path in Path(chain.model(spec)).iterdir()}
+        assert files == {"points.json", *(f"step-{step}.safetensors" for step in kept)}
+        for result in (r for r in document["results"] if r["step"] in kept):
             load_weights(model, f"{chain.model(spec)}/step-{result['step']}.safetensors")
             again = Scorer(tokenizer, facts).questions(model, lambda fact: "V")
             assert [q["scores"] for q in again] == [q["scores"] for q in result["questions"]]
@@ -263,13 +284,13 @@ def test_manifests_tell_cost_and_versions(chain):
 def test_wrong_files_are_a_users_mistake(chain, monkeypatch, capsys, drop):
     monkeypatch.chdir(chain.folder)
     before = {path: path.read_bytes() for path in (chain.folder / "evals").glob("*")}
-    unlearned, stems = chain.attack.unlearned, [chain.eval(stem) for stem in chain.attack.eval_ids()]
+    selections, stems = chain.attack.selections, [chain.eval(stem) for stem in chain.attack.eval_ids()]
     if drop == "evals":
         code, words = chain.rtt(stems[:-1]), ["9 targets", "4 methods", "--evals"]
     elif drop == "points":
-        code, words = chain.rtt(unlearned=unlearned[:-1]), ["9 targets", "4 methods", "--points"]
+        code, words = chain.rtt(selections=selections[:-1]), ["9 targets", "4 methods", "--chosen"]
     else:
-        code, words = chain.rtt(unlearned=sorted(unlearned, key=lambda u: u.method)), ["expected the GD run"]
+        code, words = chain.rtt(selections=sorted(selections, key=lambda s: s.method)), ["expected the GD selection"]
     error = capsys.readouterr().err
     assert code == 1 and error.startswith("error: ") and "Traceback" not in error
     assert all(word in error for word in words), error

@@ -38,7 +38,9 @@ def test_specs_come_back_from_json_as_they_were(tmp_path):
             assert type(found) is type(spec)
             if spec.kind == "attack":
                 assert [u.method for u in found.unlearned] == [u.method for u in spec.unlearned]
-                assert [u.run_id for u in found.unlearned] == [u.run_id for u in spec.unlearned]
+                assert [s.run_id for s in found.selections] == [s.run_id for s in spec.selections]
+            if spec.kind == "select":
+                assert [u.run_id for u in found.trajectories] == [u.run_id for u in spec.trajectories]
             if spec.kind == "unlearn":
                 assert type(found.settings) is type(spec.settings)
                 assert hasattr(found.settings, "steering") == (spec.method == "RMU")
@@ -60,7 +62,11 @@ def test_a_golden_id():
     study = tiny.study(data={"generator": dict(tiny.GENERATOR)})
     spec = next(iter(Runs(study).data.values()))
     by_hand = {
-        "dataset": "birth_years_a", "kind": "data", "seed": 0, "generator": dict(tiny.GENERATOR),
+        "kind": "data", "seed": 0, "splits": None, "facts_per_split": None,
+        "raw": {
+            "kind": "raw", "seed": 0, "dataset": "birth_years_a", "birthdays": None, "files": None,
+            "people": tiny.GENERATOR | {"long_texts": False, "planted_leaks": 0, "planted_duplicates": 0},
+        },
         "policy": {
             "split_leak": "drop", "conflicting_answer": "drop", "duplicate_choice": "drop",
             "duplicate_wrong_choice": "keep", "duplicate_question": "drop", "missing_text": "drop",
@@ -68,7 +74,7 @@ def test_a_golden_id():
             "letter_prior": "keep",
         },
     }  # fmt: skip
-    assert spec.run_id == f"birth_years_a-s0-{digest(by_hand)[:10]}" == "birth_years_a-s0-7cb4784a3a"
+    assert spec.run_id == f"birth_years_a-s0-{digest(by_hand)[:10]}" == "birth_years_a-s0-232d17410f"
 
 
 def leaves(value, path=()):
@@ -96,20 +102,20 @@ def test_any_number_at_any_depth_changes_the_id():
             spec = type(attack).model_validate_json(json.dumps(changed))
         except ValidationError:  # out of range
             continue
-        assert spec.run_id.startswith("rtt-taught-s")
+        assert spec.run_id.startswith("rtt-taught-birth_years_b-s")
         assert spec.run_id[-10:] != attack.run_id[-10:], path
         seen.add(path)
-    assert len(seen) > 200
+    assert len(seen) > 120
     depths = {path[:2] + path[-1:] for path in seen if len(path) >= 4}
-    assert {("unlearned", 1, "steering"), ("unlearned", 3, "hidden_size"), ("source", "base", "steps")} <= depths
+    assert {("unlearned", 1, "steering"), ("source", "base", "hidden_size"), ("source", "base", "steps")} <= depths
 
 
 @pytest.mark.parametrize(
     "key, value, moved",
     [
-        ("pretraining", {"steps": 4}, {"pretrain", "teach", "unlearn", "attack"}),
-        ("model", {"hidden_size": 24}, {"pretrain", "teach", "unlearn", "attack"}),
-        ("teaching", {"epochs": 2}, {"teach", "unlearn", "attack"}),
+        ("pretraining", {"steps": 4}, {"pretrain", "teach", "unlearn", "select", "attack"}),
+        ("model", {"hidden_size": 24}, {"pretrain", "teach", "unlearn", "select", "attack"}),
+        ("teaching", {"epochs": 2}, {"teach", "unlearn", "select", "attack"}),
         ("rtt", {"epochs": 3}, {"attack"}),
         ("keep_models", True, set()),
         ("study", "other", set()),
@@ -154,8 +160,8 @@ def test_roles_of_sources_and_facts():
         source = attack.source
         dataset = "birth_years_a" if attack.arm == "pretrained" else "birth_years_b"
         assert attack.facts.dataset == source.facts.dataset == dataset and source.arm == attack.arm
-        assert source.retain.dataset == "cities"
-        assert all(u.source == source for u in attack.unlearned)
+        assert source.retain.learn.dataset == source.retain.held_out.dataset == "cities"
+        assert all(s.source == source for s in attack.selections)
         if attack.arm != "pretrained":
             assert source.base.facts.dataset == "birth_years_a"
             assert source.base.run_id in runs.sources
@@ -167,7 +173,7 @@ def test_one_way_control_serves_every_arm():
     runs = Runs(tiny.study(**FULL))
     assert len(runs.controls) == 2  # one per seed
     for control in runs.controls.values():
-        assert control.control_for == ("pretrained", "taught", "taught_same_data")
+        assert control.control_for == ["pretrained", "taught", "taught_same_data"]
         assert control.source.facts.dataset == "birth_years_a" and control.facts.dataset == "birth_years_b"
         assert control.targets == [Target(name="control", kind="control")] and not control.unlearned
 
@@ -211,12 +217,23 @@ def test_a_study_without_a_method_runs_none():
 def test_plan_names_every_evaluation_once():
     plan = Runs(tiny.study(**FULL)).plan()
     # per seed: 3 originals, 12 trajectories, 3 arms x (original + 4 methods x 2 budgets), a control
-    assert len(plan["evals"]) == len(set(plan["evals"])) == 2 * (3 + 12 + 3 * 9 + 1)
-    assert len(plan["selections"]) == 24
+    assert list(plan["variants"]) == ["default"]
+    default = plan["variants"]["default"]
+    assert len(default["evals"]) == len(set(default["evals"])) == 2 * (3 + 12 + 3 * 9 + 1)
+    assert len(default["selections"]) == 24 and default["reported"] == "nested"
+    # pretraining, 2 teachings, 12 trajectories, 3 attacks, a control
+    assert len(plan["manifests"]) == len(set(plan["manifests"])) == 2 * (3 + 12 + 3 + 1) and len(plan["data"]) == 6
 
 
-def test_kinds_are_complete():
-    assert {spec.kind for spec in all_specs(tiny.study(**FULL))} == set(SPECS)
+def test_kinds_are_complete(tmp_path):
+    tiny.write_pretrained(tmp_path / "model")
+    texts = {"texts": "wikitext", "count": 3}
+    pretrained = tiny.tasks_study(tmp_path, tasks=[{**tiny.TASKS[0], "retain": texts}])
+    specs = [*all_specs(tiny.study(**FULL)), *all_specs(pretrained)]
+    assert {spec.kind for spec in specs} == set(SPECS)
+    for spec in all_specs(pretrained):
+        found = load_spec(written(tmp_path, spec), spec.kind)
+        assert found == spec and found.run_id == spec.run_id
 
 
 @pytest.mark.parametrize("path", ["config/config.yaml", "config/smoke.yaml"])

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+import subword
 import torch
 from rtt.config import Study
-from rtt.settings import Model
 from rtt.data.facts import Fact, build_facts
 from rtt.data.generate import generate
 from rtt.models import miniature, miniature_tokenizer
+from rtt.settings import Model
 
 torch.set_num_threads(1)
 
@@ -75,6 +76,53 @@ def study(**changes) -> Study:
         "rtt": {"learning_rates": [1e-3, 2e-3], "epochs": 2, "batch_size": 4},
     }
     return Study.model_validate_json(json.dumps(raw | changes))
+
+
+PEOPLE = {"generate": {"splits": 4, "facts_per_split": 4}}
+TASKS = [
+    {
+        "dataset": "people", "arm": "pretrained", "control": "strangers",
+        "retain": {"dataset": "people", "splits": ["split_2"]},
+        "retain_eval": {"dataset": "people", "splits": ["split_3"]},
+    },
+]  # fmt: skip
+TWO = {"splits": ["split_0", "split_1"]}
+
+
+def write_pretrained(folder, seed=0) -> Path:
+    """Write a tiny Llama whose tokenizer has subwords, as a pretrained model's folder."""
+    tokens = subword.tokenizer(bos=True)
+    return save_pretrained(subword.model(tokens, seed), tokens, folder)
+
+
+def save_pretrained(made, tokens, folder) -> Path:
+    """Write model and tokenizer; return the folder."""
+    made.save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return Path(folder)
+
+
+def tasks(folder, **changes) -> dict:
+    """Return a study, as a file holds it, of a pretrained model on datasets by name; model: `folder`/model."""
+    method = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2], "mcq_loss": "QUESTION_ANSWER"}
+    raw = {
+        "study": "tasks",
+        "model": {"name": "tiny", "path": str(Path(folder) / "model")},
+        "data": {"datasets": {"people": PEOPLE | TWO, "strangers": PEOPLE | TWO}},
+        "tasks": TASKS,
+        "methods": {"GD": method | {"grid": {"retain_coefficient": [0.5, 2.0]}}},
+        "scores": {"scorings": ["likelihood", "likelihood_fresh"]},
+        "selection": {"scorings": ["likelihood"]},
+        "retain_budgets": [0.1, 1.0],
+        "rtt": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4, "loss": "QUESTION_ANSWER"},
+        "rtt_jobs": "method",
+    }
+    return raw | changes
+
+
+def tasks_study(folder, **changes) -> Study:
+    """Return the study of `tasks`, checked."""
+    return Study.model_validate_json(json.dumps(tasks(folder, **changes)))
 
 
 def plain(prompt_ids: list[int], target_ids: list[int]) -> dict[str, list[int]]:

@@ -17,12 +17,23 @@ def key_tables() -> dict[str, str]:
     parts = {
         "### At the top": Study.model_json_schema(),
         "### `data.generator`": definitions["People"],
+        "### `data.datasets.NAME`": definitions["Dataset"],
+        "### `data.datasets.NAME.generate`": definitions["Birthdays"],
         "### `data.policy`": definitions["Policy"],
-        "### `model`": definitions["Model"],
+        "### `data.mirror`": {"title": "Data", "properties": {"mirror": definitions["Data"]["properties"]["mirror"]}},
+        "### `model`: the miniature": definitions["Model"],
+        "### `model`: a pretrained one": definitions["ModelFile"],
+        "### `model.hub`": definitions["Hub"],
+        "### `model.gguf`": definitions["Gguf"],
+        "### `model.rmu`": definitions["RMULayers"],
+        "### `tasks`": definitions["Task"],
+        "### `tasks.N.retain` of facts, `retain_eval`, `also_taught`": definitions["RetainFacts"],
+        "### `tasks.N.retain` of texts": definitions["RetainTexts"],
         "### `pretraining`": definitions["Pretraining"],
         "### `teaching`": definitions["Teaching"],
         "### `methods.GD`, `methods.RIA`, `methods.FIF`": definitions["Unlearning"],
         "### `methods.RMU`": definitions["RMUUnlearning"],
+        "### `scores`": definitions["Scores"],
         "### `selection`": definitions["Selection"],
         "### `rtt`": definitions["Attack"],
     }
@@ -36,7 +47,8 @@ def key_table(part: dict) -> str:
     for key, field in part["properties"].items():
         if field.get("type") == "null":  # a key that this part does not have
             continue
-        default = json.dumps(field["default"]) if not isinstance(field.get("default", {}), dict) else "see below"
+        nested = isinstance(field.get("default", {}), dict) and field.get("default") != {}
+        default = "see below" if nested else json.dumps(field["default"])
         default = (
             "**required**" if key in part.get("required", ()) else f"`{default}`" if "below" not in default else default
         )
@@ -49,7 +61,13 @@ def kind(field: dict) -> str:
     if "$ref" in field:
         return "see below"
     if "anyOf" in field:
-        return " or ".join(kind(option) for option in field["anyOf"])
+        return " or ".join(dict.fromkeys(kind(option) for option in field["anyOf"]))
+    if "oneOf" in field:
+        return "see below, or a name in `config/models`"
+    if "patternProperties" in field:
+        return f"name -> {kind(next(iter(field['patternProperties'].values())))}"
+    if isinstance(field.get("additionalProperties"), dict):
+        return f"key -> {kind(field['additionalProperties'])}"
     if "enum" in field or "const" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     if field["type"] == "array":
