@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rtt
 from data_builder import dataset, write
@@ -333,3 +335,18 @@ def test_command_usage(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*argv, "--on-defect", "split_leak"])
     assert stop.value.code == 2
+
+
+def test_fresh_distractors_are_as_frequent_as_answers(tmp_path):
+    """A guesser who knows only how often each answer occurs must not do better on fresh choices than chance."""
+    rng = np.random.default_rng(0)
+    answers = [str(1900 + round(abs(rng.normal(0, 15)))) for _ in range(3000)]
+    often = Counter(answers)
+    hits = 0.0
+    for i, correct in enumerate(answers):
+        pool = sorted(value for value in answers if value != correct)
+        choices = fresh_choices(f"f/{i}", correct, 0, pool, 0)
+        counts = [often[choice] for choice in choices]
+        hits += (counts[0] == max(counts)) / counts.count(max(counts))
+    # Distinct values cannot be drawn quite by frequency, so a little above one in four; uniform draws give .45.
+    assert 0.2 < hits / len(answers) < 0.31

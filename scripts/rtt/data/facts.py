@@ -7,7 +7,7 @@
 import argparse
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,7 @@ def _facts(folder: Folder, dataset: str, splits: list[str], gone: set[str], seed
     answers = defaultdict(set)  # a question that stands twice -> all its answers
     for mcq in folder.mcqs:
         answers[mcq.key].add(mcq.correct)
-    pool = sorted({mcq.correct for mcq in folder.mcqs})
+    pool = sorted(mcq.correct for mcq in folder.mcqs)
     facts = []
     for i in [i for split in splits for i, mcq in enumerate(folder.mcqs) if mcq.split == split]:
         mcq = folder.mcqs[i]
@@ -224,19 +224,23 @@ def _facts(folder: Folder, dataset: str, splits: list[str], gone: set[str], seed
 
 
 def fresh_choices(name: str, correct: str, answer: int, pool: list[str], seed: int) -> list[str]:
-    """Return 4 choices: `correct` at index `answer`, the others drawn from `pool` without replacement.
+    """Return 4 choices: `correct` at index `answer`, the others distinct values drawn from `pool`.
 
-    The draw depends on `seed`, the fact's id `name` and the pool alone. Raises UserError when the pool has fewer than 3
-    values.
+    A value is as likely as it is frequent in the pool: distractors that are rarer as answers than the correct one would
+    let a guesser who knows the answers' distribution alone pass the floor (Years: .36). The draw depends on `seed`, the
+    fact's id `name` and the pool alone. Raises UserError when the pool has fewer than 3 values.
     """
-    values = list({value.strip(): value for value in pool}.values())
+    first = {value.strip(): value for value in pool}
+    counts = Counter(value.strip() for value in pool)
+    values = list(first.values())
     if len(values) < 3:
         raise UserError(
             f"{name}: fresh distractors need 3 correct answers of other facts that are neither among its choices nor "
             f"trained on, found {len(values)}; give the dataset more facts or more varied answers"
         )
+    share = np.array([counts[value] for value in first], float)
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
-    drawn = [values[i] for i in rng.choice(len(values), 3, replace=False)]
+    drawn = [values[i] for i in rng.choice(len(values), 3, replace=False, p=share / share.sum())]
     return [*drawn[:answer], correct, *drawn[answer:]]
 
 
