@@ -77,7 +77,7 @@ def attack(model, scorer, tokenizer, facts, settings, seed: int, progress) -> li
 
             def score(step, v_split=v_split, learning_rate=learning_rate, per_epoch=per_epoch):
                 look = {"lr": learning_rate, "v_split": v_split, "epoch": step // per_epoch, "step": step}
-                results.append(result(model, scorer, lambda fact: "V" if fact.split == v_split else "T", **look))
+                results.append(result(model, scorer, lambda asked: "V" if asked.split == v_split else "T", **look))
 
             train(model, tokenizer, items, plain_loss, settings.at(learning_rate), seed, ends, score, "RTT")
             progress(count_tokens(items))

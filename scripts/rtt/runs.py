@@ -201,7 +201,7 @@ class Runs:
                     kind="unlearned",
                     method=method.method,
                     retain_budget=budget,
-                )  # fmt: skip
+                )
                 for budget in study.retain_budgets
             ]
             for method in methods
@@ -221,8 +221,9 @@ class Runs:
         study = self.study_now
         if arms and study.rtt:
             self._attack(
-                self.controls, seed=source.seed if seed is None else seed, arm="control", control_for=arms, source=source,
-                facts=facts, targets=[Target(name="control", kind="control")], rtt=study.rtt, scores=study.scores,
+                self.controls, seed=source.seed if seed is None else seed, arm="control", control_for=arms,
+                source=source, facts=facts, targets=[Target(name="control", kind="control")], rtt=study.rtt,
+                scores=study.scores,
             )  # fmt: skip
 
     def _attack(self, where: dict, **fields) -> None:

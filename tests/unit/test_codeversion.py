@@ -104,8 +104,8 @@ def test_the_hash_covers_what_a_step_imports(step):
                     if f"{path}.py" not in covered and f"{path}/__init__.py" not in covered:
                         missing.add(f"{name} imports {module}")
     # data.facts: the canonical facts are an input, whose bytes decide; data.generate: vocabulary() is made of the names
-    # that the facts hold; teach takes arguments from pretrain, attack a file's name from runs; layer numbers (modelfile)
-    # are unlearn's alone, and evaluations are read (evals) by select.
+    # that the facts hold; teach takes arguments from pretrain, attack a file's name from runs; layer numbers
+    # (modelfile) are unlearn's alone, and evaluations are read (evals) by select.
     known = {"rtt.data.facts", "rtt.data.generate"}
     known |= {
         "teach": {"rtt.pretrain", "rtt.modelfile"}, "attack": {"rtt.runs", "rtt.modelfile"},

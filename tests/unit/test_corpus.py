@@ -217,7 +217,8 @@ def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
         raise Stop
 
     settings = Unlearning(learning_rate=1, batch_size=4, points=[30])
-    spec = SimpleNamespace(seed=0, method="GD", run_id="x", settings=settings, source=SimpleNamespace(retain=RETAIN))
+    source = SimpleNamespace(retain=RETAIN)
+    spec = SimpleNamespace(seed=0, method="GD", run_id="x", settings=settings, texts=[], source=source)
     monkeypatch.setattr(unlearn, "load_spec", lambda *_: spec)
     monkeypatch.setattr(unlearn, "load", lambda *_: (None, Words()))
     monkeypatch.setattr(unlearn, "Manifest", lambda *_: None)

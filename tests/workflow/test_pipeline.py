@@ -15,10 +15,10 @@ from conftest import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
 SCORINGS, SELECTIONS = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "nested"}
-KEYS = "dataset arm model method seed retain_budget selection scoring".split()
+KEYS = "dataset arm model method variant seed retain_budget selection scoring".split()
 WITH_INTERVAL = "acc_unlearned acc_rtt acc_original_rtt acc_control_rtt".split()
 RECOVERIES = "recovery recovery_corrected recovery_difference".split()
-ACCURACY = """dataset arm model method seed retain_budget stage v_split set selection scoring step lr epoch n_questions
+ACCURACY = """dataset arm model method variant seed retain_budget stage v_split set selection scoring run step lr epoch n_questions
     n_correct accuracy low high""".split()
 
 
@@ -64,12 +64,13 @@ def smoke_plan(clone: Clone, *arguments: str) -> dict[str, int]:
 def test_the_files_of_the_contract_are_there(finished):
     results = finished.results()
     plan = json.loads((results / "plan.json").read_text())
-    assert {path.stem for path in results.glob("evals/*.json")} == set(plan["evals"])
-    assert {path.stem for path in results.glob("selections/*.json")} == set(plan["selections"])
+    assert {path.stem for path in results.glob("evals/*.json")} == set(plan["variants"]["default"]["evals"])
+    assert {path.stem for path in results.glob("selections/*.json")} == set(plan["variants"]["default"]["selections"])
     for folder in plan["data"]:
         assert (results / "data" / folder / "facts.jsonl").stat().st_size
         assert (results / "data" / folder / "audit.json").stat().st_size
-    assert {path.name for path in results.glob("tables/*")} == {"recovery.csv", "accuracy.csv", "contrasts.csv"}
+    tables = {path.stem for path in results.glob("tables/*.csv")}
+    assert tables == {"recovery", "accuracy", "contrasts", "variants"}
     for name in ("accuracy", "recovery", "tradeoff", "curves"):
         assert (results / f"figures/{name}.svg").read_text().lstrip().startswith("<?xml")
         assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -130,7 +131,7 @@ def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
     recovery = read_csv(finished.results() / "tables/recovery.csv")
     assert list(recovery[0]) == [
         *KEYS, "n_questions", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_rtt", "retain_before",
-        "retain_unlearned", "floor", *with_intervals(RECOVERIES), "status",
+        "retain_unlearned", "floor", *with_intervals(RECOVERIES), "status", "cannot_tell",
     ]  # fmt: skip
     columns = ("arm", "method", "retain_budget", "selection", "scoring")
     wanted = itertools.product(("pretrained", "taught"), ("GD",), ("0.1", "1.0"), SELECTIONS, SCORINGS)

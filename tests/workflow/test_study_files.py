@@ -93,7 +93,7 @@ def test_seeds_can_be_set(clone):
 
 def test_methods_can_be_chosen_from_those_of_the_study(clone):
     said = dry(clone, "--config", "methods=[GD]", "arms=[taught]")
-    assert "unlearn-taught-GD-" in said
+    assert "unlearn-taught-birth_years_b-GD-" in said
     assert not re.search(r"RMU|RIA|FIF|unlearn-pretrained", said)
 
 
@@ -120,7 +120,7 @@ def test_a_two_way_control_trains_a_second_base(clone, yes):
         (lambda s: s["pretraining"].update(steps="many"), ["own.yaml: pretraining.steps:", "integer", "'many'"]),
         (lambda s: s.update(retain_budgets=[0.2]), ["own.yaml: retain_budgets.0:", "0.05, 0.1, 0.3 or 1.0", "0.2"]),
         (lambda s: s["rtt"].update(epochs=0), ["own.yaml: rtt.epochs:", "greater than or equal to 1", "0"]),
-        (lambda s: s.pop("rtt"), ["own.yaml: rtt: this key is missing"]),
+        (lambda s: s.pop("pretraining"), ["own.yaml: study: the miniature needs pretraining"]),
     ],
 )
 def test_a_mistake_names_file_and_key_and_what_is_allowed(clone, change, words):
