@@ -18,8 +18,8 @@ SCORINGS, SELECTIONS = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "
 KEYS = "dataset arm model method variant seed retain_budget selection scoring".split()
 WITH_INTERVAL = "acc_unlearned acc_rtt acc_original_rtt acc_control_rtt".split()
 RECOVERIES = "recovery recovery_corrected recovery_difference".split()
-ACCURACY = """dataset arm model method variant seed retain_budget stage v_split set selection scoring run step lr epoch n_questions
-    n_correct accuracy low high""".split()
+ACCURACY = """dataset arm model method variant seed retain_budget stage v_split set selection scoring run step lr epoch
+    n_questions n_correct accuracy low high""".split()
 
 
 def with_intervals(names: list[str]) -> list[str]:
