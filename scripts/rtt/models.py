@@ -4,7 +4,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -84,10 +85,27 @@ def miniature(config: Model, vocabulary_size: int) -> LlamaForCausalLM:
     )
 
 
+@contextmanager
+def _writing(place: str | Path) -> Iterator[None]:
+    """Turn a full disk into a UserError: safetensors raises an error of its own, not OSError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{place}: cannot be written: {error}; nothing partial is left; free space, or put the results on another "
+            "disk"
+        ) from None
+
+
 def save(model, tokenizer, folder: str | Path) -> None:
-    """Write config, weights (safetensors) and tokenizer as a folder that is whole or absent."""
+    """Write config, weights (safetensors) and tokenizer as a folder that is whole or absent. Raises UserError."""
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _save(model, tokenizer, folder)
+
+
+def _save(model, tokenizer, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
         whole = Path(scratch) / "whole"
         model.save_pretrained(whole)
@@ -212,9 +230,21 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they don't belong together"
         )
-    # `rtt.text.encode` refuses a text that is longer, before any training.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    return model.to(device()), tokenizer
+    # `rtt.text.encode` refuses a text that is longer, before any training. Without a fixed context there is no limit.
+    context = getattr(model.config, "max_position_embeddings", None)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
+    model.to(device())
+    if broken := not_finite(model):
+        raise UserError(
+            f"{folder}: the weights {broken} hold NaN or infinity, so the model gives no scores; make or download it "
+            "again"
+        )
+    return model, tokenizer
+
+
+def not_finite(model) -> str | None:
+    """Return the name of the first parameter that holds NaN or infinity, None where all are finite."""
+    return next((name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())), None)
 
 
 def decoder_layers(model) -> torch.nn.ModuleList:
@@ -246,9 +276,9 @@ def weights(model) -> dict[str, torch.Tensor]:
 
 def save_weights(model, path: str | Path) -> None:
     """Write all parameters, trained or frozen, in their dtype (a trajectory's points share config and tokenizer with
-    their source). Tied parameters are written once.
+    their source). Tied parameters are written once. Raises UserError when the disk is full.
     """
-    with atomic_path(path) as temporary:
+    with _writing(path), atomic_path(path) as temporary:
         save_file({name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}, temporary)
 
 

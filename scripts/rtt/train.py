@@ -4,6 +4,7 @@ A run's data is an ordered list of items: item i belongs to step i // batch_size
 sampler's, so it does not depend on how many devices share a batch.
 """
 
+import math
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SchedulerType
 
 from rtt.errors import UserError
+from rtt.models import not_finite
 from rtt.text import collate
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
@@ -39,9 +41,9 @@ def prepare_torch(seed: int) -> None:
 class ObjectiveTrainer(Trainer):
     """Minimise `objective(model, batch)["loss"]` over items in their given order."""
 
-    def __init__(self, objective: Objective, mixed: bool = False, **kwargs):
+    def __init__(self, objective: Objective, settings, title: str, **kwargs):
         super().__init__(**kwargs)
-        self.objective, self.mixed = objective, mixed
+        self.objective, self.settings, self.title = objective, settings, title
         self.pending: list[dict[str, float]] = []  # of the parts of the current step
         self.model_accepts_loss_kwargs = False  # our losses are means over texts: equal parts average exactly
         self.losses: list[dict[str, float]] = []
@@ -53,19 +55,37 @@ class ObjectiveTrainer(Trainer):
         """Return the objective's loss; keep its parts for the record; stop at the first that is not finite."""
         # Our own autocast, not the Trainer's bf16=True: that one wraps model.forward for good, so points would be
         # scored in it too, and it leaves out a method's frozen copy.
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16_mixed"):
             parts = self.objective(model, inputs)
         self.pending.append({name: float(value.detach()) for name, value in parts.items()})
-        if not torch.isfinite(parts["loss"]):
-            raise UserError(
-                f"training step {self.state.global_step + 1}: the loss is {self.pending[-1]['loss']}; "
-                "lower the learning rate or the number of steps in the study file"
-            )
+        if not all(map(math.isfinite, self.pending[-1].values())):
+            raise UserError(self._broken(self.state.global_step + 1, self.pending[-1]))
         if len(self.pending) == self.args.gradient_accumulation_steps:
             means = {name: sum(part[name] for part in self.pending) / len(self.pending) for name in parts}
             self.losses.append(means)
             self.pending = []
         return parts["loss"]
+
+    def _broken(self, step: int, parts: dict[str, float]) -> str:
+        """Which parts of the loss are not finite, and what to try."""
+        found = ", ".join(f"{name} {value:.6g}" for name, value in parts.items())
+        guilty = " and ".join(name for name, value in parts.items() if not math.isfinite(value) and name != "loss")
+        text = f"{self.title} step {step}: the loss is not finite" + (f": its part {guilty} broke" if guilty else "")
+        if step == 1:  # no update yet: no learning rate is to blame
+            return f"{text} ({found}) on the starting model; {_precision(self.settings) or 'is it the right one?'}"
+        return f"{text} ({found}); {_advice(self.settings)}"
+
+
+def _advice(settings) -> str:
+    """What to try against weights that training broke, in the study file's keys."""
+    tries = [f"lower the learning rate (learning_rate: {settings.learning_rate:g})", "train fewer steps"]
+    return ", or ".join([*tries, *filter(None, [_precision(settings)])])
+
+
+def _precision(settings) -> str:
+    """What to try against overflow; empty where the precision is not to blame."""
+    low = settings.precision in ("fp16", "bf16")
+    return f"set precision to bf16_mixed or fp32 (it is {settings.precision})" if low else ""
 
 
 class AtSteps(TrainerCallback):
@@ -86,7 +106,10 @@ class AtSteps(TrainerCallback):
             )
         if state.global_step in self.steps:
             model.eval()
-            self.action(state.global_step)
+            try:
+                self.action(state.global_step)
+            except UserError as error:
+                raise UserError(f"{self.title} after step {state.global_step}: {error}") from None
             model.train()
 
 
@@ -156,7 +179,8 @@ def train(
     """Train `model` in place; return each step's loss parts (nats).
 
     items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
-    settings.batch_size. settings: `rtt.settings.Training`. Raises UserError on a loss that is not finite.
+    settings.batch_size. settings: `rtt.settings.Training`. Raises UserError on a loss that is not finite, and on
+    weights that are not after the last step; one that `action` raises gets the step's number.
     """
 
     def to_batch(rows):
@@ -174,7 +198,8 @@ def train(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = ObjectiveTrainer(
             objective=objective,
-            mixed=settings.precision == "bf16_mixed",
+            settings=settings,
+            title=title,
             model=model,
             args=TrainingArguments(
                 output_dir=scratch,
@@ -201,4 +226,8 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)  # prints a dict at the end
         trainer.train()
+    if broken := not_finite(model):  # the last update's harm shows in no loss
+        raise UserError(
+            f"{title} step {steps}, the last: the weights {broken} are not finite any more; {_advice(settings)}"
+        )
     return trainer.losses

