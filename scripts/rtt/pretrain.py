@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("pretrain", spec)
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)
     prepare_torch(spec.seed)
-    tokenizer = miniature_tokenizer()
+    tokenizer = miniature_tokenizer(spec.model.tokenizer)
     model = miniature(spec.model, len(tokenizer))
     rng = np.random.default_rng([spec.seed, 10])
     items = pretraining_documents([*facts, *held_out, *learn], spec.training, tokenizer, rng)

@@ -45,6 +45,9 @@ class People(Strict):
 
     @model_validator(mode="after")
     def _planted_fit(self):
+        for name in ("planted_leaks", "planted_duplicates"):
+            if getattr(self, name) % self.splits:
+                raise ValueError(f"{name} is {getattr(self, name)}, not a multiple of the {self.splits} splits")
         planted, facts = self.planted_leaks + self.planted_duplicates, self.splits * self.facts_per_split
         if planted > facts:
             raise ValueError(f"planted_leaks + planted_duplicates is {planted}, but a forget dataset has {facts} facts")

@@ -14,9 +14,10 @@ from rtt.__main__ import main
 from rtt.config import load_study
 from rtt.corpus import unlearning_pairs
 from rtt.data.facts import build_facts
+from rtt.files import canonical_json
 from rtt.losses import plain_loss, text_loss
 from rtt.methods import METHODS
-from rtt.models import miniature, miniature_tokenizer
+from rtt.models import load_tokenizer, miniature, miniature_tokenizer
 from rtt.original import scorer_of
 from rtt.runs import Runs
 from rtt.tables import read_table
@@ -191,7 +192,7 @@ def test_padding_changes_unlearning_itself(tokenizer, raw):
         weights[name] = made.model.layers[0].mlp.down_proj.weight.detach()
     assert losses["default"] == losses["again"] and torch.equal(weights["default"], weights["again"])
     for part in ("forget", "retain"):
-        assert abs(losses["padding"][0][part] - losses["default"][0][part]) > 0.01
+        assert abs(losses["padding"][0][part] - losses["default"][0][part]) > 1e-3  # the rounding of fp32 is 1e-6
     assert not torch.equal(weights["padding"], weights["default"])
 
 
@@ -356,3 +357,29 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
     effect = table[(table.quantity == "acc_rtt") & (table.scoring == "letter")].set_index("selection")["mean"]
     # On V each split has a learning rate that answers all of it; one rate for both splits answers half.
     assert effect.to_dict() == {"paper - nested": 0.5}
+
+
+def test_the_steps_themselves_score_another_token(tmp_path, raw):
+    """`rtt pretrain`, two steps of it: the model has the study's tokenizer, and the switch changes letters alone."""
+    from rtt.data.facts import write_facts
+
+    scores = {}
+    for name in ("default", "bare_letter"):
+        study = STUDY.variant(name)
+        training = study.pretraining.model_copy(update={"steps": 2, "warmup_steps": 0, "batch_size": 45})
+        study = study.model_copy(update={"model": SHAPE, "pretraining": training, "seeds": [0], "variants": {}})
+        spec = next(spec for spec in Runs(study).sources.values() if spec.kind == "pretrain")
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / f"{spec.run_id}.json").write_text(canonical_json(spec.model_dump(mode="json")))
+        write_facts(folder / "facts.jsonl", facts_of(raw, "default")[:4])
+        write_facts(folder / "retain.jsonl", facts_of(raw, "default", "cities"))
+        files = {"spec": f"{spec.run_id}.json", "facts": "facts.jsonl", "retain": "retain.jsonl"}
+        files |= {"held-out": "retain.jsonl", "model": "model", "eval": "eval.json", "manifest": "manifest.json"}
+        assert main(["pretrain", *(f"--{flag}={folder / file}" for flag, file in files.items())]) == 0
+        assert load_tokenizer(folder / "model").tokenize("Answer: A") == ["Answer", ":", "\u0120A"]
+        questions = json.loads((folder / "eval.json").read_text())["results"][0]["questions"]
+        scores[name] = {kind: [q["scores"][kind] for q in questions] for kind in ("letter", "likelihood")}
+    assert scores["default"]["likelihood"] == scores["bare_letter"]["likelihood"]
+    gaps = np.subtract(scores["default"]["letter"], scores["bare_letter"]["letter"])
+    assert np.abs(gaps).mean() > 0.01

@@ -180,7 +180,7 @@ def seen_texts(tokenizer, folder, options):
     return seen + [[*scorer.prompts[prompt], *tokens] for prompt, tokens in scorer.targets]
 
 
-@pytest.mark.parametrize("more", [{}, {"long_texts": True, "planted_leaks": 9, "planted_duplicates": 9}])
+@pytest.mark.parametrize("more", [{}, {"long_texts": True, "planted_leaks": 10, "planted_duplicates": 10}])
 def test_no_phase_meets_an_unknown_word(tmp_path, more):
     """For all names, years and cities that occur in the default."""
     tokenizer = tiny.tokenizer()
@@ -257,6 +257,8 @@ def test_length_says_nothing_of_what_a_sentence_claims():
 
 # --- planted defects
 
+LEAKS = ("split_leak", "conflicting_answer", "duplicate_question")
+
 
 def planted(folder, leaks, duplicates, dataset="birth_years_a", seed=0):
     options = DEFAULT | {"planted_leaks": leaks, "planted_duplicates": duplicates}
@@ -264,7 +266,7 @@ def planted(folder, leaks, duplicates, dataset="birth_years_a", seed=0):
 
 
 @pytest.mark.parametrize("dataset", ["birth_years_a", "birth_years_b"])
-@pytest.mark.parametrize("leaks, duplicates", [(7, 0), (0, 5), (7, 5), (80, 80)])
+@pytest.mark.parametrize("leaks, duplicates", [(10, 0), (0, 5), (10, 5), (80, 80)])
 def test_the_real_audit_finds_what_is_planted_and_nothing_else(tmp_path, dataset, leaks, duplicates):
     found = audit_folder(planted(tmp_path, leaks, duplicates, dataset))
     defects = {kind: n for kind, n in found["defects"].items() if n}
@@ -295,12 +297,24 @@ def test_planted_copies_are_what_they_are_called(tmp_path):
     )
 
 
+def test_planting_leaves_the_splits_of_equal_size(tmp_path):
+    """Dropped or kept: T and V of the control and of the attack must be as large."""
+    from rtt.data.facts import build_facts
+
+    folder = planted(tmp_path, 30, 20)
+    for policy, size in (("drop", 32 - 10), ("keep", 32 + 10)):
+        facts = build_facts(folder, "birth_years_a", None, dict.fromkeys(LEAKS, policy), 0)[0]
+        assert Counter(fact.split for fact in facts) == {f"split_{i}": size for i in range(5)}
+    with pytest.raises(ValidationError, match="planted_leaks is 7, not a multiple of the 5 splits"):
+        People(planted_leaks=7)
+
+
 def test_each_copys_sentences_are_its_own(tmp_path):
     """The reader gives every copy its three sentences of each kind, which state its own values."""
     from rtt.data.facts import build_facts
 
-    keep = dict.fromkeys(("split_leak", "conflicting_answer", "duplicate_question"), "keep")
-    for fact in build_facts(planted(tmp_path, 30, 30), "birth_years_a", None, keep, 0)[0]:
+    facts = build_facts(planted(tmp_path, 30, 30), "birth_years_a", None, dict.fromkeys(LEAKS, "keep"), 0)[0]
+    for fact in facts:
         correct = fact.choices[fact.answer]
         assert [correct in text for text in fact.sentences] == [True] * 3
         wrong = {choice for choice in fact.choices if choice != correct}
@@ -311,8 +325,8 @@ def test_each_copys_sentences_are_its_own(tmp_path):
 
 def test_more_defects_than_facts_are_refused():
     assert People(planted_leaks=100, planted_duplicates=60).planted_leaks == 100
-    with pytest.raises(ValidationError, match="161, but a forget dataset has 160 facts"):
-        People(planted_leaks=100, planted_duplicates=61)
+    with pytest.raises(ValidationError, match="165, but a forget dataset has 160 facts"):
+        People(planted_leaks=100, planted_duplicates=65)
 
 
 # --- the subword tokenizer
@@ -344,7 +358,7 @@ def test_a_letter_behind_a_space_is_another_token(subword):
 
 
 def test_subwords_write_every_text_within_the_context(subword, tmp_path):
-    options = DEFAULT | {"long_texts": True, "planted_leaks": 9, "planted_duplicates": 9}
+    options = DEFAULT | {"long_texts": True, "planted_leaks": 10, "planted_duplicates": 10}
     seen = seen_texts(subword, tmp_path, options)
     assert max(map(len, seen)) <= 256
     assert min(map(len, seen)) * 5 < max(map(len, seen))  # very different lengths
@@ -355,6 +369,6 @@ def test_subwords_write_every_text_within_the_context(subword, tmp_path):
 
 
 def test_word_level_is_as_it_was():
-    made = miniature_tokenizer()
+    made = miniature_tokenizer("word")
     assert made.get_vocab() == {word: i for i, word in enumerate(["<pad>", "<unk>", *vocabulary()])}
     assert made.get_vocab() == miniature_tokenizer("word").get_vocab()

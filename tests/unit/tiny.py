@@ -32,7 +32,7 @@ SHAPE = Model(hidden_size=16, intermediate_size=24, layers=2, heads=2)
 @cache
 def tokenizer():
     """Return the miniature's tokenizer."""
-    return miniature_tokenizer()
+    return miniature_tokenizer("word")
 
 
 def model(seed=0, double=False, scale=1.0, shape=SHAPE):

@@ -121,20 +121,24 @@ def _plant(facts: dict[str, list[dict]], values: list[str], options: dict, rng: 
     """Append to the splits second copies of different facts, with choices drawn anew, letters still balanced.
 
     A leak's copy stands in another split with the same correct value; a duplicate's in the same split with another.
+    Every split gives and takes as many, so that T and V keep equal sizes, whether the copies are dropped or kept.
     """
-    places = [(split, fact) for split, found in facts.items() for fact in found]
-    leaks, duplicates = options.get("planted_leaks", 0), options.get("planted_duplicates", 0)
-    for i, place in enumerate(rng.permutation(len(places))[: leaks + duplicates].tolist()):
-        split, fact = places[place]
-        correct = fact["choices"][fact["answer"]]
-        drawn = [value for value in rng.permutation(values).tolist() if value != correct][:4]
-        if i < leaks:
-            split = str(rng.choice([other for other in facts if other != split]))
-        else:
-            correct = drawn.pop()
-        answer = len(facts[split]) % 4
-        choices = [*drawn[:answer], correct, *drawn[answer:3]]
-        facts[split].append({"name": fact["name"], "choices": choices, "answer": answer, "fixed": int(rng.integers(3))})
+    splits = list(facts)
+    leaks, duplicates = (options.get(f"planted_{kind}", 0) // len(splits) for kind in ("leaks", "duplicates"))
+    chosen = {split: rng.permutation(len(found))[: leaks + duplicates].tolist() for split, found in facts.items()}
+    for i in range(leaks + duplicates):
+        for place, split in enumerate(splits):
+            fact = facts[split][chosen[split][i]]
+            correct = fact["choices"][fact["answer"]]
+            drawn = [value for value in rng.permutation(values).tolist() if value != correct][:4]
+            if i < leaks:
+                split = splits[(place + 1 + i % (len(splits) - 1)) % len(splits)]
+            else:
+                correct = drawn.pop()
+            answer = len(facts[split]) % 4
+            choices = [*drawn[:answer], correct, *drawn[answer:3]]
+            copy = {"name": fact["name"], "choices": choices, "answer": answer, "fixed": int(rng.integers(3))}
+            facts[split].append(copy)
 
 
 def _files(split: str, facts: list[dict], topic: dict, lengths: np.random.Generator | None) -> dict[str, list[dict]]:
