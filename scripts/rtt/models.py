@@ -37,7 +37,7 @@ ATTN_VARIABLE = "RTT_ATTN_BACKEND"  # from the environment: how attention is com
 logging.disable_progress_bar()  # its bars for three small files hide our own progress
 
 
-def miniature_tokenizer(kind: str = "word") -> PreTrainedTokenizerFast:
+def miniature_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """The tokenizer of the generated texts: `word` or `subword` (`rtt.settings.Model.tokenizer`), always the same.
 
     Word-level: punctuation makes no token, which shortens an MCQ from 24 tokens to 16. Subword: byte-level BPE, as in
