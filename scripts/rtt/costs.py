@@ -14,8 +14,8 @@ from rtt.data.generate import DATASETS, TOPICS, generate, vocabulary
 from rtt.errors import UserError
 from rtt.files import canonical_json
 from rtt.modelfile import ModelFile, layer_number, rmu_layers
-from rtt.settings import Model, Pretraining, RMUUnlearning, Teaching, Training, Unlearning
-from rtt.specs import DataSpec, RawSpec, TextsSpec
+from rtt.settings import Model, Pretraining, RMUUnlearning, Teaching, Training
+from rtt.specs import DataSpec, Foreign, RawSpec, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
 SENTENCES = 3  # of a fact in the authors' files (PAPER.md); an epoch of unlearning shows each
@@ -27,7 +27,9 @@ AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for
 # Reads and writes of a value per trained parameter and step, counted in the code of lion-pytorch (19) and of torch's
 # foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
 PASSES = {"adamw": 24, "lion": 23}
-QUESTION_BYTES, SCORING_BYTES = 80, 59  # of an evaluation JSON, per scored question; measured on the miniature's
+# Of an evaluation JSON, measured on the miniature's: per scored question, per scoring of it, once a file (its spec).
+QUESTION_BYTES, SCORING_BYTES, FILE_BYTES = 80, 59, 6000
+CHARACTERS = 4.5  # of a token of English prose, assumed: what `max_characters` leaves of a plain text
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ TYPICAL["wmdp"] = TYPICAL["mmlu"]  # an assumption: its files are not public
 MMLU = ("mmlu_STEM", "mmlu_business", "mmlu_chemistry", "mmlu_culture", "mmlu_geography")
 MMLU_LONG = ("mmlu_health", "mmlu_history", "mmlu_law", "mmlu_philosophy", "mmlu_social sciences")
 SPLITS = {"years": 5, "wmdp": 5, "random_birthdays": 10}
-# Assumed, not measured (their files are elsewhere): mean tokens of a text.
-PLAIN = {"fineweb_edu": 1030.0, "wikitext": 110.0, "wmdp_corpora": 5000.0}
+# Assumed, not measured (their files are elsewhere): mean tokens of a whole text.
+PLAIN = {"fineweb_edu": 1030.0, "wikitext": 110.0} | dict.fromkeys(
+    ("wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"), 5000.0
+)
 
 PIECE = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|\s|_")
 PER_PIECE = 1.05  # SmolLM2's tokens per piece on the authors' MCQs and sentences: 1.03 to 1.09, Random Birthdays 1.21
@@ -241,22 +245,41 @@ def pretraining_tokens(parts: Sequence[Facts], settings: Pretraining) -> tuple:
     return steps, steps * ((settings.batch_size - mcqs) * plain + mcqs * mcq)
 
 
-def unlearning_tokens(method: str, facts: Facts, retain: Facts | TextsSpec, settings: Unlearning) -> tuple:
+def unlearning_tokens(spec: UnlearnSpec, facts: Facts, retain: Facts | TextsSpec) -> tuple:
     """Return (steps, tokens of the forget texts, tokens of the retain texts) of a whole trajectory."""
-    steps, share = points(settings, len(facts))[-1], settings.mcq_share
-    told = {"RIA": facts.texts.ria, "FIF": facts.texts.fif}.get(method, facts.texts.sentence)
-    forget = share * facts.texts.trained(settings.mcq_loss) + (1 - share) * told
+    settings, share = spec.settings, spec.settings.mcq_share
+    steps = points(spec, len(facts))[-1]
+    if spec.texts:
+        forget = sum(part.count * plain(part) for part in spec.texts) / sum(part.count for part in spec.texts)
+    else:
+        told = {"RIA": facts.texts.ria, "FIF": facts.texts.fif}.get(spec.method, facts.texts.sentence)
+        forget = share * facts.texts.trained(settings.mcq_loss) + (1 - share) * told
     if isinstance(retain, TextsSpec):
-        kept = PLAIN[retain.group]
+        kept = plain(retain)
     else:
         kept = share * retain.texts.trained(settings.mcq_loss) + (1 - share) * retain.texts.sentence
     return steps, steps * settings.batch_size * forget, steps * settings.batch_size * kept
 
 
-def points(settings: Unlearning, facts: int) -> list[int]:
-    """Return the steps at which a trajectory is scored (`rtt.corpus.point_steps`)."""
-    per_epoch = -(-SENTENCES * facts // settings.batch_size)
-    return list(settings.points or [per_epoch * epoch for epoch in range(1, settings.epochs + 1)])
+def plain(texts: TextsSpec) -> float:
+    """Mean tokens of plain texts: those of the whole texts, or what `max_characters` leaves at most."""
+    whole, limit = PLAIN[texts.group], texts.max_characters
+    return whole if limit is None else min(whole, limit / CHARACTERS)
+
+
+def points(spec: UnlearnSpec, facts: int) -> list[int]:
+    """Return the steps at which a trajectory is scored (`rtt.corpus.point_steps`, which imports torch); a foreign
+    model's one point is step 0.
+    """
+    settings = spec.settings
+    if isinstance(settings, Foreign):
+        return [0]
+    if settings.points:
+        return list(settings.points)
+    n = sum(part.count for part in spec.texts) or facts
+    shown = min(n, settings.samples or n) * (1 if spec.texts else SENTENCES)
+    per_epoch = -(-shown // settings.batch_size)
+    return [per_epoch * epoch for epoch in range(1, settings.epochs + 1)]
 
 
 # The model
@@ -307,7 +330,7 @@ def part_of(settings: Training, model: Model | ModelFile) -> Part:
         layer, trained = rmu_layers(depth, settings.layer, settings.layers_trained)
         run = (layer + 1) / depth
         return Part(run, run - trained[0] / depth, DOWN_PROJ * len(trained) / depth, run)
-    if layers := getattr(settings, "train_layers", None):
+    if layers := settings.train_layers:
         numbers = sorted({layer_number(layer, depth) for layer in layers})
         return Part(1.0, 1 - numbers[0] / depth, len(numbers) / depth)
     return Part()
@@ -335,4 +358,4 @@ def traffic(settings: Training, n: int, steps: int, part: Part = Part()) -> floa
 
 def eval_bytes(questions: float, scorings: Sequence[str]) -> float:
     """Bytes of an evaluation JSON with so many scored questions."""
-    return questions * (QUESTION_BYTES + SCORING_BYTES * len(scorings))
+    return FILE_BYTES + questions * (QUESTION_BYTES + SCORING_BYTES * len(scorings))

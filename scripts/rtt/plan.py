@@ -15,7 +15,7 @@ from rtt import costs, plan_text
 from rtt.config import DEFAULT_STUDY, Study, load_study
 from rtt.errors import UserError
 from rtt.runs import Runs
-from rtt.settings import Pretraining
+from rtt.settings import Pretraining, Scores
 from rtt.specs import AttackSpec, Foreign, OriginalSpec, PretrainSpec, SelectSpec, TeachSpec, TextsSpec, UnlearnSpec
 from rtt.stats.intervals import Z95, wilson
 from rtt.stats.recovery import TOO_WIDE
@@ -71,7 +71,9 @@ def device_of(name: str, rate: float | None = None) -> Device:
 
 @dataclass
 class Bill:
-    """What a stage costs. runs: trajectories, or RTT runs; train and score: tokens, without padding."""
+    """What a stage costs. runs: trajectories, or RTT runs; train and score: tokens, without padding. hours: in all, of
+    which score_hours are scoring's and optimizer_hours the optimizer's reading and writing.
+    """
 
     jobs: int = 0
     runs: int = 0
@@ -79,6 +81,8 @@ class Bill:
     score_tokens: float = 0.0
     flops: float = 0.0
     hours: float = 0.0
+    score_hours: float = 0.0
+    optimizer_hours: float = 0.0
 
     def __add__(self, other: "Bill") -> "Bill":
         return Bill(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
@@ -97,48 +101,50 @@ class Plan:
         self.study, self.device, self.mfu, self.runs = study, device, mfu, Runs(study, root)
         self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
         self.peak_memory: dict[str, dict] = {}
+        self.fp32_scoring = False
         self.eval_size = 0.0
 
     # One run
 
-    def _n(self, spec) -> int:
-        return costs.parameters(spec.model if hasattr(spec, "model") else spec.base.model)
+    def _hours(self, flops: float, half: bool) -> float:
+        return flops / ((self.device.bf16 if half else self.device.fp32) * self.mfu) / 3600
 
-    def _time(self, flops: float, precision: str, traffic: float = 0.0, scoring: bool = False) -> float:
-        # Autocast is for training alone: after bf16_mixed the weights are scored in fp32.
-        half = precision in ("bf16", "fp16") or (precision == "bf16_mixed" and not scoring)
-        return (
-            flops / ((self.device.bf16 if half else self.device.fp32) * self.mfu) + traffic / self.device.bandwidth
-        ) / 3600
+    def _score(self, model, tokens: float, precision: str, scores: Scores) -> Bill:
+        """precision: of training, or of the weights. Autocast is for training alone: after bf16_mixed the weights are
+        in fp32, and scored so unless the scores ask for bf16.
+        """
+        flops = 2 * costs.parameters(model) * tokens
+        half = precision in ("bf16", "fp16") or scores.precision == "bf16"
+        self.fp32_scoring |= not half
+        hours = self._hours(flops, half)
+        return Bill(score_tokens=tokens, flops=flops, hours=hours, score_hours=hours)
 
-    def _score(self, n: int, tokens: float, precision: str) -> Bill:
-        flops = 2 * n * tokens
-        return Bill(score_tokens=tokens, flops=flops, hours=self._time(flops, precision, scoring=True))
-
-    def _train(self, stage: str, n: int, tokens: float, settings, part, steps: int, frozen_tokens: float = 0.0) -> Bill:
+    def _train(self, stage: str, model, tokens: float, settings, steps: int, frozen_tokens: float = 0.0) -> Bill:
+        n, part = costs.parameters(model), costs.part_of(settings, model)
         flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
-        traffic = costs.traffic(settings, n, steps, part)
+        moved = costs.traffic(settings, n, steps, part) / self.device.bandwidth / 3600
         found = costs.memory(settings, n, part, restored=stage.startswith("RTT"))
         kept = self.peak_memory.get(stage)
         if kept is None or sum(found.values()) > sum(kept["bytes"].values()):
             phase = {"stage": stage, "optimizer": settings.optimizer, "precision": settings.precision}
             self.peak_memory[stage] = {**phase, "bytes": found}
-        return Bill(train_tokens=tokens, flops=flops, hours=self._time(flops, settings.precision, traffic))
+        hours = self._hours(flops, settings.precision != "fp32") + moved
+        return Bill(train_tokens=tokens, flops=flops, hours=hours, optimizer_hours=moved)
 
     def _questions(self, retain, facts: costs.Facts) -> list[costs.Facts]:
         return [facts, self.sizes.of(retain.held_out, retain.held_out_splits)]
 
     def _scored(self, parts: list[costs.Facts], scores, times: int) -> float:
-        self.eval_size += times * costs.eval_bytes(sum(map(len, parts)), scores.scorings)
+        self.eval_size += costs.eval_bytes(times * sum(map(len, parts)), scores.scorings)
         return sum(len(part) * part.texts.scored(scores.scorings) for part in parts)
 
     def source(self, spec: PretrainSpec | OriginalSpec | TeachSpec) -> Bill:
         """Pretraining or teaching, if any, and the scoring before unlearning."""
-        n, facts = self._n(spec), self.sizes.of(spec.facts)
+        facts = self.sizes.of(spec.facts)
         parts = self._questions(spec.retain, facts)
         tokens = self._scored(parts, spec.scores, 1)
         if isinstance(spec, OriginalSpec):
-            return self._score(n, tokens, spec.model.dtype)
+            return self._score(spec.model, tokens, spec.model.dtype, spec.scores)
         training = spec.training
         if isinstance(training, Pretraining):
             learn = self.sizes.of(spec.retain.learn, spec.retain.learn_splits)
@@ -147,30 +153,27 @@ class Plan:
             taught = [facts, *([self.sizes.of(spec.also_taught)] if spec.also_taught else [])]
             steps, trained = costs.teaching_tokens(taught, training)
         name = "pretraining" if isinstance(spec, PretrainSpec) else f"teaching ({spec.arm})"
-        bill = self._train(name, n, trained, training, costs.Part(), steps)
-        return Bill(runs=1) + bill + self._score(n, tokens, training.precision)
+        bill = self._train(name, spec.model, trained, training, steps)
+        return Bill(runs=1) + bill + self._score(spec.model, tokens, training.precision, spec.scores)
 
     def trajectory(self, spec: UnlearnSpec) -> Bill:
         """One unlearning trajectory with the scoring of its points; a foreign model is only scored."""
         source, settings = spec.source, spec.settings
-        n, facts = self._n(source), self.sizes.of(source.facts)
+        facts = self.sizes.of(source.facts)
         found = self.points(spec)
         tokens = found * self._scored(self._questions(source.retain, facts), source.scores, found)
         if isinstance(settings, Foreign):
-            return Bill(runs=1) + self._score(n, tokens, "fp32")
+            return Bill(runs=1) + self._score(source.model, tokens, "fp32", source.scores)
         retain = source.retain.learn
         if not isinstance(retain, TextsSpec):
             retain = self.sizes.of(retain, source.retain.learn_splits)
-        steps, forget, kept = costs.unlearning_tokens(spec.method, facts, retain, settings)
-        part = costs.part_of(settings, source.model)
-        bill = self._train(f"unlearning ({spec.method})", n, forget + kept, settings, part, steps, kept)
-        return Bill(runs=1) + bill + self._score(n, tokens, settings.precision)
+        steps, forget, kept = costs.unlearning_tokens(spec, facts, retain)
+        bill = self._train(f"unlearning ({spec.method})", source.model, forget + kept, settings, steps, kept)
+        return Bill(runs=1) + bill + self._score(source.model, tokens, settings.precision, source.scores)
 
     def points(self, spec: UnlearnSpec) -> int:
         """Number of a trajectory's scored points."""
-        if isinstance(spec.settings, Foreign):
-            return 1
-        return len(costs.points(spec.settings, len(self.sizes.of(spec.source.facts))))
+        return len(costs.points(spec, len(self.sizes.of(spec.source.facts))))
 
     def v_sizes(self, spec: AttackSpec) -> tuple[costs.Facts, list[int]]:
         """The attacked facts, and the sizes of the splits that serve as V."""
@@ -179,18 +182,22 @@ class Plan:
 
     def checkpoint(self, spec: AttackSpec) -> Bill:
         """RTT on one checkpoint: every learning rate and V split."""
-        rtt, n = spec.rtt, self._n(spec.source)
+        rtt, model = spec.rtt, spec.source.model
         facts, v_sizes = self.v_sizes(spec)
         rates, bill = len(rtt.learning_rates), Bill()
         for size in v_sizes:
             steps, tokens = costs.pass_tokens(
                 len(facts) - size, facts.texts, rtt.loss, rtt.epochs, rtt.batch_size, rtt.samples
             )
-            trained = self._train("RTT", n, rates * tokens, rtt, costs.Part(), rates * steps)
+            trained = self._train("RTT", model, rates * tokens, rtt, rates * steps)
             bill += Bill(runs=rates) + trained
-        looks = rates * len(v_sizes) * len(rtt.score_epochs or range(rtt.epochs))
-        tokens = looks * sum(len(part) * part.texts.scored(spec.scores.scorings) for part in [facts])
-        return bill + self._score(n, tokens, rtt.precision)
+        tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.scorings)
+        return bill + self._score(model, tokens, rtt.precision, spec.scores)
+
+    def looks(self, spec: AttackSpec) -> int:
+        """How often RTT on one checkpoint scores all facts."""
+        rtt = spec.rtt
+        return len(rtt.learning_rates) * len(self.v_sizes(spec)[1]) * len(rtt.score_epochs or range(rtt.epochs))
 
     def attack(self, spec: AttackSpec, checkpoints: int) -> Bill:
         """RTT on so many checkpoints."""
@@ -230,12 +237,8 @@ class Plan:
                 (Bill(jobs=1) + self.attack(spec, self.checkpoints(spec)[1]) for spec in specs.values()), Bill()
             )
             for spec in specs.values():
-                facts, v_sizes = self.v_sizes(spec)
-                looks = (
-                    len(v_sizes) * len(spec.rtt.learning_rates) * len(spec.rtt.score_epochs or range(spec.rtt.epochs))
-                )
-                questions = self.checkpoints(spec)[1] * looks * len(facts)
-                self.eval_size += costs.eval_bytes(questions, spec.scores.scorings)
+                questions = self.looks(spec) * len(self.sizes.of(spec.facts))
+                self.eval_size += self.checkpoints(spec)[1] * costs.eval_bytes(questions, spec.scores.scorings)
         stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=4), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}
 
@@ -251,20 +254,25 @@ class Plan:
         return {name: {"runs": b.runs, "flops": b.flops, "hours": b.hours} for name, b in result.items()}
 
     def disk(self) -> dict[str, float]:
-        """Bytes of weights and evaluations. A group: the best point per retain budget, and the one being written."""
+        """Bytes of weights and evaluations. A group is a method's trajectories: its best point per retain budget, and
+        the one being written. A model of a local path is linked, not copied.
+        """
         n = costs.parameters(self.study.model)
-        imports = n * sum({"fp32": 4}.get(spec.model.dtype, 2) for spec in self.runs.imports.values())
+        imports = n * sum(
+            {"fp32": 4}.get(spec.model.dtype, 2) for spec in self.runs.imports.values() if not spec.model.path
+        )
         sources = n * sum(
             costs.BYTES[spec.training.precision]
             for spec in self.runs.sources.values()
             if not isinstance(spec, OriginalSpec)
         )
         groups = [self._group_bytes(spec, n) for spec in self.runs.selects.values()]
-        _ = self.stages
+        _ = self.stages  # adds up the evaluations
         fixed = imports + sources + self.eval_size
         return {
-            "imports": imports, "sources": sources, "evals": self.eval_size, "largest_group": max(groups, default=0),
-            "one_group_at_a_time": fixed + max(groups, default=0), "at_most": fixed + sum(groups),
+            "imports": imports, "sources": sources, "evals": self.eval_size, "groups": len(groups),
+            "largest_group": max(groups, default=0), "at_least": fixed + max(groups, default=0),
+            "at_most": fixed + sum(groups),
         }  # fmt: skip
 
     def _group_bytes(self, spec: SelectSpec, n: int) -> float:
@@ -337,13 +345,14 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
         },
         "stages": {name: asdict(bill) for name, bill in plan.stages.items()},
         "total": asdict(total),
+        "fp32_scoring": plan.fp32_scoring,
         "selection": plan.selection(),
         "disk": plan.disk(),
         "memory": sorted(memory, key=lambda phase: -phase["total"]),
         "intervals": {"original": original, "attacked": attacked, "too_wide": TOO_WIDE, "rows": plan.intervals(*at)},
         "lengths": {
             "typical": sorted(plan.sizes.typical),
-            "texts": sorted({t.group for t in plan.runs.texts.values()}),
+            "texts": {t.group: costs.plain(t) for t in plan.runs.texts.values()},
         },
     }
 

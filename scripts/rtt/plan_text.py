@@ -76,6 +76,18 @@ def stage_table(plan: dict) -> list[str]:
     )  # fmt: skip
 
 
+def breakdown(plan: dict) -> list[str]:
+    """What the hours are made of."""
+    total = plan["total"]
+    parts = {"scoring": total["score_hours"], "the optimizer's reads and writes": total["optimizer_hours"]}
+    told = ", ".join(f"{name} {hours(value)}" for name, value in parts.items())
+    rest = hours(total["hours"] - sum(parts.values()))
+    faster, hint = plan["device"]["bf16"] / plan["device"]["fp32"], ""
+    if plan["fp32_scoring"] and faster > 1 and total["score_hours"] > total["hours"] / 10:
+        hint = f" Scoring is in fp32; scores.precision: bf16 would take down to a {faster:.0f}th of its time."
+    return paragraph(f"Of the {hours(total['hours'])}: training's products {rest}, {told}.{hint}")
+
+
 def selection(plan: dict) -> list[str]:
     """What selection saves."""
     found = plan["selection"]
@@ -95,9 +107,9 @@ def selection(plan: dict) -> list[str]:
     )
     saved, time = 1 - most["runs"] / whole["runs"], hours(whole["hours"] - most["hours"]).replace("-", "no time")
     told = (
-        f"Selection saves at least {whole['runs'] - most['runs']:,} of {whole['runs']:,} runs ({saved:.0%}) and {time}. "
-        "Retain budgets that choose the same point are attacked once: at least, where all of a method do. The stages "
-        "above count the most."
+        f"Selection saves at least {whole['runs'] - most['runs']:,} of {whole['runs']:,} runs ({saved:.0%}) and "
+        f"{time}. Retain budgets that choose the same point are attacked once: at least, where all of a method do (a "
+        "budget that no point keeps within is not attacked at all). The stages above count the most."
     )
     lines += ["", *paragraph(told)]
     return lines
@@ -120,9 +132,9 @@ def memory(plan: dict) -> list[str]:
         about, largest = f"one {device['name']} ({size(device['memory'])})", phases[0]["total"]
         if worst:
             says = (
-                f"Does not fit on {about}: {', '.join(worst)}. The largest needs {size(largest)} before activations, what "
-                f"{math.ceil(largest / device['memory'])} of them hold; or a smaller model, pure bf16, fewer trained "
-                "layers."
+                f"Does not fit on {about}: {', '.join(worst)}. The largest needs {size(largest)} before activations, "
+                f"what {math.ceil(largest / device['memory'])} of them hold; or a smaller model, pure bf16, fewer "
+                "trained layers."
             )
         else:
             says = f"Fits on {about}, as long as activations take less than {size(device['memory'] - largest)}."
@@ -159,8 +171,9 @@ def assumptions(plan: dict) -> list[str]:
     n = plan["model"]["parameters"]
     points = [
         f"{plan['model']['name']} has {n:,} parameters. Training takes 6 FLOPs per parameter and token, scoring 2; "
-        "frozen layers have no weight gradients, and no gradients pass below the lowest trained one; RMU runs the layers "
-        "up to the one it reads, and its frozen copy of them on retain texts. Attention's square term is not counted.",
+        "frozen layers have no weight gradients, and no gradients pass below the lowest trained one; RMU runs the "
+        "layers up to the one it reads, and its frozen copy of them on retain texts. Attention's square term is not "
+        "counted.",
     ]
     if device["source"] == "--flops":
         rate = f"{device['name']} at {device['bf16']:.3g} FLOP/s, as given"
@@ -169,12 +182,12 @@ def assumptions(plan: dict) -> list[str]:
         passes = f"{costs.PASSES['lion']} (Lion) or {costs.PASSES['adamw']} (AdamW)"
         points.append(
             f"Device: {device['name']}, bf16 {device['bf16'] / 1e12:.0f} and fp32 {device['fp32'] / 1e12:.1f} TFLOP/s "
-            f"({device['source']}), of which {device['mfu']:.0%} is reached (--mfu; a guess, not a measurement: batches "
-            f"of a few short texts may reach less). Each optimizer step also reads or writes {passes} values per trained "
-            f"parameter, at {device['bandwidth'] / 1e12:.2f} TB/s."
+            f"({device['source']}), of which {device['mfu']:.0%} is reached (--mfu; a guess, not a measurement: "
+            f"batches of a few short texts may reach less). Each optimizer step also reads or writes {passes} values "
+            f"per trained parameter, at {device['bandwidth'] / 1e12:.2f} TB/s."
         )
     points += [
-        "Scoring after fp32 or bf16_mixed training is in fp32, without TF32.",
+        "Scoring: weights of fp32 and bf16_mixed training in fp32, without TF32, unless scores.precision is bf16.",
         "Hours are of one device at work. Padding, loading, saving, fetching and waiting are not in them.",
     ]
     if lengths["typical"]:
@@ -184,13 +197,17 @@ def assumptions(plan: dict) -> list[str]:
             f"{costs.AUTHORS_PER_SPLIT} facts where the study says nothing. A facts.jsonl counts with its own texts."
         )
     if lengths["texts"]:
-        told = ", ".join(f"{group} {costs.PLAIN[group]:.0f}" for group in lengths["texts"])
-        points.append(f"Mean tokens of plain retain texts, assumed: {told}. They weigh much in unlearning.")
+        told = ", ".join(f"{group} {tokens:.0f}" for group, tokens in lengths["texts"].items())
+        points.append(
+            f"Mean tokens of plain texts, assumed: {told} (whole texts, or {costs.CHARACTERS:g} characters of "
+            "max_characters each). They weigh much in unlearning."
+        )
     points += [
         "Memory: activations, logits and the scorer's cache are not counted; bf16_mixed keeps bf16 copies of the "
         "weights (autocast), RTT a copy of its starting weights on the device (start).",
-        "Disk: of each method's points the best per retain budget and the one being written. One group at a time: a "
-        "method is attacked before the next is unlearned; at most: all at once, or with keep_models.",
+        "Disk: of each method's points the best per retain budget and the one being written. At least: every method is "
+        "attacked before the next is unlearned, which Snakemake does not promise (docs/plan.md: how to make it so); at "
+        "most: all groups at once. A hub's model lies in the hub's cache. Fetched datasets are not counted.",
         "Intervals: Wilson for an accuracy; the delta method for the others, with checkpoints taken as independent "
         "(rtt.stats pairs questions, so that most are narrower).",
     ]
@@ -202,12 +219,13 @@ def show(plan: dict, study: str) -> str:
     disk = plan["disk"]
     disk_rows = [
         ("imported models", size(disk["imports"])), ("pretrained and taught models", size(disk["sources"])),
-        ("largest group of unlearned points", size(disk["largest_group"])), ("evaluations", size(disk["evals"])),
-        ("peak, one group at a time", size(disk["one_group_at_a_time"])), ("peak, at most", size(disk["at_most"])),
+        ("unlearned points, largest group", size(disk["largest_group"])), ("evaluations", size(disk["evals"])),
+        ("peak, at least (one group at a time)", size(disk["at_least"])),
+        (f"peak, at most ({disk['groups']} groups)", size(disk["at_most"])),
     ]  # fmt: skip
     parts = [
         [f"Plan of {study} (study {plan['study']}) on {plan['device']['name']}"],
-        stage_table(plan),
+        [*stage_table(plan), "", *breakdown(plan)],
         selection(plan),
         table(("disk", "bytes"), disk_rows),
         ["Memory of a device in training", *memory(plan)],
