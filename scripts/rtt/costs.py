@@ -3,19 +3,21 @@
 Used by `rtt.plan`. What is counted and what isn't: docs/plan.md.
 """
 
+import json
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
 from rtt.data.facts import Fact, build_facts, read_facts
-from rtt.data.generate import DATASETS, TOPICS, generate, vocabulary
+from rtt.data.generate import generate, vocabulary
 from rtt.errors import UserError
 from rtt.files import canonical_json
 from rtt.modelfile import ModelFile, layer_number, rmu_layers
 from rtt.settings import Model, Pretraining, RMUUnlearning, Teaching, Training
-from rtt.specs import DataSpec, Foreign, RawSpec, TextsSpec, UnlearnSpec
+from rtt.specs import DataSpec, Foreign, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
 SENTENCES = 3  # of a fact in the authors' files (PAPER.md); an epoch of unlearning shows each
@@ -161,7 +163,7 @@ class Sizes:
         if path.is_file():
             facts = read_facts(path)
         elif raw.people:
-            facts = _people(raw)
+            facts = _people(spec)
         elif raw.files and raw.files.folder:
             folder, policy = self.root / raw.files.folder, spec.policy.model_dump()
             facts, _ = build_facts(folder, spec.dataset, spec.splits, policy, spec.seed, spec.facts_per_split)
@@ -187,32 +189,17 @@ class Sizes:
 
 
 @cache
-def _generated(options: str, dataset: str, seed: int) -> tuple[Fact, ...]:
-    import json
-
-    rows = generate(dataset, json.loads(options), seed)
-    facts = []
-    for file, mcqs in rows.items():
-        if "corpus_" in file:
-            continue
-        split, forms = file.removesuffix(".jsonl"), len(TOPICS[DATASETS[dataset]]["sentences"])
-
-        def said(prefix, i, split=split, forms=forms):
-            return [row["text"] for row in rows[f"{prefix}corpus_{split}.jsonl"][i * forms : (i + 1) * forms]]
-
-        for i, mcq in enumerate(mcqs):
-            facts.append(
-                Fact(
-                    id=f"{split}/{i}", dataset=dataset, split=split, question=mcq["question"], choices=mcq["choices"],
-                    answer=mcq["answer"], fresh_choices=mcq["choices"], sentences=said("", i),
-                    ria_sentences=said("whp_", i), fif_sentences=said("fwf_", i), origin={},
-                )
-            )  # fmt: skip
-    return tuple(facts)
+def _written(options: str, dataset: str, policy: str, seed: int) -> tuple[Fact, ...]:
+    """The facts of a generated dataset, as the steps `generate` and `facts` make them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in generate(dataset, json.loads(options), seed).items():
+            Path(folder, name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return tuple(build_facts(folder, dataset, None, json.loads(policy), seed)[0])
 
 
-def _people(raw: RawSpec) -> list[Fact]:
-    return list(_generated(canonical_json(raw.people.model_dump()), raw.dataset, raw.seed))
+def _people(spec: DataSpec) -> list[Fact]:
+    options, policy = (canonical_json(part.model_dump()) for part in (spec.raw.people, spec.policy))
+    return list(_written(options, spec.dataset, policy, spec.raw.seed))
 
 
 # Training texts

@@ -257,16 +257,17 @@ class Plan:
         """Bytes of weights and evaluations. A group is a method's trajectories: its best point per retain budget, and
         the one being written. A model of a local path is linked, not copied.
         """
-        n = costs.parameters(self.study.model)
-        imports = n * sum(
-            {"fp32": 4}.get(spec.model.dtype, 2) for spec in self.runs.imports.values() if not spec.model.path
+        imports = sum(
+            costs.parameters(spec.model) * {"fp32": 4}.get(spec.model.dtype, 2)
+            for spec in self.runs.imports.values()
+            if not spec.model.path
         )
-        sources = n * sum(
-            costs.BYTES[spec.training.precision]
+        sources = sum(
+            costs.parameters(spec.model) * costs.BYTES[spec.training.precision]
             for spec in self.runs.sources.values()
             if not isinstance(spec, OriginalSpec)
         )
-        groups = [self._group_bytes(spec, n) for spec in self.runs.selects.values()]
+        groups = [self._group_bytes(spec) for spec in self.runs.selects.values()]
         _ = self.stages  # adds up the evaluations
         fixed = imports + sources + self.eval_size
         return {
@@ -275,10 +276,10 @@ class Plan:
             "at_most": fixed + sum(groups),
         }  # fmt: skip
 
-    def _group_bytes(self, spec: SelectSpec, n: int) -> float:
+    def _group_bytes(self, spec: SelectSpec) -> float:
         size = max(costs.BYTES[getattr(s, "precision", "fp32")] for s in spec.unlearned.strengths)
         found = sum(map(self.points, spec.trajectories))
-        return n * size * min(len(spec.retain_budgets) + 1, found)
+        return costs.parameters(spec.source.model) * size * min(len(spec.retain_budgets) + 1, found)
 
     def intervals(self, original: float, attacked: float) -> list[dict]:
         """Expected 95 % half-widths per number of V questions, one seed: see `half_widths`."""
