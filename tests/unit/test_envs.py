@@ -1,10 +1,13 @@
-"""The conda environments: the lock's versions, and all that the rules' commands import. (No channel is asked here.)"""
+"""The conda environments and pip's lists: the lock's versions, and all that the code imports. (No channel or index is
+asked here.)
+"""
 
 import ast
 import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,53 @@ def test_a_command_of_analysis_starts_without_torch(command):
     )
     done = subprocess.run([sys.executable, "-c", block], cwd=SCRIPTS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- pip: requirements.txt, requirements.in (what the lock is made from), pyproject.toml
+
+# transformers imports accelerate for its Trainer and gguf to read such a file; Snakemake runs the rules, and needs
+# Pygments to show code in its own report.
+NOT_IMPORTED = {"accelerate", "gguf", "snakemake", "pygments"}
+
+
+def all_imports() -> set[str]:
+    """PyPI names of what any module of ours imports."""
+    modules = [path.relative_to(SCRIPTS).with_suffix("") for path in (SCRIPTS / "rtt").rglob("*.py")]
+    tops = {
+        name.split(".")[0] for module in modules for name in imports(".".join(module.parts).removesuffix(".__init__"))
+    }
+    distributions = importlib.metadata.packages_distributions()
+    return {canonicalize_name(distributions[name][0]) for name in tops - sys.stdlib_module_names - {"rtt"}}
+
+
+def listed(file: str) -> dict[str, Requirement]:
+    """Return {PyPI name: requirement} of a list for pip, without its part for development."""
+    text = (ROOT / file).read_text()
+    if file == "pyproject.toml":
+        lines = tomllib.loads(text)["project"]["dependencies"]
+    else:
+        lines = [line for line in re.split(r"^# (?:what torch|development)", text, flags=re.MULTILINE)[0].splitlines()]
+    found = [Requirement(line) for line in lines if re.match(r"[a-zA-Z]", line)]
+    assert len({canonicalize_name(one.name) for one in found}) == len(found), "a name stands twice"
+    return {canonicalize_name(one.name): one for one in found}
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements.in", "pyproject.toml"])
+def test_a_list_for_pip_has_what_is_imported_and_nothing_else(file):
+    torch = {"torch"} if file == "requirements.in" else set()  # scripts/setup.sh has it
+    assert set(listed(file)) == (all_imports() | NOT_IMPORTED) - torch
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements.in", "pyproject.toml"])
+def test_a_list_for_pip_agrees_with_the_lock(file):
+    lock = locked()
+    for name, requirement in listed(file).items():
+        assert requirement.specifier.contains(lock[name]), f"{file}: {requirement}, the lock has {lock[name]}"
+        if file == "requirements.txt":
+            assert str(requirement.specifier) == f"=={lock[name]}"
+
+
+def test_the_list_for_flash_attn_adds_one_pinned_package():
+    lines = [line for line in (ROOT / "requirements-flash.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "-r requirements.txt"
+    assert len(lines) == 2 and re.fullmatch(r"flash-attn==\d+(\.\d+)+", lines[1])
