@@ -28,6 +28,7 @@ COMMANDS = {
     "unlearn": ("rtt.unlearn", "unlearn facts along one trajectory and score its points"),
     "select": ("rtt.select", "choose the point of a trajectory within each retain budget"),
     "attack": ("rtt.attack", "RTT: retrain checkpoints on T, score V"),
+    "export": ("rtt.export", "an original and its facts' texts in one folder, for a method of one's own"),
     "loss": ("rtt.probe", "a loss of any checkpoint on a file's texts, as JSON"),
     "score": ("rtt.probe", "a checkpoint's multiple-choice scores on a file's questions, as JSON"),
     "tables": ("rtt.tables", "evaluation JSON -> recovery.csv and accuracy.csv"),

@@ -22,7 +22,8 @@ from rtt.download import disk_errors, pip_download, unzip
 from rtt.errors import UserError
 from rtt.files import read_json, sha256, write_json
 from rtt.modelfile import Gguf, ModelFile, layer_number
-from rtt.models import DTYPES, check_folder, decoder_layers, load, load_tokenizer, model_hash, save
+from rtt.modelfolder import check_folder
+from rtt.models import DTYPES, decoder_layers, load, load_tokenizer, model_hash, save
 from rtt.record import Manifest
 from rtt.specs import load_spec
 

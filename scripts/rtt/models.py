@@ -23,12 +23,11 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from rtt.data.generate import texts, vocabulary
 from rtt.errors import UserError
-from rtt.files import atomic_path, digest, read_json, sha256
+from rtt.files import atomic_path, digest, sha256
 from rtt.modelfile import layer_number
+from rtt.modelfolder import check_folder, weight_files
 from rtt.settings import Model
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONTEXT = {"word": 128, "subword": 256}  # the miniature's longest text, in tokens, by tokenizer
 SUBWORDS = 640  # of the miniature's subword tokenizer: bytes, merges, padding
@@ -112,41 +111,6 @@ def _save(model, tokenizer, folder: Path) -> None:
         tokenizer.save_pretrained(whole)
         shutil.rmtree(folder, ignore_errors=True)
         whole.rename(folder)
-
-
-def weight_files(folder: str | Path) -> list[Path]:
-    """Return a model folder's safetensors files, shards in order of name. Raises UserError when there are none, a shard
-    is missing, or there are only files that can hold code (.bin).
-    """
-    folder = Path(folder)
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-        if missing := [name for name in shards if Path(name).name != name or not (folder / name).is_file()]:
-            raise UserError(f"{folder}: {INDEX} names shards that are not there: {', '.join(missing)}; copy it again")
-        return [folder / name for name in shards]
-    if found := sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)):
-        raise UserError(
-            f"{folder}: found {', '.join(found)} but no {WEIGHTS}: pickled weights can run code and are not read; "
-            "convert them to safetensors (transformers: save_pretrained)"
-        )
-    raise UserError(f"{folder}: no model here ({WEIGHTS} is missing); run the step that makes it first")
-
-
-def check_folder(folder: str | Path) -> list[Path]:
-    """Return `weight_files`; refuse a folder without config.json, or whose config asks for code of its own."""
-    files = weight_files(folder)
-    for name in ("config.json", "tokenizer_config.json"):
-        path = Path(folder) / name
-        if not path.is_file():
-            raise UserError(f"{path}: missing: a model folder holds config.json, tokenizer files and {WEIGHTS}")
-        if read_json(path).get("auto_map"):
-            raise UserError(
-                f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
-                "use a model that transformers knows itself"
-            )
-    return files
 
 
 def device() -> torch.device:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from rtt.config import DEFAULT, Study
 from rtt.data import inputs
+from rtt.errors import UserError
 from rtt.modelfile import ModelFile
-from rtt.settings import Dataset, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning
+from rtt.modelfolder import check_folder, check_unlearned, shape
+from rtt.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning
 from rtt.specs import (
     AttackSpec,
     DataSpec,
@@ -110,7 +112,7 @@ class Runs:
 
     def _tasks(self, seed: int) -> None:
         study = self.study_now
-        digest = inputs.folder_digest(self.root / study.model.path) if study.model.path else None
+        digest = self._original_folder(study.model.path) if study.model.path else None
         base = self._put(self.imports, ImportSpec(seed=0, model=study.model, digest=digest))
 
         def size(name: str) -> int | None:
@@ -167,10 +169,7 @@ class Runs:
     def _methods(self, source: Source, texts: list[TextsSpec]) -> list[Method]:
         study = self.study_now
         foreign = [
-            Method(
-                method=name,
-                strengths=[Foreign(unlearned_model=path, digest=inputs.folder_digest(self.root / path))],
-            )
+            Method(method=name, strengths=[Foreign(unlearned_model=path, digest=self._unlearned_folder(name, path))])
             for name, path in study.unlearned_models.items()
         ]
         own = [
@@ -178,6 +177,31 @@ class Runs:
             for name, settings in study.methods.named.items()
         ]
         return own + foreign
+
+    def _original_folder(self, path: str) -> str:
+        """Check the study's own model; return the folder's digest."""
+        try:
+            if not (self.root / path).is_dir():
+                raise UserError(f"{path}: no such folder; expected config.json, tokenizer files and safetensors")
+            check_folder(self.root / path)
+        except UserError as error:
+            raise UserError(f"study {self.study.study}: model.path: {error}") from None
+        return inputs.folder_digest(self.root / path)
+
+    def _unlearned_folder(self, name: str, path: str) -> str:
+        """Check a model that was unlearned elsewhere against its original, as far as files tell; return its digest."""
+        model, known = self.study_now.model, {}
+        if isinstance(model, Model):
+            known = {"hidden_size": model.hidden_size, "num_hidden_layers": model.layers, "model_type": "llama"}
+        elif model.path:
+            known = shape(self.root / model.path)
+        else:
+            known = {"hidden_size": model.hidden, "num_hidden_layers": model.layers}
+        try:
+            check_unlearned(self.root / path, {key: value for key, value in known.items() if value is not None})
+        except UserError as error:
+            raise UserError(f"study {self.study.study}: unlearned_models.{name}: {error}") from None
+        return inputs.folder_digest(self.root / path)
 
     def _arm(self, source: Source, texts: Sequence[TextsSpec] = ()) -> None:
         """Everything that starts from one original: trajectories, selections, RTT."""

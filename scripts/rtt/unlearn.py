@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rtt import retain
 from rtt.candidates import Candidates
@@ -18,7 +20,8 @@ from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.methods import METHODS
-from rtt.models import freeze_layers, load, model_hash, save_weights
+from rtt.modelfolder import check_folder
+from rtt.models import freeze_layers, load, load_weights, model_hash, not_finite, save_weights
 from rtt.original import scorer_of
 from rtt.record import Manifest, forget_or_retain, result, unlearn_labels, write_eval
 from rtt.select import best, describe, retain_accuracy
@@ -82,12 +85,9 @@ def run(args: argparse.Namespace) -> int:
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
     prepare_torch(spec.seed)
     foreign = isinstance(settings, Foreign)
+    model, tokenizer = load(args.source, "fp32" if foreign else start_dtype(settings.precision))
     if foreign:
-        model, tokenizer = load(settings.unlearned_model)
-    else:
-        model, tokenizer = load(args.source, start_dtype(settings.precision))
-    if foreign:
-        same_shape(model, args.source, settings.unlearned_model)
+        take_weights(model, args.source, settings.unlearned_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
     kept, results = candidates(spec, args), []
 
@@ -110,12 +110,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def same_shape(model, source: str, path: str) -> None:
-    """Raise UserError unless the model has the parameters of its original: RTT puts its weights into that one."""
-    original, _ = load(source)
-    shapes = [{name: tuple(p.shape) for name, p in one.named_parameters()} for one in (model, original)]
+def take_weights(model, source: str, path: str) -> None:
+    """Put the weights of the folder `path` into the original `model`, as RTT does: its config and tokenizer stay.
+
+    Raises UserError unless the folder's model has the original's parameters, all of them finite.
+    """
+    check_folder(path, tokenizer=False)
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        other = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    shapes = [{name: tuple(p.shape) for name, p in one.named_parameters()} for one in (other, model)]
     if odd := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
         raise UserError(
             f"{path}: {odd[0][0]} {list(odd[0][1])} is not in both this model and its original {source}; "
             "name the model that it was unlearned from as the study's model"
         )
+    load_weights(model, path)
+    if broken := not_finite(model):
+        raise UserError(f"{path}: the weights {broken} hold NaN or infinity, so the model gives no scores")

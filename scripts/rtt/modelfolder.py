@@ -1,0 +1,76 @@
+"""Folders of models, looked at without torch: the Snakefile checks those that a study names before any job."""
+
+from pathlib import Path
+
+from rtt.errors import UserError
+from rtt.files import read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# What two models share when the weights of one fit into the other; keys of config.json.
+SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "tie_word_embeddings")
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return a model folder's safetensors files, shards in order of name. Raises UserError when there are none, a shard
+    is missing, or there are only files that can hold code (.bin).
+    """
+    folder = Path(folder)
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        if missing := [name for name in shards if Path(name).name != name or not (folder / name).is_file()]:
+            raise UserError(f"{folder}: {INDEX} names shards that are not there: {', '.join(missing)}; copy it again")
+        return [folder / name for name in shards]
+    if found := sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)):
+        raise UserError(
+            f"{folder}: found {', '.join(found)} but no {WEIGHTS}: pickled weights can run code and are not read; "
+            "convert them to safetensors (transformers: save_pretrained)"
+        )
+    raise UserError(f"{folder}: no model here ({WEIGHTS} is missing); run the step that makes it first")
+
+
+def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
+    """Return `weight_files`; refuse a folder without config.json (and, with `tokenizer`, tokenizer_config.json), or
+    whose config asks for code of its own.
+    """
+    files = weight_files(folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        path = Path(folder) / name
+        if not path.is_file() and (tokenizer or name == "config.json"):
+            raise UserError(f"{path}: missing: a model folder holds config.json, tokenizer files and {WEIGHTS}")
+        if path.is_file() and read_json(path).get("auto_map"):
+            raise UserError(
+                f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
+                "use a model that transformers knows itself"
+            )
+    return files
+
+
+def shape(folder: str | Path) -> dict:
+    """Return the SHAPE keys that a folder's config.json has."""
+    config = read_json(Path(folder) / "config.json")
+    return {key: config[key] for key in SHAPE if key in config}
+
+
+def check_unlearned(folder: str | Path, original: dict) -> None:
+    """Refuse a folder that is no model, or one whose weights can't be those of `original` (SHAPE keys, as far as they
+    are known) after unlearning. No tokenizer is needed: the original's is used. Raises UserError.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(
+            f"{folder}: no such folder; expected one with config.json and {WEIGHTS}, as save_pretrained writes"
+        )
+    if (Path(folder) / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder}: an adapter, no whole model; merge it first (peft: merge_and_unload, save_pretrained)"
+        )
+    check_folder(folder, tokenizer=False)
+    found = shape(folder)
+    for key in SHAPE:
+        if key in found and found[key] != original.get(key, found[key]):
+            raise UserError(
+                f"{Path(folder) / 'config.json'}: {key} is {found[key]!r}, the original's is {original[key]!r}; "
+                "name the model that it was unlearned from as the study's model"
+            )
