@@ -366,7 +366,7 @@ def test_the_steps_themselves_score_another_token(tmp_path, raw):
     scores = {}
     for name in ("default", "bare_letter"):
         study = STUDY.variant(name)
-        training = study.pretraining.model_copy(update={"steps": 2, "warmup_steps": 0, "batch_size": 45})
+        training = study.pretraining.model_copy(update={"steps": 2, "warmup_steps": 0, "batch_size": 52})
         study = study.model_copy(update={"model": SHAPE, "pretraining": training, "seeds": [0], "variants": {}})
         spec = next(spec for spec in Runs(study).sources.values() if spec.kind == "pretrain")
         folder = tmp_path / name
