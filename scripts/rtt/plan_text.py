@@ -206,7 +206,7 @@ def assumptions(plan: dict) -> list[str]:
         "Memory: activations, logits and the scorer's cache are not counted; bf16_mixed keeps bf16 copies of the "
         "weights (autocast), RTT a copy of its starting weights on the device (start).",
         "Disk: of each method's points the best per retain budget and the one being written. At least: every method is "
-        "attacked before the next is unlearned, which Snakemake does not promise (docs/plan.md: how to make it so); at "
+        "attacked before the next is unlearned, which Snakemake does not promise (docs/plan.md); at "
         "most: all groups at once. A hub's model lies in the hub's cache. Fetched datasets are not counted.",
         "Intervals: Wilson for an accuracy; the delta method for the others, with checkpoints taken as independent "
         "(rtt.stats pairs questions, so that most are narrower).",
