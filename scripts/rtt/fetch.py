@@ -16,7 +16,6 @@ from rtt.download import (
     PAUSES,
     Absent,
     Unreachable,
-    disk_errors,
     download,
     from_mirror,
     is_url,
@@ -145,7 +144,7 @@ def fetch(
     todo = {} if whole else {source.file: source for source in listed}
     wanted = sorted({*own, *todo})
     done: dict[str, dict] = {}
-    with disk_errors(out):
+    with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         before = _clear(out, wanted)
         work = out / ".partial"

@@ -17,7 +17,7 @@ from typing import Any
 
 from rtt import files
 from rtt.data.reader import natural
-from rtt.download import Absent, disk_errors, download, is_url, say
+from rtt.download import Absent, download, is_url, say
 from rtt.errors import UserError
 from rtt.sources import Source, expected, read_lock
 
@@ -114,7 +114,7 @@ def write_rows(found: Iterable[dict], source: Source, rows: int | None, target: 
     Raises UserError when there are fewer, none at all, or one lacks a column.
     """
     n = 0
-    with disk_errors(target), open(target, "w", encoding="utf-8", newline="\n") as out:
+    with files.disk_errors(target), open(target, "w", encoding="utf-8", newline="\n") as out:
         for row in found:
             lacking = [column for column in source.columns if column not in row]
             if lacking:

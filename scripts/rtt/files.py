@@ -1,5 +1,6 @@
 """Files that are whole or absent, and JSON that is the same bytes for the same content."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,21 +14,45 @@ from rtt.errors import UserError
 
 
 @contextmanager
+def disk_errors(place: str | Path) -> Iterator[None]:
+    """Turn a full disk and other errors of the file system into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise _full(place, error) or UserError(f"{error.filename or place}: {error.strerror or error}") from None
+
+
+def _full(place: str | Path, error: OSError) -> UserError | None:
+    """What to say of a full disk, None for other errors."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what, advice = f"the disk is full ({error.strerror})", "free space"
+    elif error.errno == errno.EFBIG:
+        what, advice = f"{error.strerror}: more than the disk's file system or `ulimit -f` allows", "raise the limit"
+    else:
+        return None
+    return UserError(f"{place}: {what}; nothing partial is left; {advice}, or write to another disk")
+
+
+@contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block
-    raises.
+    raises. Raises UserError when the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    os.chmod(name, 0o644)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        os.chmod(name, 0o644)
+        temporary = Path(name)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise _full(path, error) or error from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -18,9 +18,9 @@ from huggingface_hub import HfApi, errors, snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from rtt.download import disk_errors, pip_download, unzip
+from rtt.download import pip_download, unzip
 from rtt.errors import UserError
-from rtt.files import read_json, sha256, write_json
+from rtt.files import disk_errors, read_json, sha256, write_json
 from rtt.modelfile import Gguf, ModelFile, layer_number
 from rtt.modelfolder import check_folder
 from rtt.models import DTYPES, decoder_layers, load, load_tokenizer, model_hash, save

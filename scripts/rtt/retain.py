@@ -18,14 +18,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | list[str], list[Fact]]:
     """Return (what the retain loss learns, held-out facts), the splits of the spec alone.
 
-    Raises UserError when a part is empty.
+    Raises UserError when a split is empty.
     """
 
     def facts(path, splits):
-        found = [fact for fact in read_facts(path) if splits is None or fact.split in splits]
-        if not found:
-            raise UserError(f"{path}: no retain fact in splits {splits}; name splits of the dataset in the study file")
-        return found
+        found = read_facts(path)
+        known = {fact.split for fact in found}
+        if absent := [split for split in splits or () if split not in known]:
+            there = ", ".join(sorted(known)) or "none"
+            raise UserError(f"{path}: no retain fact in splits {absent}; the dataset has {there}: name those")
+        return [fact for fact in found if splits is None or fact.split in splits]
 
     if isinstance(retain.learn, TextsSpec):
         return read_texts(args.retain, retain.learn.max_characters), facts(args.held_out, retain.held_out_splits)

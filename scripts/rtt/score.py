@@ -79,9 +79,12 @@ class Scorer:
             for first in range(0, len(by_length), self.batch_size):
                 chosen = by_length[first : first + self.batch_size]
                 self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], result)
-        if not all(map(math.isfinite, result)):
+        broken = [i for i, value in enumerate(result) if not math.isfinite(value)]
+        if broken:
+            first = self.facts[broken[0] // (len(self.scorings) * len(LETTERS))]
             raise UserError(
-                "the model's scores are not finite: training broke it; lower the learning rate or the steps"
+                f"the model's scores are not finite: {len(broken)} of {len(result)}, the first of question {first.id}: "
+                "where it was trained, lower the learning rate or the steps; where not, its weights or dtype"
             )
         return result
 

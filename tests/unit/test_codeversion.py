@@ -49,7 +49,7 @@ TRAINING = {"pretrain", "original", "teach", "unlearn", "attack"}
     [
         ("losses.py", "clamp(min=1)", "clamp(min=2)", TRAINING),
         ("train.py", "betas=(0.9", "betas=(0.8", TRAINING),
-        ("retain.py", "split in splits", "split not in splits", TRAINING),
+        ("retain.py", "splits is None or", "splits is not None or", TRAINING),
         ("methods/gd.py", "-forget", "forget", {"unlearn"}),
         ("methods/__init__.py", '"GD": GD', '"GD": RIA', {"unlearn"}),
         ("teach.py", "[spec.seed, 11]", "[spec.seed, 12]", {"teach"}),

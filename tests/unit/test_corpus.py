@@ -332,3 +332,17 @@ def test_pairs_last_as_long_as_the_epochs(data):
     assert len(items) == 2 * 3 * 8
     counts = Counter(owner(text, data["birth_years_a"]).id for text in texts_of([item["forget"] for item in items]))
     assert set(counts.values()) == {6} and len(counts) == 8
+
+
+def test_a_retain_split_that_the_data_lacks_is_named(tmp_path, data):
+    from rtt.data.facts import write_facts
+    from rtt.retain import read_retain
+
+    write_facts(tmp_path / "r.jsonl", data["cities"])
+    args = SimpleNamespace(retain=tmp_path / "r.jsonl", held_out=tmp_path / "r.jsonl")
+    learn, held_out = read_retain(RETAIN, args)
+    assert {fact.split for fact in learn} == {"train"} and {fact.split for fact in held_out} == {"held_out"}
+    for key in ("learn_splits", "held_out_splits"):
+        wrong = SimpleNamespace(**vars(RETAIN) | {key: ["train", "split_9"]})
+        with pytest.raises(UserError, match=r"no retain fact in splits \['split_9'\]; the dataset has held_out, train"):
+            read_retain(wrong, args)

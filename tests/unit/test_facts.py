@@ -217,6 +217,15 @@ def test_facts_without_text_are_dropped_unless_kept(tmp_path):
     assert len(build_facts(folder, "d", None, {"missing_text": "keep"}, 0)[0]) == 24
 
 
+def test_a_split_that_the_policy_empties(tmp_path):
+    files = dataset()
+    del files["fwf_corpus_split_1.jsonl"]
+    folder = write(tmp_path / "d", files)
+    with pytest.raises(UserError, match=r"no fact of split_1 is left .*8 by data\.policy\.missing_text.*splits:"):
+        build_facts(folder, "d", None, {}, 0)
+    assert len(build_facts(folder, "d", ["split_0", "split_2"], {}, 0)[0]) == 16
+
+
 def test_malformed_input_always_stops_and_lists_the_lines(tmp_path):
     files = dataset()
     files["split_1.jsonl"][2] = b"{"

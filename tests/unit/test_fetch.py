@@ -17,7 +17,7 @@ from rtt import download, fetch_hub, sources
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.fetch import fetch
-from rtt.files import read_json, sha256
+from rtt.files import disk_errors, read_json, sha256
 
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or Path(__file__).parents[3] / "shared" / "upstream-data")
 FIRST, SECOND = b'{"n": 1}\n' * 300, b'{"n": 2}\n' * 200
@@ -281,7 +281,7 @@ def test_full_device(tmp_path):
     """A real ENOSPC, from the kernel."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    with pytest.raises(UserError, match="disk is full"), download.disk_errors("x"), open("/dev/full", "wb") as full:
+    with pytest.raises(UserError, match="disk is full"), disk_errors("x"), open("/dev/full", "wb") as full:
         full.write(b"1")
         full.flush()
 

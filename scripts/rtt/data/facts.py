@@ -115,7 +115,7 @@ def build_facts(
     has DEFAULT_POLICY's. `seed` draws `fresh_choices` alone. The audit is of the whole folder; its `dropped` counts
     each dropped fact once, under the first kind (in the order of `rtt.data.audit.KINDS`) that drops it, and `facts`
     those that are left. Raises UserError: malformed input, unknown split, kind or action, a defect with the policy
-    `stop`, no facts left, too few fresh values.
+    `stop`, a split without facts left, too few fresh values.
     """
     actions = {**DEFAULT_POLICY, **policy}
     for kind, action in actions.items():
@@ -161,6 +161,12 @@ def build_facts(
         counts = ", ".join(f"{n} by data.policy.{kind}" for kind, n in result["dropped"].items())
         raise UserError(
             f"{folder}: no facts are left: {counts or 'no questions'}; set a policy to keep or correct the data"
+        )
+    if empty := [split for split in splits if all(fact.split != split for fact in kept)]:
+        counts = ", ".join(f"{n} by data.policy.{kind}" for kind, n in result["dropped"].items())
+        raise UserError(
+            f"{folder}: no fact of {', '.join(empty)} is left (dropped from all splits: {counts}); leave the split out "
+            "with splits:, correct the data, or set a policy to keep"
         )
     if per_split:
         kept = _trimmed(kept, splits, per_split, folder)
