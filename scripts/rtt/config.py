@@ -203,7 +203,7 @@ LEAKS = ("split_leak", "conflicting_answer", "duplicate_question", "duplicate_ch
 
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
 OVERRIDES = (
-    "study", "seeds", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
+    "study", "seeds", "model", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
     "attn_backend", "threads", "mirror",
 )  # fmt: skip
 

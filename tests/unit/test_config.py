@@ -249,3 +249,10 @@ def test_config_stays_light():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "scripts", check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_the_model_can_be_another():
+    study = load_study(ROOT / "config/paper.yaml", {"model": "zephyr-7b-beta"})
+    assert (study.model.name, load_study(ROOT / "config/paper.yaml").model.name) == ("zephyr-7b-beta", "llama-3-8b")
+    with pytest.raises(UserError, match="no-such-model"):
+        load_study(ROOT / "config/paper.yaml", {"model": "no-such-model"})
