@@ -276,7 +276,8 @@ def test_typical_lengths_are_those_of_the_authors_files(folder):
 # --- FLOPs, hours, and what selection saves: the paper's study by hand
 
 POINTS, RATES, SPLITS, EPOCHS = 5, 6, 2, 6
-GD_TOKENS = 5 * 563 * 4 * (22.5 + 1030)  # 5 epochs of ceil(3 x 750 / 4) steps of 4 pairs: a sentence, a FineWeb text
+FINEWEB = 2000 / 4.5  # characters, characters a token
+GD_TOKENS = 5 * 563 * 4 * (22.5 + FINEWEB)  # 5 epochs of ceil(3 x 750 / 4) steps of 4 pairs: a sentence, a FineWeb text
 YEARS_SCORED = 59.2 + 27.2 + 4 * (5.0 - 1)  # MCQ prompt, question, four choices but for their last tokens
 MMLU_SCORED = 148.8 + 91.8 + 4 * (11.2 - 1)
 
@@ -300,7 +301,7 @@ def test_gd_on_years_costs_6_flops_per_parameter_and_token_and_2_to_score(paper)
     assert bill.flops == pytest.approx(6 * LLAMA * GD_TOKENS + 2 * LLAMA * scored)
     moved = 5 * 563 * LLAMA * 4 * 23 / 3.35e12  # 23 fp32 values a step and parameter
     products = 6 * LLAMA * GD_TOKENS / (0.3 * 989e12)
-    assert bill.hours * 3600 == pytest.approx(products + 2 * LLAMA * scored / (0.3 * 67e12) + moved)
+    assert bill.hours * 3600 == pytest.approx(products + 2 * LLAMA * scored / (0.3 * 989e12) + moved)
     assert bill.optimizer_hours * 3600 == pytest.approx(moved)
 
 
@@ -310,7 +311,7 @@ def test_rmu_runs_8_of_32_layers_and_updates_three_matrices(paper):
     forward = 2 * 8 * layer * GD_TOKENS
     activations = 2 * 3 * layer * GD_TOKENS  # back through layers 7, 6, 5
     weights = 2 * 3 * 0.25 * layer * GD_TOKENS
-    frozen = 2 * 8 * layer * GD_TOKENS * 1030 / 1052.5
+    frozen = 2 * 8 * layer * GD_TOKENS * FINEWEB / (22.5 + FINEWEB)
     scored = 2 * LLAMA * bill.score_tokens
     assert bill.flops == pytest.approx(forward + activations + weights + frozen + scored)
 
