@@ -49,11 +49,19 @@ onerror:
     locks.release()
 
 
+# Figures and report are of recovery; a study that unlearns or attacks nothing has tables and audits.
+SHOWN = (
+    [f"{RESULTS}/report.html"]
+    + expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"])
+    if RUNS.attacks
+    else [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
+)
+
+
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"]),
+        SHOWN,
         rules.tables.output,
 
 

@@ -2,7 +2,7 @@
 
 Input: a study whose originals were made with `keep_models: true`. Output, in DIR:
 - `original/`: the model that knows the facts;
-- `forget.jsonl`: the texts of T and V together; `retain.jsonl`: what must stay. {"text", "kind", "split", "fact"} a line;
+- `forget.jsonl`: the texts of T and V together; `retain.jsonl`: what must stay; {"text", "kind", "split", "fact"} each;
 - `data/<dataset>/*.jsonl`: the datasets' files, for a study that attacks the result.
 """
 
@@ -14,9 +14,8 @@ from pathlib import Path
 
 from rtt.config import load_study
 from rtt.data.facts import Fact, read_facts
-from rtt.download import disk_errors
 from rtt.errors import UserError
-from rtt.files import write_text
+from rtt.files import disk_errors, write_text
 from rtt.retain import read_texts
 from rtt.runs import Runs
 from rtt.specs import DataSpec, Source, TextsSpec
@@ -24,6 +23,7 @@ from rtt.text import mcq
 
 # Kind of a text -> where a fact has it. The true ones are what GD and RMU unlearn; RIA and FIF learn the other two.
 KINDS = {"sentence": "sentences", "ria": "ria_sentences", "fif": "fif_sentences"}
+TRUE = ("mcq", "sentence")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.out.exists():
         raise UserError(f"{args.out}: is there already; give another --out, or move it away")
-    texts = {"forget": _facts(results, source.facts, None)}
-    texts["retain"] = _learned(results, source)
+    forget = [line for fact in _facts(results, source.facts) for line in _lines(fact)]
+    texts = {"forget": forget, "retain": _learned(results, source)}
     part = args.out.with_name(f".{args.out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with disk_errors(args.out):
@@ -84,9 +84,9 @@ def _raw_folder(results: Path, raw) -> Path:
     return Path(raw.files.folder or f"data/external/{raw.files.group}-{raw.files.digest[:10]}")
 
 
-def _facts(results: Path, spec: DataSpec, splits: list[str] | None) -> list[dict]:
+def _facts(results: Path, spec: DataSpec, splits: list[str] | None = None) -> list[Fact]:
     facts = read_facts(results / "data" / spec.run_id / "facts.jsonl")
-    return [line for fact in facts if splits is None or fact.split in splits for line in _lines(fact)]
+    return [fact for fact in facts if splits is None or fact.split in splits]
 
 
 def _learned(results: Path, source: Source) -> list[dict]:
@@ -94,7 +94,8 @@ def _learned(results: Path, source: Source) -> list[dict]:
     if isinstance(learn, TextsSpec):
         path = Path(f"data/external/{learn.group}-{learn.count}-{learn.digest[:10]}/texts.jsonl")
         return [{"text": text, "kind": "text"} for text in read_texts(path, learn.max_characters)]
-    return _facts(results, learn, source.retain.learn_splits)
+    facts = _facts(results, learn, source.retain.learn_splits)
+    return [line for fact in facts for line in _lines(fact) if line["kind"] in TRUE]  # wrong answers are no retain text
 
 
 def _lines(fact: Fact) -> Iterator[dict]:

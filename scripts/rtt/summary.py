@@ -19,6 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the summary."""
+    tables = args.results / "tables"
+    if (tables / "recovery.csv").is_file() and len((tables / "recovery.csv").read_text().splitlines()) == 1:
+        print(f"nothing was unlearned and attacked, so there is no recovery; accuracies: {tables / 'accuracy.csv'}")
+        return 0
     print(summary(args.results), end="")
     return 0
 

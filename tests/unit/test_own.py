@@ -1,0 +1,250 @@
+"""Datasets and models of one's own: what is taken, what is refused before any job, what an export holds."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+import torch
+from rtt.__main__ import main
+from rtt.config import load_study
+from rtt.data import inputs
+from rtt.errors import UserError
+from rtt.models import load, load_tokenizer, save
+from rtt.runs import Runs
+from rtt.settings import Model
+from rtt.text import mcq
+from rtt.unlearn import take_weights
+
+OWN = {
+    "arms": None,
+    "pretraining": None,
+    "teaching": None,
+    "methods": {},
+    "model": {"name": "mine", "path": "original"},
+    "data": {"datasets": {"facts": {"folder": "facts"}, "never": {"folder": "never"}, "stay": {"folder": "stay"}}},
+    "tasks": [
+        {
+            "dataset": "facts",
+            "arm": "pretrained",
+            "control": "never",
+            "retain": {"dataset": "stay", "splits": ["train"]},
+            "retain_eval": {"dataset": "stay", "splits": ["held_out"]},
+        }
+    ],
+    "unlearned_models": {"mine": "unlearned"},
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with an original, a model unlearned from it, and three datasets; the current one."""
+    monkeypatch.chdir(tmp_path)
+    inputs.folder_digest.cache_clear()
+    save(tiny.model(0), tiny.tokenizer(), "original")
+    save(tiny.model(1), tiny.tokenizer(), "unlearned")
+    for folder, dataset in (("facts", "birth_years_a"), ("never", "birth_years_b"), ("stay", "cities")):
+        tiny.write_raw(folder, dataset)
+    return tmp_path
+
+
+def refused(study=OWN) -> str:
+    with pytest.raises(UserError) as error:
+        Runs(tiny.study(**study))
+    return str(error.value)
+
+
+def test_the_folder_s_digest_is_in_the_spec_and_a_changed_weight_is_another_run(place):
+    (before,) = Runs(tiny.study(**OWN)).unlearn.values()
+    assert before.settings.digest == inputs.folder_digest(place / "unlearned") and before.method == "mine"
+    save(tiny.model(2), tiny.tokenizer(), "unlearned")
+    inputs.folder_digest.cache_clear()
+    (after,) = Runs(tiny.study(**OWN)).unlearn.values()
+    assert after.run_id != before.run_id and after.source == before.source
+
+
+def test_another_original_or_dataset_is_another_run(place):
+    before = set(Runs(tiny.study(**OWN)).selects)
+    with open(place / "facts/corpus_split_0.jsonl", "a") as stream:
+        stream.write('{"text": "One more."}\n')
+    inputs.folder_digest.cache_clear()
+    changed = set(Runs(tiny.study(**OWN)).selects)
+    assert not changed & before
+    save(tiny.model(3), tiny.tokenizer(), "original")
+    inputs.folder_digest.cache_clear()
+    assert not set(Runs(tiny.study(**OWN)).selects) & (changed | before)
+
+
+def pickled(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+
+
+def other_vocabulary(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 7}))
+
+
+def adapter(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
+BROKEN = [
+    (shutil.rmtree, ["no such folder", "save_pretrained"]),
+    (lambda folder: (folder / "config.json").unlink(), ["config.json", "missing"]),
+    (pickled, ["pytorch_model.bin", "can run code", "safetensors"]),
+    (other_vocabulary, ["vocab_size is 7, the original's is"]),
+    (adapter, ["adapter", "merge"]),
+]
+
+
+@pytest.mark.parametrize("breaks, words", BROKEN)
+def test_a_folder_that_cannot_be_the_unlearned_model_stops_before_any_job(place, breaks, words):
+    breaks(place / "unlearned")
+    said = refused()
+    assert said.startswith("study tiny: unlearned_models.mine: unlearned")
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("breaks, words", BROKEN[:3])
+def test_so_does_one_that_cannot_be_the_original(place, breaks, words):
+    breaks(place / "original")
+    said = refused()
+    assert said.startswith("study tiny: model.path: original") and words[0] in said, said
+
+
+def test_the_miniature_of_another_shape_stops_too(place):
+    study = {"unlearned_models": {"mine": "unlearned"}, "model": tiny.SHAPE.model_dump() | {"layers": 3}}
+    assert "num_hidden_layers is 2, the original's is 3" in refused(study)
+
+
+def test_an_unlearned_model_needs_no_tokenizer(place):
+    for path in (place / "unlearned").glob("tokenizer*"):
+        path.unlink()
+    assert Runs(tiny.study(**OWN)).unlearn
+
+
+def test_a_missing_dataset_folder_names_the_folder(place):
+    shutil.rmtree(place / "never")
+    assert "never" in refused()
+
+
+def test_the_weights_are_put_into_the_original_and_nothing_else_of_the_folder_is_used(place):
+    model, _ = load("original")
+    take_weights(model, "original", "unlearned")
+    for mine, theirs in zip(model.parameters(), tiny.model(1).parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_weights_of_another_model_and_broken_ones_are_refused(place):
+    model, tokenizer = load("original")
+    save(tiny.model(shape=Model(hidden_size=16, intermediate_size=32, layers=2, heads=2)), tokenizer, "wider")
+    with pytest.raises(UserError, match=r"wider: .*mlp.* not in both"):
+        take_weights(model, "original", "wider")
+    untied = tiny.model(1)
+    untied.config.tie_word_embeddings = False
+    untied.lm_head.weight = torch.nn.Parameter(untied.lm_head.weight.detach() + 1)
+    save(untied, tokenizer, "untied")
+    with pytest.raises(UserError, match=r"untied: lm_head.weight .* not in both"):
+        take_weights(model, "original", "untied")
+    broken = tiny.model(1)
+    broken.model.norm.weight.data[0] = float("nan")
+    save(broken, tokenizer, "broken")
+    with pytest.raises(UserError, match=r"broken: the weights model.norm.weight hold NaN"):
+        take_weights(model, "original", "broken")
+
+
+# --- own datasets
+
+
+def facts(folder, *more) -> int:
+    return main(["facts", str(folder), "--dataset", "x", "--out", "out.jsonl", "--audit", "audit.json", *more])
+
+
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        ('{"question": "Who?", "choices": ["a", "b", "c", "d"], "answer": 4}', "answer"),
+        ('{"question": "Who?", "choices": ["a", "b", "c"], "answer": 0}', "choices"),
+        ('{"choices": ["a", "b", "c", "d"], "answer": 0}', "question"),
+        ('{"question": "Who?", ', "JSON"),
+    ],
+)
+def test_a_mistake_in_a_user_s_file_is_said_with_file_line_and_key(place, capsys, row, said):
+    with open("facts/split_1.jsonl", "a", encoding="utf-8") as stream:
+        stream.write(row + "\n")
+    assert facts("facts") == 1
+    error = capsys.readouterr().err
+    assert "facts/split_1.jsonl:5:" in error and said in error and "Traceback" not in error
+    assert not (place / "out.jsonl").exists()
+
+
+def test_files_in_the_authors_folder_are_taken_before_any_download(place, monkeypatch):
+    """Nothing else is asked for: without the files this fetch would have to reach a network."""
+    monkeypatch.setattr("rtt.fetch.download", lambda *_: pytest.fail("a download was tried"))
+    tiny.write_raw("data/dates-years-trimmed", "birth_years_a")
+    assert main(["fetch", "years", "--out", "out", "--data", "data"]) == 0
+    assert facts("out") == 0
+    rows = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    assert [row["question"] for row in rows] == [fact.question for fact in tiny.facts("again")]
+
+
+# --- export
+
+
+@pytest.fixture
+def finished(place):
+    """A study of the miniature with its results, as the pipeline leaves them; the study's file."""
+    study = tiny.study(study="made", methods={}, rtt=None, keep_models=True)
+    (place / "made.yaml").write_text(study.model_dump_json(exclude_none=True))
+    runs = Runs(load_study("made.yaml"))
+    (source,) = runs.sources.values()
+    shutil.copytree("original", f"results/made/models/{source.run_id}")
+    for spec in runs.data.values():
+        raw = tiny.write_raw(f"results/made/data/{spec.raw.run_id}", spec.dataset)
+        out = f"results/made/data/{spec.run_id}"
+        flags = ["--out", f"{out}/facts.jsonl", "--audit", f"{out}/audit.json"]
+        assert main(["facts", str(raw), "--dataset", spec.dataset, *flags]) == 0
+    return "made.yaml"
+
+
+def test_an_export_holds_the_original_every_forget_text_and_no_held_out_one(finished, place):
+    assert main(["export", finished, "--out", "own"]) == 0
+    assert (place / "own/original/model.safetensors").read_bytes() == (
+        place / "original/model.safetensors"
+    ).read_bytes()
+    load_tokenizer("own/original")
+    texts = {
+        name: [json.loads(line) for line in (place / f"own/{name}.jsonl").read_text().splitlines()]
+        for name in ("forget", "retain")
+    }
+    known = tiny.facts("a")
+    assert {row["split"] for row in texts["forget"]} == {"split_0", "split_1"}  # T and V alike
+    for fact in known:
+        mine = [row for row in texts["forget"] if row["fact"] == fact.id]
+        assert [row["text"] for row in mine if row["kind"] == "sentence"] == fact.sentences
+        assert [row["text"] for row in mine if row["kind"] == "ria"] == fact.ria_sentences
+        assert [row["text"] for row in mine if row["kind"] == "mcq"] == [mcq(fact).prompt + mcq(fact).target]
+    assert {row["split"] for row in texts["retain"]} == {"train"}
+    assert {row["kind"] for row in texts["retain"]} == {"mcq", "sentence"}
+    assert sorted(path.name for path in (place / "own/data").iterdir()) == ["birth_years_a", "birth_years_b", "cities"]
+
+
+def test_an_export_makes_the_same_facts_again(finished, place):
+    """A study on the exported files attacks the very facts that the original learned, but for the dataset's name."""
+    assert main(["export", finished, "--out", "own"]) == 0
+    assert facts("own/data/birth_years_a", "--seed", "0") == 0
+    again = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    for row, fact in zip(again, tiny.facts("a"), strict=True):
+        assert (row["question"], row["choices"], row["sentences"]) == (fact.question, fact.choices, fact.sentences)
+
+
+def test_what_an_export_refuses(finished, place, capsys):
+    (place / "own").mkdir()
+    assert main(["export", finished, "--out", "own"]) == 1
+    assert "own: is there already" in capsys.readouterr().err
+    assert main(["export", finished, "--out", "other", "--original", "nothing"]) == 1
+    assert "the originals of made.yaml: pretrain-" in capsys.readouterr().err
+    shutil.rmtree(place / "results/made/models")
+    assert main(["export", finished, "--out", "other"]) == 1
+    assert "keep_models: true" in capsys.readouterr().err and not (place / "other").exists()
