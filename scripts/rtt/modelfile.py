@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from rtt.errors import UserError
 from rtt.strict import Strict
 
-FOLDER = Path("config/models")
+FOLDER = Path(__file__).resolve().parents[2] / "config" / "models"
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -110,16 +110,20 @@ def rmu_layers(
 
 
 def load_modelfile(name_or_path: str | Path, folder: str | Path = FOLDER) -> ModelFile:
-    """Read and check one model file: a name is `<folder>/<name>.yaml`; what ends in .yaml or .yml is a path.
+    """Read and check one model file: a name is `<folder>/<name>.yaml`, else the project's; with .yaml or .yml, a path.
 
     Raises UserError with file, key, what was found and what is allowed.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        path = Path(folder) / f"{name_or_path}.yaml"
-        if not path.is_file():
-            names = ", ".join(sorted(p.stem for p in Path(folder).glob("*.yaml"))) or "none"
-            raise UserError(f"{path}: no such model file; models there: {names}; or give the path of a .yaml file")
+        folders = (Path(folder), FOLDER)
+        path = next((found for at in folders if (found := at / f"{name_or_path}.yaml").is_file()), None)
+        if path is None:
+            names = ", ".join(sorted({p.stem for at in folders for p in at.glob("*.yaml")}))
+            raise UserError(
+                f"{folders[0] / f'{name_or_path}.yaml'}: no such model file; models: {names}; or give the path of a "
+                ".yaml file"
+            )
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

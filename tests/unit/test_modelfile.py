@@ -78,7 +78,7 @@ def test_files_that_are_no_model_files(tmp_path):
     for name, words in (("list.yaml", "found list"), ("bad.yaml", "not a YAML"), ("gone.yaml", "no such model file")):
         with pytest.raises(UserError, match=words):
             load_modelfile(tmp_path / name)
-    with pytest.raises(UserError, match="models there: bad, list"):
+    with pytest.raises(UserError, match="models: bad, list, llama-3-8b, "):
         load_modelfile("llama", tmp_path)
 
 
