@@ -17,6 +17,7 @@ from rtt import retain
 from rtt.candidates import Candidates
 from rtt.corpus import count_tokens, point_steps, unlearning_pairs
 from rtt.data.facts import read_facts
+from rtt.data.inputs import folder_digest
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.methods import METHODS
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     foreign = isinstance(settings, Foreign)
     model, tokenizer = load(args.source, "fp32" if foreign else start_dtype(settings.precision))
     if foreign:
+        if folder_digest(settings.unlearned_model) != settings.digest:
+            raise UserError(f"{settings.unlearned_model}: changed since the study was started; start it again")
         take_weights(model, args.source, settings.unlearned_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
     kept, results = candidates(spec, args), []
@@ -99,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
     if foreign:
         score(0)
-        done = {"tokens": 0}
+        done = {"tokens": 0, "unlearned_model": settings.model_dump()}
     else:
         done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score)
     write_eval(
