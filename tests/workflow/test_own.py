@@ -39,7 +39,7 @@ def smaller_attack(study: dict) -> None:
 
 def run(clone: Clone, study: str, *more: str) -> str:
     done = clone.snakemake(
-        "-c2", "--scheduler", "greedy", "--configfile", study, *more, http_proxy="http://127.0.0.1:9"
+        *more, "-c2", "--scheduler", "greedy", "--configfile", study, http_proxy="http://127.0.0.1:9"
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
