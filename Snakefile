@@ -25,7 +25,9 @@ wildcard_constraints:
     raw=alternatives(RUNS.raw),
     data=alternatives(RUNS.data),
     texts=alternatives(RUNS.texts),
-    run=alternatives(RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls),
+    run=alternatives(
+        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls
+    ),
     figure="accuracy|recovery|tradeoff|curves",
 
 

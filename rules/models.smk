@@ -18,9 +18,9 @@ rule pretrain:
         f"{RESULTS}/logs/pretrain/{{run}}.log",
     wildcard_constraints:
         run="pretrain-.+",
-    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.threads
     params:
         spec=spec_file,
         code=code_version("pretrain"),
@@ -72,9 +72,9 @@ rule original:
         f"{RESULTS}/logs/original/{{run}}.log",
     wildcard_constraints:
         run="original-.+",
-    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.threads
     params:
         spec=spec_file,
         code=code_version("original"),
@@ -111,9 +111,9 @@ rule teach:
         run="teach-.+",
     # The longest chain of jobs begins here.
     priority: 30
-    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.threads
     params:
         spec=spec_file,
         code=code_version("teach"),

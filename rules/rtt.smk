@@ -33,9 +33,9 @@ rule rtt:
         run=alternatives(RUNS.attacks),
     # Long jobs first, so that the cores end together.
     priority: 20
-    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.threads
     params:
         spec=spec_file,
         code=code_version("attack"),
@@ -65,9 +65,9 @@ rule rtt_control:
         f"{RESULTS}/logs/rtt_control/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.controls),
-    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.threads
     params:
         spec=spec_file,
         code=code_version("attack"),

@@ -24,9 +24,9 @@ rule unlearn:
         f"{RESULTS}/logs/unlearn/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.unlearn),
-    threads: STUDY.threads
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.threads
     params:
         spec=spec_file,
         group=lambda wildcards: SELECT_OF[wildcards.run].run_id,
