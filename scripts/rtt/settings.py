@@ -8,7 +8,6 @@ from pydantic import Field, field_validator, model_validator
 from rtt.strict import Strict
 
 Arm = Literal["pretrained", "taught", "taught_same_data"]
-MethodName = Literal["GD", "RMU", "RIA", "FIF"]
 Scoring = Literal["letter", "likelihood", "likelihood_fresh"]
 LossName = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER"]
 McqLoss = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "NUMBER"]

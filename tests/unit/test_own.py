@@ -9,7 +9,9 @@ import torch
 from rtt.__main__ import main
 from rtt.config import load_study
 from rtt.data import inputs
+from rtt.data.facts import write_facts
 from rtt.errors import UserError
+from rtt.files import canonical_json
 from rtt.models import load, load_tokenizer, save
 from rtt.runs import Runs
 from rtt.settings import Model
@@ -134,6 +136,21 @@ def test_the_weights_are_put_into_the_original_and_nothing_else_of_the_folder_is
     take_weights(model, "original", "unlearned")
     for mine, theirs in zip(model.parameters(), tiny.model(1).parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_folder_that_changed_since_the_study_started_is_refused(place, capsys):
+    """The step itself, up to where it would score."""
+    (spec,) = Runs(tiny.study(**OWN)).unlearn.values()
+    files = {name: f"{name}.jsonl" for name in ("facts", "retain", "held-out")}
+    for name, dataset in (("facts", "birth_years_a"), ("retain", "cities"), ("held-out", "cities")):
+        write_facts(files[name], tiny.facts("raw", dataset))
+    files |= {"spec": f"{spec.run_id}.json", "source": "original", "eval": "e.json", "manifest": "m.json"}
+    (place / files["spec"]).write_text(canonical_json(spec.model_dump(mode="json")))
+    files |= {"group": "g", "original": "o.json", "points": "points"}
+    save(tiny.model(2), tiny.tokenizer(), "unlearned")
+    inputs.folder_digest.cache_clear()
+    assert main(["unlearn", *(f"--{flag}={file}" for flag, file in files.items())]) == 1
+    assert "unlearned: changed since the study was started" in capsys.readouterr().err
 
 
 def test_weights_of_another_model_and_broken_ones_are_refused(place):
