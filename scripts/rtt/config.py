@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from rtt.errors import UserError
+from rtt.files import read_yaml
 from rtt.modelfile import ModelFile, load_modelfile
 from rtt.settings import (
     Arm,
@@ -208,18 +209,6 @@ OVERRIDES = (
 )  # fmt: skip
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without doubled keys: the loader would take the last one and say nothing."""
-
-    def compose_mapping_node(self, anchor):
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return node
-
-
 # pydantic names the member of a union after its key; the user wrote no such key.
 UNION_MEMBERS = ("Unlearning", "RMUUnlearning", "RetainFacts", "RetainTexts", "miniature", "file")
 
@@ -266,17 +255,7 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
     Raises UserError with file, key, what was found and what is allowed.
     """
     path = Path(path)
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such study file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {error}") from None
-    if not isinstance(raw, dict):
-        found = "an empty file" if raw is None else type(raw).__name__
-        raise UserError(f"{path}: expected keys and values (study, seeds, ...), found {found}")
+    raw = read_yaml(path, "study file", "study, seeds, ...")
     source = " ".join([str(path), *(f"with --config {key}={value!r}" for key, value in (overrides or {}).items())])
     for key, value in (overrides or {}).items():
         if key not in OVERRIDES:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rtt.errors import UserError
 
 
@@ -92,3 +94,34 @@ def sha256(path: str | Path) -> str:
 def digest(value: Any) -> str:
     """Return the sha256 (64 hex digits) of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without doubled keys: the loader would take the last one and say nothing."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
+def read_yaml(path: str | Path, what: str, keys: str) -> dict:
+    """Read a YAML file of keys and values. `what` it is and the first `keys` of such files are for messages.
+
+    Raises UserError when it is missing or no such file, or when a key stands twice.
+    """
+    try:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {what}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(raw, dict):
+        found = "an empty file" if raw is None else type(raw).__name__
+        raise UserError(f"{path}: expected keys and values ({keys}), found {found}")
+    return raw

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from rtt.errors import UserError
+from rtt.files import read_yaml
 from rtt.strict import Strict
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "models"
@@ -124,17 +124,7 @@ def load_modelfile(name_or_path: str | Path, folder: str | Path = FOLDER) -> Mod
                 f"{folders[0] / f'{name_or_path}.yaml'}: no such model file; models: {names}; or give the path of a "
                 ".yaml file"
             )
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such model file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {error}") from None
-    if not isinstance(raw, dict):
-        found = "an empty file" if raw is None else type(raw).__name__
-        raise UserError(f"{path}: expected keys and values (name, hub, dtype, ...), found {found}")
+    raw = read_yaml(path, "model file", "name, hub, dtype, ...")
     try:
         return ModelFile.model_validate_json(json.dumps(raw))
     except ValidationError as error:

@@ -11,6 +11,7 @@ from rtt import config
 from rtt.__main__ import main
 from rtt.config import Study, load_study, schema
 from rtt.errors import UserError
+from rtt.files import read_yaml
 
 ROOT = Path(config.__file__).parents[2]
 STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml"))
@@ -150,7 +151,7 @@ def test_same_key_in_two_places_is_no_double(tmp_path):
     text = text.replace("selection:\n  rule: nearest_floor\n  scorings:\n  - letter\n", "")
     assert load_study(write(tmp_path, text)).selection.rule == "lowest"
     merged = "a: &a {x: 1}\nb:\n  <<: *a\n  x: 2\n"  # YAML's own way to override
-    assert yaml.load(merged, Loader=config._Loader) == {"a": {"x": 1}, "b": {"x": 2}}
+    assert read_yaml(write(tmp_path, merged), "file", "a, b") == {"a": {"x": 1}, "b": {"x": 2}}
 
 
 @pytest.mark.parametrize(
