@@ -1,7 +1,7 @@
 """The authors' modes (docs/modes.md): each study file sets what their file of that name sets, by hand and by numpy."""
 
-import json
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,16 +17,23 @@ MODES = [
 ]  # fmt: skip
 
 
-def log_range(start, end, n):
-    """Their resolver get_log_range."""
-    return np.logspace(np.log10(start), np.log10(end), n).tolist()
+def log_range(start, end, step):
+    """Their pipeline's get_log_range: start, start * step, ... below end. Here from its length, by logarithms."""
+    length = np.ceil(np.log(end / start) / np.log(step) - 1e-9)
+    return np.logspace(np.log10(start), np.log10(start) + (length - 1) * np.log10(step), int(length)).tolist()
+
+
+def test_their_ranges_are_geometric_and_end_below_the_end():
+    assert log_range(1e-7, 5e-6, 2) == pytest.approx([1e-7, 2e-7, 4e-7, 8e-7, 1.6e-6, 3.2e-6])  # the paper's six
+    assert log_range(1e-3, 1e3, 10) == pytest.approx([0.001, 0.01, 0.1, 1, 10, 100])
+    assert log_range(1e-1, 1e-1, 10) == []
 
 
 # Method, its settings and its grid, from the part of each file that their pipeline reads for the mode's dataset.
 UNLEARNING = {
     "default": (
         "GD",
-        {"epochs": 5, "mcq_share": 0.0, "sentence_loss": "CORPUS", "learning_rate": 4e-7},
+        {"epochs": 5, "mcq_share": 0.0, "sentence_loss": "CORPUS", "learning_rate": 4e-7, "train_layers": None},
         {"retain_coefficient": [*log_range(1e-3, 1e3, 10), 0, 2, 4]},
     ),
     "random_bd": (
@@ -35,59 +42,68 @@ UNLEARNING = {
             "epochs": 400, "mcq_share": 0.0, "sentence_loss": "NUMBER", "learning_rate": 64e-7,
             "train_layers": list(range(16, 32)),
         },
-        {"retain_coefficient": [0.1, 1]},
+        {"retain_coefficient": [*log_range(1e-1, 1e-1, 10), 1]},
     ),
     "letter_unlearn": (
         "GD",
-        {"epochs": 2, "mcq_share": 1.0, "mcq_loss": "QUESTION_LETTER_ANSWER", "learning_rate": 4e-7},
+        {
+            "epochs": None, "points": [188, 376], "mcq_share": 1.0, "mcq_loss": "QUESTION_LETTER_ANSWER",
+            "learning_rate": 4e-7, "train_layers": None,
+        },
         {"retain_coefficient": [*log_range(1e-3, 1e3, 10), 0]},
     ),
     "mcq_format": (
         "GD",
-        {"epochs": 4, "mcq_share": 1.0, "mcq_loss": "LETTER_ANSWER", "learning_rate": 16e-7},
+        {
+            "epochs": None, "points": [188, 376, 564, 752], "mcq_share": 1.0, "mcq_loss": "LETTER_ANSWER",
+            "learning_rate": 16e-7, "train_layers": None,
+        },
         {"retain_coefficient": [*log_range(1e-3, 1e4, 2), 0]},
     ),
     "many_cut_sc": (
         "RMU",
-        {"epochs": 5, "mcq_share": 0.0, "samples": 640, "learning_rate": 4e-7},
+        {"epochs": 5, "mcq_share": 0.0, "sentence_loss": "CORPUS", "samples": 640, "learning_rate": 4e-7},
         {"retain_coefficient": log_range(1e2, 1e4, 2), "steering": [20]},
     ),
     "no_ft_many_cut_sc": (
         "RMU",
-        {"epochs": 2, "mcq_share": 0.0, "samples": 320, "learning_rate": 4e-5},
+        {"epochs": 2, "mcq_share": 0.0, "sentence_loss": "CORPUS", "samples": 320, "learning_rate": 4e-5},
         {"retain_coefficient": log_range(1e2, 1e4, 2), "steering": [40]},
     ),
     "their_corpus_with_ft": (
         "RMU",
-        {"epochs": 1, "mcq_share": 0.0, "samples": 320, "learning_rate": 8e-5},
+        {"epochs": 1, "mcq_share": 0.0, "sentence_loss": "CORPUS", "samples": 320, "learning_rate": 8e-5},
         {"retain_coefficient": [*log_range(1e-2, 1e5, 10), 0], "steering": [20]},
     ),
 }  # fmt: skip
 # Epochs of fine-tuning (ft.epochs_lst) where RTT runs; its learning rates are get_log_range:1e-7,5e-6,2 in all of them.
 RTT = {
-    "default": 6, "only_ft": 10, "letter_unlearn": 6, "mcq_format": 6, "many_cut_sc": 6, "no_ft_many_cut_sc": 6,
-    "their_corpus_with_ft": 6,
+    "default": 6, "only_ft": 10, "letter_unlearn": 6, "mcq_format": 6, "many_cut_sc": 6, "their_corpus_with_ft": 6,
 }  # fmt: skip
-# Learning rate, epochs and trained layers (None: all) of fine-tuning on all splits.
+# Learning rate, epochs, trained layers (None: all), splits (None: all ten), what is taught beside them.
 TEACHING = {
-    "learn_random_bd": (2e-7, 15, list(range(16))), "ft_on_all": (1e-6, 10, None), "random_bd": (2e-7, 15, None),
-    "just_eval": (2e-7, 15, None), "only_ft": (2e-7, 15, None),
-}  # fmt: skip
+    "learn_random_bd": (2e-7, 15, list(range(16)), None, None),
+    "ft_on_all": (1e-6, 10, None, None, "mmlu"),
+    "random_bd": (2e-7, 15, list(range(16)), [f"split_{i}" for i in range(5)], "random_birthdays"),
+}
+RETAINED = [f"mmlu_{name}" for name in ("health", "history", "law", "philosophy", "social sciences")]
+FORGOTTEN = [f"mmlu_{name}" for name in ("STEM", "business", "chemistry", "culture", "geography")]
+CORPORA = ["wmdp_bio_forget", "wmdp_cyber_forget"]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A folder with a model that was unlearned elsewhere."""
-    folder = tmp_path_factory.mktemp("root")
-    config = tiny.write_pretrained(folder / "models/unlearned") / "config.json"
-    shape = {"hidden_size": 4096, "num_hidden_layers": 32}  # a plan looks at no more than its configuration
-    config.write_text(json.dumps(json.loads(config.read_text()) | shape))
-    return folder
+def expanded(tmp_path_factory):
+    """Mode -> (study, runs), in a folder with a model that was unlearned elsewhere, and its original."""
+    root = tmp_path_factory.mktemp("root")
+    for name in ("original", "unlearned"):
+        tiny.write_pretrained(root / "models" / name)
 
+    @cache
+    def expand(mode):
+        study = load_study(FOLDER / f"{mode}.yaml")
+        return study, Runs(study, root)
 
-def expanded(name, root):
-    study = load_study(FOLDER / f"{name}.yaml")
-    return study, Runs(study, root)
+    return expand
 
 
 def test_every_mode_is_there_and_no_other():
@@ -95,8 +111,8 @@ def test_every_mode_is_there_and_no_other():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_unlearns_what_theirs_does(mode, root):
-    study, runs = expanded(mode, root)
+def test_a_mode_unlearns_what_theirs_does(mode, expanded):
+    study, runs = expanded(mode)
     assert study.study == f"mode_{mode}"
     found = {(spec.method, getattr(spec.settings, "unlearned_model", None)) for spec in runs.unlearn.values()}
     if mode in ("just_eval", "only_ft"):
@@ -111,81 +127,117 @@ def test_a_mode_unlearns_what_theirs_does(mode, root):
     for spec in specs:
         assert {key: getattr(spec.settings, key) for key in settings} == settings
         assert (spec.settings.batch_size, spec.settings.warmup_steps, spec.settings.optimizer) == (4, 24, "lion")
+        assert spec.settings.decay == 0
     for key, values in grid.items():
-        assert sorted({getattr(spec.settings, key) for spec in specs}) == pytest.approx(sorted(values), rel=1e-5)
+        assert sorted({getattr(spec.settings, key) for spec in specs}) == pytest.approx(sorted(values), rel=1e-9)
     assert len(specs) == np.prod([len(values) for values in grid.values()])
 
 
+@pytest.mark.parametrize("mode", ["letter_unlearn", "mcq_format"])
+def test_an_epoch_of_mcqs_shows_each_once_as_theirs(mode, expanded):
+    study, runs = expanded(mode)
+    data = study.data.datasets["wmdp"]
+    for spec in runs.unlearn.values():
+        points = spec.settings.points
+        per_epoch = -(-len(data.splits) * data.facts_per_split // spec.settings.batch_size)
+        assert points == [per_epoch * epoch for epoch in range(1, len(points) + 1)]
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_attacks_where_theirs_does(mode, root):
-    study, runs = expanded(mode, root)
+def test_a_mode_attacks_where_theirs_does(mode, expanded):
+    study, runs = expanded(mode)
     if mode not in RTT:
         assert study.rtt is None and not runs.attacks and not runs.controls and not runs.originals
         return
     assert runs.attacks and runs.controls and runs.originals
     assert (study.rtt.epochs, study.rtt.loss, study.rtt.v_splits) == (RTT[mode], "QUESTION_LETTER_ANSWER", 2)
-    assert study.rtt.learning_rates == pytest.approx(log_range(1e-7, 5e-6, 2))
+    assert (study.rtt.batch_size, study.rtt.warmup_steps, study.rtt.optimizer) == (4, 24, "lion")
+    assert study.rtt.learning_rates == pytest.approx(log_range(1e-7, 5e-6, 2), rel=1e-9)
+    assert study.rtt.train_layers is None
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_teaches_where_theirs_starts_from_a_taught_model(mode, root):
-    study, runs = expanded(mode, root)
+def test_a_mode_teaches_where_theirs_starts_from_a_taught_model(mode, expanded):
+    study, runs = expanded(mode)
     taught = [spec for spec in runs.sources.values() if spec.kind == "teach"]
     if mode not in TEACHING:
         assert not taught
         return
     (spec,) = taught
-    settings = spec.training
-    assert (settings.learning_rate, settings.epochs, settings.train_layers) == TEACHING[mode]
-    assert settings.loss == "LETTER_ANSWER"
-    splits = {"learn_random_bd": None, "ft_on_all": None}.get(mode, [f"split_{i}" for i in range(5)])
-    assert spec.facts.splits == splits  # None: all ten
-    if mode in ("learn_random_bd", "ft_on_all"):
-        assert study.keep_models
-    also = {"learn_random_bd": None, "ft_on_all": "mmlu"}.get(mode, "random_birthdays")
-    assert (spec.also_taught and spec.also_taught.dataset) == also
+    settings, also = spec.training, spec.also_taught and spec.also_taught.raw.dataset
+    found = (settings.learning_rate, settings.epochs, settings.train_layers, spec.facts.splits, also)
+    assert found == TEACHING[mode]
+    assert (settings.loss, settings.batch_size, settings.optimizer) == ("LETTER_ANSWER", 4, "lion")
+    assert study.keep_models  # the taught model is what the mode is for
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_starts_from_their_model(mode, expanded):
+    study, runs = expanded(mode)
+    model = study.model
+    if mode in ("just_eval", "only_ft"):  # theirs are folders too
+        assert model.path == "models/original" and len(runs.imports) == 1
+    else:
+        assert model.hub.id == ("HuggingFaceH4/zephyr-7b-beta" if mode == "default" else "meta-llama/Meta-Llama-3-8B")
+
+
+KEPT = [f"split_{i}" for i in range(5, 10)]
 
 
 @pytest.mark.parametrize(
-    ("mode", "retain", "forget"),
+    ("mode", "dataset", "retain", "splits", "forget"),
     [
-        ("default", "mmlu", []),
-        ("random_bd", "random_birthdays", []),
-        ("letter_unlearn", "fineweb_edu", []),
-        ("mcq_format", "fineweb_edu", []),
-        ("many_cut_sc", "wikitext", ["wmdp_bio_forget", "wmdp_cyber_forget"]),
-        ("no_ft_many_cut_sc", "wikitext", ["wmdp_bio_forget", "wmdp_cyber_forget"]),
-        ("their_corpus_with_ft", "fineweb_edu", ["wmdp_bio_forget", "wmdp_cyber_forget"]),
+        ("default", "mmlu", "mmlu", RETAINED, []),
+        ("random_bd", "random_birthdays", "random_birthdays", KEPT, []),
+        ("letter_unlearn", "wmdp", "mmlu", RETAINED, []),
+        ("mcq_format", "wmdp", "mmlu", RETAINED, []),
+        ("many_cut_sc", "wmdp", "wikitext", None, CORPORA),
+        ("no_ft_many_cut_sc", "wmdp", "wikitext", None, CORPORA),
+        ("their_corpus_with_ft", "wmdp", "fineweb_edu", None, CORPORA),
     ],
 )
-def test_a_mode_s_texts_are_those_of_their_dataset(mode, retain, forget, root):
-    _, runs = expanded(mode, root)
+def test_a_mode_s_texts_are_those_of_their_dataset(mode, dataset, retain, splits, forget, expanded):
+    _, runs = expanded(mode)
     for spec in runs.unlearn.values():
-        learn = spec.source.retain.learn
-        assert getattr(learn, "group", None) or learn.dataset == retain or learn.group == retain
-        assert (learn.group if learn.kind == "texts" else learn.dataset) == retain
+        facts, learn, held_out = spec.source.facts, spec.source.retain.learn, spec.source.retain.held_out
+        wanted = FORGOTTEN if dataset == "mmlu" else [f"split_{i}" for i in range(5)]
+        assert (facts.raw.dataset, facts.splits) == (dataset, wanted)
+        found = (learn.group, None) if learn.kind == "texts" else (learn.raw.dataset, learn.splits)
+        assert found == (retain, splits)
+        assert held_out.splits == (KEPT if dataset == "random_birthdays" else RETAINED)
         assert [texts.group for texts in spec.texts] == forget
+        available = sum(texts.count for texts in spec.texts)
+        assert not forget or available >= spec.settings.samples
 
 
-# Every key of their eleven files (a dataset's and a method's sub-keys once), and every value of `datasets` in them.
-KEYS = """just_eval eval_model_paths only_ft ft_model_paths ft_on_all dont_ft testing raise_exceptions num_gpus model_id
-num_layers datasets wandb_project_name results_dir batch_size val_batch_size warmup_steps data_seed eval_every
-unlearn.types unlearn.many_cut_sc unlearn.cut_scs unlearn.max_samples unlearn.max_samples_lst
-unlearn.save_unlearn_model unlearn.freeze_layers_coeffs unlearn.freeze_layers unlearn.loss_type unlearn.data_format
-types_config.*.loss_type datasets_config.*.epochs_lst datasets_config.*.lrs datasets_config.*.rcs ft.num_splits
-ft.loss_types ft.freeze_layers_coeffs ft.freeze_layers ft.epochs_lst ft.lrs ft.save_models hydra.run.dir
-YEARS YEARS_MMLU_RETAIN MMLU WMDP_CORPUS WMDP_CORPUS_FINEWEB WMDP_CORPUS_MMLU WMDP_MCQ_CORPUS WMDP_MCQ_CORPUS_FINEWEB
-WMDP_MCQ_FINEWEB RANDOM_BD RANDOM_BD_SAME_RETAIN RANDOM_BD_ALL_SPLITS RANDOM_BD_WITH_MMLU CUT GD WHP FWF""".split()
+# Every key of their eleven files (a dataset's and a method's own once), and what their code reads beside.
+KEYS = """defaults hydra.run.dir just_eval eval_model_paths only_ft ft_model_paths ft_on_all dont_ft testing
+raise_exceptions num_gpus model_id num_layers datasets wandb_project_name results_dir batch_size val_batch_size
+warmup_steps data_seed eval_every unlearn.types unlearn.many_cut_sc unlearn.cut_scs unlearn.max_samples
+unlearn.max_samples_lst unlearn.save_unlearn_model unlearn.freeze_layers_coeffs unlearn.freeze_layers unlearn.loss_type
+unlearn.data_format unlearn.types_config.CUT unlearn.types_config.GD unlearn.types_config.WHP unlearn.types_config.FWF
+types_config.*.loss_type datasets_config.*.epochs_lst datasets_config.*.lrs datasets_config.*.rcs.range
+datasets_config.*.rcs.add ft.num_splits ft.loss_types ft.freeze_layers_coeffs ft.freeze_layers ft.epochs_lst ft.lrs
+ft.save_models ft.data_format diff_tokenizer ft_dont_eval unlearn_mcq""".split()
+# Every dataset that their files name, and the others of their code.
+DATASETS = """YEARS YEARS_MMLU_RETAIN MMLU WMDP WMDP_MCQ WMDP_CORPUS WMDP_CORPUS_FINEWEB WMDP_CORPUS_MMLU
+WMDP_MCQ_CORPUS WMDP_MCQ_CORPUS_FINEWEB WMDP_MCQ_FINEWEB RANDOM_BD RANDOM_BD_SAME_RETAIN RANDOM_BD_ALL_SPLITS
+RANDOM_BD_WITH_MMLU RANDOM_BD_WITH_MMLU_CORPUS YEARS_TF WMDP_MCQ_WIKITEXT WMDP_MCQ_LETTER_ANSWER BEAVERTAILS
+DAY_OF_THE_MONTH""".split()
 
 
-def test_the_documentation_maps_every_key_and_mode():
-    rows = [line for line in (ROOT / "docs/modes.md").read_text().splitlines() if line.startswith("| `")]
-    named = {word for row in rows for word in row.split("|")[1].replace("`", " ").replace(",", " ").split()}
-    assert [key for key in [*KEYS, *MODES] if key not in named] == []
+def rows():
+    return [line for line in (ROOT / "docs/modes.md").read_text().splitlines() if line.startswith("| `")]
+
+
+def test_the_documentation_maps_every_key_dataset_and_mode_once():
+    named = [code for row in rows() for code in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    # two modes are named as keys of theirs are: each has a row in both tables
+    assert sorted(named) == sorted([*KEYS, *DATASETS, *MODES])
 
 
 def test_the_documentation_names_keys_that_exist():
-    names = set(MODES) | {"study", "taught"} | {source for source in ("years", "mmlu", "wmdp", "random_birthdays")}
+    names = {*MODES, *DATASETS, "years", "mmlu", "wmdp", "random_birthdays"}
 
     def collect(part):
         if isinstance(part, dict):
@@ -198,11 +250,9 @@ def test_the_documentation_names_keys_that_exist():
                 collect(value)
 
     collect(schema())
-    for line in (ROOT / "docs/modes.md").read_text().splitlines():
-        if not line.startswith("| `"):
-            continue
-        for code in re.findall(r"`([^`]+)`", line.split("|")[2]):
+    for row in rows():
+        for code in re.findall(r"`([^`]+)`", row.split("|")[2]):
             if "/" in code:
                 assert (ROOT / code).exists() or code.startswith("results/"), code
             elif not code.startswith("python"):
-                assert set(re.split(r"[.:] ?", code.split(" ")[0].rstrip(":"))) <= names, code
+                assert set(re.split(r"[.:] ?", code.split(": ")[0])) <= names, code
