@@ -223,7 +223,7 @@ def test_every_study_file_that_comes_with_the_project_is_right():
     studies = [load_study(path) for path in files]
     assert len({study.study for study in studies}) == len(files) >= 4  # each has a results folder of its own
     for study in studies:
-        if not study.unlearned_models:  # its folders are the user's: tests/workflow/test_own.py makes them
+        if not study.unlearned_models:  # its folders are the user's: tests/workflow/test_own_model.py makes them
             assert Runs(study).eval_ids()
 
 
