@@ -130,6 +130,8 @@ def recovery_table(studies: list[Study], variant: str = DEFAULT, scorings: Seque
     """
     rows = []
     for study in studies:
+        if study.original_rtt is None:
+            continue  # nothing was attacked: there is no recovery
         for method, budget in sorted(study.selected, key=lambda key: place(METHODS, key[0])):
             for selection in SELECTIONS:
                 for scoring in _scorings(study, method, budget):
@@ -232,7 +234,8 @@ def accuracy_table(studies: list[Study], variant: str = DEFAULT) -> pd.DataFrame
             for budget in budgets:
                 _, step = study.selected[method, budget]
                 head = {**key, "method": method, "stage": "unlearned_rtt", "retain_budget": budget, "step": step}
-                _attack_rows(rows, head, study.attacks[method, budget])
+                if (method, budget) in study.attacks:
+                    _attack_rows(rows, head, study.attacks[method, budget])
         if study.control is not None:
             labels = study.control.labels
             head = {**key, "dataset": labels.dataset, "model": labels.model, "method": "none", "stage": "control_rtt"}

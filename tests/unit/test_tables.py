@@ -596,6 +596,16 @@ def test_a_missing_file(small, capsys, missing, message):
     assert message in refuse(small, capsys)
 
 
+def test_a_study_that_attacks_nothing_has_accuracies_alone(small):
+    for path in (small / "evals").glob("attack-*.json"):
+        path.unlink()
+    assert tables(small) == 0
+    accuracy = read_table(small / "tables/accuracy.csv")
+    assert set(accuracy["stage"]) == {"original", "unlearned"}
+    assert (accuracy["retain_budget"] == 0.1).any()  # the selected point is named
+    assert not len(read_table(small / "tables/recovery.csv"))
+
+
 def selection(folder, change):
     path = folder / "selections" / "select-pretrained-gd-s0.json"
     document = json.loads(path.read_text())

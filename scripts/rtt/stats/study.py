@@ -44,6 +44,7 @@ def assemble(
 ) -> list[Study]:
     """Group evaluations by (arm, dataset, model, seed), in the order of the tables.
 
+    Without any evaluation of kind rtt, the study attacks nothing: then none is missing.
     Raises UserError where files contradict each other: a run twice, a missing original or attack, other question ids.
     """
     studies: dict[tuple, Study] = {}
@@ -68,8 +69,9 @@ def assemble(
         else:
             study.unlearned.setdefault(labels.method, []).append(found)
     chosen = read_selections(selections_folder, selections)
+    attacked = any(isinstance(found, Attack) for found in evals)
     for study in studies.values():
-        _complete(study, chosen, selections_folder)
+        _complete(study, chosen, selections_folder, attacked)
         study.control = _control(study, controls, {key[0] for key in studies if key[1:] == study.key[1:]})
         _check_questions(study)
     return sorted(studies.values(), key=lambda study: arm_order(*study.key))
@@ -99,15 +101,15 @@ def _twice(found: Points | Attack, first: Points | Attack) -> UserError:
     return UserError(f"{found.path}: the same labels as {first.path}; delete the one that is stale, or give --plan")
 
 
-def _complete(study: Study, selections: dict, folder: str | Path) -> None:
-    """Fill `study.selected` and check that each selected point was scored and attacked."""
+def _complete(study: Study, selections: dict, folder: str | Path, attacked: bool) -> None:
+    """Fill `study.selected` and check that each selected point was scored and, where anything is, attacked."""
     name = ", ".join(str(part) for part in study.key)
     any_file = next(
         iter([*chain(*study.unlearned.values()), *study.attacks.values()]), study.original_rtt or study.original
     ).path
     if study.original is None:
         raise UserError(f"{any_file}: no evaluation of kind original for ({name}), the model before unlearning")
-    if (study.unlearned or study.attacks) and (study.original_rtt is None or not study.original_rtt.looks):
+    if attacked and (study.unlearned or study.attacks) and (study.original_rtt is None or not study.original_rtt.looks):
         raise UserError(f"{any_file}: no RTT evaluation with target original for ({name}): recovery has no denominator")
     dataset, arm, model, seed = study.key
     for method, trajectories in study.unlearned.items():
@@ -128,7 +130,7 @@ def _complete(study: Study, selections: dict, folder: str | Path) -> None:
                     f"{chosen.path}: selected step {point[1]} is not in {point[0]} (scored steps: {scored})"
                 )
             attack = study.attacks.get((method, budget))
-            if point is not None and (attack is None or not attack.looks):
+            if attacked and point is not None and (attack is None or not attack.looks):
                 found = "is missing" if attack is None else f"({attack.path}) has no results"
                 raise UserError(
                     f"{chosen.path}: step {point[1]} is selected for budget {budget}, but its RTT evaluation {found}"
