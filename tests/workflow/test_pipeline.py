@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 from conftest import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
@@ -143,6 +144,20 @@ def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
         "original", "unlearned", "original_rtt", "unlearned_rtt", "control_rtt",
     }  # fmt: skip
     assert all(re.fullmatch(r"[01]\.\d{6}", row["accuracy"]) for row in accuracy)
+
+
+def test_a_study_without_rtt_ends_with_its_tables(edited):
+    """Unlearning without RTT: what was unlearned before is not unlearned again, nothing is attacked."""
+    study = yaml.safe_load((edited.folder / SMOKE).read_text())
+    del study["rtt"]
+    (edited.folder / "own.yaml").write_text(yaml.safe_dump(study))
+    done = edited.snakemake("-c1", "--scheduler", "greedy", "--configfile", "own.yaml", "--notemp")
+    assert done.returncode == 0, done.stdout
+    assert not set(job_counts(done.stdout)) & {"unlearn", "rtt", "rtt_control", "report"}
+    assert {row["stage"] for row in read_csv(edited.results() / "tables/accuracy.csv")} == {"original", "unlearned"}
+    assert read_csv(edited.results() / "tables/recovery.csv") == []
+    summary = edited.python("-m", "rtt", "summary", "--results", "results/smoke", PYTHONPATH="scripts")
+    assert summary.returncode == 0 and "nothing was unlearned and attacked" in summary.stdout
 
 
 def test_an_accuracy_of_the_table_is_that_of_the_evaluation(finished):
