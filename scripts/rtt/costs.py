@@ -24,8 +24,6 @@ SENTENCES = 3  # of a fact in the authors' files (PAPER.md); an epoch of unlearn
 SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models)
 DOWN_PROJ = 0.25  # share of a decoder layer's parameters in mlp.down_proj: .27 in Llama-3-8B, .25 in SmolLM2
 BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its gradient, each optimizer state
-STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keeps
-AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
 # Reads and writes of a value per trained parameter and step, counted in the code of lion-pytorch (19) and of torch's
 # foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
 PASSES = {"adamw": 24, "lion": 23}
@@ -282,8 +280,13 @@ def parameters(model: Model | ModelFile) -> int:
             raise UserError(f"model {model.name}: `parameters` is missing in its file; add the count, as 8030261248")
         return model.parameters
     size = 2 + len(vocabulary()) if model.tokenizer == "word" else SUBWORDS
+    return size * model.hidden_size + model.layers * layer_parameters(model) + model.hidden_size
+
+
+def layer_parameters(model: Model) -> int:
+    """Return the number of parameters of a decoder layer of the miniature."""
     h, i = model.hidden_size, model.intermediate_size
-    return size * h + model.layers * (4 * h * h + 3 * h * i + 2 * h) + h
+    return 4 * h * h + 3 * h * i + 2 * h
 
 
 @dataclass(frozen=True)
@@ -321,21 +324,6 @@ def part_of(settings: Training, model: Model | ModelFile) -> Part:
         numbers = sorted({layer_number(layer, depth) for layer in layers})
         return Part(1.0, 1 - numbers[0] / depth, len(numbers) / depth)
     return Part()
-
-
-def memory(settings: Training, n: int, part: Part = Part(), restored: bool = False) -> dict[str, float]:
-    """Bytes on the device in training, by kind; activations, logits and the scorer's cache are not among them.
-
-    restored: RTT's copy of the starting weights. RMU's frozen copy is among the weights.
-    """
-    size = BYTES[settings.precision]
-    return {
-        "weights": n * size * (1 + part.copied),
-        "gradients": n * size * part.trained,
-        "optimizer": n * size * part.trained * STATES[settings.optimizer],
-        "autocast": n * AUTOCAST * part.forward if settings.precision == "bf16_mixed" else 0.0,
-        "start": n * size if restored else 0.0,
-    }
 
 
 def traffic(settings: Training, n: int, steps: int, part: Part = Part()) -> float:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from rtt import costs, plan_text
+from rtt import costs, memory, plan_text
 from rtt.config import DEFAULT_STUDY, Study, load_study
 from rtt.errors import UserError
 from rtt.runs import Runs
@@ -100,7 +100,8 @@ class Plan:
             raise UserError(f"--mfu: found {mfu}; expected the share of the peak that is reached, above 0, at most 1")
         self.study, self.device, self.mfu, self.runs = study, device, mfu, Runs(study, root)
         self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
-        self.peak_memory: dict[str, dict] = {}
+        self.shape, self.launch = memory.shape_of(study.model), memory.launch_of(study)
+        self.phases: dict[str, memory.Phase] = {}  # of each training stage the one that needs most of a device
         self.fp32_scoring = False
         self.eval_size = 0.0
 
@@ -119,17 +120,28 @@ class Plan:
         hours = self._hours(flops, half)
         return Bill(score_tokens=tokens, flops=flops, hours=hours, score_hours=hours)
 
-    def _train(self, stage: str, model, tokens: float, settings, steps: int, frozen_tokens: float = 0.0) -> Bill:
+    def _train(
+        self,
+        stage: str,
+        model,
+        tokens: float,
+        settings,
+        steps: int,
+        longest: float,
+        frozen_tokens: float = 0.0,
+        **shape,
+    ) -> Bill:
+        """longest: tokens of the longest text. shape: `memory.Phase`'s graphs, head and restored."""
         n, part = costs.parameters(model), costs.part_of(settings, model)
         flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
         moved = costs.traffic(settings, n, steps, part) / self.device.bandwidth / 3600
-        found = costs.memory(settings, n, part, restored=stage.startswith("RTT"))
-        kept = self.peak_memory.get(stage)
-        if kept is None or sum(found.values()) > sum(kept["bytes"].values()):
-            phase = {"stage": stage, "optimizer": settings.optimizer, "precision": settings.precision}
-            self.peak_memory[stage] = {**phase, "bytes": found}
+        phase = memory.Phase(stage, settings, memory.shape_of(model), longest, part, **shape)
+        self.phases[stage] = max(self.phases.get(stage, phase), phase, key=self._on_device)
         hours = self._hours(flops, settings.precision != "fp32") + moved
         return Bill(train_tokens=tokens, flops=flops, hours=hours, optimizer_hours=moved)
+
+    def _on_device(self, phase: memory.Phase) -> float:
+        return sum(memory.on_device(phase, self.launch).values())
 
     def _questions(self, retain, facts: costs.Facts) -> list[costs.Facts]:
         return [facts, self.sizes.of(retain.held_out, retain.held_out_splits)]
@@ -153,7 +165,8 @@ class Plan:
             taught = [facts, *([self.sizes.of(spec.also_taught)] if spec.also_taught else [])]
             steps, trained = costs.teaching_tokens(taught, training)
         name = "pretraining" if isinstance(spec, PretrainSpec) else f"teaching ({spec.arm})"
-        bill = self._train(name, spec.model, trained, training, steps)
+        longest = memory.longest(*(parts if isinstance(training, Pretraining) else taught))
+        bill = self._train(name, spec.model, trained, training, steps, longest)
         return Bill(runs=1) + bill + self._score(spec.model, tokens, training.precision, spec.scores)
 
     def trajectory(self, spec: UnlearnSpec) -> Bill:
@@ -168,7 +181,10 @@ class Plan:
         if not isinstance(retain, TextsSpec):
             retain = self.sizes.of(retain, source.retain.learn_splits)
         steps, forget, kept = costs.unlearning_tokens(spec, facts, retain)
-        bill = self._train(f"unlearning ({spec.method})", source.model, forget + kept, settings, steps, kept)
+        bill = self._train(
+            f"unlearning ({spec.method})", source.model, forget + kept, settings, steps,
+            memory.longest(*(spec.texts or [facts]), retain), kept, graphs=2, head=spec.method != "RMU",
+        )  # fmt: skip
         return Bill(runs=1) + bill + self._score(source.model, tokens, settings.precision, source.scores)
 
     def points(self, spec: UnlearnSpec) -> int:
@@ -189,7 +205,8 @@ class Plan:
             steps, tokens = costs.pass_tokens(
                 len(facts) - size, facts.texts, rtt.loss, rtt.epochs, rtt.batch_size, rtt.samples
             )
-            trained = self._train("RTT", model, rates * tokens, rtt, rates * steps)
+            longest = memory.longest(facts)
+            trained = self._train("RTT", model, rates * tokens, rtt, rates * steps, longest, restored=True)
             bill += Bill(runs=rates) + trained
         tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.scorings)
         return bill + self._score(model, tokens, rtt.precision, spec.scores)
@@ -268,12 +285,24 @@ class Plan:
             if not isinstance(spec, OriginalSpec)
         )
         groups = [self._group_bytes(spec) for spec in self.runs.selects.values()]
-        _ = self.stages  # adds up the evaluations
-        fixed = imports + sources + self.eval_size
+        _ = self.stages  # adds up the evaluations, finds the phases
+        state = max((memory.state_on_disk(p, self.launch) for p in self.phases.values()), default=0)
+        state *= bool(self.launch.minutes)
+        fixed = imports + sources + self.eval_size + 2 * state
         return {
-            "imports": imports, "sources": sources, "evals": self.eval_size, "groups": len(groups),
+            "imports": imports, "sources": sources, "evals": self.eval_size, "groups": len(groups), "state": state,
             "largest_group": max(groups, default=0), "at_least": fixed + max(groups, default=0),
             "at_most": fixed + sum(groups),
+        }  # fmt: skip
+
+    def memory(self, phase: memory.Phase) -> dict:
+        """What a phase holds on a device and in host memory, in bytes."""
+        parts = memory.on_device(phase, self.launch)
+        return {
+            "stage": phase.stage, "optimizer": phase.settings.optimizer, "precision": phase.settings.precision,
+            "bytes": parts, "total": sum(parts.values()), "needed": memory.needed(parts),
+            "host": memory.in_host(phase, self.launch), "state": memory.state_on_disk(phase, self.launch),
+            "rows": self.launch.rows(phase.settings.batch_size), "longest": phase.longest,
         }  # fmt: skip
 
     def _group_bytes(self, spec: SelectSpec) -> float:
@@ -335,7 +364,6 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
     plan = Plan(study, device, mfu, root)
     total = sum(plan.stages.values(), Bill(jobs=1))
     n = costs.parameters(study.model)
-    memory = [{**phase, "total": sum(phase["bytes"].values())} for phase in plan.peak_memory.values()]
     return {
         "study": study.study,
         "model": {"name": study.model.name, "parameters": n},
@@ -349,7 +377,10 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
         "fp32_scoring": plan.fp32_scoring,
         "selection": plan.selection(),
         "disk": plan.disk(),
-        "memory": sorted(memory, key=lambda phase: -phase["total"]),
+        "launch": asdict(plan.launch),
+        "memory": sorted(map(plan.memory, plan.phases.values()), key=lambda phase: -phase["needed"]),
+        "fits": memory.fits(list(plan.phases.values()), plan.launch.micro_batch) if plan.phases else [],
+        "shape": asdict(plan.shape),
         "intervals": {"original": original, "attacked": attacked, "too_wide": TOO_WIDE, "rows": plan.intervals(*at)},
         "lengths": {
             "typical": sorted(plan.sizes.typical),

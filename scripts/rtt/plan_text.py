@@ -1,9 +1,9 @@
 """The plan of a study for a terminal: lines of at most 98 columns."""
 
-import math
 import textwrap
 
 from rtt import costs
+from rtt import memory as bytes_of
 
 WIDTH = 98
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -115,30 +115,70 @@ def selection(plan: dict) -> list[str]:
     return lines
 
 
+HEADS = {
+    "weights": "weights", "gradients": "grads", "optimizer": "states", "autocast": "casts", "engine": "engine",
+    "work": "work",
+}  # fmt: skip
+
+
+def launch(plan: dict) -> str:
+    """How a job is spread, in a line's words."""
+    how, engine = plan["launch"], plan["launch"]["engine"]
+    n = how["devices"]
+    told = "one device" if n == 1 else f"{n} devices"
+    told += f", ZeRO-{engine['stage']}" if engine["stage"] else ", no DeepSpeed"
+    told += " with offload" if engine["offload"] else ""
+    told += f", micro batches of {how['micro_batch']}" if how["micro_batch"] else ""
+    return told + (", gradient checkpointing" if how["checkpointing"] else "")
+
+
 def memory(plan: dict) -> list[str]:
     """Memory by phase, and whether it fits."""
-    device = plan["device"]
-    phases = plan["memory"]
+    device, phases = plan["device"], plan["memory"]
     if not phases:
-        return ["Nothing is trained."]
-    kinds = list(phases[0]["bytes"])
-    rows = []
-    for p in phases:
-        values = [size(value) if value else "-" for value in p["bytes"].values()]
-        rows.append((f"{p['stage']}, {p['optimizer']} {p['precision']}", *values, size(p["total"])))
-    lines = table(("phase", *kinds, "sum"), rows)
+        return ["Memory of a device in training", "Nothing is trained."]
+    unit, name = (1e9, "GB") if phases[0]["total"] >= 1e9 else (1e6, "MB")
+
+    def short(value: float) -> str:
+        return f"{value / unit:,.1f}" if value else "-"
+
+    rows = [
+        (
+            f"{p['stage']}, {p['optimizer']} {p['precision']}",
+            *(short(p["bytes"][kind]) for kind in HEADS), short(p["total"]), short(p["host"]),
+        )
+        for p in phases
+    ]  # fmt: skip
+    lines = [f"Memory of a device in training, in {name} ({launch(plan)})"]
+    lines += table(("phase", *HEADS.values(), "sum", "host"), rows)
     if device["memory"] is not None:
-        worst = [p["stage"] for p in phases if p["total"] > device["memory"]]
-        about, largest = f"one {device['name']} ({size(device['memory'])})", phases[0]["total"]
+        worst = [p["stage"] for p in phases if p["needed"] > device["memory"]]
+        most, told = size(phases[0]["needed"]), f"{device['name']} ({size(device['memory'])})"
         if worst:
-            says = (
-                f"Does not fit on {about}: {', '.join(worst)}. The largest needs {size(largest)} before activations, "
-                f"what {math.ceil(largest / device['memory'])} of them hold; or a smaller model, pure bf16, fewer "
-                "trained layers."
-            )
+            says = f"Does not fit on {told}: {', '.join(worst)}. The largest needs {most}; what fits where: below."
         else:
-            says = f"Fits on {about}, as long as activations take less than {size(device['memory'] - largest)}."
-        lines += ["", *paragraph(says)]
+            says = f"Fits on {told}: the largest needs {most}."
+        lines += ["", *paragraph(f"{says} In that, 5 % and 2 GB for the allocator and the device's context.")]
+    return lines
+
+
+def fits(plan: dict) -> list[str]:
+    """For each precision, optimizer and set of devices the smallest setting that fits."""
+    lines = paragraph(
+        "The first setting with which every phase above fits, from the least to the most: none, zero1, zero2, zero3, "
+        "zero3-offload; checkpointing: gradient_checkpointing. Bytes of a device with 5 % and 2 GB for the allocator "
+        "and the context; host memory of the job."
+    )
+    for precision, optimizer in bytes_of.ROWS:
+        found = [row for row in plan["fits"] if (row["precision"], row["optimizer"]) == (precision, optimizer)]
+        rows = [
+            (
+                f"{row['devices']} x {row['memory'] / 1e9:.0f} GB", row["setting"] or "no",
+                size(row["bytes"]) if row["setting"] else "-", size(row["host"]) if row["setting"] else "-",
+            )
+            for row in found
+        ]  # fmt: skip
+        lines += ["", *table((f"{precision}, {optimizer}".ljust(18), "setting", "a device", "host"), rows)]
     return lines
 
 
@@ -196,6 +236,11 @@ def assumptions(plan: dict) -> list[str]:
             "files by SmolLM2's tokenizer (wmdp: MMLU's; generated birthdays: Random Birthdays'), and a split "
             f"{costs.AUTHORS_PER_SPLIT} facts where the study says nothing. A facts.jsonl counts with its own texts."
         )
+    if not plan["shape"]["known"]:
+        points.append(
+            f"Shape, in part assumed (memory): {plan['shape']['layers']} layers of {plan['shape']['hidden']}, an MLP "
+            f"of {plan['shape']['mlp']}, {plan['shape']['vocabulary']:,} tokens."
+        )
     if lengths["texts"]:
         told = ", ".join(f"{group} {tokens:.0f}" for group, tokens in lengths["texts"].items())
         points.append(
@@ -203,11 +248,15 @@ def assumptions(plan: dict) -> list[str]:
             "max_characters each). They weigh much in unlearning."
         )
     points += [
-        "Memory: activations, logits and the scorer's cache are not counted; bf16_mixed keeps bf16 copies of the "
-        "weights (autocast), RTT a copy of its starting weights on the device (start).",
+        "Memory: casts are autocast's bf16 copies of the weights; engine: DeepSpeed's or DistributedDataParallel's "
+        "partitions, buckets and gathered weights; work: the larger of activations with logits and the optimizer's "
+        f"temporary tensors. Texts up to {bytes_of.LONGEST} times a dataset's mean MCQ, attention without its square "
+        "(SDPA, flash). Host: every process loads all weights; RTT keeps its starting weights there. The scorer's "
+        "cache is not counted. What fits where: of all phases, trained with that precision and optimizer.",
         "Disk: of each method's points the best per retain budget and the one being written. At least: every method is "
         "attacked before the next is unlearned, which Snakemake does not promise (docs/plan.md); at "
-        "most: all groups at once. A hub's model lies in the hub's cache. Fetched datasets are not counted.",
+        "most: all groups at once. State: of one job; as much again for each that runs beside it. A hub's model lies "
+        "in the hub's cache. Fetched datasets are not counted.",
         "Intervals: Wilson for an accuracy; the delta method for the others, with checkpoints taken as independent "
         "(rtt.stats pairs questions, so that most are narrower).",
     ]
@@ -220,6 +269,7 @@ def show(plan: dict, study: str) -> str:
     disk_rows = [
         ("imported models", size(disk["imports"])), ("pretrained and taught models", size(disk["sources"])),
         ("unlearned points, largest group", size(disk["largest_group"])), ("evaluations", size(disk["evals"])),
+        ("resumable state of one job, twice", size(2 * disk["state"])),
         ("peak, at least (one group at a time)", size(disk["at_least"])),
         (f"peak, at most ({disk['groups']} groups)", size(disk["at_most"])),
     ]  # fmt: skip
@@ -228,7 +278,8 @@ def show(plan: dict, study: str) -> str:
         [*stage_table(plan), "", *breakdown(plan)],
         selection(plan),
         table(("disk", "bytes"), disk_rows),
-        ["Memory of a device in training", *memory(plan)],
+        memory(plan),
+        *([["What fits where", *fits(plan)]] if plan["fits"] else []),
         ["Expected 95 % intervals, half-widths", *intervals(plan)],
         ["Assumptions", *assumptions(plan)],
     ]

@@ -14,7 +14,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import tiny
-import torch
 from rtt import costs, plan_text
 from rtt import settings as study_settings
 from rtt.__main__ import main
@@ -31,7 +30,6 @@ from rtt.score import Scorer
 from rtt.select import best
 from rtt.settings import Model, Selection, Unlearning
 from rtt.stats.recovery import recover
-from rtt.train import cast, make_optimizer
 
 ROOT = Path(__file__).parents[2]
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or ROOT.parent / "shared" / "upstream-data")
@@ -356,38 +354,7 @@ def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
     assert half.hours - half.score_hours == pytest.approx(full["rtt"].hours - full["rtt"].score_hours)
 
 
-# --- memory and disk: what the real optimizers and the real candidates hold
-
-
-@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "fp32"), ("adamw", "bf16"), ("lion", "fp16")])
-@pytest.mark.parametrize("layers", [None, [1]])
-def test_memory_is_what_a_real_step_leaves(optimizer, precision, layers):
-    model = tiny.model()
-    settings = study_settings.Training(
-        learning_rate=1e-3, batch_size=2, optimizer=optimizer, precision=precision, train_layers=layers
-    )
-    # `part_of` spreads parameters evenly over the layers; here the share is exact, so that the bytes can be too.
-    frozen = [p for name, p in model.named_parameters() if layers and ".layers.1." not in name]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    cast(model, precision)
-    made, n = make_optimizer(model, settings), sum(p.numel() for p in model.parameters())
-    model(torch.tensor([[3, 4, 5]])).logits.sum().backward()
-    made.step()
-    size = {
-        "weights": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "gradients": sum(p.grad.numel() * p.grad.element_size() for p in model.parameters() if p.grad is not None),
-        "optimizer": sum(
-            v.numel() * v.element_size()
-            for s in made.state.values()
-            for v in s.values()
-            if torch.is_tensor(v) and v.dim()
-        ),
-    }
-    part = costs.Part(trained=1 - sum(p.numel() for p in frozen) / n)
-    found = costs.memory(settings, n, part)
-    assert {name: found[name] for name in size} == pytest.approx(size)
-    assert found["start"] == 0 and costs.memory(settings, n, part, restored=True)["start"] == size["weights"]
+# --- disk: what the real candidates hold (memory: test_plan_memory.py)
 
 
 def _most_files(folder, order, budgets, trajectories, points_each, seed) -> int:
@@ -443,6 +410,9 @@ def test_disk_of_the_paper_by_hand(paper):
     assert disk["imports"] == 2 * LLAMA  # bf16
     assert disk["sources"] == 2 * 4 * LLAMA  # taught with fp32 weights, with two kinds of retain texts
     assert disk["largest_group"] == 5 * 4 * LLAMA
+    assert disk["state"] == 2 * 4 * LLAMA  # weights and Lion's one state
+    fixed = disk["imports"] + disk["sources"] + disk["evals"] + 2 * disk["state"]
+    assert disk["at_least"] == fixed + disk["largest_group"]
     assert disk["at_most"] - disk["at_least"] == pytest.approx(32 * 5 * 4 * LLAMA)
 
 

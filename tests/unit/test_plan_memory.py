@@ -1,0 +1,249 @@
+"""Memory of a job: against real tensors (parameters, gradients, optimizers, saved activations), and by hand."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from rtt import memory
+from rtt.costs import Part
+from rtt.errors import UserError
+from rtt.losses import plain_loss
+from rtt.memory import Engine, Launch, Phase, Shape
+from rtt.modelfile import load_modelfile
+from rtt.settings import Model, Training
+from rtt.train import cast, make_optimizer
+from torch.nn import Linear
+from transformers import LlamaConfig, LlamaForCausalLM
+
+N = 8_030_261_248
+LLAMA = Shape(N, 32, 4096, 14336, 128256)
+GB = 1e9
+
+
+def settings(**changes) -> Training:
+    return Training(**({"learning_rate": 1e-3, "batch_size": 4} | changes))
+
+
+def phase(shape=LLAMA, longest=100.0, **changes) -> Phase:
+    more = {name: changes.pop(name) for name in ("part", "graphs", "head", "restored") if name in changes}
+    return Phase("RTT", settings(**changes), shape, longest, **more)
+
+
+# --- real tensors
+
+
+@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "fp32"), ("adamw", "bf16"), ("lion", "fp16")])
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_memory_is_what_a_real_step_leaves(optimizer, precision, layers):
+    model = tiny.model()
+    trained = settings(optimizer=optimizer, precision=precision, train_layers=layers)
+    # `part_of` spreads parameters evenly over the layers; here the share is exact, so that the bytes can be too.
+    frozen = [p for name, p in model.named_parameters() if layers and ".layers.1." not in name]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    cast(model, precision)
+    made, n = make_optimizer(model, trained), sum(p.numel() for p in model.parameters())
+    model(torch.tensor([[3, 4, 5]])).logits.sum().backward()
+    made.step()
+
+    def count(tensors):
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    states = [v for s in made.state.values() for v in s.values() if torch.is_tensor(v) and v.dim()]
+    size = {
+        "weights": count(model.parameters()),
+        "gradients": count(p.grad for p in model.parameters() if p.grad is not None),
+        "optimizer": count(states),
+    }
+    part = Part(trained=1 - sum(p.numel() for p in frozen) / n)
+    found = Phase("RTT", trained, memory.shape_of(tiny.SHAPE), 3.0, part)
+    assert {name: memory.on_device(found)[name] for name in size} == pytest.approx(size)
+    assert memory.state_on_disk(found) == pytest.approx(size["weights"] + size["optimizer"])
+
+
+def saved(precision: str, shape: Shape, rows: int, length: int, checkpointing: bool) -> int:
+    """Bytes that a real Llama's loss keeps for its backward pass: each storage once, parameters left out."""
+    heads = shape.hidden // 32
+    made = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.mlp,
+            num_hidden_layers=shape.layers, num_attention_heads=heads, num_key_value_heads=heads,
+            attn_implementation="sdpa",
+        )
+    )  # fmt: skip
+    cast(made, precision)
+    made.train()
+    if checkpointing:
+        made.gradient_checkpointing_enable({"use_reentrant": False})
+    known = {p.untyped_storage().data_ptr() for p in made.parameters()}
+    held: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            held[storage.data_ptr()] = storage  # kept alive: no address comes back
+        return tensor
+
+    ids = torch.randint(3, shape.vocabulary, (rows, length))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16_mixed")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+        plain_loss(made, batch)
+    # autocast's copies are counted apart: of what is multiplied, or, where layers run again, of the output matrix
+    cast_once = [made.lm_head.weight] if checkpointing else [m.weight for m in made.modules() if type(m) is Linear]
+    casts = sum(p.numel() for p in cast_once) * memory.AUTOCAST if precision == "bf16_mixed" else 0
+    return sum(s.nbytes() for s in held.values()) - casts
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_mixed"])
+def test_activations_are_what_a_real_forward_pass_keeps(precision, checkpointing):
+    rows, length = 3, 64
+    for shape in (Shape(0, 4, 128, 448, 64), Shape(0, 2, 64, 128, 2000)):  # layers weigh most; logits do
+        found = saved(precision, shape, rows, length, checkpointing)
+        told = rows * length * memory.saved_activations(shape, precision, shape.layers, True, checkpointing)
+        assert 0.95 < told / found < 1.1, told / found
+
+
+# --- by hand
+
+
+def test_a_model_s_shape_gives_its_parameters():
+    made = tiny.model()
+    shape = memory.shape_of(tiny.SHAPE)
+    assert shape == Shape(sum(p.numel() for p in made.parameters()), 2, 16, 24, made.config.vocab_size)
+    for name in memory.SHAPES:
+        found = memory.shape_of(load_modelfile(name))
+        assert found.known
+        # embeddings, output matrix where it is its own, MLPs: all but attention, which is 1 to 4 hidden^2 a layer
+        matrices = found.parameters - 3 * found.layers * found.hidden * found.mlp
+        tied = name.startswith(("qwen", "smollm2"))
+        attention = matrices - (1 if tied else 2) * found.vocabulary * found.hidden
+        assert 2 < attention / found.layers / found.hidden**2 < 4
+    assert not memory.shape_of(load_modelfile("llama-3-8b").model_copy(update={"name": "mine"})).known
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "micro", "rows"),
+    [(4, 1, None, 4), (4, 2, None, 2), (5, 2, None, 3), (8, 1, 3, 3), (10, 1, 4, 4), (10, 1, 9, 5), (4, 8, None, 1)],
+)
+def test_rows_of_a_forward_pass(batch, devices, micro, rows):
+    assert Launch(devices, micro_batch=micro).rows(batch) == rows
+
+
+def test_zero_divides_what_its_stage_divides():
+    found = {
+        stage: memory.on_device(phase(optimizer="adamw"), Launch(4, Engine(stage, bucket=0, gathered=0)))
+        for stage in (0, 1, 2, 3)
+    }
+    whole = {"weights": 4 * N, "gradients": 4 * N, "optimizer": 8 * N}
+    for stage, divided in ((0, ""), (1, "optimizer"), (2, "gradients optimizer"), (3, "weights gradients optimizer")):
+        for kind, size in whole.items():
+            assert found[stage][kind] == size / (4 if kind in divided.split() else 1), (stage, kind)
+    # DistributedDataParallel's buckets; the optimizer's flat copy of its partition; the gathered layer and its gradient
+    output = 128256 * 4096 * 4
+    assert [found[stage]["engine"] for stage in (0, 1, 2, 3)] == [4 * N, N, N, 2 * output]
+
+
+def test_bf16_mixed_under_zero_has_an_fp32_partition_and_bf16_a_bf16_one():
+    for precision, size in (("bf16_mixed", 4), ("bf16", 2)):
+        found = memory.on_device(phase(precision=precision), Launch(2, Engine(2, bucket=0)))
+        assert found["engine"] == size * N / 2
+    mixed = phase(precision="bf16_mixed")
+    assert memory.on_device(mixed, Launch(2, Engine(2)))["autocast"] == 2 * N
+    assert memory.on_device(mixed, Launch(2, Engine(3)))["autocast"] == 2 * 128256 * 4096
+
+
+def test_offload_moves_the_optimizer_to_the_host():
+    lion = phase(optimizer="lion", precision="bf16_mixed", restored=True)
+    found = memory.on_device(lion, Launch(8, Engine(3, offload=True)))
+    assert (found["optimizer"], found["gradients"], found["weights"]) == (0, 0, 4 * N / 8)
+    launch = Launch(8, Engine(3, offload=True))
+    # RTT's starting weights in each of 8; master weights, gradients twice, one state
+    assert memory.in_host(lion, launch) == 8 * 4 * N + 4 * 4 * N
+    assert memory.in_host(phase(precision="bf16"), Launch(2)) == 2 * 2 * N
+
+
+def test_the_step_s_temporary_tensors_count_where_they_exceed_activations():
+    short, long = phase(longest=1.0), phase(longest=4000.0)
+    assert memory.on_device(short)["work"] == 4 * N  # AdamW's foreach
+    assert memory.on_device(long)["work"] == memory.activations(long, Launch()) > 4 * N
+    # gradients of the logits stand beside what two forward passes keep
+    kept = memory.saved_activations(LLAMA, "fp32", 32, True)
+    two = Phase("unlearning (GD)", settings(), LLAMA, 100.0, graphs=2)
+    assert memory.activations(two, Launch()) == 400 * (2 * kept + 12 * 128256)
+
+
+def test_rmu_s_frozen_copy_is_on_every_device_and_has_no_logits():
+    part = Part(8 / 32, 3 / 32, 3 / 128, 8 / 32)
+    rmu = Phase("unlearning (RMU)", settings(), LLAMA, 100.0, part, graphs=2, head=False)
+    for w, stage in ((1, 0), (4, 3)):
+        assert memory.on_device(rmu, Launch(w, Engine(stage)))["weights"] == 4 * N / w + N
+    assert memory.activations(rmu, Launch()) == 2 * 400 * 3 * memory.layer_activations(LLAMA, "fp32")
+
+
+def test_state_has_the_partition_s_copy_under_zero_1_and_2():
+    lion = phase(optimizer="lion", precision="bf16")
+    sizes = [memory.state_on_disk(lion, Launch(2, Engine(stage))) / 2 / N for stage in (0, 1, 2, 3)]
+    assert sizes == [2, 3, 3, 2]
+
+
+# --- what fits where
+
+
+def test_the_first_setting_that_fits_is_taken_and_a_smaller_one_does_not():
+    phases = [phase(longest=400.0, restored=True)]
+    for row in memory.fits(phases):
+        tried = [name for name, _, _ in memory.choices(row["devices"])]
+        changed = phases[0].settings.model_copy(update={k: row[k] for k in ("precision", "optimizer")})
+        sizes = {
+            name: memory.needed(
+                memory.on_device(
+                    Phase("RTT", changed, LLAMA, 400.0, restored=True),
+                    Launch(row["devices"], memory.engine_of(deepspeed, 4096), None, checkpointing),
+                )
+            )
+            for name, deepspeed, checkpointing in memory.choices(row["devices"])
+        }
+        enough = [name for name in tried if sizes[name] <= row["memory"]]
+        assert row["setting"] == (enough[0] if enough else None)
+        assert not enough or row["bytes"] == sizes[enough[0]]
+        assert row["bytes"] <= row["memory"] if enough else "bytes" not in row
+
+
+def test_8b_in_bf16_with_lion_fits_one_device_of_80_gb():
+    found = {
+        (r["precision"], r["optimizer"], r["devices"], r["memory"]): r for r in memory.fits([phase(longest=400.0)])
+    }
+    one = found["bf16", "lion", 1, 80e9]
+    assert one["setting"].startswith("none") and one["bytes"] > 1.05 * 3 * 2 * N
+    assert found["bf16_mixed", "adamw", 1, 80e9]["setting"].startswith("zero3-offload")
+
+
+# --- the engine's file
+
+
+def test_an_engine_is_read_from_deepspeed_s_json(tmp_path):
+    path = tmp_path / "mine.json"
+    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "reduce_bucket_size": "auto", "sub_group_size": 5}
+    path.write_text(json.dumps({"zero_optimization": zero}))
+    assert memory.engine_of(str(path), 10) == Engine(3, True, False, 100, memory.GATHERED, 5)
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}}))
+    assert memory.engine_of(str(path)) == Engine(2)
+    assert memory.engine_of(None) == Engine()
+    for name, stage in memory.STAGES.items():
+        assert (memory.engine_of(name).stage, memory.engine_of(name).offload) == (stage, "offload" in name)
+
+
+@pytest.mark.parametrize("text", [None, "no JSON", "[]", "{}", '{"zero_optimization": {"stage": "x"}}'])
+def test_an_engine_s_file_that_is_none_is_named(text, tmp_path):
+    path = tmp_path / "mine.json"
+    if text:
+        path.write_text(text)
+    with pytest.raises(UserError, match=r"mine\.json"):
+        memory.engine_of(str(path))
+
+
+def test_a_model_of_any_shape_has_one():
+    assert memory.shape_of(Model()).largest > 0
