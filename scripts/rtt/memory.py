@@ -240,8 +240,9 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
         found["engine"] = trained if w > 1 else 0.0  # DistributedDataParallel's buckets hold all gradients again
         step = trained if settings.optimizer == "adamw" else 2 * min(phase.shape.largest * size, trained)
     elif engine.stage < 3:
-        # The optimizer works on a flat copy of its partition; the gradients of it are made flat before the step.
-        found |= {"gradients": trained if engine.stage == 1 else own, "optimizer": own, "engine": own + bucket}
+        # Two buckets: one fills while the other is reduced. The optimizer works on a flat copy of its partition, whose
+        # gradients are made flat before the step.
+        found |= {"gradients": trained if engine.stage == 1 else own, "optimizer": own, "engine": own + 2 * bucket}
         step = own + (own if settings.optimizer == "adamw" else 2 * own)
     else:
         gathered = min(max(engine.gathered, phase.shape.largest), n)
@@ -258,7 +259,7 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
         step = 0.0
         found |= {"optimizer": 0.0} | ({"gradients": 0.0} if engine.stage == 3 else {})
         if engine.stage < 3:
-            found["engine"] = bucket
+            found["engine"] = 2 * bucket
     return found | {"work": max(activations(phase, launch), step)}
 
 

@@ -164,6 +164,9 @@ def memory(plan: dict) -> list[str]:
 
 def fits(plan: dict) -> list[str]:
     """For each precision, optimizer and set of devices the smallest setting that fits."""
+    if all(row["setting"] == "none" for row in plan["fits"]):
+        most = size(max(row["bytes"] for row in plan["fits"]))
+        return paragraph(f"Everything, without DeepSpeed, on one device of 24 GB: at most {most} of it are needed.")
     lines = paragraph(
         "The first setting with which every phase above fits, from the least to the most: none, zero1, zero2, zero3, "
         "zero3-offload; checkpointing: gradient_checkpointing. Bytes of a device with 5 % and 2 GB for the allocator "

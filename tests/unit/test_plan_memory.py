@@ -169,6 +169,11 @@ def test_the_step_s_temporary_tensors_count_where_they_exceed_activations():
     short, long = phase(longest=1.0), phase(longest=4000.0)
     assert memory.on_device(short)["work"] == 4 * N  # AdamW's foreach
     assert memory.on_device(long)["work"] == memory.activations(long, Launch()) > 4 * N
+    # flat gradients and AdamW's one, Lion's two of them: of a partition, of a sub-group of it
+    for optimizer, times in (("adamw", 2), ("lion", 3)):
+        one = phase(longest=1.0, optimizer=optimizer)
+        assert memory.on_device(one, Launch(2, Engine(2)))["work"] == times * 4 * N / 2
+        assert memory.on_device(one, Launch(2, Engine(3, sub_group=1e9)))["work"] == times * 4e9
     # gradients of the logits stand beside what two forward passes keep
     kept = memory.saved_activations(LLAMA, "fp32", 32, True)
     two = Phase("unlearning (GD)", settings(), LLAMA, 100.0, graphs=2)
@@ -247,3 +252,17 @@ def test_an_engine_s_file_that_is_none_is_named(text, tmp_path):
 
 def test_a_model_of_any_shape_has_one():
     assert memory.shape_of(Model()).largest > 0
+
+
+def test_a_plan_of_one_device_and_of_many(tmp_path):
+    from rtt import plan_text
+    from rtt.plan import DEVICES, make
+
+    made = make(tiny.study(), DEVICES["h100"], root=tmp_path)
+    told = plan_text.show(made, "tiny")
+    assert "(one device, no DeepSpeed)" in told and "Everything, without DeepSpeed" in told
+    made["launch"] |= {"devices": 4, "checkpointing": True, "micro_batch": 2}
+    made["launch"]["engine"] |= {"stage": 3, "offload": True}
+    assert "(4 devices, ZeRO-3 with offload, micro batches of 2, gradient checkpointing)" in plan_text.show(
+        made, "tiny"
+    )
