@@ -17,8 +17,7 @@ STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
 RESULTS = f"results/{STUDY.study}"
 
-# Training steps read these; they decide no number, so no job is run again for them.
-shell.prefix(f"{PREFIX}export RTT_ATTN_BACKEND={STUDY.attn_backend}; ")
+shell.prefix(PREFIX + machine(STUDY))
 
 
 wildcard_constraints:

@@ -23,6 +23,29 @@ from rtt.specs import TextsSpec
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS)}; "
 
 
+def machine(study):
+    """What training steps take from the environment: it decides no number, so no job is run again for it."""
+    launch = {
+        "none": "python -m rtt",
+        "torchrun": f"torchrun --standalone --nproc-per-node {study.devices} -m rtt",
+        "deepspeed": f"deepspeed --num_gpus {study.devices} --module rtt",
+    }
+    values = {
+        "LAUNCH": launch[study.launcher],
+        "RTT_ATTN_BACKEND": study.attn_backend,
+        "RTT_DEEPSPEED": study.deepspeed or "",
+        "RTT_MICRO_BATCH": study.micro_batch or "",
+        "RTT_GRADIENT_CHECKPOINTING": int(study.gradient_checkpointing),
+        "RTT_CHECKPOINT_MINUTES": study.checkpoint_minutes,
+    }
+    return "".join(f"export {key}={shlex.quote(str(value))}; " for key, value in values.items())
+
+
+def state_folder(wildcards):
+    """Where a training step keeps what it goes on from after a kill."""
+    return f"{RESULTS}/state/{wildcards.run}"
+
+
 def read_study(workflow):
     """The one study file, with the overrides of `--config`. A mistake stops here, before any job."""
     files = [os.path.relpath(path) for path in workflow.config_settings.configfiles]

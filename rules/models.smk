@@ -24,17 +24,19 @@ rule pretrain:
     params:
         spec=spec_file,
         code=code_version("pretrain"),
+        state=state_folder,
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt pretrain \
+        $LAUNCH pretrain \
             --spec {params.spec:q} \
             --facts {input.facts:q} \
             --retain {input.retain:q} \
             --held-out {input.held_out:q} \
             --model {output.model:q} \
             --eval {output.eval:q} \
-            --manifest {output.manifest:q}
+            --manifest {output.manifest:q} \
+            --state {params.state:q}
         """
 
 
@@ -81,7 +83,7 @@ rule original:
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt original \
+        $LAUNCH original \
             --spec {params.spec:q} \
             --model {input.model:q} \
             --facts {input.facts:q} \
@@ -117,10 +119,11 @@ rule teach:
     params:
         spec=spec_file,
         code=code_version("teach"),
+        state=state_folder,
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt teach \
+        $LAUNCH teach \
             --spec {params.spec:q} \
             --base {input.base:q} \
             --also-taught {input.also_taught:q} \
@@ -129,5 +132,6 @@ rule teach:
             --held-out {input.held_out:q} \
             --model {output.model:q} \
             --eval {output.eval:q} \
-            --manifest {output.manifest:q}
+            --manifest {output.manifest:q} \
+            --state {params.state:q}
         """

@@ -39,17 +39,19 @@ rule rtt:
     params:
         spec=spec_file,
         code=code_version("attack"),
+        state=state_folder,
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt attack \
+        $LAUNCH attack \
             --spec {params.spec:q} \
             --source {input.source:q} \
             --facts {input.facts:q} \
             --chosen {input.chosen:q} \
             --selections {input.selections:q} \
             --evals {output.evals:q} \
-            --manifest {output.manifest:q}
+            --manifest {output.manifest:q} \
+            --state {params.state:q}
         """
 
 
@@ -71,15 +73,17 @@ rule rtt_control:
     params:
         spec=spec_file,
         code=code_version("attack"),
+        state=state_folder,
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt attack \
+        $LAUNCH attack \
             --spec {params.spec:q} \
             --source {input.source:q} \
             --facts {input.facts:q} \
             --evals {output.evals:q} \
-            --manifest {output.manifest:q}
+            --manifest {output.manifest:q} \
+            --state {params.state:q}
         """
 
 

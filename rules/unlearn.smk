@@ -34,10 +34,11 @@ rule unlearn:
             model_folder(spec) for spec in SELECT_OF[wildcards.run].trajectories if spec.run_id != wildcards.run
         ],
         code=code_version("unlearn"),
+        state=state_folder,
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt unlearn \
+        $LAUNCH unlearn \
             --spec {params.spec:q} \
             --source {input.source:q} \
             --original {input.original:q} \
@@ -49,7 +50,8 @@ rule unlearn:
             --group {params.group:q} \
             --siblings {params.siblings:q} \
             --eval {output.eval:q} \
-            --manifest {output.manifest:q}
+            --manifest {output.manifest:q} \
+            --state {params.state:q}
         """
 
 

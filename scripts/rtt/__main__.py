@@ -8,10 +8,11 @@ import argparse
 import contextlib
 import importlib
 import shlex
+import signal
 import sys
 
 from rtt import __version__, locks
-from rtt.errors import UserError
+from rtt.errors import Stopped, UserError
 
 COMMANDS = {
     "run": ("rtt.runner", "run a study through Snakemake, safely again after a kill, and print its recovery table"),
@@ -59,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

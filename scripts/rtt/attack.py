@@ -8,12 +8,15 @@ selections of each method. Outputs: one evaluation JSON (kind `rtt`) per target,
 """
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from rtt import engine
+from rtt.codeversion import code_version
 from rtt.corpus import count_tokens, training_passes
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
@@ -22,6 +25,7 @@ from rtt.losses import plain_loss
 from rtt.models import freeze_layers, load, load_weights, model_hash, weights
 from rtt.original import scorer_of
 from rtt.record import Manifest, attack_labels, result, write_eval
+from rtt.resume import State
 from rtt.runs import budget_name
 from rtt.specs import AttackSpec, load_spec
 from rtt.train import prepare_torch, start_dtype, train
@@ -44,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--evals", nargs="+", required=True, help="evaluation JSON to write, in the order of the spec's targets"
     )
     parser.add_argument("--manifest", required=True)
+    parser.add_argument("--state", type=Path, help="folder to go on from after a kill; none: nothing is kept")
 
 
 def v_splits_of(facts, settings) -> list[str]:
@@ -56,14 +61,14 @@ def v_splits_of(facts, settings) -> list[str]:
     return splits[: settings.v_splits]
 
 
-def attack(model, scorer, tokenizer, facts, settings, seed: int, progress) -> list[dict]:
-    """RTT on one checkpoint: results per (learning rate, V split, scored epoch). The model ends with its starting
-    weights.
+def attack(model, scorer, tokenizer, facts, settings, seed: int, progress, state, name: str) -> list[dict]:
+    """RTT on one checkpoint, `name` in `state`: results per (learning rate, V split, scored epoch). The model ends with
+    its starting weights.
 
     The order of T is the same for every checkpoint, learning rate and seed-mate, so that checkpoints are compared on
     equal terms.
     """
-    start, results = weights(model), []
+    start, looks = weights(model), []
     for index, v_split in enumerate(v_splits_of(facts, settings)):
         retrain = [fact for fact in facts if fact.split != v_split]
         rng = np.random.default_rng([seed, 30, index])
@@ -73,16 +78,25 @@ def attack(model, scorer, tokenizer, facts, settings, seed: int, progress) -> li
         per_epoch = len(items) // settings.batch_size // settings.epochs
         ends = [per_epoch * epoch for epoch in settings.score_epochs or range(1, settings.epochs + 1)]
         for learning_rate in settings.learning_rates:
-            model.load_state_dict(start)
+            run = f"{name}-{v_split}-{learning_rate:g}"
+            keys = {step: f"{run} {step}" for step in ends}
+            looks += keys.values()
 
-            def score(step, v_split=v_split, learning_rate=learning_rate, per_epoch=per_epoch):
-                look = {"lr": learning_rate, "v_split": v_split, "epoch": step // per_epoch, "step": step}
-                results.append(result(model, scorer, lambda asked: "V" if asked.split == v_split else "T", **look))
+            def score(step, model, keys=keys, v_split=v_split, learning_rate=learning_rate, per_epoch=per_epoch):
+                if keys[step] not in state.results:
+                    look = {"lr": learning_rate, "v_split": v_split, "epoch": step // per_epoch, "step": step}
+                    role = lambda asked: "V" if asked.split == v_split else "T"  # noqa: E731
+                    state.keep(keys[step], result(model, scorer, role, **look))
 
-            train(model, tokenizer, items, plain_loss, settings.at(learning_rate), seed, ends, score, "RTT")
+            if not set(keys.values()) <= set(state.results):
+                model.load_state_dict(start)
+                rates, at = settings.at(learning_rate), state.training(run)
+                train(model, tokenizer, items, plain_loss, rates, seed, ends, score, "RTT", at)
+                if at and engine.is_main():
+                    shutil.rmtree(at, ignore_errors=True)
             progress(count_tokens(items))
     model.load_state_dict(start)
-    return results
+    return [state.results[key] for key in looks]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,13 +119,16 @@ def run(args: argparse.Namespace) -> int:
     v_splits = v_splits_of(facts, spec.rtt)
     runs = len({point for point, _ in filter(None, starts)}) * len(spec.rtt.learning_rates) * len(v_splits)
     progress = Countdown(runs)
+    state = State(args.state, {"run": spec.run_id, "code": code_version("attack")})
     attacked: dict[tuple, list[dict]] = {}
     for target, start, path in zip(spec.targets, starts, args.evals, strict=True):
         point, weights_file = start or (None, None)
         if start and point not in attacked:
             if weights_file:
                 load_weights(model, weights_file)
-            attacked[point] = attack(model, scorer, tokenizer, facts, spec.rtt, spec.seed, progress)
+            attacked[point] = attack(
+                model, scorer, tokenizer, facts, spec.rtt, spec.seed, progress, state, f"{point[0]}-{point[1]}"
+            )  # fmt: skip
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
         write_eval(
             path,
@@ -126,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             status="ok" if start else "none_within_budget",
         )
     manifest.write(args.manifest, model, rtt_runs=runs, tokens=progress.tokens)
+    state.finish()
     return 0
 
 

@@ -7,6 +7,7 @@ best of all points so far, its siblings' too, and deletes what no budget wants. 
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +26,17 @@ def weights_path(folder: str | Path, step: int) -> Path:
 class Candidates:
     """The points of one trajectory.
 
-    folder: its own, made anew; siblings: those of the method's other trajectories, which may not exist yet; wanted:
-    points -> {budget: the best point or None}. Jobs of one method take turns through a lock beside the folders.
+    folder: its own, which after a kill holds the points so far; siblings: those of the method's other trajectories,
+    which may not exist yet; wanted: points -> {budget: the best point or None}. Jobs of one method take turns through a
+    lock beside the folders.
     """
 
     def __init__(self, folder: Path, siblings: list[Path], lock: Path, wanted: Callable[[list[dict]], dict]):
         self.folder, self.siblings, self.lock_path, self.wanted = folder, siblings, lock, wanted
-        self.points: list[dict] = []
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for cut_short in folder.glob(".*"):
+            cut_short.unlink()
+        self.points: list[dict] = read_json(folder / POINTS) if (folder / POINTS).is_file() else []
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -45,7 +49,7 @@ class Candidates:
         the best.
         """
         with self._turn():
-            self.points.append(point)
+            self.points = [*(known for known in self.points if known["step"] != point["step"]), point]
             folders = [self.folder, *(sibling for sibling in self.siblings if (sibling / POINTS).is_file())]
             others = [known for sibling in folders[1:] for known in read_json(sibling / POINTS)]
             chosen = [p for p in self.wanted([*self.points, *others]).values() if p]
@@ -57,6 +61,14 @@ class Candidates:
                     if (folder.name, path.name) not in names:
                         path.unlink()
             write_json(self.folder / POINTS, self.points)
+
+    def finish(self, folder: Path) -> None:
+        """Move what is kept to where the next step reads it."""
+        with self._turn():
+            if folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                self.folder.rename(folder)
 
 
 def choose_weights(selected: dict, folders: dict[str, Path], out: Path) -> list[str]:

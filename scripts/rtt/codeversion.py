@@ -9,6 +9,8 @@ PACKAGE = Path(__file__).parent
 
 TRAINING = (
     "train.py",
+    "engine.py",
+    "resume.py",
     "losses.py",
     "text.py",
     "corpus.py",

@@ -85,6 +85,12 @@ class Study(Strict):
     )
     threads: Count = Field(1, description="of a training process on a CPU")
     attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
+    devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")
+    deepspeed: str | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
+    micro_batch: Count | None = Field(None, description="most texts per forward pass; null: a process's whole part")
+    gradient_checkpointing: bool = Field(False, description="keep no activations: less memory, a third more time")
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(30, description="between two checkpoints of a training")
 
     @field_validator("seeds", "arms", "retain_budgets", "faithful")
     @classmethod
@@ -96,6 +102,11 @@ class Study(Strict):
     @model_validator(mode="after")
     def _parts_fit(self):
         miniature = isinstance(self.model, Model)
+        for key, needed in (("devices", self.devices > 1), ("deepspeed", self.deepspeed is not None)):
+            if needed and self.launcher == "none":
+                raise ValueError(f"{key}: {getattr(self, key)} needs launcher: torchrun, or deepspeed")
+        if self.launcher == "deepspeed" and self.deepspeed is None:
+            raise ValueError("launcher: deepspeed needs deepspeed: zero1, zero2, zero3, zero3-offload or a JSON's path")
         if (self.arms is None) == (self.tasks is None):
             raise ValueError("give arms (the miniature on generated facts) or tasks (datasets by name), one of the two")
         if self.arms and not miniature:
@@ -205,7 +216,8 @@ LEAKS = ("split_leak", "conflicting_answer", "duplicate_question", "duplicate_ch
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
 OVERRIDES = (
     "study", "seeds", "model", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
-    "attn_backend", "threads", "mirror",
+    "attn_backend", "threads", "mirror", "launcher", "devices", "deepspeed", "micro_batch", "gradient_checkpointing",
+    "checkpoint_minutes",
 )  # fmt: skip
 
 

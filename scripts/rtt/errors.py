@@ -7,3 +7,7 @@ class UserError(Exception):
     The text says where (file, line, key), what was found, what was expected and what to do.
     The command line prints it as one message and exits with 1.
     """
+
+
+class Stopped(Exception):
+    """SIGTERM came, and what there is to go on from is on disk."""

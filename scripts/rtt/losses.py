@@ -4,14 +4,15 @@ import torch
 import torch.nn.functional as F
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `values` (batch, length) over each row's mask, then over the rows: a scalar.
+def masked_mean(values: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean of `values` (batch, length) over each row's mask, times `weight` (batch,), then over the rows: a scalar.
 
     Every text weighs the same, whatever its length, and padding counts nothing, unless `rtt.text.collate` was told to
     label it. So the mean does not depend on how a batch is cut into parts of equal size.
     """
     mask = mask.to(values.dtype)
-    return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+    rows = (values * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return (rows if weight is None else rows * weight).mean()
 
 
 def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,7 +34,7 @@ def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
 
 def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy in nats per counted token (`token_nats`), averaged by `masked_mean`: a scalar."""
-    return masked_mean(*token_nats(model, batch))
+    return masked_mean(*token_nats(model, batch), batch.get("weight"))
 
 
 def plain_loss(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available, logging
 
+from rtt import engine
 from rtt.data.generate import texts, vocabulary
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, sha256
@@ -99,9 +100,11 @@ def _writing(place: str | Path) -> Iterator[None]:
 def save(model, tokenizer, folder: str | Path) -> None:
     """Write config, weights (safetensors) and tokenizer as a folder that is whole or absent. Raises UserError."""
     folder = Path(folder)
-    with _writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _save(model, tokenizer, folder)
+    if engine.is_main():
+        with _writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _save(model, tokenizer, folder)
+    engine.barrier()
 
 
 def _save(model, tokenizer, folder: Path) -> None:
@@ -111,11 +114,6 @@ def _save(model, tokenizer, folder: Path) -> None:
         tokenizer.save_pretrained(whole)
         shutil.rmtree(folder, ignore_errors=True)
         whole.rename(folder)
-
-
-def device() -> torch.device:
-    """The device that models are put on: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | None]:
@@ -165,8 +163,8 @@ def load_tokenizer(folder: str | Path):
 
 
 def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = None):
-    """Return (model, tokenizer) of a causal language model's folder, on `device()`. Never runs code from the folder,
-    never asks a hub, reads safetensors alone.
+    """Return (model, tokenizer) of a causal language model's folder, on this process's device (under ZeRO-3 in host
+    memory). Never runs code from the folder, never asks a hub, reads safetensors alone.
 
     `dtype`: fp32, bf16 or fp16, of the weights in memory. `attn_backend`: as in `resolve_attn`; None takes the
     environment's RTT_ATTN_BACKEND, else auto. Raises UserError for a folder that is not such a model.
@@ -174,7 +172,9 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
     if dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
     check_folder(folder)
-    backend, warning = resolve_attn(attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, device().type)
+    backend, warning = resolve_attn(
+        attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, engine.device().type
+    )
     if warning:
         print(warning, file=sys.stderr)
     tokenizer = load_tokenizer(folder)
@@ -197,7 +197,8 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
     # `rtt.text.encode` refuses a text that is longer, before any training. Without a fixed context there is no limit.
     context = getattr(model.config, "max_position_embeddings", None)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
-    model.to(device())
+    if not engine.partitioned():
+        model.to(engine.device())
     if broken := not_finite(model):
         raise UserError(
             f"{folder}: the weights {broken} hold NaN or infinity, so the model gives no scores; make or download it "
@@ -234,16 +235,23 @@ def freeze_layers(model, train: Sequence[int | float]) -> list[int]:
 
 
 def weights(model) -> dict[str, torch.Tensor]:
-    """Return a copy of a model's weights."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    """Return a copy of a model's weights, in host memory: a GPU needs its own for training."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def write_weights(found: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Write weights as `engine.whole_weights` gives them. Raises UserError when the disk is full."""
+    with _writing(path), atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, temporary)
 
 
 def save_weights(model, path: str | Path) -> None:
     """Write all parameters, trained or frozen, in their dtype (a trajectory's points share config and tokenizer with
     their source). Tied parameters are written once. Raises UserError when the disk is full.
     """
-    with _writing(path), atomic_path(path) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}, temporary)
+    found = engine.whole_weights(model)
+    if engine.is_main():
+        write_weights(found, path)
 
 
 def load_weights(model, path: str | Path) -> None:

@@ -31,9 +31,13 @@ def scorer_of(spec, tokenizer, facts) -> Scorer:
     return Scorer(tokenizer, facts, scores.scorings, scores.bare_letter, precision=scores.precision)
 
 
-def write_original(spec: Source, model, tokenizer, facts, held_out, args: argparse.Namespace) -> None:
+def scores_of(spec: Source, model, tokenizer, facts, held_out) -> dict:
     """Score a model that is ready to be unlearned on the forget facts and the held-out retain facts."""
-    scores = result(model, scorer_of(spec, tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
+    return result(model, scorer_of(spec, tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
+
+
+def write_original(spec: Source, scores: dict, args: argparse.Namespace) -> None:
+    """Write the evaluation JSON of the model in `args.model`."""
     write_eval(
         args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec, step=spec.kind,
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model), results=[scores],
@@ -47,6 +51,6 @@ def run(args: argparse.Namespace) -> int:
     facts, (_, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)
     prepare_torch(spec.seed)
     model, tokenizer = load(args.model, spec.model.dtype)
-    write_original(spec, model, tokenizer, facts, held_out, args)
+    write_original(spec, scores_of(spec, model, tokenizer, facts, held_out), args)
     manifest.write(args.manifest, model, tokens=0)
     return 0

@@ -9,12 +9,14 @@ import argparse
 import numpy as np
 
 from rtt import retain
+from rtt.codeversion import code_version
 from rtt.corpus import count_tokens, pretraining_documents
 from rtt.data.facts import read_facts
 from rtt.losses import plain_loss
 from rtt.models import miniature, miniature_tokenizer, save
-from rtt.original import write_original
+from rtt.original import scores_of, write_original
 from rtt.record import Manifest
+from rtt.resume import State
 from rtt.specs import load_spec
 from rtt.train import prepare_torch, train
 
@@ -27,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="folder to write the model to")
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
     parser.add_argument("--manifest", required=True)
+    parser.add_argument("--state", help="folder to go on from after a kill; none: nothing is kept")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,8 +42,16 @@ def run(args: argparse.Namespace) -> int:
     model = miniature(spec.model, len(tokenizer))
     rng = np.random.default_rng([spec.seed, 10])
     items = pretraining_documents([*facts, *held_out, *learn], spec.training, tokenizer, rng)
-    losses = train(model, tokenizer, items, plain_loss, spec.training, spec.seed, title="pretraining")
+    scores, last = [], len(items) // spec.training.batch_size
+
+    def score(step, model):
+        scores.append(scores_of(spec, model, tokenizer, facts, held_out))
+
+    state = State(args.state, {"run": spec.run_id, "code": code_version(spec.kind)})
+    training, at = spec.training, state.training("training")
+    losses = train(model, tokenizer, items, plain_loss, training, spec.seed, [last], score, "pretraining", at)
     save(model, tokenizer, args.model)
-    write_original(spec, model, tokenizer, facts, held_out, args)
+    write_original(spec, scores[0], args)
     manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
+    state.finish()
     return 0

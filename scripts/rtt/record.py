@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from rtt import engine
 from rtt.codeversion import code_version
 from rtt.data.facts import Fact
 from rtt.files import canonical_json, write_json, write_text
@@ -66,6 +67,8 @@ def write_eval(
     status: str = "ok",
 ) -> None:
     """Write one evaluation JSON (docs/architecture.md). The metrics are accuracies per result, role and scoring."""
+    if not engine.is_main():
+        return
     metrics = [
         {
             **{key: result[key] for key in ("lr", "v_split", "epoch", "step")},
@@ -114,6 +117,8 @@ class Manifest:
 
     def write(self, path: str | Path, model, **more) -> None:
         """Write the manifest of what was done with `model`. CPU seconds count the whole process, imports included."""
+        if not engine.is_main():
+            return
         usage = resource.getrusage(resource.RUSAGE_SELF)
         process_age = time.time() - _process_start()
         write_json(
@@ -137,8 +142,8 @@ class Manifest:
                 },
                 "precision": str(model.dtype).removeprefix("torch."),
                 "attn_backend": model.config._attn_implementation,
-                "launcher": "none",
-                "world_size": 1,
+                "engine": engine.name(),
+                "world_size": engine.world(),
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
                 "threads": torch.get_num_threads(),
                 **more,

@@ -27,6 +27,7 @@ DEFAULT_CONFIG = "config/config.yaml"
 POLL = 0.2  # seconds between looks at Snakemake's output
 SILENCE = 20.0  # seconds after which running jobs are named again
 ORPHANS = 60.0  # seconds to wait for steps that a killed run left behind
+GRACE = 60.0  # seconds for steps to save themselves
 TAIL = 20  # lines of a failing step's log
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]  # scripts/: the code that this very process runs
 
@@ -111,12 +112,12 @@ class Signals:
 
 
 def _stop(child: subprocess.Popen, output: Path, offset: int) -> None:
-    """End Snakemake and its steps, by SIGINT and SIGTERM, and after 10 s by SIGKILL.
+    """End Snakemake and its steps, by SIGINT and SIGTERM; SIGKILL for steps that have not saved themselves in time.
 
     Snakemake alone lets running steps finish, which may take minutes; and a second SIGINT makes it stumble, so it gets
     none when it has had the terminal's (Ctrl-C reaches the whole process group).
     """
-    _say("stopping: what is finished is kept, what is running will be done again")
+    _say("stopping: what is finished is kept, what is in training is saved first")
     time.sleep(0.5)
     with suppress(psutil.NoSuchProcess):
         steps = psutil.Process(child.pid).children(recursive=True)
@@ -130,6 +131,7 @@ def _stop(child: subprocess.Popen, output: Path, offset: int) -> None:
             child.wait(10)
         except subprocess.TimeoutExpired:
             steps += [child, *psutil.Process(child.pid).children(recursive=True)]
+        psutil.wait_procs(steps, GRACE)
         for process in steps:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

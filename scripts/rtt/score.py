@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from rtt import engine
 from rtt.data.facts import Fact
 from rtt.errors import UserError
 from rtt.text import LETTERS, Text, encode, letter_text, mcq_prompt, question_prompt
@@ -72,13 +73,19 @@ class Scorer:
         wanted: list[list[int]] = [[] for _ in self.prompts]
         for index, (prompt, _) in enumerate(self.targets):
             wanted[prompt].append(index)
-        result = [0.0] * len(self.targets)
+        values = [0.0] * len(self.targets)
         by_length = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
         device = next(model.parameters()).device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-            for first in range(0, len(by_length), self.batch_size):
-                chosen = by_length[first : first + self.batch_size]
-                self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], result)
+            batches = [by_length[at : at + self.batch_size] for at in range(0, len(by_length), self.batch_size)]
+            mine = batches[engine.rank() :: engine.world()]
+            for chosen in mine:
+                self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], values)
+            if engine.partitioned():
+                self._keep_pace(model, batches, wanted)
+        scored = {index: values[index] for chosen in mine for prompt in chosen for index in wanted[prompt]}
+        scored = engine.merged(scored)
+        result = [scored[index] for index in range(len(values))]
         broken = [i for i, value in enumerate(result) if not math.isfinite(value)]
         if broken:
             first = self.facts[broken[0] // (len(self.scorings) * len(LETTERS))]
@@ -87,6 +94,17 @@ class Scorer:
                 "where it was trained, lower the learning rate or the steps; where not, its weights or dtype"
             )
         return result
+
+    def _keep_pace(self, model, batches, wanted) -> None:
+        """Under ZeRO-3 every forward pass needs all processes: make up for those that others have more."""
+
+        def passes(chosen) -> int:
+            tails = {(i, self.targets[k][1][:-1]) for i in chosen for k in wanted[i] if len(self.targets[k][1]) > 1}
+            return 1 + math.ceil(len(tails) / self.batch_size)
+
+        counts = [sum(map(passes, batches[process :: engine.world()])) for process in range(engine.world())]
+        for _ in range(max(counts) - counts[engine.rank()]):
+            model(torch.zeros((1, 1), dtype=torch.long, device=engine.device()), use_cache=False)
 
     def _score_prompts(self, model, prompts, wanted, result) -> None:
         """Add to `result` the scores of the targets `wanted` (their indices) of each prompt; shortest prompt first."""

@@ -13,12 +13,14 @@ import argparse
 import numpy as np
 
 from rtt import pretrain
+from rtt.codeversion import code_version
 from rtt.corpus import count_tokens, pretraining_documents, training_passes
 from rtt.data.facts import read_facts
 from rtt.losses import plain_loss
 from rtt.models import freeze_layers, load, save
-from rtt.original import write_original
+from rtt.original import scores_of, write_original
 from rtt.record import Manifest
+from rtt.resume import State
 from rtt.retain import read_retain
 from rtt.settings import Pretraining
 from rtt.specs import load_spec
@@ -49,8 +51,16 @@ def run(args: argparse.Namespace) -> int:
         items = training_passes(
             [*facts, *also], training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples
         )
-    losses = train(model, tokenizer, items, plain_loss, training, spec.seed, title=f"teaching ({spec.arm})")
+    scores, last = [], len(items) // training.batch_size
+
+    def score(step, model):
+        scores.append(scores_of(spec, model, tokenizer, facts, held_out))
+
+    state = State(args.state, {"run": spec.run_id, "code": code_version(spec.kind)})
+    title, at = f"teaching ({spec.arm})", state.training("training")
+    losses = train(model, tokenizer, items, plain_loss, training, spec.seed, [last], score, title, at)
     save(model, tokenizer, args.model)
-    write_original(spec, model, tokenizer, facts, held_out, args)
+    write_original(spec, scores[0], args)
     manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
+    state.finish()
     return 0

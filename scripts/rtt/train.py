@@ -1,29 +1,37 @@
 """One training path for pretraining, teaching, unlearning and RTT: transformers' Trainer with an objective of ours.
 
 A run's data is an ordered list of items: item i belongs to step i // batch_size. The order is the spec's, never the
-sampler's, so it does not depend on how many devices share a batch.
+sampler's, so it does not depend on how many devices share a batch. One process, several, and ZeRO run these same lines.
 """
 
+import copy
 import math
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import accelerate.utils.other
 import torch
+from accelerate.utils import DistributedType
 from lion_pytorch import Lion
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SchedulerType
 
+from rtt import engine
 from rtt.errors import UserError
-from rtt.models import not_finite
-from rtt.text import collate
+from rtt.files import read_json
+from rtt.models import load_weights, not_finite, save_weights
+from rtt.resume import WHOLE, Checkpoints, Terminated, newest
+from rtt.text import collate, null
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
 MICRO_BATCH = "RTT_MICRO_BATCH"  # texts per forward pass; from the environment: equal parts average to the same step
+CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1: recompute activations in the backward pass; same numbers, less memory
 LION_BETAS = (0.9, 0.99)  # Chen et al. 2023; the authors' code keeps them
 
 
@@ -31,6 +39,7 @@ def prepare_torch(seed: int) -> None:
     """OMP_NUM_THREADS threads (1 unless set), deterministic kernels, and every generator seeded: the same spec gives
     the same bytes on one machine with the same number of threads.
     """
+    engine.connect()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA refuses deterministic products
     os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
@@ -38,12 +47,34 @@ def prepare_torch(seed: int) -> None:
     set_seed(seed)
 
 
-class ObjectiveTrainer(Trainer):
-    """Minimise `objective(model, batch)["loss"]` over items in their given order."""
+class Step(torch.nn.Module):
+    """The objective as a module: whatever an objective does with the model, an engine sees one forward pass.
 
-    def __init__(self, objective: Objective, settings, title: str, **kwargs):
+    scale: rows / texts of a batch, where null rows fill it up (`shared`): their part of the mean is taken out again.
+    """
+
+    def __init__(self, model, objective: Objective, precision: str, scale: float = 1.0):
+        super().__init__()
+        self.model, self.objective, self.precision, self.scale = model, objective, precision, scale
+
+    def forward(self, batch: dict) -> dict[str, torch.Tensor]:
+        """Return the loss and its parts, scalars."""
+        # Our own autocast, not the Trainer's bf16=True: that one wraps model.forward for good, so points would be
+        # scored in it too, and it leaves out a method's frozen copy.
+        with torch.autocast(engine.device().type, torch.bfloat16, enabled=self.precision == "bf16_mixed"):
+            parts = self.objective(self.model, batch)
+        return parts if self.scale == 1.0 else {name: value * self.scale for name, value in parts.items()}
+
+
+class ObjectiveTrainer(Trainer):
+    """Minimise a `Step`'s "loss" over items in their given order."""
+
+    def __init__(self, settings, title: str, **kwargs):
+        if not engine.deepspeed_config():
+            # Else the Trainer imports deepspeed (2 CPU seconds) to unwrap a model that nothing wraps.
+            accelerate.utils.other.is_deepspeed_available = lambda: False
         super().__init__(**kwargs)
-        self.objective, self.settings, self.title = objective, settings, title
+        self.settings, self.title, self.given = settings, title, self.optimizer
         self.pending: list[dict[str, float]] = []  # of the parts of the current step
         self.model_accepts_loss_kwargs = False  # our losses are means over texts: equal parts average exactly
         self.losses: list[dict[str, float]] = []
@@ -51,14 +82,45 @@ class ObjectiveTrainer(Trainer):
     def _get_train_sampler(self, *args, **kwargs):
         return SequentialSampler(self.train_dataset)
 
+    def create_optimizer(self, *args, **kwargs):
+        """Return the optimizer that was given: under DeepSpeed the Trainer drops it, and would make an AdamW here."""
+        self.optimizer = self.given
+        return self.optimizer
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """Write a checkpoint's weights, where DeepSpeed doesn't itself (in `_save_optimizer_and_scheduler`)."""
+        os.makedirs(output_dir, exist_ok=True)
+        if not self.is_deepspeed_enabled:
+            save_weights(self.model.model, f"{output_dir}/model.safetensors")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if not self.is_deepspeed_enabled:
+            load_weights(self.model.model, f"{resume_from_checkpoint}/model.safetensors")
+
+    def resumed(self, checkpoint: Path | None) -> str | None:
+        """Take the losses so far from a checkpoint; return its path for `train`."""
+        if checkpoint is None:
+            return None
+        self.losses = read_json(checkpoint / WHOLE)["losses"]
+        if engine.is_main():
+            print(f"{self.title}: going on from step {len(self.losses)} ({checkpoint})", file=sys.stderr)
+        return str(checkpoint)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            raise UserError(
+                f"{self.title} step {len(self.losses)}: the gradient is not finite, the loss is "
+                f"({_listed(self.losses[-1])}); {_advice(self.settings)}"
+            )
+        return norm
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the objective's loss; keep its parts for the record; stop at the first that is not finite."""
-        # Our own autocast, not the Trainer's bf16=True: that one wraps model.forward for good, so points would be
-        # scored in it too, and it leaves out a method's frozen copy.
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16_mixed"):
-            parts = self.objective(model, inputs)
-        self.pending.append({name: float(value.detach()) for name, value in parts.items()})
-        if not all(map(math.isfinite, self.pending[-1].values())):
+        parts = model(inputs)
+        means = engine.mean([float(value.detach()) for value in parts.values()])
+        self.pending.append(dict(zip(parts, means, strict=True)))
+        if not all(map(math.isfinite, means)):
             raise UserError(self._broken(self.state.global_step + 1, self.pending[-1]))
         if len(self.pending) == self.args.gradient_accumulation_steps:
             means = {name: sum(part[name] for part in self.pending) / len(self.pending) for name in parts}
@@ -68,12 +130,16 @@ class ObjectiveTrainer(Trainer):
 
     def _broken(self, step: int, parts: dict[str, float]) -> str:
         """Which parts of the loss are not finite, and what to try."""
-        found = ", ".join(f"{name} {value:.6g}" for name, value in parts.items())
+        found = _listed(parts)
         guilty = " and ".join(name for name, value in parts.items() if not math.isfinite(value) and name != "loss")
         text = f"{self.title} step {step}: the loss is not finite" + (f": its part {guilty} broke" if guilty else "")
         if step == 1:  # no update yet: no learning rate is to blame
             return f"{text} ({found}) on the starting model; {_precision(self.settings) or 'is it the right one?'}"
         return f"{text} ({found}); {_advice(self.settings)}"
+
+
+def _listed(parts: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in parts.items())
 
 
 def _advice(settings) -> str:
@@ -89,28 +155,40 @@ def _precision(settings) -> str:
 
 
 class AtSteps(TrainerCallback):
-    """Call `action(step)` after certain optimizer steps, and say how far the run is, at most every 10 s."""
+    """Call `action(step, model)` after certain optimizer steps, and say how far the run is, at most every 10 s."""
 
-    def __init__(self, steps: Sequence[int], action: Callable[[int], None], title: str):
+    def __init__(self, steps: Sequence[int], action: Callable, title: str):
         self.steps, self.action, self.title = set(steps), action, title
         self.begin = self.said = time.monotonic()
 
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """After a resume: the point at which the checkpoint was made may not be scored yet."""
+        self.begin, self.first = time.monotonic(), state.global_step
+        if state.global_step:
+            self._act(state.global_step, model)
+
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Run the action with the model in eval mode, then go back to training mode."""
+        """Say how far the run is; run the action, unless SIGTERM came: then it is run after the resume."""
         now = time.monotonic()
-        if now - self.said > 10:
+        if now - self.said > 10 and engine.is_main():
             self.said = now
-            left = (now - self.begin) / state.global_step * (state.max_steps - state.global_step)
+            left = (now - self.begin) / (state.global_step - self.first) * (state.max_steps - state.global_step)
             print(
                 f"{self.title}: step {state.global_step} of {state.max_steps}, about {left:.0f} s left", file=sys.stderr
             )
-        if state.global_step in self.steps:
-            model.eval()
-            try:
-                self.action(state.global_step)
-            except UserError as error:
-                raise UserError(f"{self.title} after step {state.global_step}: {error}") from None
-            model.train()
+        if not Terminated.came:
+            self._act(state.global_step, model)
+
+    def _act(self, step: int, model) -> None:
+        """Run the action with the model in eval mode, then go back to training mode."""
+        if step not in self.steps:
+            return
+        model.eval()
+        try:
+            self.action(step, model.model)
+        except UserError as error:
+            raise UserError(f"{self.title} after step {step}: {error}") from None
+        model.train()
 
 
 def cast(model, precision: str) -> None:
@@ -128,21 +206,48 @@ def start_dtype(precision: str) -> str:
     return precision if precision in ("bf16", "fp16") else "fp32"
 
 
-def micro_batch(batch_size: int, count_padding: bool) -> int:
-    """Return the texts per forward pass: the largest equal part of a batch within RTT_MICRO_BATCH texts.
+def micro_batch(rows: int) -> int:
+    """Return the texts per forward pass: the largest equal part of a process's `rows` within RTT_MICRO_BATCH texts.
 
-    Raises UserError for a value that is no count, and with `count_padding`, where a part's padding would be another.
+    Raises UserError for a value that is no count.
     """
-    asked = os.environ.get(MICRO_BATCH, str(batch_size))
+    asked = os.environ.get(MICRO_BATCH) or str(rows)
     if not asked.isdigit() or int(asked) < 1:
         raise UserError(f"{MICRO_BATCH}={asked}: expected a number of texts, 1 or more")
-    part = max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= int(asked))
-    if count_padding and part < batch_size:
-        raise UserError(
-            f"{MICRO_BATCH}={asked}: with count_padding a batch of {batch_size} texts can't be cut: its padding counts "
-            f"in the loss, and a part would have less; set {MICRO_BATCH} to {batch_size} or more, or leave it out"
-        )
-    return part
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= int(asked))
+
+
+def shared(items: Sequence, batch_size: int, processes: int) -> list:
+    """Return items whose batches `processes` can share equally: null rows (`rtt.text.null`) fill each batch up, so that
+    paper's batch of 4 runs on 8 devices too. The items as they are where nothing is to be filled.
+    """
+    missing = -batch_size % processes
+    if not missing:
+        return list(items)
+    filled = []
+    for first in range(0, len(items), batch_size):
+        filled += [*items[first : first + batch_size], *[_null(items[first])] * missing]
+    return filled
+
+
+def _null(item: dict) -> dict:
+    return null(item) if "input_ids" in item else {key: null(part) for key, part in item.items()}
+
+
+def padded_to(items: Sequence, batch_size: int) -> list:
+    """Return items that name the length of their batch's longest text ("pad_to"), for count_padding: however a batch is
+    cut, its parts are padded as the whole.
+    """
+
+    def told(rows):
+        if "input_ids" in rows[0]:
+            longest = max(len(row["input_ids"]) for row in rows)
+            return [row | {"pad_to": longest} for row in rows]
+        columns = [told([row[key] for row in rows]) for key in rows[0]]
+        return [dict(zip(rows[0], column, strict=True)) for column in zip(*columns, strict=True)]
+
+    starts = range(0, len(items), batch_size)
+    return [row for first in starts for row in told(items[first : first + batch_size])]
 
 
 def make_optimizer(model, settings) -> torch.optim.Optimizer:
@@ -173,14 +278,17 @@ def train(
     settings,
     seed: int,
     at_steps: Sequence[int] = (),
-    action: Callable[[int], None] = lambda step: None,
+    action: Callable = lambda step, model: None,
     title: str = "training",
+    state: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place; return each step's loss parts (nats).
+    """Train `model` in place; return each step's loss parts (nats), means over all processes.
 
     items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
-    settings.batch_size. settings: `rtt.settings.Training`. Raises UserError on a loss that is not finite, and on
-    weights that are not after the last step; one that `action` raises gets the step's number.
+    settings.batch_size. settings: `rtt.settings.Training`. action: called with the step and the model in training,
+    which under ZeRO-3 is a partitioned copy. state: folder for checkpoints (`rtt.resume`); from the newest one there
+    training goes on. Raises UserError on a loss or gradient that is not finite, and on weights that are not after the
+    last step; one that `action` raises gets the step's number. Raises `rtt.resume.Stopped` after SIGTERM.
     """
 
     def to_batch(rows):
@@ -191,43 +299,76 @@ def train(
     steps, rest = divmod(len(items), settings.batch_size)
     if rest or not steps:
         raise ValueError(f"{len(items)} items do not fill batches of {settings.batch_size}")
+    if settings.count_padding:
+        items = padded_to(items, settings.batch_size)
+    items = shared(items, settings.batch_size, engine.world())
+    rows = len(items) // steps // engine.world()  # of a batch, on each process
+    part = micro_batch(rows)
     decay = round(settings.decay * steps)
-    part = micro_batch(settings.batch_size, settings.count_padding)
     cast(model, settings.precision)
-    optimizer = make_optimizer(model, settings)
+    if os.environ.get(CHECKPOINTING) == "1":
+        # One layer's activations at a time are kept for the backward pass, computed once more there.
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained = copy.deepcopy(model) if engine.partitioned() else model  # ZeRO-3 takes a model's weights apart for good
     with tempfile.TemporaryDirectory() as scratch:
+        args = TrainingArguments(
+            output_dir=str(state or scratch),
+            max_steps=steps,
+            per_device_train_batch_size=part,
+            gradient_accumulation_steps=rows // part,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=SchedulerType.WARMUP_STABLE_DECAY,
+            lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.0},
+            warmup_steps=settings.warmup_steps,
+            max_grad_norm=settings.max_grad_norm,
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            deepspeed=deepspeed_settings(settings.precision),
+            ddp_find_unused_parameters=False,
+            remove_unused_columns=False,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
         trainer = ObjectiveTrainer(
-            objective=objective,
             settings=settings,
             title=title,
-            model=model,
-            args=TrainingArguments(
-                output_dir=scratch,
-                max_steps=steps,
-                per_device_train_batch_size=part,
-                gradient_accumulation_steps=settings.batch_size // part,
-                learning_rate=settings.learning_rate,
-                lr_scheduler_type=SchedulerType.WARMUP_STABLE_DECAY,
-                lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.0},
-                warmup_steps=settings.warmup_steps,
-                max_grad_norm=settings.max_grad_norm,
-                seed=seed,
-                use_cpu=not torch.cuda.is_available(),
-                remove_unused_columns=False,
-                logging_strategy="no",
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-            ),
+            model=Step(trained, objective, settings.precision, rows * engine.world() / settings.batch_size),
+            args=args,
             train_dataset=items,
             data_collator=to_batch,
-            optimizers=(optimizer, None),
+            optimizers=(make_optimizer(trained, settings), None),
             callbacks=[AtSteps(at_steps, action, title)],
         )
         trainer.remove_callback(PrinterCallback)  # prints a dict at the end
-        trainer.train()
+        trainer.add_callback(Checkpoints(trainer, state))
+        if engine.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+            raise RuntimeError("DeepSpeed was asked for, and accelerate left it out")
+        trainer.train(resume_from_checkpoint=trainer.resumed(newest(state)))
+    if engine.partitioned():
+        engine.take_back(model, trained)
+    if engine.deepspeed_config():
+        trainer.model_wrapped.destroy()
     if broken := not_finite(model):  # the last update's harm shows in no loss
         raise UserError(
             f"{title} step {steps}, the last: the weights {broken} are not finite any more; {_advice(settings)}"
         )
     return trainer.losses
+
+
+def deepspeed_settings(precision: str) -> dict | None:
+    """Return DeepSpeed's configuration for a precision; None without DeepSpeed. Raises UserError for fp16.
+
+    bf16 stays pure: without these keys DeepSpeed would keep fp32 master weights, and a device count would decide
+    numbers. bf16_mixed is fp32 to DeepSpeed, under our own autocast.
+    """
+    config = engine.deepspeed_config()
+    if config and precision == "fp16":
+        raise UserError(
+            "precision fp16 under DeepSpeed: it keeps fp32 master weights and scales the loss, which would be other "
+            "numbers; use precision: bf16, bf16_mixed or fp32, or no DeepSpeed"
+        )
+    if config and precision == "bf16":
+        config["bf16"] = {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
+    return config

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rtt import retain
+from rtt import engine, retain
 from rtt.candidates import Candidates
+from rtt.codeversion import code_version
 from rtt.corpus import count_tokens, point_steps, unlearning_pairs
 from rtt.data.facts import read_facts
 from rtt.data.inputs import folder_digest
@@ -22,9 +23,10 @@ from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.methods import METHODS
 from rtt.modelfolder import check_folder
-from rtt.models import freeze_layers, load, load_weights, model_hash, not_finite, save_weights
+from rtt.models import freeze_layers, load, load_weights, model_hash, not_finite, write_weights
 from rtt.original import scorer_of
 from rtt.record import Manifest, forget_or_retain, result, unlearn_labels, write_eval
+from rtt.resume import State
 from rtt.select import best, describe, retain_accuracy
 from rtt.specs import Foreign, UnlearnSpec, load_spec
 from rtt.train import prepare_torch, start_dtype, train
@@ -42,22 +44,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the method's other trajectories' folders")
     parser.add_argument("--group", required=True, help="id of the method's selection: what its trajectories share")
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
+    parser.add_argument("--state", type=Path, help="folder to go on from after a kill; none: nothing is kept")
     parser.add_argument("--manifest", required=True)
 
 
 def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
-    """Return the trajectory's candidates for its selection, in a fresh folder."""
+    """Return the trajectory's candidates for its selection."""
     before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
-    shutil.rmtree(args.points, ignore_errors=True)
+    folder, siblings = args.points, args.siblings
+    if args.state:  # the points' folder is an output, which Snakemake deletes before each attempt
+        folder = args.state / spec.run_id
+        siblings = [at for one in siblings for at in (one, args.state.parent / one.name / one.name)]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     args.points.parent.mkdir(parents=True, exist_ok=True)
     lock = args.points.parent / f".{args.group}.lock"
-    return Candidates(
-        args.points, args.siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.selection)
-    )
+    return Candidates(folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.selection))
 
 
-def trained(spec, model, tokenizer, forget, learn, score) -> dict:
-    """Unlearn `forget`, facts or plain texts, calling `score(step)` at each point; return what the manifest says."""
+def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
+    """Unlearn `forget`, facts or plain texts, calling `score(step, model)` at each point; return what the manifest
+    says.
+    """
     settings = spec.settings
     if settings.train_layers is not None:
         freeze_layers(model, settings.train_layers)
@@ -67,7 +75,8 @@ def trained(spec, model, tokenizer, forget, learn, score) -> dict:
     rng = np.random.default_rng([spec.seed, 20])
     items = unlearning_pairs(forget, learn, method, settings, tokenizer, rng)
     steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
-    losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title)
+    checkpoints = state.training("unlearning")
+    losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title, checkpoints)
     return {"losses": [losses[0], losses[-1]], "tokens": count_tokens(items)}
 
 
@@ -92,24 +101,33 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{settings.unlearned_model}: changed since the study was started; start it again")
         take_weights(model, args.source, settings.unlearned_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
-    kept, results = candidates(spec, args), []
+    state = State(args.state, {"run": spec.run_id, "code": code_version("unlearn")})
+    kept = candidates(spec, args) if engine.is_main() else None
 
-    def score(step: int) -> None:
+    def score(step: int, model) -> None:
+        if str(step) in state.results:  # before a kill, with its weights
+            return
         rate = 0.0 if foreign else settings.learning_rate
-        results.append(result(model, scorer, role, lr=rate, step=step))
-        point = describe(spec.run_id, step, results[-1]["questions"], spec.selection)
-        kept.add(point, lambda path: save_weights(model, path))
+        scored, found = result(model, scorer, role, lr=rate, step=step), engine.whole_weights(model)
+        if kept:
+            point = describe(spec.run_id, step, scored["questions"], spec.selection)
+            kept.add(point, lambda path: write_weights(found, path))
+        state.keep(str(step), scored)
 
     if foreign:
-        score(0)
+        score(0, model)
         done = {"tokens": 0, "unlearned_model": settings.model_dump()}
     else:
-        done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score)
+        done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score, state)
+    results = sorted(state.results.values(), key=lambda scored: scored["step"])
     write_eval(
         args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), results=results,
     )  # fmt: skip
     manifest.write(args.manifest, model, **done)
+    if kept:
+        kept.finish(args.points)
+    state.finish()
     return 0
 
 

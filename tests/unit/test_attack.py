@@ -11,6 +11,7 @@ from rtt import attack as module
 from rtt.errors import UserError
 from rtt.files import write_json
 from rtt.models import weights
+from rtt.resume import State
 from rtt.score import Scorer
 from rtt.settings import Attack
 
@@ -26,7 +27,7 @@ def attack(facts, settings=RTT, seed=0, model=None, calls=None):
     model = model or tiny.model(scale=4)
     return module.attack(
         model, Scorer(tiny.tokenizer(), facts), tiny.tokenizer(), facts, settings, seed,
-        lambda _: calls is not None and calls.append(1),
+        lambda _: calls is not None and calls.append(1), State(None, {}), "original",
     )  # fmt: skip
 
 
@@ -65,8 +66,10 @@ def spied(monkeypatch, facts, settings=RTT, seed=0, model=None):
     """Return (learning rate, items) of each training run."""
     runs = []
 
-    def train(model, tokenizer, items, objective, training, seed, steps, action, title):
+    def train(model, tokenizer, items, objective, training, seed, steps, action, title, state):
         runs.append((training.learning_rate, items, list(steps)))
+        for step in steps:
+            action(step, model)
 
     monkeypatch.setattr(module, "train", train)
     attack(facts, settings, seed, model)

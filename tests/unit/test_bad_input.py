@@ -229,24 +229,24 @@ def steps(tmp_path):
 
 def test_pretraining_that_diverges(refused, steps):
     study = steps(pretrained=False, pretraining=PRETRAINING | {"learning_rate": 1e30})
-    refused(*study.pretrain(), words=["pretraining step 3: the loss is not finite (loss nan)", ADVICE])
+    refused(*study.pretrain(), words=["pretraining step 2: the gradient is not finite", ADVICE])
 
 
 def test_unlearning_that_diverges_names_step_and_parts(refused, steps):
     study = steps(**method(learning_rate=1e30, points=[4]))
-    words = ["unlearning (GD) step 3: the loss is not finite: its part forget and retain broke", "forget nan", ADVICE]
+    words = ["unlearning (GD) step 2: the gradient is not finite", "forget ", ADVICE]
     refused(*study.unlearn(), words=words)
 
 
 def test_a_score_that_is_not_finite_names_the_step(refused, steps):
-    study = steps(**method(learning_rate=1e30, points=[2, 4]))
-    words = ["unlearning (GD) after step 2: the model's scores are not finite", "lower the learning rate"]
+    study = steps(**method(learning_rate=3e38, points=[1, 4]))
+    words = ["unlearning (GD) after step 1: the model's scores are not finite", "lower the learning rate"]
     refused(*study.unlearn(), words=words)
 
 
 def test_retraining_that_diverges(refused, steps):
     study = steps(rtt={"learning_rates": [1e30], "epochs": 2, "batch_size": 1})
-    refused(*study.control(), words=["RTT step 3: the loss is not finite (loss nan)", ADVICE])
+    refused(*study.control(), words=["RTT step 2: the gradient is not finite", ADVICE])
 
 
 def infinite(tokenizer, text):
@@ -271,7 +271,20 @@ def test_a_loss_part_is_named_alone():
 
 
 def test_the_last_update_breaks_the_weights():
-    """A finite loss with a gradient that is not: no later step shows it, and the model must not be saved."""
+    """Finite loss and gradient, and a step too far for the number format: the model must not be saved."""
+    tokenizer = subword.tokenizer()
+    model, items = subword.model(tokenizer), [encode(tokenizer, sentence("abc"))]
+    with torch.no_grad():
+        model.model.norm.weight.fill_(100)
+    settings = Training(learning_rate=6.55e4, batch_size=1, optimizer="lion", precision="fp16")
+    with pytest.raises(
+        UserError, match=r"training step 1, the last: the weights [\w.]+ are not finite any more; lower"
+    ):
+        train(model, tokenizer, items, lambda m, b: {"loss": m(**b).loss}, settings, 0)
+
+
+def test_a_gradient_that_is_not_finite():
+    """A finite loss with a gradient that is not: the step is not taken."""
     tokenizer = subword.tokenizer()
     items, asked = [encode(tokenizer, sentence("abc"))] * 2, []
 
@@ -282,7 +295,7 @@ def test_the_last_update_breaks_the_weights():
 
     settings = Training(learning_rate=1e-3, batch_size=1)
     with pytest.raises(
-        UserError, match=r"training step 2, the last: the weights [\w.]+ are not finite any more; lower"
+        UserError, match=r"training step 2: the gradient is not finite, the loss is \(loss [0-9.]+\); lower"
     ):
         train(subword.model(tokenizer), tokenizer, items, objective, settings, 0)
     assert len(train(subword.model(tokenizer), tokenizer, items, objective, settings, 0)) == 2

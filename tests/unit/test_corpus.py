@@ -116,7 +116,14 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
     write_facts(tmp_path / "r.jsonl", data["cities"])
     caught = {}
     monkeypatch.setattr(teach, "load", lambda *_: (None, Words()))
-    monkeypatch.setattr(teach, "train", lambda *args, **more: caught.update(items=args[2]) or [{"loss": 0.0}])
+
+    def train(model, tokenizer, items, loss, training, seed, steps, action, *rest):
+        caught.update(items=items)
+        action(steps[0], model)
+        return [{"loss": 0.0}]
+
+    monkeypatch.setattr(teach, "train", train)
+    monkeypatch.setattr(teach, "scores_of", lambda *args: {})
     monkeypatch.setattr(teach, "write_original", lambda *args: None)
     monkeypatch.setattr(teach, "save", lambda *args: None)
     retain = tmp_path / "r.jsonl"
@@ -129,13 +136,14 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
         held_out=retain,
         also_taught=[],
         manifest="",
+        state=None,
     )
     pretraining = Pretraining(steps=10, batch_size=7, mcqs_per_batch=3, learning_rate=1e-3)
     for arm, training in (
         ("taught_same_data", pretraining),
         ("taught", Teaching(epochs=2, batch_size=4, learning_rate=1)),
     ):
-        spec = SimpleNamespace(seed=0, arm=arm, training=training, run_id="x", retain=RETAIN)
+        spec = SimpleNamespace(seed=0, arm=arm, training=training, run_id="x", kind="teach", retain=RETAIN)
         monkeypatch.setattr(teach, "load_spec", lambda *_, spec=spec: spec)
         monkeypatch.setattr(teach, "Manifest", lambda *_: SimpleNamespace(write=lambda *_, **__: None))
         teach.run(args)
@@ -225,7 +233,9 @@ def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
     monkeypatch.setattr(unlearn, "scorer_of", lambda *_: None)
     monkeypatch.setattr(unlearn, "candidates", lambda *_: None)
     monkeypatch.setattr(unlearn, "train", spy)
-    args = SimpleNamespace(spec="", source="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", texts=[])
+    args = SimpleNamespace(
+        spec="", source="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", texts=[], state=None
+    )
     args.held_out = args.retain
     with pytest.raises(Stop):
         unlearn.run(args)

@@ -46,7 +46,7 @@ def rules() -> dict[str, tuple[str, str]]:
     for path in sorted((ROOT / "rules").glob("*.smk")):
         for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
             environment = re.search(r'conda:\s+"\.\./envs/(\w+)\.yaml"', body)
-            commands = re.findall(r"python -m rtt (\w+)", body)
+            commands = re.findall(r"(?:python -m rtt|\$LAUNCH) (\w+)", body)
             assert environment and len(commands) == 1, f"rule {name} names no environment or no command"
             found[name] = (environment[1], commands[0])
     return found
@@ -115,7 +115,7 @@ def test_an_environment_has_nothing_that_no_rule_needs(environment):
     foreign = set().union(*(closure(command)[1] for where, command in rules().values() if where == environment))
     needed = {canonicalize_name(distributions[name][0]) for name in foreign}
     # transformers imports accelerate for its Trainer and gguf to read such a file; we do not.
-    transformers = {"accelerate", "gguf"} if "transformers" in needed else set()
+    transformers = {"gguf"} if "transformers" in needed else set()
     assert set(versions(environment)) - needed - {"python"} == transformers
 
 

@@ -135,7 +135,7 @@ def test_action_at_steps_sees_eval_mode_and_changes_nothing():
     def run(at):
         model = tiny.model()
 
-        def action(step):
+        def action(step, _):
             calls.append(step)
             modes.append(model.training)
             with torch.no_grad():
@@ -155,7 +155,7 @@ def test_action_after_the_step_sees_its_weights():
     seen = {}
     model = tiny.model()
 
-    def action(step):
+    def action(step, _):
         seen[step] = model.model.norm.weight.detach().clone()
 
     train(model, tiny.tokenizer(), items(12), plain_loss, settings(warmup_steps=0), 0, (1, 2, 3), action)
@@ -219,7 +219,7 @@ def test_a_batch_in_parts_is_the_whole_batch(monkeypatch, parts, pairs):
         data = [{"forget": row, "retain": rows[-i]} for i, row in enumerate(rows)] if pairs else rows
         steps = []
         losses = train(
-            model, tiny.tokenizer(), data, objective, settings(warmup_steps=0), 0, (2, 6), steps.append
+            model, tiny.tokenizer(), data, objective, settings(warmup_steps=0), 0, (2, 6), lambda step, _: steps.append(step)
         )  # fmt: skip
         assert steps == [2, 6] and len(losses) == 6
         return losses, model
@@ -236,18 +236,14 @@ def test_a_batch_in_parts_is_the_whole_batch(monkeypatch, parts, pairs):
 
 
 def test_parts_of_a_batch(monkeypatch):
-    assert micro_batch(12, False) == 12
+    assert micro_batch(12) == 12
     for asked, part in ((1, 1), (5, 4), (6, 6), (11, 6), (12, 12), (99, 12)):
         monkeypatch.setenv("RTT_MICRO_BATCH", str(asked))
-        assert micro_batch(12, False) == part
-    assert micro_batch(12, True) == 12
-    monkeypatch.setenv("RTT_MICRO_BATCH", "6")
-    with pytest.raises(UserError, match="count_padding"):
-        micro_batch(12, True)
+        assert micro_batch(12) == part
     for bad in ("0", "-1", "four"):
         monkeypatch.setenv("RTT_MICRO_BATCH", bad)
         with pytest.raises(UserError, match="expected a number"):
-            micro_batch(12, False)
+            micro_batch(12)
 
 
 @pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -278,7 +274,7 @@ def test_mixed_precision_keeps_fp32_weights_and_scores_in_fp32():
 
     def run(precision):
         model, scored = tiny.model(scale=4), []
-        action = lambda step: scored.append(model(torch.tensor([[3, 4]])).logits.dtype)  # noqa: E731
+        action = lambda step, model: scored.append(model(torch.tensor([[3, 4]])).logits.dtype)  # noqa: E731
         losses = train(model, tiny.tokenizer(), items(16), objective, settings(precision=precision), 0, (2,), action)
         assert model.dtype == torch.float32 and scored == [torch.float32]
         return losses

@@ -86,5 +86,6 @@ class RMU:
         with torch.no_grad():
             pinned = self.hidden(self.frozen, retain)
         drift = (self.hidden(model.model, retain) - pinned).square().mean(-1)
-        away, drift = masked_mean(away, forget["attention_mask"]), masked_mean(drift, retain["attention_mask"])
+        away = masked_mean(away, forget["attention_mask"], forget.get("weight"))
+        drift = masked_mean(drift, retain["attention_mask"], retain.get("weight"))
         return {"loss": away + self.retain_coefficient * drift, "forget": away, "retain": drift}

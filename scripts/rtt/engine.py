@@ -1,0 +1,146 @@
+"""How the processes of one job share its work: their number, and DeepSpeed. Decides no number (docs/devices.md).
+
+The launcher (torchrun, deepspeed) sets WORLD_SIZE, RANK and LOCAL_RANK; the rules set RTT_DEEPSPEED. A step that is
+started plainly is one process without DeepSpeed.
+"""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from rtt.errors import UserError
+from rtt.files import read_json
+
+DEEPSPEED = "RTT_DEEPSPEED"  # zero1, zero2, zero3, zero3-offload, or the path of a JSON file; empty: none
+FOLDER = Path(__file__).resolve().parents[2] / "config" / "deepspeed"
+
+
+def world() -> int:
+    """Return the number of processes of this job."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Return this process's number among them, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def is_main() -> bool:
+    """Is this the process that writes files and talks?"""
+    return rank() == 0
+
+
+def name() -> str:
+    """Return what shares the model: none (one process), ddp, or zero1 ... zero3."""
+    if config := deepspeed_config():
+        return f"zero{config['zero_optimization']['stage']}"
+    return "ddp" if world() > 1 else "none"
+
+
+@cache
+def _config(asked: str) -> str:
+    path = Path(asked) if asked.endswith(".json") else FOLDER / f"{asked}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
+        raise UserError(f"{DEEPSPEED}={asked}: no such file {path}; known: {known}, or the path of a .json file")
+    config = read_json(path)
+    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, dict) else None
+    if stage not in (1, 2, 3):
+        raise UserError(f"{path}: zero_optimization.stage: found {stage!r}, expected 1, 2 or 3")
+    return json.dumps(config)
+
+
+def deepspeed_config() -> dict | None:
+    """Return DeepSpeed's configuration, None without. Raises UserError for one that is not there or names no stage."""
+    asked = os.environ.get(DEEPSPEED)
+    if not asked:
+        return None
+    if "WORLD_SIZE" not in os.environ:
+        raise UserError(f"{DEEPSPEED}={asked}: DeepSpeed needs a launcher; start the step by torchrun or deepspeed")
+    return json.loads(_config(asked))
+
+
+def partitioned() -> bool:
+    """Does each process hold a part of the weights alone (ZeRO-3)?"""
+    return name() == "zero3"
+
+
+def device() -> torch.device:
+    """Return this process's device: its GPU where there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def connect() -> None:
+    """Join the other processes; nothing where there is one and no DeepSpeed."""
+    if dist.is_initialized() or (world() == 1 and not deepspeed_config()):
+        return
+    cuda = torch.cuda.is_available()
+    if deepspeed_config():
+        if not cuda:
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+        import deepspeed.ops
+
+        # On a CPU DeepSpeed would compile this at the first start; a kill then leaves a lock that hangs later ones.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")
+    else:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    if cuda:
+        torch.cuda.set_device(device())
+
+
+def barrier() -> None:
+    """Wait for the other processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def mean(values: list[float]) -> list[float]:
+    """Return the means over the processes: in float64, so that one process's own values come back as they are."""
+    if not dist.is_initialized():
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(total)
+    return (total / world()).tolist()
+
+
+def merged(part: dict) -> dict:
+    """Return the union of the processes' dicts, on all of them."""
+    if not dist.is_initialized():
+        return part
+    parts: list = [None] * world()
+    dist.all_gather_object(parts, part)
+    return {key: value for one in parts for key, value in one.items()}
+
+
+def whole_weights(model) -> dict[str, torch.Tensor]:
+    """Return {name: parameter} of a model; under ZeRO-3 gathered one after the other into host memory, on the main
+    process alone (the others get {}). All processes must call it.
+    """
+    if not partitioned():
+        return {name: tensor.detach() for name, tensor in model.named_parameters()}
+    import deepspeed
+
+    found = {}
+    for key, parameter in model.named_parameters():
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if is_main():
+                found[key] = parameter.detach().to("cpu", copy=True)
+    return found
+
+
+def take_back(model, partitions) -> None:
+    """Copy the weights of `partitions`, the trained ZeRO-3 copy of `model`, into `model`, on every process."""
+    import deepspeed
+
+    with torch.no_grad():
+        for own, trained in zip(model.parameters(), partitions.parameters(), strict=True):
+            with deepspeed.zero.GatheredParameters([trained]):
+                own.copy_(trained)

@@ -1,0 +1,123 @@
+"""One engine's side of the parity tests: every objective with every optimizer, trained for some steps and scored.
+
+python parity.py OUT STEPS [CASE ...], plainly or by torchrun; RTT_DEEPSPEED and RTT_MICRO_BATCH as in a real step.
+"""
+
+import gc
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import tempfile
+
+import tiny
+import torch
+from rtt import engine
+from rtt import train as training
+from rtt.corpus import training_passes, unlearning_pairs
+from rtt.losses import plain_loss
+from rtt.methods import METHODS
+from rtt.score import Scorer
+from rtt.settings import Model, RMUUnlearning, Training, Unlearning
+
+SHAPE = Model(hidden_size=32, intermediate_size=48, layers=3, heads=2)
+RATES = {"adamw": 1e-3, "lion": 3e-4}
+OBJECTIVES = (*METHODS, "RTT", "teaching")
+CASES = [(objective, optimizer) for objective in OBJECTIVES for optimizer in RATES]
+
+
+def items_of(objective, settings, model, facts, retain, steps):
+    """Return (items of so many steps, the objective)."""
+    tokenizer, rng = tiny.tokenizer(), np.random.default_rng(5)
+    if objective in METHODS:
+        method = METHODS[objective](model, settings, 0)
+        return unlearning_pairs(facts, retain, method, settings, tokenizer, rng), method
+    loss = {"RTT": "QUESTION_LETTER_ANSWER", "teaching": "LETTER_ANSWER"}[objective]
+    epochs = -(-steps * settings.batch_size // len(facts)) + 1
+    items = training_passes(facts, loss, epochs, settings.batch_size, tokenizer, rng)
+    return items[: steps * settings.batch_size], plain_loss
+
+
+def settings_of(objective, optimizer, steps, batch_size):
+    shared = {
+        "learning_rate": RATES[optimizer], "batch_size": batch_size, "optimizer": optimizer, "warmup_steps": 3,
+        "decay": 0.3,
+    }  # fmt: skip
+    if objective == "RMU":
+        return RMUUnlearning(points=[steps], layer=1, layers_trained=2, steering=5.0, **shared)
+    if objective in METHODS:
+        return Unlearning(points=[steps], retain_coefficient=2.0, freeze_embeddings=objective == "RIA", **shared)
+    return Training(**shared)
+
+
+def first_gradients(model, optimizer_of):
+    """Lion's moving average after its first step is (1 - beta2) times the clipped gradient."""
+    found = {}
+    for made in gc.get_objects() if engine.name() in ("zero1", "zero2") else ():
+        if type(made).__name__ == "DeepSpeedZeroOptimizer":  # it links states before a client's optimizer has any
+            made._hp_optimizer_states_linked = False
+            made._lazy_init_hp_params_optimizer_state()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if engine.deepspeed_config():
+            from deepspeed.utils import safe_get_full_optimizer_state
+
+            moment = safe_get_full_optimizer_state(parameter, "exp_avg")
+        else:
+            moment = optimizer_of["it"].state[parameter]["exp_avg"]
+        found[name] = moment.float().cpu().clone() / (1 - training.LION_BETAS[1])
+    return found
+
+
+def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"):
+    """Train and score one case; return what is to be compared."""
+    training.prepare_torch(0)
+    model = tiny.model(0, shape=SHAPE, scale=3.0)
+    if precision == "bf16":
+        model = model.bfloat16()
+    settings = settings_of(objective, optimizer, steps, batch_size).model_copy(update={"precision": precision})
+    if getattr(settings, "freeze_embeddings", False):
+        model.get_input_embeddings().requires_grad_(False)
+    items, step = items_of(objective, settings, model, facts, retain, steps)
+    scorer, found, made = Scorer(tiny.tokenizer(), facts, batch_size=5), {}, {}
+    make = training.make_optimizer
+    training.make_optimizer = lambda *args: made.setdefault("it", make(*args))
+
+    def action(number, trained):
+        if number == 1 and optimizer == "lion":
+            found["gradients"] = first_gradients(trained, made)
+        if number == steps:
+            found["scores"] = scorer.scores(trained)
+
+    try:
+        found["losses"] = training.train(
+            model, tiny.tokenizer(), items, step, settings, 0, [1, steps], action, objective
+        )  # fmt: skip
+    finally:
+        training.make_optimizer = make
+    found["weights"] = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return found
+
+
+def main(out, steps, *cases):
+    """Run the cases (objective-optimizer[-batch size[-precision]]) and write what was found."""
+    with tempfile.TemporaryDirectory() as folder:
+        facts = tiny.facts(Path(folder) / "a")
+        retain = tiny.facts(Path(folder) / "r", "cities")
+    found = {}
+    for case in cases or [f"{objective}-{optimizer}" for objective, optimizer in CASES]:
+        objective, optimizer, batch_size, precision = (
+            [*case.split("-"), "4", "fp32"][:4] if case.count("-") == 1 else ([*case.split("-"), "fp32"][:4])
+        )
+        found[case] = run(objective, optimizer, int(steps), int(batch_size), facts, retain, precision)
+    if engine.is_main():
+        torch.save(found, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,139 @@
+"""Killed at any time, a training goes on from its newest whole checkpoint: with the same bytes on one process, within
+the parity bounds on several; another engine or number of processes is refused.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from rtt.errors import UserError
+from rtt.resume import WHOLE, State, newest
+
+WORKER = Path(__file__).with_name("resuming.py")
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+STEPS = 40
+
+
+def start(state, out, *, engine="none", processes=1, stop_at=0, minutes="0", steps=STEPS):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RTT_")}
+    environment |= {"OMP_NUM_THREADS": "1", "RTT_CHECKPOINT_MINUTES": minutes}
+    environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
+    launch = LAUNCH if processes > 1 else [sys.executable]
+    words = [*launch, str(WORKER), str(state), str(out), str(steps), str(stop_at)]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process):
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error[-3000:]
+    return error
+
+
+def same_bytes(one, two):
+    assert one["losses"] == two["losses"] and one["scores"] == two["scores"]
+    assert all(torch.equal(one["weights"][name], two["weights"][name]) for name in one["weights"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The training without a kill."""
+    out = tmp_path_factory.mktemp("whole") / "out.pt"
+    finished(start(out.parent / "state", out, minutes="1000"))
+    return torch.load(out)
+
+
+def test_sigkill_at_any_time_ends_in_the_same_bytes(tmp_path, whole):
+    """With a checkpoint after every step most kills come in the middle of a save. Each attempt lives until so many new
+    files are in the state folder, and a random moment longer.
+    """
+    state, out, moment = tmp_path / "state", tmp_path / "out.pt", random.Random(0)
+    kills = torn = 0
+    while kills < 6:
+        process, before = start(state, out), newest(state / "unlearning")
+        while process.poll() is None and newest(state / "unlearning") == before:
+            time.sleep(0.001)
+        time.sleep(moment.uniform(0, 0.15))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        found = list((state / "unlearning").glob("checkpoint-*"))
+        torn += any(not (one / WHOLE).exists() for one in found)
+        assert newest(state / "unlearning") is not None and len(found) <= 3
+    print(f"{kills} kills, {torn} of them in the middle of a save")
+    error = finished(start(state, out))
+    assert "going on from step" in error and kills >= 3
+    same_bytes(whole, torch.load(out))
+
+
+def test_sigterm_saves_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    stopped = start(state, out, stop_at=15, minutes="1000")
+    _, error = stopped.communicate(timeout=120)
+    assert stopped.returncode == 143 and "SIGTERM: saving" in error
+    assert newest(state / "unlearning").name == "checkpoint-15" and not out.exists()
+    assert "going on from step 15" in finished(start(state, out, minutes="1000"))
+    same_bytes(whole, torch.load(out))
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_two_processes_stop_together_and_go_on(engine, tmp_path, whole):
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    stopped = start(state, out, engine=engine, processes=2, stop_at=15, minutes="1000")
+    _, error = stopped.communicate(timeout=300)
+    assert stopped.returncode != 0 and newest_name(state) == "checkpoint-15", error[-2000:]
+    other = start(state, out, minutes="1000")
+    _, error = other.communicate(timeout=120)
+    assert other.returncode == 1 and f"saved by {engine} on 2 processes, this is none on 1" in error
+    assert "delete" in error and "Traceback" not in error
+    error = finished(start(state, out, engine=engine, processes=2, minutes="1000"))
+    assert "going on from step 15" in error
+    found = torch.load(out)
+    for step, (left, right) in enumerate(zip(whole["losses"], found["losses"], strict=True), 1):
+        assert right == pytest.approx(left, rel=1e-3, abs=1e-3), step
+    pairs = [(whole["weights"][name], found["weights"][name]) for name in whole["weights"]]
+    assert sum(int((a == b).sum()) for a, b in pairs) >= 0.99 * sum(a.numel() for a, _ in pairs)
+
+
+def newest_name(state):
+    marks = list((Path(state) / "unlearning").glob(f"checkpoint-*/{WHOLE}"))
+    return max(marks, key=lambda path: path.stat().st_mtime).parent.name if marks else None
+
+
+def test_a_checkpoint_without_its_mark_counts_for_nothing(tmp_path):
+    for step, marked in ((9, True), (10, True), (11, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if marked:
+            (tmp_path / f"checkpoint-{step}" / WHOLE).write_text(json.dumps({"engine": ["none", 1], "losses": []}))
+    assert newest(tmp_path).name == "checkpoint-10" and newest(None) is None and newest(tmp_path / "no") is None
+    (tmp_path / "checkpoint-10" / WHOLE).write_text(json.dumps({"engine": ["zero2", 4], "losses": []}))
+    with pytest.raises(UserError, match="saved by zero2 on 4 processes, this is none on 1"):
+        newest(tmp_path)
+
+
+def test_the_journal_survives_a_line_cut_short_and_not_another_code(tmp_path, capsys):
+    owner = {"run": "a", "code": "1"}
+    state = State(tmp_path / "s", owner)
+    state.keep("x", {"a": 0.1})
+    state.keep("y", {"a": 1 / 3})
+    journal = tmp_path / "s" / "results.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-4])
+    again = State(tmp_path / "s", owner)
+    assert again.results == {"x": {"a": 0.1}}
+    again.keep("y", {"a": 1 / 3})
+    assert State(tmp_path / "s", owner).results == {"x": {"a": 0.1}, "y": {"a": 1 / 3}}
+    assert State(tmp_path / "s", {"run": "a", "code": "2"}).results == {}
+    assert "starting anew" in capsys.readouterr().err
+    State(tmp_path / "s", {"run": "a", "code": "2"}).finish()
+    assert not (tmp_path / "s").exists()
