@@ -218,9 +218,8 @@ def test_a_batch_in_parts_is_the_whole_batch(monkeypatch, parts, pairs):
         rows, model = items(24), tiny.model(scale=4)
         data = [{"forget": row, "retain": rows[-i]} for i, row in enumerate(rows)] if pairs else rows
         steps = []
-        losses = train(
-            model, tiny.tokenizer(), data, objective, settings(warmup_steps=0), 0, (2, 6), lambda step, _: steps.append(step)
-        )  # fmt: skip
+        note = lambda step, _: steps.append(step)  # noqa: E731
+        losses = train(model, tiny.tokenizer(), data, objective, settings(warmup_steps=0), 0, (2, 6), note)
         assert steps == [2, 6] and len(losses) == 6
         return losses, model
 
