@@ -16,10 +16,10 @@ STAMP := $(VENV)/.complete
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test test-full lint lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "variables (make demo CORES=4):"
 	@echo "  PYTHON       the interpreter for .venv (default: the first of python3, python3.13 ... 3.11 that will do)"
@@ -39,6 +39,9 @@ demo: setup  ## run the default study; print the recovery table and where the re
 
 test: setup  ## run all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-full: setup  ## all tests, and the long parity and kill matrix (about half an hour)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m ""
 
 lint: setup  ## check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

@@ -323,7 +323,7 @@ def train(
             max_grad_norm=settings.max_grad_norm,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
-            deepspeed=deepspeed_settings(settings.precision),
+            deepspeed=deepspeed_settings(settings.precision, sum(p.numel() for p in trained.parameters())),
             ddp_find_unused_parameters=False,
             remove_unused_columns=False,
             logging_strategy="no",
@@ -357,8 +357,9 @@ def train(
     return trainer.losses
 
 
-def deepspeed_settings(precision: str) -> dict | None:
-    """Return DeepSpeed's configuration for a precision; None without DeepSpeed. Raises UserError for fp16.
+def deepspeed_settings(precision: str, parameters: int) -> dict | None:
+    """Return DeepSpeed's configuration for a precision and a model's size; None without DeepSpeed. Raises UserError for
+    fp16.
 
     bf16 stays pure: without these keys DeepSpeed would keep fp32 master weights, and a device count would decide
     numbers. bf16_mixed is fp32 to DeepSpeed, under our own autocast.
@@ -371,4 +372,7 @@ def deepspeed_settings(precision: str) -> dict | None:
         )
     if config and precision == "bf16":
         config["bf16"] = {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
+    zero = config["zero_optimization"] if config else {}
+    for key in (k for k in zero if k.endswith("bucket_size") and isinstance(zero[k], int)):
+        zero[key] = min(zero[key], parameters)  # allocated in every step, however small the model
     return config

@@ -30,7 +30,8 @@ def start(state, out, *, engine="none", processes=1, stop_at=0, minutes="0", ste
     environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
     launch = LAUNCH if processes > 1 else [sys.executable]
     words = [*launch, str(WORKER), str(state), str(out), str(steps), str(stop_at)]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, env=environment, start_new_session=True, **pipes)
 
 
 def finished(process):
@@ -53,28 +54,55 @@ def whole(tmp_path_factory):
 
 
 def test_sigkill_at_any_time_ends_in_the_same_bytes(tmp_path, whole):
-    """With a checkpoint after every step most kills come in the middle of a save. Each attempt lives until so many new
-    files are in the state folder, and a random moment longer.
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    assert killed_again_and_again(state, out, kills=4, within=0.15) >= 3
+    assert "going on from step" in finished(start(state, out))
+    same_bytes(whole, torch.load(out))
+
+
+def killed_again_and_again(state, out, kills, within, **how):
+    """Start and SIGKILL so often, or until it ends; return how often. With a checkpoint after every step most kills
+    come in the middle of a save: each attempt lives until it has a new checkpoint, and a random moment longer (s).
     """
-    state, out, moment = tmp_path / "state", tmp_path / "out.pt", random.Random(0)
-    kills = torn = 0
-    while kills < 6:
-        process, before = start(state, out), newest(state / "unlearning")
-        while process.poll() is None and newest(state / "unlearning") == before:
+    done, torn, moment = 0, 0, random.Random(0)
+    while done < kills:
+        process, before = start(state, out, **how), newest_name(state)
+        while process.poll() is None and newest_name(state) == before:
             time.sleep(0.001)
-        time.sleep(moment.uniform(0, 0.15))
+        time.sleep(moment.uniform(0, within))
         if process.poll() is not None:
             break
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        kills += 1
+        done += 1
         found = list((state / "unlearning").glob("checkpoint-*"))
         torn += any(not (one / WHOLE).exists() for one in found)
-        assert newest(state / "unlearning") is not None and len(found) <= 3
-    print(f"{kills} kills, {torn} of them in the middle of a save")
-    error = finished(start(state, out))
-    assert "going on from step" in error and kills >= 3
+        assert newest_name(state) and len(found) <= 3
+    print(f"{how}: {done} kills, {torn} of them in the middle of a save")
+    return done
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("delay", range(20))
+def test_sigkill_at_any_moment_of_a_start(delay, tmp_path, whole):
+    """Not only after a checkpoint: during imports, the first steps, the scores."""
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    process = start(state, out)
+    time.sleep(0.5 + 0.5 * delay)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    if not out.exists():
+        finished(start(state, out))
     same_bytes(whole, torch.load(out))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ["ddp", "zero1", "zero2", "zero3"])
+def test_sigkill_of_both_processes(engine, tmp_path, whole):
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    assert killed_again_and_again(state, out, kills=5, within=1.0, engine=engine, processes=2) >= 3
+    assert "going on from step" in finished(start(state, out, engine=engine, processes=2, minutes="1000"))
+    within_bounds(whole, torch.load(out))
 
 
 def test_sigterm_saves_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
@@ -99,7 +127,11 @@ def test_two_processes_stop_together_and_go_on(engine, tmp_path, whole):
     assert "delete" in error and "Traceback" not in error
     error = finished(start(state, out, engine=engine, processes=2, minutes="1000"))
     assert "going on from step 15" in error
-    found = torch.load(out)
+    within_bounds(whole, torch.load(out))
+
+
+def within_bounds(whole, found):
+    """Lion's bounds of docs/devices.md."""
     for step, (left, right) in enumerate(zip(whole["losses"], found["losses"], strict=True), 1):
         assert right == pytest.approx(left, rel=1e-3, abs=1e-3), step
     pairs = [(whole["weights"][name], found["weights"][name]) for name in whole["weights"]]
