@@ -24,7 +24,7 @@ from field_run import STARTED, Clock
 
 ROOT = Path(__file__).resolve().parents[1]
 RATES = [5e-4, 1e-3, 2e-3, 7.5e-4, 1.5e-3, 3e-3]
-PARTS = ("import", "load", "evaluate", "train", "other")
+PARTS = ("import", "load", "evaluate", "train", "other", "exit")
 OURS = {  # part -> what of rtt.attack counts as it
     "load": ("read_facts", "load", "scorer_of", "training_passes", "weights"),
     "evaluate": ("result",),
@@ -135,7 +135,9 @@ def timed(words: list, log: Path, cwd: Path, env: dict | None = None) -> tuple[f
         wall = time.perf_counter() - started
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))}\n{log.read_text(encoding='utf-8')}\nended with {child.returncode}")
+        raise SystemExit(
+            f"{' '.join(map(str, words))}\n{log.read_text(encoding='utf-8')}\nended with {child.returncode}"
+        )
     return wall, usage.ru_utime + usage.ru_stime
 
 
@@ -209,11 +211,11 @@ def field(job: dict, work: Path) -> dict:
 
 
 def _split(parts: Path, wall: float, cpu: float) -> dict:
-    """Parts as the process saw them; what the parent saw beyond (the process's end) is "other"."""
+    """Parts as the process saw them; what the parent saw beyond them is "exit", the interpreter taking itself down."""
     found = json.loads(parts.read_text(encoding="utf-8"))["parts"]
-    split = {part: found.get(part, [0.0, 0.0]) for part in PARTS}
+    split = {part: list(found.get(part, [0.0, 0.0])) for part in PARTS}
     for i, total in enumerate((wall, cpu)):
-        split["other"][i] = total - sum(split[part][i] for part in PARTS if part != "other")
+        split["exit"][i] = total - sum(split[part][i] for part in PARTS if part != "exit")
     return {"total": [wall, cpu], **split}
 
 
@@ -264,9 +266,7 @@ def measure(folder: Folder, work: Path, repeats: int) -> dict:
         if number < len(jobs):
             job = jobs[number]
             runs[job["lr"], job["v_split"]] = field(job, work)
-    middle = {
-        part: [statistics.median(one[part][i] for one in own) for i in (0, 1)] for part in ("total", *PARTS)
-    }
+    middle = {part: [statistics.median(one[part][i] for one in own) for i in (0, 1)] for part in ("total", *PARTS)}
     total = {part: [sum(run[part][i] for run in runs.values()) for i in (0, 1)] for part in ("total", *PARTS)}
     share = [total["train"][i] / total["total"][i] for i in (0, 1)]
     return {
@@ -297,9 +297,7 @@ def report(found: dict) -> str:
         lines.append(
             f"| {part} | {own[0]:.2f} ({own[1]:.2f}) | {other[0]:.2f} ({other[1]:.2f}) | {ratios[0]} ({ratios[1]}) |"
         )
-    share, allowed, ratio = (
-        found[key] for key in ("training_share_of_field", "allowed_by_removing_the_rest", "ratio")
-    )
+    share, allowed, ratio = (found[key] for key in ("training_share_of_field", "allowed_by_removing_the_rest", "ratio"))
     goal = GOAL if share[1] < 1 / 3 else allowed[1] / 1.1
     accuracies = found["v_accuracy"]
     same = sum(run["ours"] == run["field"] for run in accuracies)
