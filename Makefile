@@ -19,7 +19,7 @@ export OMP_NUM_THREADS := 1
 .PHONY: help setup demo test test-full lint lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "variables (make demo CORES=4):"
 	@echo "  PYTHON       the interpreter for .venv (default: the first of python3, python3.13 ... 3.11 that will do)"
