@@ -6,7 +6,8 @@
 Both steps run on the demo's generated miniature, up to the end of their first optimizer step, where they are stopped.
 Beside them a process that imports only what any job with transformers' Trainer needs. The three take turns; medians are
 reported. Which packages the imports are is counted in one more process each, by `python -X importtime`, which makes
-them slower: its shares are taken of the imports' CPU seconds above. Ends with 1 when one process without DeepSpeed imports deepspeed.
+them slower: its shares are taken of the imports' CPU seconds above. Ends with 1 when one process without DeepSpeed
+imports deepspeed.
 """
 
 import argparse

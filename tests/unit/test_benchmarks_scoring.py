@@ -49,7 +49,7 @@ def test_quick_scores_the_same_on_both_sides(benchmark, capsys):
 
 @pytest.mark.skipif(INSTALLED, reason="lm_eval is installed")
 def test_without_the_harness_it_says_how_to_install_it(benchmark):
-    with pytest.raises(UserError, match="pip install -r requirements.lock lm_eval"):
+    with pytest.raises(UserError, match=r"pip install -r requirements\.lock lm_eval"):
         benchmark.main(["--quick"])
 
 
