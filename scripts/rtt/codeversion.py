@@ -36,6 +36,7 @@ STEPS = {
     "attack": (*TRAINING, "attack.py"),
     "tables": (*STATISTICS, "tables.py"),
     "figure": ("figures", "tables.py"),
+    "unpack": ("bundle",),
     "report": ("figures", "findings.py", "report.py", "report.html.j2", "tables.py", *STATISTICS),
 }
 

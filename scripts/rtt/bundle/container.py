@@ -1,0 +1,173 @@
+"""A bundle's files, as a zip or as the folder of an unpacked one: looked at before anything is written."""
+
+import hashlib
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from rtt.bundle.layout import (
+    FREE,
+    INDEX,
+    MAX_FILE,
+    MAX_FILES,
+    MAX_INDEX,
+    MAX_TOTAL,
+    RATIO,
+    Entry,
+    check_name,
+)
+from rtt.errors import UserError
+
+CHUNK = 1 << 20
+AGAIN = "get the bundle again"
+
+
+class Container(Protocol):
+    """Named files: sizes are known before any is read."""
+
+    sizes: dict[str, int]
+
+    def open(self, name: str) -> BinaryIO:
+        """Return a stream of the file's bytes."""
+
+
+class Zip:
+    """A zip archive. Raises UserError for whatever a bundle's archive has no need of."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile):
+        self.path, self.archive, self.sizes = path, archive, {}
+        infos = archive.infolist()
+        if len(infos) > MAX_FILES:
+            raise UserError(f"{path}: {len(infos)} files, more than the {MAX_FILES} that a bundle may have")
+        for info in infos:
+            name = check_name(info.orig_filename, str(path))
+            if name in self.sizes:
+                raise UserError(f"{path}: {name} stands twice, so which one counts is not known; {AGAIN}")
+            mode = info.external_attr >> 16
+            if info.is_dir() or (stat.S_IFMT(mode) not in (0, stat.S_IFREG)):
+                raise UserError(f"{path}: {name} is a link or no plain file; a bundle holds files alone")
+            if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(f"{path}: {name} is encrypted or packed in a way that bundles are not")
+            if not 0 <= info.file_size <= MAX_FILE:
+                raise UserError(f"{path}: {name} would unpack to {info.file_size} bytes; the limit is {MAX_FILE}")
+            self.sizes[name] = info.file_size
+        total, packed = sum(self.sizes.values()), path.stat().st_size
+        if total > min(MAX_TOTAL, FREE + RATIO * packed):
+            raise UserError(
+                f"{path}: {packed} bytes that would unpack to {total}: more than {RATIO} times as much is a zip bomb, "
+                "no bundle; nothing was unpacked"
+            )
+
+    def open(self, name: str) -> BinaryIO:
+        """Return the stream of a member."""
+        return self.archive.open(name)
+
+
+class Folder:
+    """The folder of an unpacked bundle. Links are refused, wherever they point."""
+
+    def __init__(self, path: Path):
+        self.path, self.sizes = path, {}
+        for folder, folders, names in os.walk(path, onerror=_walk_error):
+            for name in [*names, *folders]:
+                place = Path(folder, name)
+                relative = check_name(place.relative_to(path).as_posix(), str(path))
+                mode = place.lstat().st_mode
+                if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    raise UserError(f"{path}: {relative} is a link or no plain file; a bundle holds files alone")
+                if stat.S_ISREG(mode):
+                    self.sizes[relative] = place.lstat().st_size
+            if len(self.sizes) > MAX_FILES:
+                raise UserError(f"{path}: more than the {MAX_FILES} files that a bundle may have")
+
+    def open(self, name: str) -> BinaryIO:
+        """Return the stream of a file."""
+        return open(self.path / name, "rb")
+
+
+def _walk_error(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
+
+
+@contextmanager
+def container(path: str | Path) -> Iterator[Container]:
+    """Open a zip, or the folder of an unpacked bundle. Raises UserError: no such file, no zip, damaged, hostile."""
+    path = Path(path)
+    with reading(path):
+        if path.is_dir():
+            yield Folder(path)
+            return
+        with zipfile.ZipFile(path) as archive:
+            yield Zip(path, archive)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what reading an archive may raise into a UserError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file or folder; artifacts= names a bundle (.zip), a folder or a URL"
+        ) from None
+    # zipfile raises the others on headers that contradict each other.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise UserError(
+            f"{path}: not a whole zip archive: {str(error)[:160] or type(error).__name__}; {AGAIN}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}; {AGAIN}") from None
+
+
+def read_small(files: Container, name: str, limit: int = MAX_INDEX) -> bytes:
+    """Return a file of at most `limit` bytes. Raises UserError where it is missing or larger."""
+    if name not in files.sizes:
+        what = "an unpacked bundle or a results folder" if isinstance(files, Folder) else "a bundle"
+        raise UserError(f"{files.path}: no {name} in it: this is not {what}")
+    if files.sizes[name] > limit:
+        raise UserError(f"{files.path}: {name} has {files.sizes[name]} bytes; the limit is {limit}")
+    with files.open(name) as stream:
+        return stream.read(limit + 1)[:limit]
+
+
+def check_names(files: Container, expected: dict[str, Entry]) -> None:
+    """Raise UserError where the files and bundle.json do not name the same, with the same sizes."""
+    listed = {**{name: entry.bytes for name, entry in expected.items()}, INDEX: files.sizes.get(INDEX)}
+    if missing := sorted(listed.keys() - files.sizes.keys()):
+        raise UserError(f"{files.path}: {missing[0]} is missing ({len(missing)} files are); {AGAIN}")
+    if extra := sorted(files.sizes.keys() - listed.keys()):
+        raise UserError(f"{files.path}: {extra[0]} is not in bundle.json ({len(extra)} files are not); {AGAIN}")
+    for name, size in files.sizes.items():
+        if size != listed[name]:
+            raise UserError(f"{files.path}: {name} has {size} bytes, bundle.json says {listed[name]}; {AGAIN}")
+
+
+def extract(files: Container, name: str, entry: Entry, target: Path) -> None:
+    """Write one file to `target` and verify it on the way. Raises UserError on a wrong size or sha256."""
+    digest, got = hashlib.sha256(), 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.open(name) as stream, open(target, "xb") as out:
+        while chunk := stream.read(CHUNK):
+            got += len(chunk)
+            if got > entry.bytes:
+                break
+            digest.update(chunk)
+            out.write(chunk)
+    if got != entry.bytes or digest.hexdigest() != entry.sha256:
+        raise UserError(
+            f"{files.path}: {name} is not what bundle.json says: {got} bytes with sha256 {digest.hexdigest()}, "
+            f"expected {entry.bytes} with {entry.sha256}; {AGAIN}"
+        )

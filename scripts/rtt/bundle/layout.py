@@ -1,0 +1,182 @@
+"""What a bundle is: the names it may hold, its limits, and the one strict way in which its JSON is read.
+
+A bundle is one zip (docs/bundle.md). `bundle.json` names every other file with its bytes and sha256:
+
+    {"format": FORMAT, "version": VERSION, "study": "demo", "texts": false, "shown": true,
+     "files": {"results/demo/evals/<stem>.json": {"bytes": 1, "sha256": "...", "step": "attack", "code": "..."}}}
+
+`step` and `code` say which step wrote a file and the hash of its code (`rtt.codeversion`), null where nothing knows.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from rtt.errors import UserError
+
+FORMAT = "unlearning-rtt bundle"
+VERSION = 2  # rtt.bundle.migrate turns older ones into this
+INDEX, CRATE = "bundle.json", "ro-crate-metadata.json"
+STUDY = re.compile(r"[a-z][a-z0-9_-]{0,99}")
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,199}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+CODE = re.compile(r"[0-9a-f]{10}")
+
+# What stands below results/<study>/: what figures are made of, and what is made of it.
+SOURCES = ("specs", "evals", "selections", "data", "manifests", "plan.json", "study.yaml")
+DERIVED = ("tables", "figures", "report.html")
+BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
+
+# A hostile archive may fill no disk: a file, all files, and all files against the archive's own size.
+MAX_FILES = 100_000
+MAX_FILE = 1 << 30  # bytes
+MAX_TOTAL = 64 << 30
+MAX_INDEX = 64 << 20
+FREE, RATIO = 64 << 20, 100  # bytes that need no excuse; beyond them at most RATIO times the archive
+MAX_INT = 1 << 53  # what JSON's readers agree on
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What bundle.json says of one file."""
+
+    bytes: int
+    sha256: str
+    step: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Index:
+    """bundle.json."""
+
+    version: int
+    study: str
+    texts: bool
+    shown: bool  # the study has recovery, so figures and a report
+    files: dict[str, Entry]
+
+    def below(self, *parts: str) -> list[str]:
+        """Names of the files below `results/<study>/<part>/` of each part, or of that file."""
+        starts = [f"results/{self.study}/{part}" for part in parts]
+        return [name for name in self.files if any(name == one or name.startswith(f"{one}/") for one in starts)]
+
+    @property
+    def runs(self) -> dict[str, tuple[str, str]]:
+        """Run id -> (step, code) of every run whose manifest says it."""
+        found = {PurePosixPath(name).stem: self.files[name] for name in self.below("manifests")}
+        return {run: (one.step, one.code) for run, one in found.items() if one.step and one.code}
+
+
+def check_name(name: str, where: str) -> str:
+    """Return `name` where it is a plain relative path of known characters. Raises UserError."""
+    parts = name.split("/")
+    if not all(PART.fullmatch(part) for part in parts) or len(parts) > 8:
+        raise UserError(
+            f"{where}: the name {name[:80]!r} is refused: expected a relative path of letters, digits and _ . + @ = -, "
+            "no part beginning with a dot; this is no bundle that `snakemake bundle` wrote"
+        )
+    return name
+
+
+def check_place(name: str, study: str, where: str) -> None:
+    """Raise UserError where a file of this name has no place in a bundle of this study."""
+    head, *rest = name.split("/")
+    known = head in BESIDE and (not rest or head == "workflow")
+    if head == "results":
+        known = len(rest) > 1 and rest[0] == study and rest[1] in SOURCES + DERIVED
+    if not known:
+        raise UserError(f"{where}: {name[:80]!r} has no place in a bundle of study {study}; see docs/bundle.md")
+
+
+def strict_json(data: bytes, where: str) -> Any:
+    """Return a JSON document: finite numbers, integers below 2^53, no key twice. Raises UserError that says `where`."""
+    suspicious = re.search(rb"[0-9]{16}|[eE]\+?[0-9]{3}", data)  # Python code for each number is slow
+    hooks = {"parse_int": _integer, "parse_float": _float} if suspicious else {}
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_constant, object_pairs_hook=_distinct, **hooks)
+    except RecursionError:
+        raise UserError(f"{where}: nested too deep to be one of our files; get the bundle again") from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such
+        raise UserError(f"{where}: not a JSON file that this program reads: {str(error)[:160]}") from None
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > MAX_INT:
+        raise ValueError(f"the number {text[:20]}… of {len(text)} digits is too large")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def read_index(data: bytes, where: str) -> Index:
+    """Return the checked bundle.json. Raises UserError: another format, an unknown version, a wrong key or name."""
+    found = strict_json(data, where)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{where}: expected format {FORMAT!r}; this is no bundle")
+    version = found.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise UserError(
+            f"{where}: version is {str(version)[:20]!r}, this program reads 1 to {VERSION}; "
+            "a newer bundle needs a newer program: `git pull`"
+        )
+    keys = {"format", "version", "study", "texts", "shown", "files"}
+    if set(found) != keys:
+        raise UserError(f"{where}: keys {sorted(map(str, found))[:12]}, expected {sorted(keys)}")
+    study, files = found["study"], found["files"]
+    if not isinstance(study, str) or not STUDY.fullmatch(study):
+        raise UserError(f"{where}: study is {str(study)[:40]!r}, expected a name such as demo")
+    if type(found["texts"]) is not bool or type(found["shown"]) is not bool or not isinstance(files, dict):
+        raise UserError(f"{where}: texts and shown are true or false, files an object")
+    if not files or len(files) > MAX_FILES:
+        raise UserError(f"{where}: {len(files)} files, expected 1 to {MAX_FILES}")
+    entries = {}
+    for name, value in files.items():
+        check_name(name, where)
+        check_place(name, study, where)
+        entries[name] = _entry(name, value, where)
+    folded = {name.lower() for name in entries}
+    if len(folded) != len(entries):
+        raise UserError(f"{where}: two names differ in upper and lower case alone, which some disks take for one")
+    for name in entries:
+        if any(str(parent).lower() in folded for parent in PurePosixPath(name).parents):
+            raise UserError(f"{where}: {name[:80]} lies below a file")
+    for name in ("plan.json", "study.yaml"):
+        if f"results/{study}/{name}" not in entries:
+            raise UserError(f"{where}: no results/{study}/{name}; get the whole bundle again")
+    if sum(entry.bytes for entry in entries.values()) > MAX_TOTAL:
+        raise UserError(f"{where}: more than {MAX_TOTAL >> 30} GiB of files")
+    return Index(version, study, found["texts"], found["shown"], entries)
+
+
+def _entry(name: str, value: Any, where: str) -> Entry:
+    if not isinstance(value, dict) or set(value) != {"bytes", "sha256", "step", "code"}:
+        raise UserError(f"{where}: files[{name[:80]!r}]: expected bytes, sha256, step and code")
+    size, digest, step, code = (value[key] for key in ("bytes", "sha256", "step", "code"))
+    if type(size) is not int or not 0 <= size <= MAX_FILE:
+        raise UserError(f"{where}: {name[:80]}: {str(size)[:20]} bytes, expected at most {MAX_FILE >> 20} MiB")
+    if not isinstance(digest, str) or not SHA256.fullmatch(digest):
+        raise UserError(f"{where}: {name[:80]}: sha256 is {str(digest)[:80]!r}, expected 64 hex digits")
+    if step is not None and (not isinstance(step, str) or not PART.fullmatch(step)):
+        raise UserError(f"{where}: {name[:80]}: step is {str(step)[:40]!r}, expected a step's name or null")
+    if code is not None and (not isinstance(code, str) or not CODE.fullmatch(code)):
+        raise UserError(f"{where}: {name[:80]}: code is {str(code)[:40]!r}, expected 10 hex digits or null")
+    return Entry(size, digest, step, code)

@@ -1,0 +1,63 @@
+"""Older bundles: each step turns the files of one version into the next one's. Numbers are never touched.
+
+Version 1: one trajectory per method, no variants. plan.json listed `evals` and `selections` at its top; a selection was
+named after its trajectory and gave the step of each budget alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rtt.bundle.layout import VERSION, check_name, strict_json
+from rtt.errors import UserError
+from rtt.files import write_json
+
+
+def upgrade(results: Path, version: int) -> None:
+    """Bring `results/<study>/` of an older version to VERSION. Raises UserError where it is not of that version."""
+    for number in range(version, VERSION):
+        try:
+            STEPS[number](results)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{results.name}: not a bundle of version {number}: {error} is missing or garbled"
+            ) from None
+
+
+def version_of(plan: Any) -> int:
+    """Return the version of a results folder by its plan.json; a bundle says its own."""
+    return 1 if isinstance(plan, dict) and "variants" not in plan and "evals" in plan else VERSION
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path.parent.name}/{path.name}: the plan names this file, which is not in the bundle")
+    return strict_json(path.read_bytes(), path.name)
+
+
+def _variants_and_labels(results: Path) -> None:
+    """Version 1 to 2: the plan has variants, selections have labels and points of several trajectories."""
+    plan = _read(results / "plan.json")
+    for stem in plan["selections"]:
+        name = check_name(f"{stem}.json", "plan.json: selections")
+        path = results / "selections" / name
+        old, trajectory = _read(path), _read(results / "evals" / name)
+        run, labels = trajectory["run_id"], trajectory["labels"]
+        scoring = old["scorings"][0]  # retain accuracy was the first scoring's
+        write_json(
+            path,
+            {
+                **old,
+                "labels": {key: labels[key] for key in ("dataset", "arm", "model", "method", "seed")},
+                "retain_before": {scoring: old["retain_before"]},
+                "points": [{**point, "run": run, "retain": {scoring: point["retain"]}} for point in old["points"]],
+                "selected": {
+                    budget: None if step is None else {"run": run, "step": step}
+                    for budget, step in old["selected"].items()
+                },
+            },
+        )
+    default = {"evals": plan.pop("evals"), "selections": plan.pop("selections"), "reported": "nested"}
+    write_json(results / "plan.json", {**plan, "variants": {"default": default}})
+
+
+STEPS = {1: _variants_and_labels}

@@ -1,0 +1,131 @@
+"""Tables, figures and report made again, and `python -m rtt verdict`: is each the same as the one in the bundle?"""
+
+import argparse
+import contextlib
+import io
+import os
+import struct
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imread
+
+from rtt import report, tables
+from rtt.bundle import contents
+from rtt.bundle.layout import INDEX, VERSION, Index, read_index
+from rtt.errors import UserError
+from rtt.figures import render
+from rtt.figures.view import load, make_view
+from rtt.files import atomic_path, write_text
+
+EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
+    "equal, byte for byte",
+    "equal, pixel for pixel",
+    "differs",
+    "not in the bundle",
+    "not rebuilt",
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `verdict`."""
+    parser.add_argument("root", type=Path, help="folder that `rtt unpack` and the rebuilding steps wrote")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what equals the bundle and what does not."""
+    index = read_index((args.root / "given" / INDEX).read_bytes(), f"{args.root / 'given' / INDEX}")
+    made = args.root / "results" / index.study
+    found = verdicts(args.root / "given" / "results" / index.study, made, index.shown)
+    for name, verdict in found.items():
+        print(f"{name:<24} {verdict}")
+    same = sum(verdict in (EQUAL, PIXELS) for verdict in found.values())
+    print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
+    if same < len(found):
+        print(f"why some may not: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
+    return 0
+
+
+def reasons(index: Index) -> list[str]:
+    """Say what is known of why rebuilt files differ: versions and code."""
+    found = [] if index.version == VERSION else [f"the bundle is of version {index.version}, older than this program"]
+    now = {name: contents.current(name, index.study) for name in index.files}
+    steps = {now[name][0] for name, entry in index.files.items() if now[name] and entry.code != now[name][1]}
+    return found + [f"this code is not the code that made the bundle's: {', '.join(sorted(steps))}"] * bool(steps)
+
+
+def verdicts(given: Path, made: Path, shown: bool) -> dict[str, str]:
+    """Compare each rebuilt file with the given one, by name below results/<study>/."""
+    found = {}
+    for name, _ in contents.derived_files(shown):
+        one, other = given / name, made / name
+        if not other.is_file():
+            found[name] = LOST
+        elif not one.is_file():
+            found[name] = ABSENT
+        else:
+            found[name] = same(one.read_bytes(), other.read_bytes())
+    return found
+
+
+def same(one: bytes, other: bytes) -> str:
+    """Say whether two files are equal: bytes, or the pixels of two PNGs."""
+    if one == other:
+        return EQUAL
+    png = b"\x89PNG\r\n\x1a\n"
+    # The size first: a hostile image may claim any, and is decoded only where it has ours.
+    if one[:8] == other[:8] == png and len(one) > 33 and one[16:24] == other[16:24]:
+        with contextlib.suppress(ValueError, OSError, SyntaxError, struct.error, EOFError):
+            if np.array_equal(imread(io.BytesIO(one), "png"), imread(io.BytesIO(other), "png")):
+                return PIXELS
+    return DIFFERS
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Work in a folder for a while: the report quotes the paths that it is given."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def make_tables(results: Path) -> None:
+    """Write tables/*.csv of a study's results folder."""
+    paths = {"evals": results / "evals", "selections": results / "selections", "plan": results / "plan.json"}
+    tolerances = {"before_tolerance": tables.BEFORE_TOLERANCE, "unlearned_tolerance": tables.UNLEARNED_TOLERANCE}
+    with contextlib.redirect_stdout(io.StringIO()):
+        tables.run(Namespace(**paths, **tolerances, out=results / "tables"))
+
+
+def rebuild(root: Path, study: str, shown: bool) -> None:
+    """Make all derived files of `root/results/<study>/` again. Raises UserError where the scores do not fit."""
+    with inside(root):
+        results = Path("results", study)
+        make_tables(results)
+        if not shown:
+            return
+        view = make_view(*load(results / "tables"), "nested", None, None)
+        for name in contents.FIGURES:
+            for kind, image in zip((".svg", ".png"), render(name, view, [".svg", ".png"]), strict=True):
+                with atomic_path(results / "figures" / f"{name}{kind}") as temporary:
+                    temporary.write_bytes(image)
+        write_text(results / "report.html", report.page(results, results / "study.yaml"))
+
+
+def check_current(results: Path, root: Path, study: str, shown: bool) -> None:
+    """Raise UserError where tables or figures of a results folder are not what this code makes of its scores."""
+    names = [name for name, _ in contents.derived_files(shown) if name != "report.html"]  # its audits may be shortened
+    for name in names:
+        here, made = results / name, root / "results" / study / name
+        if not here.is_file():
+            raise UserError(f"{here}: no such file; {contents.FINISH}")
+        if same(here.read_bytes(), made.read_bytes()) == DIFFERS:
+            raise UserError(
+                f"{here}: not what this code makes of {results / 'evals'}: other code or another environment made it; "
+                "delete it, run the study again (it alone is redrawn), then bundle"
+            )
