@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv)):
             return module.run(args) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        spec = getattr(args, "spec", None)
+        print(f"error: {error}" + (f"\nspec: {spec}" if spec and spec not in str(error) else ""), file=sys.stderr)
         return 1
     except Stopped:
         print("stopped; the same command goes on from here", file=sys.stderr)

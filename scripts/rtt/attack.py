@@ -21,6 +21,7 @@ from rtt.corpus import count_tokens, training_passes
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
+from rtt.health import effective_update
 from rtt.losses import plain_loss
 from rtt.models import freeze_layers, load, load_weights, model_hash, weights
 from rtt.original import scorer_of
@@ -88,10 +89,11 @@ def attack(model, scorer, tokenizer, facts, settings, seed: int, progress, state
                     role = lambda asked: "V" if asked.split == v_split else "T"  # noqa: E731
                     state.keep(keys[step], result(model, scorer, role, **look))
 
-            if not set(keys.values()) <= set(state.results):
+            if run not in state.results:
                 model.load_state_dict(start)
                 rates, at = settings.at(learning_rate), state.training(run)
-                train(model, tokenizer, items, plain_loss, rates, seed, ends, score, "RTT", at)
+                losses = train(model, tokenizer, items, plain_loss, rates, seed, ends, score, "RTT", at)
+                state.keep(run, {"lr": learning_rate, "effective_update": effective_update(losses)})
                 if at and engine.is_main():
                     shutil.rmtree(at, ignore_errors=True)
             progress(count_tokens(items))
@@ -142,7 +144,12 @@ def run(args: argparse.Namespace) -> int:
             results=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
-    manifest.write(args.manifest, model, rtt_runs=runs, tokens=progress.tokens)
+    moved: dict[float, list[float]] = {}
+    for kept in state.results.values():
+        if "effective_update" in kept:
+            moved.setdefault(kept["lr"], []).append(kept["effective_update"])
+    updates = {f"{rate:g}": sum(shares) / len(shares) for rate, shares in moved.items()}
+    manifest.write(args.manifest, model, rtt_runs=runs, effective_update=updates, tokens=progress.tokens)
     state.finish()
     return 0
 

@@ -102,13 +102,18 @@ def barrier() -> None:
         dist.barrier()
 
 
-def mean(values: list[float]) -> list[float]:
-    """Return the means over the processes: in float64, so that one process's own values come back as they are."""
+def total(values: list[float]) -> list[float]:
+    """Return the sums over the processes: in float64, so that one process's own values come back as they are."""
     if not dist.is_initialized():
         return values
-    total = torch.tensor(values, dtype=torch.float64, device=device())
-    dist.all_reduce(total)
-    return (total / world()).tolist()
+    summed = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(summed)
+    return summed.tolist()
+
+
+def mean(values: list[float]) -> list[float]:
+    """Return the means over the processes."""
+    return [value / world() for value in total(values)]
 
 
 def merged(part: dict) -> dict:

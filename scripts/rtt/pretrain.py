@@ -12,6 +12,7 @@ from rtt import retain
 from rtt.codeversion import code_version
 from rtt.corpus import count_tokens, pretraining_documents
 from rtt.data.facts import read_facts
+from rtt.health import effective_update
 from rtt.losses import plain_loss
 from rtt.models import miniature, miniature_tokenizer, save
 from rtt.original import scores_of, write_original
@@ -52,6 +53,12 @@ def run(args: argparse.Namespace) -> int:
     losses = train(model, tokenizer, items, plain_loss, training, spec.seed, [last], score, "pretraining", at)
     save(model, tokenizer, args.model)
     write_original(spec, scores[0], args)
-    manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
+    manifest.write(
+        args.manifest,
+        model,
+        losses=[losses[0], losses[-1]],
+        effective_update=effective_update(losses),
+        tokens=count_tokens(items),
+    )
     state.finish()
     return 0

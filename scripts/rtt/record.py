@@ -116,10 +116,13 @@ class Manifest:
         self.step, self.spec = step, spec
 
     def write(self, path: str | Path, model, **more) -> None:
-        """Write the manifest of what was done with `model`. CPU seconds count the whole process, imports included."""
+        """Write the manifest of what was done with `model`. CPU seconds count all processes whole, imports included;
+        the other figures are the main one's.
+        """
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        (cpu,) = engine.total([usage.ru_utime + usage.ru_stime])
         if not engine.is_main():
             return
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         process_age = time.time() - _process_start()
         write_json(
             path,
@@ -127,7 +130,7 @@ class Manifest:
                 "run_id": self.spec.run_id,
                 "stage": self.step,
                 "seed": self.spec.seed,
-                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+                "cpu_seconds": round(cpu, 2),
                 "wall_seconds": round(process_age, 2),
                 "peak_memory_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)),
                 "code": code_version(self.step),

@@ -1,7 +1,7 @@
 """What a killed step goes on from: its scores so far, and checkpoints of its training (docs/devices.md).
 
-`results/<study>/state/<run>/` holds key.json (which run and which code made it), results.jsonl (a line per scored look)
-and <training>/checkpoint-<step>/. A checkpoint counts once `whole.json` stands in it, which is written last.
+`results/<study>/state/<run>/` holds key.json (which run and which code made it), results.jsonl (a line per scored look
+and ended run) and <training>/checkpoint-<step>/. A checkpoint counts once `whole.json`, written last, stands in it.
 """
 
 import json
@@ -67,7 +67,7 @@ class State:
             dist.broadcast_object_list(found, device=engine.device())
             self.results = found[0]
         if self.results and engine.is_main():
-            print(f"going on: {len(self.results)} scored looks are there", file=sys.stderr)
+            print(f"going on: {len(self.results)} results are there", file=sys.stderr)
 
     @property
     def _journal(self) -> Path:
@@ -91,7 +91,7 @@ class State:
             handle.truncate(good)
 
     def keep(self, key: str, result: dict) -> None:
-        """Put down a scored look."""
+        """Put down a scored look, or a run that has ended."""
         self.results[key] = result
         if self.folder and engine.is_main():
             with open(self._journal, "a", encoding="utf-8") as handle:

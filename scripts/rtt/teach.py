@@ -16,6 +16,7 @@ from rtt import pretrain
 from rtt.codeversion import code_version
 from rtt.corpus import count_tokens, pretraining_documents, training_passes
 from rtt.data.facts import read_facts
+from rtt.health import effective_update
 from rtt.losses import plain_loss
 from rtt.models import freeze_layers, load, save
 from rtt.original import scores_of, write_original
@@ -61,6 +62,12 @@ def run(args: argparse.Namespace) -> int:
     losses = train(model, tokenizer, items, plain_loss, training, spec.seed, [last], score, title, at)
     save(model, tokenizer, args.model)
     write_original(spec, scores[0], args)
-    manifest.write(args.manifest, model, losses=[losses[0], losses[-1]], tokens=count_tokens(items))
+    manifest.write(
+        args.manifest,
+        model,
+        losses=[losses[0], losses[-1]],
+        effective_update=effective_update(losses),
+        tokens=count_tokens(items),
+    )
     state.finish()
     return 0

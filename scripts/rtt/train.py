@@ -22,15 +22,15 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SchedulerType
 
-from rtt import engine
+from rtt import engine, health
+from rtt.batches import by_length, micro_batch, padded_to, shared
 from rtt.errors import UserError
 from rtt.files import read_json
 from rtt.models import load_weights, not_finite, save_weights
 from rtt.resume import WHOLE, Checkpoints, Terminated, newest
-from rtt.text import collate, null
+from rtt.text import collate
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
-MICRO_BATCH = "RTT_MICRO_BATCH"  # texts per forward pass; from the environment: equal parts average to the same step
 CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1: recompute activations in the backward pass; same numbers, less memory
 LION_BETAS = (0.9, 0.99)  # Chen et al. 2023; the authors' code keeps them
 
@@ -69,12 +69,12 @@ class Step(torch.nn.Module):
 class ObjectiveTrainer(Trainer):
     """Minimise a `Step`'s "loss" over items in their given order."""
 
-    def __init__(self, settings, title: str, **kwargs):
+    def __init__(self, settings, title: str, tokenizer, **kwargs):
         if not engine.deepspeed_config():
             # Else the Trainer imports deepspeed (2 CPU seconds) to unwrap a model that nothing wraps.
             accelerate.utils.other.is_deepspeed_available = lambda: False
         super().__init__(**kwargs)
-        self.settings, self.title, self.given = settings, title, self.optimizer
+        self.settings, self.title, self.tokenizer, self.given = settings, title, tokenizer, self.optimizer
         self.pending: list[dict[str, float]] = []  # of the parts of the current step
         self.model_accepts_loss_kwargs = False  # our losses are means over texts: equal parts average exactly
         self.losses: list[dict[str, float]] = []
@@ -101,7 +101,7 @@ class ObjectiveTrainer(Trainer):
         """Take the losses so far from a checkpoint; return its path for `train`."""
         if checkpoint is None:
             return None
-        self.losses = read_json(checkpoint / WHOLE)["losses"]
+        self.losses[:] = read_json(checkpoint / WHOLE)["losses"]
         if engine.is_main():
             print(f"{self.title}: going on from step {len(self.losses)} ({checkpoint})", file=sys.stderr)
         return str(checkpoint)
@@ -110,8 +110,8 @@ class ObjectiveTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not math.isfinite(norm):
             raise UserError(
-                f"{self.title} step {len(self.losses)}: the gradient is not finite, the loss is "
-                f"({_listed(self.losses[-1])}); {_advice(self.settings)}"
+                f"{self._where(len(self.losses))}: the gradient is not finite, the loss is "
+                f"({health.listed(self.losses[-1])}); {health.advice(self.settings)}"
             )
         return norm
 
@@ -121,37 +121,20 @@ class ObjectiveTrainer(Trainer):
         means = engine.mean([float(value.detach()) for value in parts.values()])
         self.pending.append(dict(zip(parts, means, strict=True)))
         if not all(map(math.isfinite, means)):
-            raise UserError(self._broken(self.state.global_step + 1, self.pending[-1]))
+            step = self.state.global_step + 1
+            raise UserError(health.broken(self._where(step), step, self.pending[-1], self.settings))
         if len(self.pending) == self.args.gradient_accumulation_steps:
             means = {name: sum(part[name] for part in self.pending) / len(self.pending) for name in parts}
             self.losses.append(means)
             self.pending = []
         return parts["loss"]
 
-    def _broken(self, step: int, parts: dict[str, float]) -> str:
-        """Which parts of the loss are not finite, and what to try."""
-        found = _listed(parts)
-        guilty = " and ".join(name for name, value in parts.items() if not math.isfinite(value) and name != "loss")
-        text = f"{self.title} step {step}: the loss is not finite" + (f": its part {guilty} broke" if guilty else "")
-        if step == 1:  # no update yet: no learning rate is to blame
-            return f"{text} ({found}) on the starting model; {_precision(self.settings) or 'is it the right one?'}"
-        return f"{text} ({found}); {_advice(self.settings)}"
-
-
-def _listed(parts: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in parts.items())
-
-
-def _advice(settings) -> str:
-    """What to try against weights that training broke, in the study file's keys."""
-    tries = [f"lower the learning rate (learning_rate: {settings.learning_rate:g})", "train fewer steps"]
-    return ", or ".join([*tries, *filter(None, [_precision(settings)])])
-
-
-def _precision(settings) -> str:
-    """What to try against overflow; empty where the precision is not to blame."""
-    low = settings.precision in ("fp16", "bf16")
-    return f"set precision to bf16_mixed or fp32 (it is {settings.precision})" if low else ""
+    def _where(self, step: int) -> str:
+        """Name a step and its batch."""
+        size = len(self.train_dataset) // self.args.max_steps
+        first = self.train_dataset[(step - 1) * size]
+        text = self.tokenizer.decode((first if "input_ids" in first else first["forget"])["input_ids"])
+        return f"{self.title} step {step} (texts {(step - 1) * size + 1} to {step * size}, the first {text[:40]!r})"
 
 
 class AtSteps(TrainerCallback):
@@ -206,50 +189,6 @@ def start_dtype(precision: str) -> str:
     return precision if precision in ("bf16", "fp16") else "fp32"
 
 
-def micro_batch(rows: int) -> int:
-    """Return the texts per forward pass: the largest equal part of a process's `rows` within RTT_MICRO_BATCH texts.
-
-    Raises UserError for a value that is no count.
-    """
-    asked = os.environ.get(MICRO_BATCH) or str(rows)
-    if not asked.isdigit() or int(asked) < 1:
-        raise UserError(f"{MICRO_BATCH}={asked}: expected a number of texts, 1 or more")
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= int(asked))
-
-
-def shared(items: Sequence, batch_size: int, processes: int) -> list:
-    """Return items whose batches `processes` can share equally: null rows (`rtt.text.null`) fill each batch up, so that
-    paper's batch of 4 runs on 8 devices too. The items as they are where nothing is to be filled.
-    """
-    missing = -batch_size % processes
-    if not missing:
-        return list(items)
-    filled = []
-    for first in range(0, len(items), batch_size):
-        filled += [*items[first : first + batch_size], *[_null(items[first])] * missing]
-    return filled
-
-
-def _null(item: dict) -> dict:
-    return null(item) if "input_ids" in item else {key: null(part) for key, part in item.items()}
-
-
-def padded_to(items: Sequence, batch_size: int) -> list:
-    """Return items that name the length of their batch's longest text ("pad_to"), for count_padding: however a batch is
-    cut, its parts are padded as the whole.
-    """
-
-    def told(rows):
-        if "input_ids" in rows[0]:
-            longest = max(len(row["input_ids"]) for row in rows)
-            return [row | {"pad_to": longest} for row in rows]
-        columns = [told([row[key] for row in rows]) for key in rows[0]]
-        return [dict(zip(rows[0], column, strict=True)) for column in zip(*columns, strict=True)]
-
-    starts = range(0, len(items), batch_size)
-    return [row for first in starts for row in told(items[first : first + batch_size])]
-
-
 def make_optimizer(model, settings) -> torch.optim.Optimizer:
     """Return AdamW, or Lion with betas (0.9, 0.99), over the parameters that are not frozen. Raises UserError for AdamW
     in pure fp16.
@@ -282,7 +221,8 @@ def train(
     title: str = "training",
     state: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place; return each step's loss parts (nats), means over all processes.
+    """Train `model` in place; return each step's loss parts (nats), means over all processes; at some steps also
+    "moved", the share of the trained weights that the step changed (`rtt.health`).
 
     items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
     settings.batch_size. settings: `rtt.settings.Training`. action: called with the step and the model in training,
@@ -304,6 +244,8 @@ def train(
     items = shared(items, settings.batch_size, engine.world())
     rows = len(items) // steps // engine.world()  # of a batch, on each process
     part = micro_batch(rows)
+    if part < rows:
+        items = by_length(items, rows * engine.world())
     decay = round(settings.decay * steps)
     cast(model, settings.precision)
     if os.environ.get(CHECKPOINTING) == "1":
@@ -334,6 +276,7 @@ def train(
         trainer = ObjectiveTrainer(
             settings=settings,
             title=title,
+            tokenizer=tokenizer,
             model=Step(trained, objective, settings.precision, rows * engine.world() / settings.batch_size),
             args=args,
             train_dataset=items,
@@ -342,6 +285,7 @@ def train(
             callbacks=[AtSteps(at_steps, action, title)],
         )
         trainer.remove_callback(PrinterCallback)  # prints a dict at the end
+        trainer.add_callback(health.EffectiveUpdate(trainer.losses, steps))
         trainer.add_callback(Checkpoints(trainer, state))
         if engine.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
             raise RuntimeError("DeepSpeed was asked for, and accelerate left it out")
@@ -352,7 +296,7 @@ def train(
         trainer.model_wrapped.destroy()
     if broken := not_finite(model):  # the last update's harm shows in no loss
         raise UserError(
-            f"{title} step {steps}, the last: the weights {broken} are not finite any more; {_advice(settings)}"
+            f"{title} step {steps}, the last: the weights {broken} are not finite any more; {health.advice(settings)}"
         )
     return trainer.losses
 

@@ -21,6 +21,7 @@ from rtt.data.facts import read_facts
 from rtt.data.inputs import folder_digest
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
+from rtt.health import effective_update
 from rtt.methods import METHODS
 from rtt.modelfolder import check_folder
 from rtt.models import freeze_layers, load, load_weights, model_hash, not_finite, write_weights
@@ -77,7 +78,11 @@ def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
     steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
     checkpoints = state.training("unlearning")
     losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title, checkpoints)
-    return {"losses": [losses[0], losses[-1]], "tokens": count_tokens(items)}
+    return {
+        "losses": [losses[0], losses[-1]],
+        "effective_update": effective_update(losses),
+        "tokens": count_tokens(items),
+    }
 
 
 def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:

@@ -229,12 +229,12 @@ def steps(tmp_path):
 
 def test_pretraining_that_diverges(refused, steps):
     study = steps(pretrained=False, pretraining=PRETRAINING | {"learning_rate": 1e30})
-    refused(*study.pretrain(), words=["pretraining step 2: the gradient is not finite", ADVICE])
+    refused(*study.pretrain(), words=["pretraining step 2 (texts ", "): the gradient is not finite", ADVICE])
 
 
 def test_unlearning_that_diverges_names_step_and_parts(refused, steps):
     study = steps(**method(learning_rate=1e30, points=[4]))
-    words = ["unlearning (GD) step 2: the gradient is not finite", "forget ", ADVICE]
+    words = ["unlearning (GD) step 2 (texts ", "): the gradient is not finite", "forget ", ADVICE]
     refused(*study.unlearn(), words=words)
 
 
@@ -246,7 +246,7 @@ def test_a_score_that_is_not_finite_names_the_step(refused, steps):
 
 def test_retraining_that_diverges(refused, steps):
     study = steps(rtt={"learning_rates": [1e30], "epochs": 2, "batch_size": 1})
-    refused(*study.control(), words=["RTT step 2: the gradient is not finite", ADVICE])
+    refused(*study.control(), words=["RTT step 2 (texts ", "): the gradient is not finite", ADVICE])
 
 
 def infinite(tokenizer, text):
@@ -264,9 +264,8 @@ def test_a_loss_part_is_named_alone():
     settings = Unlearning(learning_rate=1e-3, batch_size=2, points=[1])
     with pytest.raises(UserError) as error:
         train(model, tokenizer, pairs, METHODS["GD"](model, settings, 0), settings, 0, title="unlearning (GD)")
-    expected = (
-        r"unlearning \(GD\) step 1: .*its part forget broke \(loss nan, forget nan, retain [0-9.]+\) on the start"
-    )
+    expected = r"unlearning \(GD\) step 1 \(texts 1 to 2, the first 'aQb'\): .*its part forget "
+    expected += r"broke \(loss nan, forget nan, retain [0-9.]+\) on the start"
     assert re.match(expected, str(error.value)), error.value
 
 
@@ -295,7 +294,9 @@ def test_a_gradient_that_is_not_finite():
 
     settings = Training(learning_rate=1e-3, batch_size=1)
     with pytest.raises(
-        UserError, match=r"training step 2: the gradient is not finite, the loss is \(loss [0-9.]+\); lower"
+        UserError,
+        match=r"training step 2 \(texts 2 to 2, the first 'abc'\): the gradient is not finite, the loss is "
+        r"\(loss [0-9.]+\); lower",
     ):
         train(subword.model(tokenizer), tokenizer, items, objective, settings, 0)
     assert len(train(subword.model(tokenizer), tokenizer, items, objective, settings, 0)) == 2
