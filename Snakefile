@@ -3,6 +3,7 @@
 facts -> base model -> taught models -> unlearned models -> selection -> RTT -> tables -> figures -> report
 
 One study file decides a run: `--configfile X` replaces the default, `--config key=value` sets single keys (docs/config.md).
+`snakemake figures --config artifacts=X` needs no study file: it redraws what a bundle holds (docs/bundle.md).
 """
 
 from snakemake.utils import min_version
@@ -13,62 +14,14 @@ min_version("9.27")
 include: "rules/common.smk"
 
 
-STUDY = read_study(workflow)
-RUNS = expand_study(STUDY)
-RESULTS = f"results/{STUDY.study}"
-
-shell.prefix(PREFIX + machine(STUDY))
+# A bundle, or a results folder from elsewhere: all is redrawn from its scores, and no rule that trains exists.
+ARTIFACTS = option(workflow, "artifacts")
 
 
-wildcard_constraints:
-    raw=alternatives(RUNS.raw),
-    data=alternatives(RUNS.data),
-    texts=alternatives(RUNS.texts),
-    run=alternatives(
-        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls
-    ),
-    figure="accuracy|recovery|tradeoff|curves",
-
-
-include: "rules/data.smk"
-include: "rules/models.smk"
-include: "rules/unlearn.smk"
-include: "rules/rtt.smk"
-include: "rules/analysis.smk"
-
-
-onstart:
-    write_specs(RUNS, RESULTS)
-    locks.claim(locks.FOLDER, "snakemake")
-
-
-onsuccess:
-    locks.release()
-
-
-onerror:
-    locks.release()
-
-
-# Figures and report are of recovery; a study that unlearns or attacks nothing has tables and audits.
-SHOWN = (
-    [f"{RESULTS}/report.html"]
-    + expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"])
-    if RUNS.attacks
-    else [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
-)
+include: "rules/artifacts.smk" if ARTIFACTS else "rules/study.smk"
 
 
 rule all:
     default_target: True
     input:
-        SHOWN,
-        rules.tables.output,
-
-
-rule fetch:
-    """Everything that comes from the network: on a login node, ahead of time."""
-    input:
-        [raw_folder(raw) for raw in RUNS.raw.values() if raw.files and raw.files.group],
-        [texts_file(texts) for texts in RUNS.texts.values()],
-        [model_folder(model) for model in RUNS.imports.values()],
+        TARGETS,

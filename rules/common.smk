@@ -46,6 +46,15 @@ def state_folder(wildcards):
     return f"{RESULTS}/state/{wildcards.run}"
 
 
+# Keys of --config that are no keys of a study.
+OPTIONS = ("artifacts", "bundle_texts")
+
+
+def option(workflow, name):
+    """The value of one of OPTIONS; "" where it is not given."""
+    return str(workflow.config_settings.config.get(name, ""))
+
+
 def read_study(workflow):
     """The one study file, with the overrides of `--config`. A mistake stops here, before any job."""
     files = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
@@ -54,7 +63,8 @@ def read_study(workflow):
     path = files[0] if files else os.path.join(os.path.relpath(workflow.basedir), study_config.DEFAULT_STUDY)
     # Snakemake takes True and False alone for truth values; a study file says true and false.
     truth = {"true": True, "false": False}
-    overrides = {key: truth.get(str(value), value) for key, value in workflow.config_settings.config.items()}
+    given = {key: value for key, value in workflow.config_settings.config.items() if key not in OPTIONS}
+    overrides = {key: truth.get(str(value), value) for key, value in given.items()}
     try:
         return study_config.load_study(os.path.normpath(path), overrides)
     except UserError as error:
@@ -138,3 +148,13 @@ def retain_files(source):
 def mirror_flag():
     """Where external files are taken from."""
     return f"--mirror {shlex.quote(STUDY.data.mirror)}" if STUDY.data.mirror else ""
+
+
+def stamp(root, step, name=None):
+    """An output that says which code made the others: code/<step>-<hash>."""
+    return touch(f"{root}/code/{name or step}-{code_version(step)}")
+
+
+def old_stamps(root, step, name=None):
+    """All stamps of a step, for the shell."""
+    return f"{root}/code/{name or step}-*"

@@ -58,7 +58,7 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
         root = Path(part)
-        found.copy(root)
+        found.copy(root, link=True)
         place = root / "results" / study
         if not texts:
             for path in place.glob("data/*/audit.json"):

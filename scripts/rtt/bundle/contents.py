@@ -36,13 +36,13 @@ class Contents:
     shown: bool = False
     version: int = VERSION
 
-    def copy(self, folder: Path) -> None:
-        """Copy all below `folder`: hard links where the disk allows, since nothing here is changed in place."""
+    def copy(self, folder: Path, link: bool = False) -> None:
+        """Copy all below `folder`; `link`: by hard links where the disk has them, where nothing changes them in place."""
         for name, path in self.paths.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(path, target)
+                os.link(path, target) if link else shutil.copyfile(path, target)
             except OSError:
                 shutil.copyfile(path, target)
 

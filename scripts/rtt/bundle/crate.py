@@ -17,6 +17,7 @@ PROFILES = (
     ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate", "0.5"),
     ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate", "1.0"),
 )
+BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 SNAKEMAKE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 MIT = "https://spdx.org/licenses/MIT"
 WORKFLOW = "workflow/Snakefile"
@@ -39,6 +40,7 @@ def metadata(study: str, files: dict[str, Entry], date: str, commits: list[str],
     for uri, name, version in PROFILES:
         crate.add(ContextEntity(crate, uri, {"@type": "CreativeWork", "name": name, "version": version}))
     root["conformsTo"] = [{"@id": uri} for uri, _, _ in PROFILES]
+    crate.metadata["conformsTo"] = [{"@id": "https://w3id.org/ro/crate/1.1"}, {"@id": PROFILES[2][0]}]
     root["name"] = f"Unlearning RTT: study {study}"
     root["description"] = claim
     root["datePublished"] = date
@@ -56,10 +58,13 @@ def metadata(study: str, files: dict[str, Entry], date: str, commits: list[str],
         properties["encodingFormat"] = ENCODINGS.get(PurePosixPath(name).suffix, "application/octet-stream")
         if text := FOLDERS.get(name.removeprefix(base).split("/")[0]):
             properties["description"] = text
+        if name == "README.md":
+            properties["about"] = {"@id": "./"}
         if name == WORKFLOW:
             properties |= {
                 "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
                 "name": "Unlearning RTT",
+                "conformsTo": {"@id": BIOSCHEMAS},
                 "programmingLanguage": {"@id": SNAKEMAKE},
                 "license": {"@id": MIT},
                 "version": ", ".join(commits) or __version__,
@@ -78,7 +83,7 @@ def metadata(study: str, files: dict[str, Entry], date: str, commits: list[str],
             "name": f"Run of study {study}",
             "description": "Train, unlearn, attack by retraining on T, score; then tables, figures and report.",
             "endTime": date,
-            "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"},
+            "actionStatus": "http://schema.org/CompletedActionStatus",
             "instrument": entities[WORKFLOW],
             "object": entities[f"{base}study.yaml"],
             "result": [*scores, *made],

@@ -1,0 +1,64 @@
+"""A study: every rule from facts to report, and its targets."""
+
+STUDY = read_study(workflow)
+RUNS = expand_study(STUDY)
+RESULTS = f"results/{STUDY.study}"
+
+shell.prefix(PREFIX + machine(STUDY))
+
+
+wildcard_constraints:
+    raw=alternatives(RUNS.raw),
+    data=alternatives(RUNS.data),
+    texts=alternatives(RUNS.texts),
+    run=alternatives(
+        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls
+    ),
+    figure="accuracy|recovery|tradeoff|curves",
+
+
+include: "data.smk"
+include: "models.smk"
+include: "unlearn.smk"
+include: "rtt.smk"
+include: "analysis.smk"
+include: "bundle.smk"
+
+
+onstart:
+    write_specs(RUNS, RESULTS)
+    locks.claim(locks.FOLDER, "snakemake")
+
+
+onsuccess:
+    locks.release()
+
+
+onerror:
+    locks.release()
+
+
+# Figures and report are of recovery; a study that unlearns or attacks nothing has tables and audits.
+SHOWN = (
+    [f"{RESULTS}/report.html"]
+    + expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"])
+    if RUNS.attacks
+    else [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
+)
+
+
+TARGETS = [*SHOWN, *rules.tables.output]
+
+
+rule fetch:
+    """Everything that comes from the network: on a login node, ahead of time."""
+    input:
+        [raw_folder(raw) for raw in RUNS.raw.values() if raw.files and raw.files.group],
+        [texts_file(texts) for texts in RUNS.texts.values()],
+        [model_folder(model) for model in RUNS.imports.values()],
+
+
+rule figures:
+    """Tables, figures and report alone; with `--config artifacts=`, of a bundle (rules/artifacts.smk)."""
+    input:
+        TARGETS,
