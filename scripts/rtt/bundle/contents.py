@@ -37,7 +37,7 @@ class Contents:
     version: int = VERSION
 
     def copy(self, folder: Path, link: bool = False) -> None:
-        """Copy all below `folder`; `link`: by hard links where the disk has them, where nothing changes them in place."""
+        """Copy all below `folder`; `link`: by hard links where nothing changes them in place."""
         for name, path in self.paths.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
