@@ -1,8 +1,9 @@
 #!/bin/sh
-# Make the virtual environment: sh scripts/setup.sh VENV STAMP  (called by `make setup`)
+# Make a virtual environment: sh scripts/setup.sh VENV STAMP [LOCK]  (called by `make setup` and `make figures`)
+# Without LOCK: torch, requirements.lock and this project. With it: what is locked there, and nothing else.
 # Reads PYTHON (an interpreter; empty: look for one) and TORCH_INDEX (empty: pip's own configuration).
 set -eu
-venv=$1 stamp=$2
+venv=$1 stamp=$2 lock=${3:-}
 torch=torch==2.13.0
 started=$venv/.started
 log=$venv/setup.log
@@ -50,7 +51,9 @@ pip() {
 }
 
 begin=$(date +%s)
-echo "make setup: environment in $venv with Python $version; about 1.5 GB, usually 2 to 5 minutes, once"
+size="1.5 GB, usually 2 to 5 minutes"
+if [ -n "$lock" ]; then size="550 MB, usually half a minute"; fi
+echo "make setup: environment in $venv with Python $version; about $size, once"
 # What an interrupted setup left can't be trusted: pip takes a half-copied package for a whole one.
 if [ -e "$started" ]; then rm -rf "$venv"; fi
 mkdir -p "$venv"
@@ -59,6 +62,16 @@ rm -f "$stamp"
 : >"$log"
 run "$python" -m venv "$venv"
 export PIP_USER=0
+
+if [ -n "$lock" ]; then
+    echo "1/1 all packages, exactly as in $lock"
+    pip install --no-deps --require-hashes -r "$lock"
+    pip check
+    rm "$started"
+    touch "$stamp"
+    echo "make setup: done in $(($(date +%s) - begin)) s"
+    exit
+fi
 
 echo "1/4 $torch from ${TORCH_INDEX:-the index that pip is configured for}"
 pip install --no-deps --retries 2 ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch"
