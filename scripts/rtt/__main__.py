@@ -35,7 +35,7 @@ COMMANDS = {
     "tables": ("rtt.tables", "evaluation JSON -> recovery.csv and accuracy.csv"),
     "figure": ("rtt.figures", "tables -> one figure as SVG and PNG"),
     "report": ("rtt.report", "tables and figures -> report.html"),
-    "bundle": ("rtt.bundle", "a finished study -> one zip without weights, from which all can be redrawn"),
+    "bundle": ("rtt.bundle.write", "a finished study -> one zip without weights, from which all can be redrawn"),
     "unpack": ("rtt.bundle.opening", "verify a bundle, every byte of it, and unpack it"),
     "verdict": ("rtt.bundle.rebuild", "does what was rebuilt of a bundle equal what is in it?"),
     "compare": ("rtt.compare", "two bundles side by side: which numbers differ, against their intervals"),
