@@ -17,6 +17,9 @@ STAMP := $(VENV)/.complete
 ANALYSIS := .venv-analysis
 FIGURES_VENV := $(if $(wildcard $(STAMP)),$(VENV),$(ANALYSIS))
 
+# Of Snakemake: what steps say, and errors.
+QUIET := --quiet rules host progress reason
+
 # The models are so small that a second thread per process makes them slower.
 export OMP_NUM_THREADS := 1
 
@@ -45,12 +48,12 @@ demo: setup  ## run the default study; print the recovery table and where the re
 	@$(BIN)/python -m rtt run --cores $(CORES) $(if $(STUDY),--configfile $(STUDY))
 
 bundle: setup  ## pack the finished study (STUDY) into dist/<study>-<hash>.zip, without weights
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake bundle --cores $(CORES) --quiet all \
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores $(CORES) \
 	  $(if $(STUDY),--configfile $(STUDY)) $(if $(TEXTS),--config bundle_texts=true)
 
 figures: $(FIGURES_VENV)/.complete  ## redraw what ARTIFACTS, a bundle's path or URL, holds; no torch
 	@test -n "$(ARTIFACTS)" || { echo "make figures: name a bundle: make figures ARTIFACTS=PATH_OR_URL" >&2; exit 1; }
-	@PATH="$(abspath $(FIGURES_VENV)/bin):$$PATH" $(FIGURES_VENV)/bin/snakemake figures --cores $(CORES) --quiet all \
+	@PATH="$(abspath $(FIGURES_VENV)/bin):$$PATH" $(FIGURES_VENV)/bin/snakemake figures $(QUIET) --cores $(CORES) \
 	  --config 'artifacts=$(ARTIFACTS)'
 
 $(ANALYSIS)/.complete: requirements-analysis.lock
