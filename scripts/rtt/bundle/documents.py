@@ -15,6 +15,7 @@ from rtt.files import canonical_json
 Number = Annotated[float, Field(ge=0, le=1e15)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Text = Annotated[str, Field(max_length=100_000)]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
 Stem = Annotated[str, Field(pattern=f"^{PART.pattern}$")]
 
 
@@ -92,20 +93,34 @@ class Manifest(Loose):
 class Labels(Loose):
     """Labels of an evaluation or a selection: what becomes cells of tables."""
 
-    dataset: Text
-    arm: Text
-    model: Text
+    dataset: Label
+    arm: Label
+    model: Label
     seed: Annotated[int, Field(ge=-(2**31), lt=2**31)]
     retain_budget: Annotated[float, Field(ge=0, le=1e6)] | None = None
-    control_for: list[Text] = []
+    control_for: list[Label] = []
+
+
+class Question(BaseModel):
+    """One question's scores."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    id: Label
+    split: Label
+    role: Label
+    answer: Annotated[int, Field(ge=0, le=3)]
+    scores: dict[Label, list[Annotated[float, Field(ge=-1e9, le=1e9)]]]
 
 
 class Result(Loose):
-    """One result of an evaluation; its questions are `rtt.evals`' matter."""
+    """One result of an evaluation. What belongs together, `rtt.evals` checks."""
 
     lr: Annotated[float, Field(ge=0, le=1e6)]
     epoch: Annotated[int, Field(ge=0, le=10**9)]
     step: Annotated[int, Field(ge=0, le=10**12)]
+    v_split: Label | None = None
+    questions: list[Question]
 
 
 class Evaluation(Loose):
@@ -142,20 +157,9 @@ def check(results: Path) -> None:
         shape = next((shape for pattern, shape in SHAPES if re.fullmatch(pattern, name)), None)
         if shape is None:
             continue
-        if shape is Evaluation:
-            document = _without_questions(document)
         _fits(shape, document, where)
         if shape is Plan:
             _complete(results, document, where)
-
-
-def _without_questions(document: Any) -> Any:
-    """An evaluation less its questions, which are most of it."""
-    results = document.get("results") if isinstance(document, dict) else None
-    if not isinstance(results, list):
-        return document
-    short = [{k: v for k, v in one.items() if k != "questions"} if isinstance(one, dict) else one for one in results]
-    return {**document, "results": short}
 
 
 def _fits(shape: type[Loose], document: Any, where: str) -> None:

@@ -1,0 +1,72 @@
+"""Bundles for tests: the committed old one, brought up to date, and hostile ones made of its files."""
+
+import contextlib
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from rtt.bundle import opening, rebuild
+from rtt.bundle.layout import FORMAT, INDEX, VERSION
+
+OLD = Path(__file__).parents[1] / "data/bundle-v1.zip"
+BASE = "results/tiny/"
+
+
+def finished(root: Path) -> Path:
+    """The results folder of the old bundle's study, its tables, figures and report made by today's code."""
+    opening.unpack(opening.look(OLD), root)
+    rebuild.rebuild(root, "tiny", shown=True)
+    return root / "results/tiny"
+
+
+def sources(results: Path) -> dict[str, bytes]:
+    """What figures are made of, by names in a bundle."""
+    paths = [results / "plan.json", results / "study.yaml", *results.glob("*/*.json"), *results.glob("data/*/*.json")]
+    return {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
+
+
+def index_of(files: dict[str, bytes]) -> dict:
+    entries = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": None, "code": None}
+        for name, data in files.items()
+    }
+    return {"format": FORMAT, "version": VERSION, "study": "tiny", "texts": False, "shown": True, "files": entries}
+
+
+def pack(path: Path, files: dict[str, bytes], index: dict | bytes | None = None, more: list = ()) -> Path:
+    """Write a zip of files and their index (or another one); `more`: (ZipInfo, bytes) besides."""
+    index = index_of(files) if index is None else index
+    data = index if isinstance(index, bytes) else json.dumps(index).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**files, INDEX: data}.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+        for info, content in more:
+            archive.writestr(info, content)
+    return path
+
+
+def edited(files: dict[str, bytes], name: str, change) -> dict[str, bytes]:
+    """The files with one JSON document changed in place by `change(document)`, or replaced by what it returns."""
+    full = next(one for one in files if one.startswith(BASE + name))
+    document = json.loads(files[full])
+    returned = change(document)
+    return files | {full: json.dumps(document if returned is None else returned).encode()}
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    """Every file and link below a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = f"-> {path.readlink()}"
+        elif path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+@contextlib.contextmanager
+def silent():
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
