@@ -134,19 +134,15 @@ class Launch:
     minutes: float = 30
 
     def rows(self, batch_size: int) -> int:
-        """Texts per forward pass on one device: a device's part of the batch, in equal parts of micro_batch at most."""
+        """Texts per forward pass on one device, as `rtt.batches.micro_batch` cuts its part of the batch."""
         share = -(-batch_size // self.devices)
-        return -(-share // -(-share // (self.micro_batch or share)))
+        return max(n for n in range(1, share + 1) if share % n == 0 and n <= (self.micro_batch or share))
 
 
 def launch_of(study) -> Launch:
     """Return how the study's jobs are spread. Raises UserError as `engine_of`."""
-    get = lambda key, default: getattr(study, key, default)  # noqa: E731
-    engine = engine_of(get("deepspeed", None), shape_of(study.model).hidden)
-    return Launch(
-        get("devices", 1), engine, get("micro_batch", None), get("gradient_checkpointing", False),
-        get("checkpoint_minutes", 30) or 0,
-    )  # fmt: skip
+    engine = engine_of(study.deepspeed, shape_of(study.model).hidden)
+    return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing, study.checkpoint_minutes)
 
 
 WHOLE = costs.Part()

@@ -6,9 +6,10 @@ from pathlib import Path
 from rtt.config import DEFAULT, Study
 from rtt.data import inputs
 from rtt.errors import UserError
+from rtt.memory import engine_of
 from rtt.modelfile import ModelFile
 from rtt.modelfolder import check_folder, check_unlearned, shape
-from rtt.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning
+from rtt.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning, not_under_deepspeed
 from rtt.specs import (
     AttackSpec,
     DataSpec,
@@ -58,6 +59,16 @@ class Runs:
         self.variants: dict[str, dict] = {}
         for name in (DEFAULT, *study.variants):
             self._expand(name, study.variant(name))
+        if study.deepspeed:
+            self._deepspeed_can()
+
+    def _deepspeed_can(self) -> None:
+        """Raise UserError for a precision that DeepSpeed would train in other numbers."""
+        engine = engine_of(self.study.deepspeed)
+        for spec in self.specs():
+            trained = next((getattr(spec, key) for key in ("training", "settings", "rtt") if hasattr(spec, key)), None)
+            if why := not_under_deepspeed(getattr(trained, "precision", None), engine.offload):
+                raise UserError(f"deepspeed: {self.study.deepspeed} for {spec.run_id}: {why}")
 
     def _expand(self, name: str, study: Study) -> None:
         reported = "paper" if "select_on_v" in study.faithful else "nested"

@@ -319,3 +319,18 @@ class Scores(Strict):
     scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")
     bare_letter: bool = Field(False, description="score the token A, not the token of ' A', as the authors' code does")
+
+
+def not_under_deepspeed(precision: str | None, offload: bool) -> str | None:
+    """Say why a precision can't be trained under DeepSpeed, with its optimizer offloaded or not; None where it can."""
+    if precision == "fp16":
+        return (
+            "precision fp16 under DeepSpeed keeps fp32 master weights and scales the loss, which would be other "
+            "numbers; use precision: bf16, bf16_mixed or fp32, or no DeepSpeed"
+        )
+    if precision == "bf16" and offload:
+        return (
+            "precision bf16 with offload: DeepSpeed offloads bf16 weights without fp32 masters under its own Adam "
+            "alone; use precision: bf16_mixed or fp32, or deepspeed: zero3"
+        )
+    return None

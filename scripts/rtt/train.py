@@ -28,6 +28,7 @@ from rtt.errors import UserError
 from rtt.files import read_json
 from rtt.models import load_weights, not_finite, save_weights
 from rtt.resume import WHOLE, Checkpoints, Terminated, newest
+from rtt.settings import not_under_deepspeed
 from rtt.text import collate
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
@@ -265,6 +266,8 @@ def train(
             max_grad_norm=settings.max_grad_norm,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
+            # Tells the Trainer that DeepSpeed's file may say bf16, and nothing else: bf16=True would cast once more.
+            bf16_full_eval=settings.precision == "bf16" and engine.deepspeed_config() is not None,
             deepspeed=deepspeed_settings(settings.precision, sum(p.numel() for p in trained.parameters())),
             ddp_find_unused_parameters=False,
             remove_unused_columns=False,
@@ -303,17 +306,14 @@ def train(
 
 def deepspeed_settings(precision: str, parameters: int) -> dict | None:
     """Return DeepSpeed's configuration for a precision and a model's size; None without DeepSpeed. Raises UserError for
-    fp16.
+    what `rtt.settings.not_under_deepspeed` tells.
 
     bf16 stays pure: without these keys DeepSpeed would keep fp32 master weights, and a device count would decide
     numbers. bf16_mixed is fp32 to DeepSpeed, under our own autocast.
     """
     config = engine.deepspeed_config()
-    if config and precision == "fp16":
-        raise UserError(
-            "precision fp16 under DeepSpeed: it keeps fp32 master weights and scales the loss, which would be other "
-            "numbers; use precision: bf16, bf16_mixed or fp32, or no DeepSpeed"
-        )
+    if config and (why := not_under_deepspeed(precision, "offload_optimizer" in config["zero_optimization"])):
+        raise UserError(why)
     if config and precision == "bf16":
         config["bf16"] = {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
     zero = config["zero_optimization"] if config else {}

@@ -74,13 +74,15 @@ def first_gradients(model, optimizer_of):
     return found
 
 
-def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"):
+def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32", padding=""):
     """Train and score one case; return what is to be compared."""
     training.prepare_torch(0)
     model = tiny.model(0, shape=SHAPE, scale=3.0)
     if precision == "bf16":
         model = model.bfloat16()
-    settings = settings_of(objective, optimizer, steps, batch_size).model_copy(update={"precision": precision})
+    settings = settings_of(objective, optimizer, steps, batch_size).model_copy(
+        update={"precision": precision, "count_padding": padding == "padding"}
+    )
     if getattr(settings, "freeze_embeddings", False):
         model.get_input_embeddings().requires_grad_(False)
     items, step = items_of(objective, settings, model, facts, retain, steps)
@@ -105,16 +107,15 @@ def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"
 
 
 def main(out, steps, *cases):
-    """Run the cases (objective-optimizer[-batch size[-precision]]) and write what was found."""
+    """Run the cases (objective-optimizer[-batch size[-precision[-padding]]]) and write what was found."""
     with tempfile.TemporaryDirectory() as folder:
         facts = tiny.facts(Path(folder) / "a")
         retain = tiny.facts(Path(folder) / "r", "cities")
     found = {}
     for case in cases or [f"{objective}-{optimizer}" for objective, optimizer in CASES]:
-        objective, optimizer, batch_size, precision = (
-            [*case.split("-"), "4", "fp32"][:4] if case.count("-") == 1 else ([*case.split("-"), "fp32"][:4])
-        )
-        found[case] = run(objective, optimizer, int(steps), int(batch_size), facts, retain, precision)
+        objective, optimizer, *more = case.split("-")
+        batch_size, precision, padding = [*more, *["4", "fp32", ""][len(more) :]]
+        found[case] = run(objective, optimizer, int(steps), int(batch_size), facts, retain, precision, padding)
     if engine.is_main():
         torch.save(found, out)
 
