@@ -12,6 +12,7 @@ import pytest
 from bundle_builder import BASE, OLD, edited, index_of, pack, silent, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rtt import report
 from rtt.bundle import layout, opening, rebuild
 from rtt.errors import UserError
 
@@ -156,8 +157,9 @@ def test_an_entry_of_another_shape(files, tmp_path, refused, key, value):
 
 BAD_JSON = {
     "a number of 400 digits": b"1" + b"0" * 400, "a number of 5000 digits": b"1" * 5000,
-    "2^53 + 1": b"9007199254740993", "an infinite float": b"1e999", "infinity": b"-Infinity", "NaN": b"NaN", "a key twice": b'{"a": 1, "a": 2}',
-    "nested deep": b"[" * 100_000, "cut short": b'{"a": ', "no UTF-8": b'"\xff"', "empty": b"",
+    "2^53 + 1": b"9007199254740993", "an infinite float": b"1e999", "infinity": b"-Infinity", "NaN": b"NaN",
+    "a key twice": b'{"a": 1, "a": 2}', "nested deep": b"[" * 100_000, "cut short": b'{"a": ',
+    "no UTF-8": b'"\xff"', "empty": b"",
 }  # fmt: skip
 
 
@@ -322,7 +324,7 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_document_with_anything_in_it_is_refused_or_can_be_drawn(files, tmp_path_factory, data):
     """No error but a UserError on the way from the archive to the report, and no markup of theirs in the page."""
@@ -341,7 +343,8 @@ def test_a_document_with_anything_in_it_is_refused_or_can_be_drawn(files, tmp_pa
     try:
         with silent():
             opening.unpack(opening.look(folder / "x.zip"), folder / "out")
-            rebuild.rebuild(folder / "out", "tiny", shown=True)
+            rebuild.make_tables(folder / "out/results/tiny")
+            page = report.page(folder / "out/results/tiny", folder / "out/results/tiny/study.yaml")
     except UserError:
         return
-    assert SCRIPT not in (folder / "out/results/tiny/report.html").read_text()
+    assert SCRIPT not in page

@@ -1,0 +1,343 @@
+"""Bundles: what goes in, the same bytes twice, the same bytes again on other machines, older ones, the crate."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import bundle_builder as builder
+import numpy as np
+import pytest
+from bundle_builder import OLD, silent, tree
+from PIL import Image
+from rocrate.rocrate import ROCrate
+from rtt.bundle import contents, migrate, opening, rebuild, write
+from rtt.bundle.layout import CRATE, INDEX
+from rtt.codeversion import code_version
+from rtt.errors import UserError
+from rtt.figures.draw import FIGURES
+from test_fetch import Server
+
+ROOT = Path(__file__).parents[2]
+QUESTION = "When was Nobody born?"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A finished results folder with what a bundle must leave behind."""
+    root = tmp_path_factory.mktemp("made")
+    with silent():
+        results = builder.finished(root)
+    for folder in (results / "data").iterdir():
+        (folder / "facts.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
+    audit = next((results / "data").glob("*/audit.json"))
+    detail = {"path": "split_0.jsonl", "line": 3, "fact_ids": [], "kind": "duplicate_question", "message": QUESTION}
+    found = json.loads(audit.read_text())
+    found["details"] = [detail, {**detail, "kind": "letter_prior", "message": "always answering A is right"}]
+    audit.write_text(json.dumps(found))
+    (results / "models").mkdir()
+    (results / "models/model.safetensors").write_bytes(b"weights")
+    stale = next((results / "evals").glob("rtt-*.json"))
+    shutil.copy(stale, results / "evals/rtt-older-s0-0123456789.original.json")
+    return results
+
+
+@pytest.fixture
+def results(made, tmp_path) -> Path:
+    """A copy of it, to change at will."""
+    return Path(shutil.copytree(made, tmp_path / "results/tiny"))
+
+
+@pytest.fixture(scope="module")
+def bundle(made, tmp_path_factory) -> Path:
+    """Its bundle."""
+    return write.write(made, tmp_path_factory.mktemp("dist"))
+
+
+def names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def test_it_holds_what_the_plan_names_and_all_that_is_made_of_it(bundle, made):
+    found = set(names(bundle))
+    below = {name.removeprefix("results/tiny/") for name in found if name.startswith("results/")}
+    plan = json.loads((made / "plan.json").read_text())
+    assert {name for name in below if name.startswith("evals/")} == {
+        f"evals/{stem}.json" for stem in plan["variants"]["default"]["evals"]
+    }
+    assert {"plan.json", "study.yaml", "report.html", "tables/recovery.csv", "figures/curves.png"} <= below
+    assert len([name for name in below if name.startswith("figures/")]) == 8
+    beside = {name for name in found if not name.startswith(("results/", "workflow/rules/"))}
+    assert beside == {INDEX, CRATE, "README.md", "LICENSE", "licences.tsv", "workflow/Snakefile"}
+    assert not [name for name in found if "models" in name.split("/") or name.endswith(("safetensors", "facts.jsonl"))]
+    assert sorted(found) == names(bundle)
+
+
+def test_every_file_has_its_sha256_and_the_name_is_the_index_s(bundle):
+    with zipfile.ZipFile(bundle) as archive:
+        data = archive.read(INDEX)
+        files = json.loads(data)["files"]
+        assert set(files) == set(archive.namelist()) - {INDEX}
+        for name, entry in files.items():
+            content = archive.read(name)
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["bytes"], entry["sha256"])
+    assert bundle.name == f"tiny-{hashlib.sha256(data).hexdigest()[:10]}.zip"
+
+
+def test_bundled_twice_it_is_the_same_bytes(bundle, made, tmp_path):
+    folder = tmp_path / "another place/results/tiny"
+    shutil.copytree(made, folder)  # with its times
+    for name in ("plan.json", "tables/recovery.csv"):
+        os.utime(folder / name)
+    again = write.write(folder, tmp_path / "dist")
+    assert again.name == bundle.name and again.read_bytes() == bundle.read_bytes()
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == [again.name]
+
+
+def test_no_text_of_a_dataset_unless_it_is_asked_for(bundle, made, tmp_path):
+    with zipfile.ZipFile(bundle) as archive:
+        for name in archive.namelist():
+            assert QUESTION.encode() not in archive.read(name), name
+        audits = [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("audit.json")]
+    messages = [detail["message"] for audit in audits for detail in audit["details"]]
+    assert messages == ["text left out of this bundle", "always answering A is right"]
+    with_texts = write.write(made, tmp_path, texts=True)
+    with zipfile.ZipFile(with_texts) as archive:
+        found = {name for name in archive.namelist() if QUESTION.encode() in archive.read(name)}
+    assert len([name for name in found if name.endswith("facts.jsonl")]) == 3
+    assert "results/tiny/report.html" in found  # its audit quotes
+    assert opening.look(with_texts).index.texts and not opening.look(bundle).index.texts
+
+
+def test_what_is_not_of_its_scores_is_not_bundled(results, tmp_path):
+    path = results / "tables/recovery.csv"
+    path.write_text(path.read_text().replace("pretrained", "taught"))
+    with pytest.raises(UserError, match=r"recovery\.csv: not what this code makes of"):
+        write.write(results, tmp_path / "dist")
+    assert not list((tmp_path / "dist").iterdir())
+
+
+@pytest.mark.parametrize("pattern", ["evals/rtt-*GD*", "selections/*", "data/*/audit.json", "plan.json", "study.yaml",
+                                     "figures/curves.svg"])  # fmt: skip
+def test_an_unfinished_study_is_not_bundled(results, tmp_path, pattern):
+    path = next(results.glob(pattern))
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name}.*run the study to its end first"):
+        write.write(results, tmp_path / "dist")
+
+
+# --- opened and made again
+
+
+def rebuilt(bundle: Path, folder: Path, **variables: str) -> dict[str, str]:
+    """Unpack and rebuild in a process of its own, with variables of the environment; return the verdicts."""
+    code = (
+        "import sys; from pathlib import Path; from rtt.bundle import opening, rebuild; root = Path(sys.argv[2]); "
+        "opening.unpack(opening.look(sys.argv[1]), root); rebuild.rebuild(root, 'tiny', True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **variables}
+    done = subprocess.run([sys.executable, "-c", code, bundle, folder], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return rebuild.verdicts(folder / "given/results/tiny", folder / "results/tiny", shown=True)
+
+
+def test_rebuilt_it_is_the_same_bytes_whatever_the_threads_and_the_cpu(bundle, tmp_path):
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    present = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
+    settings = [{"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4"}]
+    settings += [{"NPY_DISABLE_CPU_FEATURES": " ".join(present), "OPENBLAS_CORETYPE": "Prescott"}] if present else []
+    for i, variables in enumerate(settings):
+        found = rebuilt(bundle, tmp_path / str(i), **variables)
+        assert len(found) == 13 and set(found.values()) == {rebuild.EQUAL}, (variables, found)
+
+
+def test_a_rebuilt_file_that_differs_is_said_to(bundle, tmp_path, capsys):
+    with silent():
+        opening.unpack(opening.look(bundle), tmp_path)
+        rebuild.rebuild(tmp_path, "tiny", shown=True)
+    made = tmp_path / "results/tiny"
+    (made / "tables/recovery.csv").write_text("another\n")
+    (made / "figures/curves.svg").unlink()
+    (tmp_path / "given/results/tiny/report.html").unlink()
+    found = rebuild.verdicts(tmp_path / "given/results/tiny", made, shown=True)
+    odd = {name: verdict for name, verdict in found.items() if verdict != rebuild.EQUAL}
+    assert odd == {
+        "tables/recovery.csv": rebuild.DIFFERS, "figures/curves.svg": rebuild.LOST, "report.html": rebuild.ABSENT
+    }  # fmt: skip
+    assert rebuild.run(type("Arguments", (), {"root": tmp_path})) == 0
+    assert "10 of 13 equal the bundle's" in capsys.readouterr().out
+
+
+def png(pixels: np.ndarray, **options) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png", **options)
+    return out.getvalue()
+
+
+def test_pngs_are_compared_by_pixels():
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    one, other = png(pixels, compress_level=0), png(pixels, compress_level=9)
+    assert one != other and rebuild.same(one, other) == rebuild.PIXELS
+    pixels[3, 4, 1] ^= 1
+    assert rebuild.same(one, png(pixels)) == rebuild.DIFFERS
+    huge = one[:16] + (2**31 - 1).to_bytes(4, "big") * 2 + one[24:]  # claims more pixels than any memory holds
+    assert rebuild.same(huge, one) == rebuild.same(one, huge) == rebuild.DIFFERS
+    assert rebuild.same(one[:100], one) == rebuild.DIFFERS
+
+
+def test_the_older_bundle_has_the_numbers_that_its_own_tables_have(made):
+    """Version 1's code wrote these tables of these scores; today's makes the same numbers of what was migrated."""
+    with zipfile.ZipFile(OLD) as archive:
+        assert json.loads(archive.read(INDEX))["version"] == 1
+        old = list(csv.DictReader(io.StringIO(archive.read("results/tiny/tables/recovery.csv").decode())))
+    new = {
+        tuple(row[key] for key in ("arm", "method", "selection", "scoring")): row
+        for row in csv.DictReader((made / "tables/recovery.csv").read_text().splitlines())
+    }
+    assert len(old) == len(new) == 6
+    compared = 0
+    for row in old:
+        other = new[row["arm"], row["method"], row["selection"], row["scoring"]]
+        for name, value in row.items():
+            if not name.startswith("recovery"):  # its bootstrap is another one since
+                assert other[name] == value, name
+                compared += value != ""
+    assert compared > 100
+
+
+def test_a_migration_leaves_scores_as_they_were(tmp_path):
+    with silent():
+        opening.unpack(opening.look(OLD), tmp_path)
+    with zipfile.ZipFile(OLD) as archive:
+        for name in archive.namelist():
+            if "/evals/" in name or "/manifests/" in name:
+                assert (tmp_path / name).read_bytes() == archive.read(name)
+    with pytest.raises(UserError, match="not a bundle of version 1"):
+        migrate.upgrade(tmp_path / "results/tiny", 1)  # it is of version 2 by now
+
+
+def test_a_results_folder_opens_too_and_is_left_as_it_was(results, tmp_path, capsys):
+    before = tree(results)
+    times = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    opened = opening.look(results)
+    opening.unpack(opened, tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        os.utime(path)  # as Snakemake does with outputs
+    assert tree(results) == before and times == {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    assert opened.index.study == "tiny" and (tmp_path / "out/results/tiny/evals").is_dir()
+    assert not (tmp_path / "out/results/tiny/models").exists()
+
+
+def test_an_unpacked_bundle_opens_too_and_is_verified(bundle, tmp_path):
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "there")
+    opening.unpack(opening.look(tmp_path / "there"), tmp_path / "out")
+    assert opening.look(tmp_path / "there").name == opening.look(bundle).name
+    with open(tmp_path / "there/results/tiny/study.yaml", "r+") as handle:
+        handle.write("X")
+    with pytest.raises(UserError, match=r"study\.yaml is not what bundle\.json says"):
+        opening.unpack(opening.look(tmp_path / "there"), tmp_path / "out2")
+
+
+def test_unpacked_twice_the_newer_stands(bundle, tmp_path):
+    opening.unpack(opening.look(OLD), tmp_path)
+    opening.unpack(opening.look(bundle), tmp_path)
+    assert json.loads((tmp_path / "given" / INDEX).read_text())["version"] == 2
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
+    index = opening.look(bundle).index
+    assert len(index.runs) == 4
+    current = {run: (step, code_version(step)) for run, (step, _) in index.runs.items()}
+    lines = [line for line in opening.stale(index) if line.startswith("warning")]
+    assert len(lines) == len({step for step, _ in current.values()})  # the old bundle's code is long gone
+    for run, (step, _) in current.items():
+        assert any(run in line and f"step {step} " in line and "nothing is run again" in line for line in lines)
+    monkeypatch.setattr(
+        opening, "code_version", lambda step: {s: c for s, c in index.runs.values()}.get(step, "x" * 10)
+    )
+    lines = opening.stale(index)
+    assert len(lines) == 1 and "analysis code has changed since: figure, report, tables" in lines[0]
+
+
+def test_a_bundle_is_downloaded_once(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    server = Server()
+    server.content[f"/some/{bundle.name}?download=1"] = bundle.read_bytes()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"{server.url}/some/{bundle.name}?download=1"
+    for _ in range(2):
+        path = opening.local(url, tmp_path)
+        assert path.read_bytes() == bundle.read_bytes() and path.name == bundle.name
+    assert len(server.asked) == 1
+    with pytest.raises(UserError, match="does not exist"):
+        opening.local(f"{server.url}/absent.zip", tmp_path)
+    server.shutdown()
+    server.server_close()
+    assert opening.look(path).name == bundle.stem
+
+
+# --- others' markup
+
+
+def test_markup_in_names_and_defects_stays_text(tmp_path):
+    script = "<script>alert(1)</script>"
+    with silent():
+        opening.unpack(opening.look(OLD), tmp_path / "good")
+    files = builder.sources(tmp_path / "good/results/tiny")
+    names = {b'"birth_years_a"': f'"{script}--><b>"', b'"miniature"': '"<img src=x onerror=alert(2)>"', b'"GD"': '"GD"'}
+    for old, new in names.items():
+        files = {k: v if k.endswith("yaml") else v.replace(old, new.encode()) for k, v in files.items()}
+    detail = {"path": script, "line": 1, "kind": script, "message": f"'\">{script}"}
+    files = builder.edited(files, "data", lambda audit: audit.update(details=[detail]))
+    files = builder.edited(files, "manifests", lambda manifest: manifest.update(packages={script: script}))
+    files |= {builder.BASE + "study.yaml": f"study: tiny # </pre>{script}\n".encode()}
+    builder.pack(tmp_path / "x.zip", files)
+    with silent():
+        opening.unpack(opening.look(tmp_path / "x.zip"), tmp_path / "out")
+        rebuild.rebuild(tmp_path / "out", "tiny", shown=True)
+    page = (tmp_path / "out/results/tiny/report.html").read_text()
+    assert "&lt;script&gt;" in page and "<script" not in page and "<img" not in page and "--><b>" not in page
+    for path in (tmp_path / "out/results/tiny/figures").glob("*.svg"):
+        assert "<script" not in path.read_text() and "<img" not in path.read_text()
+
+
+# --- the crate
+
+
+def test_the_crate_is_a_workflow_run_crate(bundle, tmp_path):
+    """rocrate reads it; what the profile requires is there (the validator's own output: docs/bundle.md)."""
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path)
+    crate = ROCrate(tmp_path)
+    root = crate.root_dataset
+    for key in ("name", "description", "datePublished", "license"):
+        assert root[key], key
+    profiles = {one if isinstance(one, str) else one.id for one in root["conformsTo"]}
+    assert {f"https://w3id.org/ro/wfrun/{kind}/0.5" for kind in ("process", "workflow")} <= profiles
+    main = crate.mainEntity
+    assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} == set(main.type)
+    assert main["programmingLanguage"]["name"] == "Snakemake"
+    [action] = [one for one in crate.contextual_entities if one.type == "CreateAction"]
+    assert action["instrument"] is main and root["mentions"] in (action, [action])
+    assert action["endTime"] and any(one.id.endswith("report.html") for one in action["result"])
+    with zipfile.ZipFile(bundle) as archive:
+        assert {entity.id for entity in crate.data_entities} == set(archive.namelist()) - {CRATE}
+        for entity in crate.data_entities:
+            if entity.id != INDEX:
+                assert entity["sha256"] == hashlib.sha256(archive.read(entity.id)).hexdigest()
+                assert entity["contentSize"] == str(archive.getinfo(entity.id).file_size)
+
+
+def test_the_figures_are_all_that_there_are():
+    assert set(contents.FIGURES) == set(FIGURES)
