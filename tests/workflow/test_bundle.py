@@ -1,0 +1,133 @@
+"""Bundle and figures through the real Snakemake: from a finished study to a fresh clone that cannot import torch."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import SMOKE, Clone, job_counts
+
+REBUILDING = {"unpack": 1, "rebuild_tables": 1, "rebuild_figure": 4, "rebuild_report": 1, "figures": 1}
+BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "deepspeed")
+
+
+@pytest.fixture(scope="module")
+def bundle(finished, tmp_path_factory) -> Path:
+    """The smoke study's bundle, made twice."""
+    clone = Clone(tmp_path_factory.mktemp("bundling") / "clone")
+    shutil.copytree(finished.folder, clone.folder, symlinks=True)
+    found = []
+    for _ in range(2):
+        done = clone.snakemake("bundle", "-c2", "--scheduler", "greedy", "--configfile", SMOKE)
+        assert done.returncode == 0, done.stdout
+        assert job_counts(done.stdout) == {"bundle": 1}
+        [path] = (clone.folder / "dist").glob("*.zip")
+        found.append(path.read_bytes())
+        path.unlink()
+    assert found[0] == found[1]
+    path = tmp_path_factory.mktemp("sent") / path.name
+    path.write_bytes(found[0])
+    return path
+
+
+@pytest.fixture
+def reader(fresh) -> Clone:
+    """A fresh clone of someone who has no torch."""
+    for name in BLOCKED:
+        (fresh.folder / f"scripts/{name}.py").write_text("raise ImportError('not in the analysis environment')\n")
+    return fresh
+
+
+def figures(clone: Clone, artifacts, *arguments: str):
+    return clone.snakemake("figures", "-c2", "--scheduler", "greedy", *arguments, "--config", f"artifacts={artifacts}")
+
+
+def plan(clone: Clone, artifacts) -> dict[str, int]:
+    return clone.plan("figures", "--config", f"artifacts={artifacts}")
+
+
+def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
+    assert plan(reader, bundle) == REBUILDING
+    done = figures(reader, bundle)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("equal, byte for byte") == 13 and "13 of 13 equal the bundle's" in done.stdout
+    assert "every sha256 is right" in done.stdout and "warning: the code" not in done.stdout
+    rebuilt = reader.folder / f"dist/rebuilt/{bundle.stem}/results/smoke"
+    for path in [*finished.results().glob("tables/*"), *finished.results().glob("figures/*")]:
+        assert (rebuilt / path.relative_to(finished.results())).read_bytes() == path.read_bytes()
+    assert not (reader.folder / "results").exists() or not list((reader.folder / "results").glob("[a-z]*"))
+    # Again: nothing is redrawn, what equals what is said once more.
+    done = figures(reader, bundle)
+    assert job_counts(done.stdout) == {"figures": 1} and "13 of 13" in done.stdout
+    # New code, and nothing that remembers the old: what depends on it is redrawn; training code only warns.
+    shutil.rmtree(reader.folder / ".snakemake")
+    for name, text in (("train.py", "EXTRA = 1\n"), ("figures/words.py", "# a comment\n")):
+        with open(reader.folder / "scripts/rtt" / name, "a") as handle:
+            handle.write(text)
+    done = figures(reader, bundle, "-n")
+    assert job_counts(done.stdout) == {"figures": 1}
+    runs = [path.stem for path in finished.results().glob("manifests/*.json")]
+    assert len(runs) == 7 and all(run in done.stdout for run in runs)
+    assert "warning: the code of step unlearn has changed since it made" in done.stdout
+    for name, rules in (
+        ("figures/words.py", {"rebuild_figure": 4, "rebuild_report": 1, "figures": 1}),
+        ("findings.py", {"rebuild_figure": 4, "rebuild_report": 1, "figures": 1}),
+        ("stats/looks.py", {"rebuild_tables": 1, "rebuild_figure": 4, "rebuild_report": 1, "figures": 1}),
+    ):
+        with open(reader.folder / "scripts/rtt" / name, "a") as handle:
+            handle.write("\nEXTRA = 1\n")
+        assert plan(reader, bundle) == rules, name
+    done = figures(reader, bundle)
+    assert done.returncode == 0 and "13 of 13" in done.stdout
+    assert "analysis code has changed since: figure, report, tables" in done.stdout
+
+
+def test_a_results_folder_without_snakemake_s_memory_trains_nothing(reader, finished, tmp_path):
+    folder = tmp_path / "copied/smoke"
+    shutil.copytree(finished.results(), folder, copy_function=shutil.copyfile)  # times in the order of copying
+    with open(reader.folder / "scripts/rtt/train.py", "a") as handle:
+        handle.write("\nEXTRA = 1\n")
+    assert plan(reader, folder) == REBUILDING
+    done = figures(reader, folder)
+    assert done.returncode == 0, done.stdout
+    assert "13 of 13" in done.stdout and "a results folder has no checksums to verify" in done.stdout
+    assert "nothing is run again" in done.stdout
+
+
+def test_a_hostile_bundle_is_one_message_and_no_file(reader, bundle, tmp_path):
+    hostile = tmp_path / "hostile.zip"
+    shutil.copy(bundle, hostile)
+    with zipfile.ZipFile(hostile, "a") as archive:
+        archive.writestr("../../evil.py", "1")
+    done = figures(reader, hostile)
+    assert done.returncode != 0 and "'../../evil.py' is refused" in done.stdout and "Traceback" not in done.stdout
+    assert not (reader.folder / "dist").exists() and not list(tmp_path.rglob("evil.py"))
+    # A right frame around a wrong file: found when it is unpacked, and nothing of it stays.
+    changed = tmp_path / "changed.zip"
+    with zipfile.ZipFile(bundle) as good, zipfile.ZipFile(changed, "w") as archive:
+        for name in good.namelist():
+            data = good.read(name)
+            archive.writestr(name, data.replace(b"0.25", b"0.75") if "/evals/rtt-control" in name else data)
+    done = figures(reader, changed)
+    assert done.returncode != 0 and "is not what bundle.json says" in done.stdout
+    assert not list((reader.folder / "dist/rebuilt").glob("*/given"))
+    assert not list((reader.folder / "dist/rebuilt").glob("*/results/smoke/plan.json"))
+
+
+def test_an_option_of_another_name_is_a_mistake(fresh):
+    done = fresh.snakemake("-n", "--config", "artefacts=x")
+    assert done.returncode != 0 and "artefacts: this key cannot be set here" in done.stdout
+
+
+def test_the_texts_go_in_where_they_are_asked_for(copy):
+    done = copy.snakemake("bundle", "-c1", "--configfile", SMOKE, "--config", "bundle_texts=true")
+    assert done.returncode == 0, done.stdout
+    [path] = (copy.folder / "dist").glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        assert len([name for name in archive.namelist() if name.endswith("facts.jsonl")]) == 3
+
+
+def test_figures_of_a_study_itself(copy):
+    assert copy.plan("figures", "--configfile", SMOKE) == {}
+    (copy.results() / "report.html").unlink()
+    assert copy.plan("figures", "--configfile", SMOKE) == {"report": 1, "figures": 1}
