@@ -41,10 +41,12 @@ def locked() -> dict[str, str]:
 
 
 def rules() -> dict[str, tuple[str, str]]:
-    """Return {rule: (environment, command)}."""
+    """Return {rule: (environment, command)}; a target alone has neither."""
     found = {}
     for path in sorted((ROOT / "rules").glob("*.smk")):
         for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
+            if "shell:" not in body:
+                continue
             environment = re.search(r'conda:\s+"\.\./envs/(\w+)\.yaml"', body)
             commands = re.findall(r"(?:python -m rtt|\$LAUNCH) (\w+)", body)
             assert environment and len(commands) == 1, f"rule {name} names no environment or no command"
