@@ -1,0 +1,136 @@
+"""`rtt compare`: which numbers of two bundles differ, by how much against their intervals."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import bundle_builder as builder
+import pandas as pd
+import pytest
+from bundle_builder import OLD, edited, pack, silent
+from rtt import compare
+from rtt.__main__ import main
+from rtt.bundle import opening
+from rtt.errors import UserError
+from rtt.stats.intervals import wilson
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("good")
+    with silent():
+        opening.unpack(opening.look(OLD), root)
+    return builder.sources(root / "results/tiny")
+
+
+def all_right(document: dict) -> None:
+    """Every question on V is answered right."""
+    for result in document["results"]:
+        for question in result["questions"]:
+            for scores in question["scores"].values():
+                scores[:] = [-9.0] * 4
+                scores[question["answer"]] = -0.1
+
+
+def find(rows: list[dict], number: str, selection: str = "nested", scoring: str = "letter") -> dict:
+    [row] = [
+        row for row in rows
+        if row["number"] == number and row["key"]["selection"] == selection and row["key"]["scoring"] == scoring
+    ]  # fmt: skip
+    return row
+
+
+def test_the_same_bundle_has_the_same_numbers(files, tmp_path, capsys):
+    path = pack(tmp_path / "a.zip", files)
+    shutil.copy(path, tmp_path / "b.zip")
+    found = compare.compare(path, tmp_path / "b.zip")
+    assert {row["verdict"] for row in found["rows"]} == {"equal"} and len(found["rows"]) == 6 * 12
+    assert found["settings"] == found["fixed"] == {} and found["only"] == {"a": [], "b": []}
+    assert main(["compare", str(path), str(tmp_path / "b.zip")]) == 0
+    assert "0 of 72 numbers differ" in capsys.readouterr().out
+
+
+def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
+    a = pack(tmp_path / "a.zip", files)
+    b = pack(tmp_path / "b.zip", edited(files, "evals/rtt-pretrained-s0-d95035dda9.GD", all_right))
+    found = compare.compare(a, b)
+    row = find(found["rows"], "acc_rtt")
+    n = 8
+    correct = round(row["a"] * n)
+    (_, high), (low, _) = wilson(correct, n), wilson(n, n)
+    assert row["b"] == 1 and row["difference"] == pytest.approx(1 - correct / n)
+    assert row["bound"] == pytest.approx(math.hypot(high - correct / n, 1 - low), abs=2e-6)
+    assert row["verdict"] == ("beyond the intervals" if row["difference"] > row["bound"] else "within the intervals")
+    back = find(compare.compare(b, a)["rows"], "acc_rtt")
+    assert (back["difference"], back["bound"], back["verdict"]) == (-row["difference"], row["bound"], row["verdict"])
+    assert find(found["rows"], "acc_original_rtt")["verdict"] == "equal"
+    assert find(found["rows"], "t_acc_rtt")["verdict"] == "differs, no interval"
+    assert main(["compare", str(a), str(b)]) == 0
+    shown = capsys.readouterr().out
+    assert "acc_rtt" in shown and "acc_original_rtt" not in shown and row["verdict"] in shown
+    assert main(["compare", str(a), str(b), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == found["rows"]
+
+
+def other_seed(files: dict[str, bytes]) -> dict[str, bytes]:
+    changed = dict(files)
+    for name, data in files.items():
+        if "/evals/" in name or "/selections/" in name:
+            document = json.loads(data)
+            document["labels"]["seed"] = 5
+            changed[name] = json.dumps(document).encode()
+    return edited(changed, "plan.json", lambda plan: plan["study"].update(seeds=[5]))
+
+
+def test_two_seeds_are_compared_cell_by_cell(files, tmp_path, capsys):
+    a, b = pack(tmp_path / "a.zip", files), pack(tmp_path / "b.zip", other_seed(files))
+    found = compare.compare(a, b)
+    assert found["fixed"] == {"seed": ["0", "5"]} and found["settings"] == {"seeds": [[0], [5]]}
+    assert len(found["rows"]) == 72 and all("seed" not in row["key"] for row in found["rows"])
+    # The bootstrap's seed is of the cell's name or of nothing: accuracies at least are equal.
+    assert all(row["verdict"] == "equal" for row in found["rows"] if row["number"].startswith("acc"))
+    assert main(["compare", str(a), str(b)]) == 0
+    assert "seed: A 0, B 5" in capsys.readouterr().out
+
+
+def test_other_machines_are_told(files, tmp_path, capsys):
+    change = edited(files, "manifests", lambda one: one["packages"].update(torch="2.99.0"))
+    a, b = pack(tmp_path / "a.zip", files), pack(tmp_path / "b.zip", change)
+    assert main(["compare", str(a), str(b)]) == 0
+    shown = capsys.readouterr().out
+    assert "packages: A " in shown and "torch 2.99.0" in shown and "hardware" not in shown
+
+
+def test_a_number_that_one_side_lacks():
+    columns = {"recovery": 0.5, "recovery_low": 0.4, "recovery_high": 0.6}
+    one, none = pd.Series(columns), pd.Series(dict.fromkeys(columns, math.nan))
+    assert compare._difference("recovery", one, none)["verdict"] == "known on one side alone"
+    assert compare._difference("recovery", none, none)["verdict"] == "equal"
+    far = pd.Series({"recovery": 0.7, "recovery_low": 0.65, "recovery_high": 0.8})
+    found = compare._difference("recovery", one, far)
+    assert found == {"a": 0.5, "b": 0.7, "difference": 0.2, "bound": round(math.hypot(0.1, 0.05), 6),
+                     "verdict": "beyond the intervals"}  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_said(files, tmp_path, capsys):
+    a = pack(tmp_path / "a.zip", files)
+    other = {name: data for name, data in files.items() if "/selections/" not in name}
+    assert main(["compare", str(a), str(pack(tmp_path / "b.zip", other))]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "not in the bundle" in message
+    assert main(["compare", str(a), str(tmp_path / "absent.zip")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_no_common_cell(monkeypatch):
+    def table(arms):
+        base = {**dict.fromkeys(compare.KEYS, "x"), **dict.fromkeys((*compare.WITH_INTERVAL, *compare.ALONE), 0.5)}
+        return pd.DataFrame([{**base, "status": "ok", "arm": arm} for arm in arms])
+
+    sides = iter([["a", "b"], ["c", "d"]])
+    monkeypatch.setattr(
+        compare, "_read", lambda path, folder: {"table": table(next(sides)), "study": {}, "path": str(path), "made": {}}
+    )
+    with pytest.raises(UserError, match="share no cell"):
+        compare.compare(Path("a"), Path("b"))
