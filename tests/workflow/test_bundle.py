@@ -48,6 +48,8 @@ def plan(clone: Clone, artifacts) -> dict[str, int]:
 
 def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert plan(reader, bundle) == REBUILDING
+    done = reader.snakemake("--lint", "--config", f"artifacts={bundle}")
+    assert done.returncode == 0, done.stdout
     done = figures(reader, bundle)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("equal, byte for byte") == 13 and "13 of 13 equal the bundle's" in done.stdout

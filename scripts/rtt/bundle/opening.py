@@ -54,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
         "a results folder has no checksums to verify"
     )  # fmt: skip
     print(f"{opened.path}: study {opened.index.study}, {len(opened.index.files)} files; {checked}; {args.out}")
-    for line in stale(opened.index):
-        print(line)
     return 0
 
 
