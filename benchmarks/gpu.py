@@ -253,14 +253,14 @@ def skipped(row: tuple, cuda: bool) -> str | None:
     return None
 
 
-def measure(name: str, steps: int, minutes: float) -> dict:
-    """Run all parts one after the other; return what they found."""
+def measure(name: str, steps: int, minutes: float, chosen: list[int]) -> dict:
+    """Run these of ROWS one after the other; return what they found."""
     end = time.monotonic() + 60 * minutes
     measured = child("peaks", {"shape": name}, None, end - time.monotonic())
     if isinstance(measured, str):
         raise SystemExit(f"bandwidth and peak: {measured}")
     rows = []
-    for row in ROWS:
+    for row in (ROWS[number] for number in chosen):
         optimizer, precision, attention, deepspeed = row
         one = {"row": row, "note": skipped(row, measured["cuda"])}
         if not one["note"]:
@@ -327,11 +327,13 @@ def main() -> int:
     parser.add_argument("--billions", choices=("1", "3", "8"), default="1", help="of parameters (default: 1)")
     parser.add_argument("--tiny", action="store_true", help="the smoke test's size, also on a CPU")
     parser.add_argument("--steps", type=int, help="of each row (default: 60; with --tiny 8)")
+    every = range(len(ROWS))
+    parser.add_argument("--rows", type=int, nargs="+", choices=every, default=every, help="of the table (default: all)")
     parser.add_argument("--minutes", type=float, default=9.5, help="rows that do not end by then are left out")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     name = "tiny" if args.tiny else args.billions
-    found = measure(name, args.steps or (8 if args.tiny else 60), args.minutes)
+    found = measure(name, args.steps or (8 if args.tiny else 60), args.minutes, args.rows)
     print(report(found))
     if not found["measured"]["cuda"]:
         print("\nNO GPU HERE: the figures are a CPU's, and what needs CUDA was skipped.")
