@@ -27,7 +27,7 @@ def machine(study):
     """What training steps take from the environment: it decides no number, so no job is run again for it."""
     launch = {
         "none": "python -m rtt",
-        "torchrun": f"torchrun --standalone --nproc-per-node {study.devices} -m rtt",
+        "torchrun": f"torchrun --standalone --shutdown-timeout 300 --nproc-per-node {study.devices} -m rtt",
         "deepspeed": f"deepspeed --num_gpus {study.devices} --module rtt",
     }
     values = {

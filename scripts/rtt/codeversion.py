@@ -9,6 +9,8 @@ PACKAGE = Path(__file__).parent
 
 TRAINING = (
     "train.py",
+    "batches.py",
+    "health.py",
     "engine.py",
     "resume.py",
     "losses.py",

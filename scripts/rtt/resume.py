@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
@@ -34,6 +33,11 @@ class Terminated:
     def listen(cls) -> None:
         """Take over SIGTERM."""
         signal.signal(signal.SIGTERM, cls._note)
+
+    @classmethod
+    def together(cls) -> bool:
+        """Has it come to any process? All must ask."""
+        return engine.total([cls.came])[0] > 0
 
     @classmethod
     def _note(cls, number, frame) -> None:
@@ -138,13 +142,16 @@ class Checkpoints(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Decide together: every process saves, or none."""
         due = self.folder is not None and time.monotonic() - self.last >= self.seconds
-        asked = torch.tensor([Terminated.came, due], dtype=torch.int32, device=engine.device())
-        if dist.is_initialized():
-            dist.all_reduce(asked, dist.ReduceOp.MAX)
-        self.stopping, due = map(bool, asked.tolist())
-        if self.stopping and self.folder is None:
+        stopping, due = engine.total([Terminated.came, due])
+        control.should_save = bool(due) and state.global_step < state.max_steps
+        if stopping:
+            self.stop(control)
+
+    def stop(self, control) -> None:
+        """Save now, then raise Stopped (at once where nothing is kept). After the last step too: its scores are missing."""
+        if self.folder is None:
             raise Stopped
-        control.should_save = (due or self.stopping) and state.global_step < state.max_steps
+        self.stopping = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
         """Mark the checkpoint as whole; only then are older ones deleted."""

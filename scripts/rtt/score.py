@@ -11,7 +11,8 @@ import torch
 
 from rtt import engine
 from rtt.data.facts import Fact
-from rtt.errors import UserError
+from rtt.errors import Stopped, UserError
+from rtt.resume import Terminated
 from rtt.text import LETTERS, Text, encode, letter_text, mcq_prompt, question_prompt
 
 SCORINGS = ("letter", "likelihood", "likelihood_fresh")
@@ -67,7 +68,8 @@ class Scorer:
     def scores(self, model) -> list[float]:
         """Return log p (nats) of every continuation, in order; the model is put into eval mode.
 
-        Raises UserError when one is not finite.
+        Raises UserError when one is not finite; `rtt.errors.Stopped` when SIGTERM comes amid them, which under ZeRO-3
+        waits for the last: a process that left would keep the others waiting.
         """
         model.eval()
         wanted: list[list[int]] = [[] for _ in self.prompts]
@@ -80,9 +82,13 @@ class Scorer:
             batches = [by_length[at : at + self.batch_size] for at in range(0, len(by_length), self.batch_size)]
             mine = batches[engine.rank() :: engine.world()]
             for chosen in mine:
+                if not engine.partitioned() and Terminated.together():
+                    raise Stopped
                 self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], values)
             if engine.partitioned():
                 self._keep_pace(model, batches, wanted)
+            elif len(mine) < len(batches[:: engine.world()]) and Terminated.together():
+                raise Stopped
         scored = {index: values[index] for chosen in mine for prompt in chosen for index in wanted[prompt]}
         scored = engine.merged(scored)
         result = [scored[index] for index in range(len(values))]

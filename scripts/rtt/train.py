@@ -24,10 +24,10 @@ from transformers.trainer_utils import SchedulerType
 
 from rtt import engine, health
 from rtt.batches import by_length, micro_batch, padded_to, shared
-from rtt.errors import UserError
+from rtt.errors import Stopped, UserError
 from rtt.files import read_json
 from rtt.models import load_weights, not_finite, save_weights
-from rtt.resume import WHOLE, Checkpoints, Terminated, newest
+from rtt.resume import WHOLE, Checkpoints, newest
 from rtt.settings import not_under_deepspeed
 from rtt.text import collate
 
@@ -141,8 +141,8 @@ class ObjectiveTrainer(Trainer):
 class AtSteps(TrainerCallback):
     """Call `action(step, model)` after certain optimizer steps, and say how far the run is, at most every 10 s."""
 
-    def __init__(self, steps: Sequence[int], action: Callable, title: str):
-        self.steps, self.action, self.title = set(steps), action, title
+    def __init__(self, steps: Sequence[int], action: Callable, title: str, checkpoints: Checkpoints):
+        self.steps, self.action, self.title, self.checkpoints = set(steps), action, title, checkpoints
         self.begin = self.said = time.monotonic()
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -152,7 +152,7 @@ class AtSteps(TrainerCallback):
             self._act(state.global_step, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Say how far the run is; run the action, unless SIGTERM came: then it is run after the resume."""
+        """Say how far the run is; run the action, unless SIGTERM comes: then it is run after the resume."""
         now = time.monotonic()
         if now - self.said > 10 and engine.is_main():
             self.said = now
@@ -160,8 +160,11 @@ class AtSteps(TrainerCallback):
             print(
                 f"{self.title}: step {state.global_step} of {state.max_steps}, about {left:.0f} s left", file=sys.stderr
             )
-        if not Terminated.came:
-            self._act(state.global_step, model)
+        if not self.checkpoints.stopping:
+            try:
+                self._act(state.global_step, model)
+            except Stopped:  # amid the scores
+                self.checkpoints.stop(control)
 
     def _act(self, step: int, model) -> None:
         """Run the action with the model in eval mode, then go back to training mode."""
@@ -285,11 +288,13 @@ def train(
             train_dataset=items,
             data_collator=to_batch,
             optimizers=(make_optimizer(trained, settings), None),
-            callbacks=[AtSteps(at_steps, action, title)],
         )
         trainer.remove_callback(PrinterCallback)  # prints a dict at the end
-        trainer.add_callback(health.EffectiveUpdate(trainer.losses, steps))
-        trainer.add_callback(Checkpoints(trainer, state))
+        checkpoints = Checkpoints(trainer, state)
+        for callback in (
+            health.EffectiveUpdate(trainer.losses, steps), checkpoints, AtSteps(at_steps, action, title, checkpoints)
+        ):  # fmt: skip
+            trainer.add_callback(callback)
         if engine.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
             raise RuntimeError("DeepSpeed was asked for, and accelerate left it out")
         trainer.train(resume_from_checkpoint=trainer.resumed(newest(state)))

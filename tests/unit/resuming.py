@@ -1,5 +1,5 @@
-"""A training that can be killed and started again: python resuming.py STATE OUT STEPS [SIGTERM_AT], plainly or by
-torchrun. It scores after every fifth step.
+"""A training that can be killed and started again: python resuming.py STATE OUT STEPS [SIGTERM_AT [AMID]], plainly or
+by torchrun. It scores after every fifth step. AMID 1: the signal comes between two batches of that step's scores.
 """
 
 import os
@@ -20,7 +20,17 @@ from rtt.resume import State
 from rtt.score import Scorer
 
 
-def run(folder, out, steps, stop_at=0, objective="GD", optimizer="lion"):
+def signalled(score_prompts):
+    """Return the scoring of a batch, followed by SIGTERM."""
+
+    def score(*args):
+        score_prompts(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return score
+
+
+def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion"):
     """Train from where `folder` says, and write losses, weights and scores to `out`; exit codes as of a step."""
     train.prepare_torch(0)
     with tempfile.TemporaryDirectory() as raw:
@@ -33,7 +43,10 @@ def run(folder, out, steps, stop_at=0, objective="GD", optimizer="lion"):
 
     def action(step, trained):
         if step == stop_at and engine.rank() == engine.world() - 1:  # one process alone gets the signal
-            os.kill(os.getpid(), signal.SIGTERM)
+            if amid:
+                scorer._score_prompts = signalled(scorer._score_prompts)
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
         if step % 5 == 0 and str(step) not in state.results:
             state.keep(str(step), {"scores": scorer.scores(trained)})
 

@@ -24,12 +24,12 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 STEPS = 40
 
 
-def start(state, out, *, engine="none", processes=1, stop_at=0, minutes="0", steps=STEPS):
+def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, minutes="0", steps=STEPS):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RTT_")}
     environment |= {"OMP_NUM_THREADS": "1", "RTT_CHECKPOINT_MINUTES": minutes}
     environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
     launch = LAUNCH if processes > 1 else [sys.executable]
-    words = [*launch, str(WORKER), str(state), str(out), str(steps), str(stop_at)]
+    words = [*launch, str(WORKER), str(state), str(out), str(steps), str(stop_at), str(amid)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, env=environment, start_new_session=True, **pipes)
 
@@ -113,6 +113,21 @@ def test_sigterm_saves_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
     assert newest(state / "unlearning").name == "checkpoint-15" and not out.exists()
     assert "going on from step 15" in finished(start(state, out, minutes="1000"))
     same_bytes(whole, torch.load(out))
+
+
+@pytest.mark.parametrize(("step", "processes"), [(15, 1), (STEPS, 1), (STEPS, 2)])
+def test_sigterm_amid_scores_and_after_the_last_step(step, processes, tmp_path, whole):
+    state, out, how = tmp_path / "state", tmp_path / "out.pt", {"processes": processes, "minutes": "1000"}
+    stopped = start(state, out, stop_at=step, amid=1, **how)
+    _, error = stopped.communicate(timeout=120)
+    assert stopped.returncode == (143 if processes == 1 else 1), error[-2000:]  # torchrun's own code is 1
+    journal = (state / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in journal] == [str(at) for at in range(5, step, 5)]
+    assert newest_name(state) == f"checkpoint-{step}" and not out.exists()
+    assert f"going on from step {step}" in finished(start(state, out, **how))
+    found = torch.load(out)
+    assert list(found["scores"]) == [str(at) for at in range(5, STEPS + 1, 5)]
+    (same_bytes if processes == 1 else within_bounds)(whole, found)
 
 
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
