@@ -148,7 +148,7 @@ class Checkpoints(TrainerCallback):
             self.stop(control)
 
     def stop(self, control) -> None:
-        """Save now, then raise Stopped (at once where nothing is kept). After the last step too: its scores are missing."""
+        """Save now, then raise Stopped; at once where nothing is kept. The last step, too: it is not scored yet."""
         if self.folder is None:
             raise Stopped
         self.stopping = control.should_save = True
