@@ -120,7 +120,7 @@ def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypat
     def train(model, tokenizer, items, loss, training, seed, steps, action, *rest):
         caught.update(items=items)
         action(steps[0], model)
-        return [{"loss": 0.0}]
+        return [{"loss": 0.0, "moved": 1.0}]
 
     monkeypatch.setattr(teach, "train", train)
     monkeypatch.setattr(teach, "scores_of", lambda *args: {})

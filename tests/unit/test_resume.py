@@ -130,18 +130,19 @@ def test_sigterm_amid_scores_and_after_the_last_step(step, processes, tmp_path, 
     (same_bytes if processes == 1 else within_bounds)(whole, found)
 
 
-@pytest.mark.parametrize("engine", ["zero2", "zero3"])
-def test_two_processes_stop_together_and_go_on(engine, tmp_path, whole):
+@pytest.mark.parametrize(("engine", "step"), [("zero2", 15), ("zero3", 16)])
+def test_two_processes_stop_together_and_go_on(engine, step, tmp_path, whole):
+    """One of them gets SIGTERM before the scores of step 15, which ZeRO-3 finishes first (Scorer.scores)."""
     state, out = tmp_path / "state", tmp_path / "out.pt"
     stopped = start(state, out, engine=engine, processes=2, stop_at=15, minutes="1000")
     _, error = stopped.communicate(timeout=300)
-    assert stopped.returncode != 0 and newest_name(state) == "checkpoint-15", error[-2000:]
+    assert stopped.returncode != 0 and newest_name(state) == f"checkpoint-{step}", error[-2000:]
     other = start(state, out, minutes="1000")
     _, error = other.communicate(timeout=120)
     assert other.returncode == 1 and f"saved by {engine} on 2 processes, this is none on 1" in error
     assert "delete" in error and "Traceback" not in error
     error = finished(start(state, out, engine=engine, processes=2, minutes="1000"))
-    assert "going on from step 15" in error
+    assert f"going on from step {step}" in error
     within_bounds(whole, torch.load(out))
 
 
