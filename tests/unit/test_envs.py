@@ -140,8 +140,9 @@ def test_a_command_of_analysis_starts_without_torch(command):
 # --- pip: requirements.txt, requirements.in (what the lock is made from), pyproject.toml
 
 # transformers imports accelerate for its Trainer and gguf to read such a file; Snakemake runs the rules, and needs
-# Pygments to show code in its own report.
+# Pygments to show code in its own report, and its plugins for SLURM.
 NOT_IMPORTED = {"accelerate", "gguf", "snakemake", "pygments"}
+NOT_IMPORTED |= {"snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep"}
 
 
 def all_imports() -> set[str]:
