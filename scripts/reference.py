@@ -1,0 +1,241 @@
+"""The reference in docs/reference, from the code: `python scripts/reference.py` writes it anew, and config/schema.json.
+
+commands.md is made of the argument parsers; files.md of the specs, the schema of evaluations, the columns of tables and
+a bundle's index. tests/workflow/test_reference.py holds all of it to that.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from rtt.__main__ import COMMANDS  # noqa: E402
+from rtt.bundle import layout  # noqa: E402
+from rtt.config import schema  # noqa: E402
+from rtt.data.facts import Fact  # noqa: E402
+from rtt.specs import SPECS  # noqa: E402
+from rtt.stats import contrasts, variants  # noqa: E402
+from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
+
+FOLDER = ROOT / "docs/reference"
+STUDY_PARTS = schema()["$defs"].keys()
+MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."
+
+
+def pages() -> dict[Path, str]:
+    """Return {path: text} of all that this program writes."""
+    return {
+        FOLDER / "commands.md": commands(),
+        FOLDER / "files.md": files(),
+        ROOT / "config/schema.json": json.dumps(schema(), indent=1) + "\n",
+    }
+
+
+# --- commands
+
+
+def commands() -> str:
+    """Return commands.md: every command of `python -m rtt` with its arguments, and the targets of make."""
+    text = [
+        "# Commands",
+        MADE,
+        "`python -m rtt COMMAND --help` prints the same. Exit codes: 0 done, 1 the user's mistake (one message, no "
+        "traceback), 2 wrong usage, 143 stopped by SIGTERM with what was trained saved.",
+    ]
+    text += [f"## `{name}`\n\n{command(name, *entry)}" for name, entry in COMMANDS.items()]
+    targets = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    text.append(f"## `make`\n\n```text\n{targets.strip()}\n```")
+    return "\n\n".join(text) + "\n"
+
+
+def command(name: str, module: str, summary: str) -> str:
+    """Return a command's summary and the table of its arguments."""
+    parser = argparse.ArgumentParser(prog=f"python -m rtt {name}", add_help=False)
+    importlib.import_module(module).configure(parser)
+    rows = ["| argument | value | default | |", "|---|---|---|---|"]
+    for action in parser._actions:  # argparse has no public way to list them
+        if action.help == argparse.SUPPRESS:
+            continue
+        spelled = ", ".join(f"`{one}`" for one in action.option_strings) or f"`{metavar(action)}`"
+        if action.required and action.option_strings:
+            spelled += " **required**"
+        rows.append(f"| {spelled} | {value(action)} | {default(action)} | {described(action)} |")
+    upper = summary[0].upper() + summary[1:]
+    table = "\n".join(rows) if len(rows) > 2 else "No arguments."
+    return f"{upper}{'' if upper.endswith(('.', '?')) else '.'}\n\n{table}"
+
+
+def metavar(action: argparse.Action) -> str:
+    """Return how usage lines name the argument's value."""
+    name = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
+    return " ".join(name) if isinstance(name, tuple) else name
+
+
+def value(action: argparse.Action) -> str:
+    """Say what an argument takes: nothing, one of a few words, or so many values."""
+    if action.nargs == 0:
+        return ""
+    if action.choices:
+        return ", ".join(f"`{choice}`" for choice in action.choices)
+    many = {"*": "any number", "+": "one or more", "?": "at most one"}.get(action.nargs, "")
+    name = f"`{metavar(action)}`" if action.option_strings else ""
+    return f"{name} {many}".strip()
+
+
+def default(action: argparse.Action) -> str:
+    """Return an argument's default, empty where there is none."""
+    if action.nargs == 0 or action.default in (None, [], "", argparse.SUPPRESS):
+        return ""
+    many = isinstance(action.default, (list, tuple))
+    return f"`{cell(' '.join(map(str, action.default)) if many else str(action.default))}`"
+
+
+def described(action: argparse.Action) -> str:
+    """Return an argument's help, without the default where that stands in a column of its own."""
+    text = (action.help or "") % vars(action)
+    return cell(re.sub(r" *\(default: [^()]*\)$", "", text) if default(action) else text)
+
+
+def cell(text: str) -> str:
+    """Return a text that can stand in a table, and is the same in every clone."""
+    return re.sub(r"\s+", " ", text.replace(f"{ROOT}/", "")).replace("|", "\\|")
+
+
+# --- tables of JSON
+
+
+def key_table(part: dict, named: bool = False) -> str:
+    """Return the table of an object's keys from its JSON schema. `named`: other parts by name, not as "see below"."""
+    if not part["properties"]:
+        return "No keys."
+    rows = ["| key | value | default | |", "|---|---|---|---|"]
+    for key, field in part["properties"].items():
+        if field.get("type") == "null":  # a key that this part does not have
+            continue
+        if key in part.get("required", ()):
+            shown = "**required**"
+        elif isinstance(field.get("default"), dict) and field["default"]:
+            shown = "its own" if named else "see below"
+        else:
+            shown = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        rows.append(f"| `{key}` | {kind(field, named)} | {shown} | {cell(field.get('description', ''))} |")
+    return "\n".join(rows)
+
+
+def kind(field: dict, named: bool = False) -> str:
+    """Say in words what a JSON schema admits."""
+    if "$ref" in field:
+        return part_name(field["$ref"].rsplit("/", 1)[1]) if named else "see below"
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(kind(option, named) for option in field["anyOf"]))
+    if "oneOf" in field:
+        return "see below, or a name in `config/models`"
+    if "patternProperties" in field:
+        return f"name -> {kind(next(iter(field['patternProperties'].values())), named)}"
+    if isinstance(field.get("additionalProperties"), dict):
+        return f"key -> {kind(field['additionalProperties'], named)}"
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if isinstance(field["type"], list):
+        return " or ".join(kind({**field, "type": one}, named) for one in field["type"])
+    if field["type"] == "array":
+        return f"list of: {kind(field['items'], named)}"
+    words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {field[name]}" for name, sign in words.items() if name in field and field["type"] != "null"]
+    pattern = [f"matching `{field['pattern']}`"] if "pattern" in field and field["type"] == "string" else []
+    return " ".join([field["type"], *([", ".join(limits)] if limits else []), *pattern])
+
+
+def part_name(name: str) -> str:
+    """Return a part of a spec or an evaluation as a link to its table: parts of a study stand in config.md."""
+    return f"`{name}` (config.md)" if name in STUDY_PARTS else f"[{name}](#{name.lower()})"
+
+
+# --- files
+
+
+def files() -> str:
+    """Return files.md: specs, evaluations, facts, tables and a bundle's index."""
+    text = [
+        "# Files",
+        MADE,
+        "What the columns and keys mean, and which step writes what: [architecture.md](../architecture.md). A study's "
+        "keys: [config.md](../config.md).",
+        "## Facts: `data/<run>/facts.jsonl`",
+        "\n".join(f"- `{field.name}`: {words(field.type)}" for field in dataclasses.fields(Fact)),
+        *evaluations(),
+        "## Tables: `tables/*.csv`",
+        columns(),
+        "## Bundles: `bundle.json`",
+        f"Version {layout.VERSION}. Each file of `files`:\n\n"
+        + "\n".join(f"- `{field.name}`: {words(field.type)}" for field in dataclasses.fields(layout.Entry)),
+        *specs(),
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def words(annotation) -> str:
+    """Return a type as it is written."""
+    return f"`{annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)}`"
+
+
+def evaluations() -> list[str]:
+    """Return the sections on evaluation JSON, from config/eval.schema.json."""
+    found = json.loads((ROOT / "config/eval.schema.json").read_text(encoding="utf-8"))
+    parts = {"labels": found["properties"]["labels"], "hashes": found["properties"]["hashes"]}
+    parts |= {name: found["$defs"][name] for name in ("result", "question")}
+    text = ["## Evaluations: `evals/*.json`", "JSON schema: `config/eval.schema.json`.", key_table(found, named=True)]
+    for name, part in parts.items():
+        text += [f"### {name}", key_table(part, named=True)]
+    scores = found["$defs"]["scores"]
+    count = scores["minItems"]
+    text += ["### scores", f"A list of {count} log-probabilities, one per choice: {kind(scores['items'], named=True)}."]
+    return text
+
+
+def columns() -> str:
+    """Return the columns of each table, in their order."""
+    tables = {
+        "recovery.csv": RECOVERY_COLUMNS,
+        "accuracy.csv": ACCURACY_COLUMNS,
+        "contrasts.csv": contrasts.COLUMNS,
+        "variants.csv": variants.COLUMNS,
+    }
+    rows = [f"| `{name}` | {', '.join(f'`{one}`' for one in found)} |" for name, found in tables.items()]
+    return "\n".join(["| table | columns |", "|---|---|", *rows])
+
+
+def specs() -> list[str]:
+    """Return the sections on specs: one per kind, and the parts that only specs have."""
+    text = [
+        "## Specs: `specs/<run>.json`",
+        "All that decides a run's numbers. A run's id is a readable slug, its seed, and the first 10 hex digits of the "
+        "sha256 of this JSON, written with sorted keys and without spaces.",
+    ]
+    parts: dict[str, dict] = {}
+    for spec in SPECS.values():
+        found = spec.model_json_schema()
+        parts |= found.pop("$defs", {}) | {found["title"]: found}
+    for name in sorted(parts.keys() - STUDY_PARTS):
+        summary = re.sub(r"\s+", " ", parts[name].get("description", "").split("\n\n")[0])
+        text += [f"### {name}", *([summary] if summary else []), key_table(parts[name], named=True)]
+    return text
+
+
+def main() -> None:
+    """Write all pages."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
