@@ -32,6 +32,7 @@ def machine(study):
     }
     values = {
         "LAUNCH": launch[study.launcher],
+        "RTT_DEVICE": study.device,
         "RTT_ATTN_BACKEND": study.attn_backend,
         "RTT_DEEPSPEED": study.deepspeed or "",
         "RTT_MICRO_BATCH": study.micro_batch or "",

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from rtt import __version__, locks
+from rtt import __version__, device, locks
 from rtt.errors import Stopped, UserError
 
 COMMANDS = {
@@ -49,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rtt", description="Retraining on T, step by step.")
     parser.add_argument("--version", action="version", version=f"unlearning-rtt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    try:
+        device.hide()
+    except UserError as error:
+        parser.exit(1, f"error: {error}\n")
     called = next((word for word in argv if not word.startswith("-")), None)
     module = None
     for name, (module_name, text) in COMMANDS.items():

@@ -85,12 +85,17 @@ class Study(Strict):
     )
     threads: Count = Field(1, description="of a training process on a CPU")
     attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="cuda: a step that sees no GPU stops at once; cpu: GPUs are hidden; auto: what is there"
+    )
     launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
     devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")
     deepspeed: str | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
     micro_batch: Count | None = Field(None, description="most texts per forward pass; null: a process's whole part")
     gradient_checkpointing: bool = Field(False, description="keep no activations: less memory, a third more time")
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(30, description="between two checkpoints of a training")
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
+        30, description="between two checkpoints of a training; 0: one after every step"
+    )
 
     @field_validator("seeds", "arms", "retain_budgets", "faithful")
     @classmethod
@@ -216,8 +221,8 @@ LEAKS = ("split_leak", "conflicting_answer", "duplicate_question", "duplicate_ch
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
 OVERRIDES = (
     "study", "seeds", "model", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
-    "attn_backend", "threads", "mirror", "launcher", "devices", "deepspeed", "micro_batch", "gradient_checkpointing",
-    "checkpoint_minutes",
+    "attn_backend", "threads", "mirror", "device", "launcher", "devices", "deepspeed", "micro_batch",
+    "gradient_checkpointing", "checkpoint_minutes",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from rtt import device as devices
 from rtt.errors import UserError
 from rtt.files import read_json
 
@@ -77,7 +78,12 @@ def device() -> torch.device:
 
 
 def connect() -> None:
-    """Join the other processes; nothing where there is one and no DeepSpeed."""
+    """Join the other processes; nothing where there is one and no DeepSpeed.
+
+    Raises UserError where the GPU that this step was to have is not there.
+    """
+    here = os.environ.get("LOCAL_WORLD_SIZE") or int(os.environ.get("LOCAL_RANK", 0)) + 1
+    devices.demand(torch.cuda.device_count(), int(here), torch.__version__, torch.version.cuda)
     if dist.is_initialized() or (world() == 1 and not deepspeed_config()):
         return
     cuda = torch.cuda.is_available()

@@ -1,0 +1,72 @@
+"""`device`: a step that was to have a GPU and sees none says so at once."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from rtt import device, engine
+from rtt.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "WORLD_SIZE", device.VARIABLE, device.VISIBLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("asked", "gpus"), [("auto", 0), ("cpu", 0), ("", 0), ("cuda", 1), ("auto", 1)])
+def test_what_is_there_will_do(monkeypatch, asked, gpus):
+    monkeypatch.setenv(device.VARIABLE, asked)
+    device.demand(gpus, 1, "2.13.0", "13.0")
+
+
+def test_a_step_that_sees_no_gpu_says_what_it_saw(monkeypatch):
+    monkeypatch.setenv(device.VARIABLE, "cuda")
+    monkeypatch.setenv(device.VISIBLE, "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError) as caught:
+        engine.connect()
+    for words in ("device: cuda", socket.gethostname(), "CUDA_VISIBLE_DEVICES=3", "set device: cpu, or auto"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("cuda", "words"), [(None, "TORCH_INDEX"), ("13.0", "nvidia-smi")])
+def test_the_advice_fits_the_build_of_torch(monkeypatch, cuda, words):
+    monkeypatch.setenv(device.VARIABLE, "cuda")
+    with pytest.raises(UserError, match=words) as caught:
+        device.demand(0, 1, "2.13.0", cuda)
+    assert "CUDA_VISIBLE_DEVICES is unset" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variables", [{"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"LOCAL_RANK": "1"}], ids=["torchrun", "deepspeed"]
+)
+@pytest.mark.parametrize("asked", ["cuda", "auto"])
+def test_more_processes_than_gpus_are_refused(monkeypatch, asked, variables):
+    monkeypatch.setenv(device.VARIABLE, asked)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="devices: 2 processes on this host, but they see 1 GPU "):
+        engine.connect()
+
+
+def run(asked: str) -> subprocess.CompletedProcess:
+    block = "import os; from rtt.__main__ import main; main(['plan', 'config/smoke.yaml', '--gpu', 'h100']); "
+    environment = os.environ | {device.VARIABLE: asked, device.VISIBLE: "0,1"}
+    command = [sys.executable, "-c", block + "print('sees', repr(os.environ['CUDA_VISIBLE_DEVICES']))"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("asked", "sees"), [("cpu", "''"), ("auto", "'0,1'"), ("cuda", "'0,1'")])
+def test_cpu_hides_the_gpus_from_every_step(asked, sees):
+    assert run(asked).stdout.splitlines()[-1] == f"sees {sees}"
+
+
+def test_another_word_is_refused():
+    done = run("gpu")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: RTT_DEVICE: found 'gpu', expected one of auto, cuda, cpu\n"
