@@ -42,6 +42,12 @@ def machine(study):
     return "".join(f"export {key}={shlex.quote(str(value))}; " for key, value in values.items())
 
 
+def torch_environment(study):
+    """Where steps with torch run under `--software-deployment-method conda`."""
+    flash = "-flash" if study.attn_backend == "flash_attention_2" else ""
+    return f"../envs/gpu{flash}.yaml" if study.gpus else "../envs/cpu.yaml"
+
+
 def state_folder(wildcards):
     """Where a training step keeps what it goes on from after a kill."""
     return f"{RESULTS}/state/{wildcards.run}"

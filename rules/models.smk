@@ -19,7 +19,7 @@ rule pretrain:
     wildcard_constraints:
         run="pretrain-.+",
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     threads: STUDY.threads
     params:
         spec=spec_file,
@@ -50,7 +50,7 @@ rule import_model:
     wildcard_constraints:
         run=alternatives(RUNS.imports),
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     params:
         spec=spec_file,
         mirror=mirror_flag(),
@@ -75,7 +75,7 @@ rule original:
     wildcard_constraints:
         run="original-.+",
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     threads: STUDY.threads
     params:
         spec=spec_file,
@@ -114,7 +114,7 @@ rule teach:
     # The longest chain of jobs begins here.
     priority: 30
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     threads: STUDY.threads
     params:
         spec=spec_file,

@@ -34,7 +34,7 @@ rule rtt:
     # Long jobs first, so that the cores end together.
     priority: 20
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     threads: STUDY.threads
     params:
         spec=spec_file,
@@ -68,7 +68,7 @@ rule rtt_control:
     wildcard_constraints:
         run=alternatives(RUNS.controls),
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     threads: STUDY.threads
     params:
         spec=spec_file,

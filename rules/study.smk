@@ -3,6 +3,7 @@
 STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
 RESULTS = f"results/{STUDY.study}"
+TORCH_ENVIRONMENT = torch_environment(STUDY)
 
 shell.prefix(PREFIX + machine(STUDY))
 

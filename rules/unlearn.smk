@@ -25,7 +25,7 @@ rule unlearn:
     wildcard_constraints:
         run=alternatives(RUNS.unlearn),
     conda:
-        "../envs/cpu.yaml"
+        TORCH_ENVIRONMENT
     threads: STUDY.threads
     params:
         spec=spec_file,

@@ -92,6 +92,9 @@ class Study(Strict):
     devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")
     deepspeed: str | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
     micro_batch: Count | None = Field(None, description="most texts per forward pass; null: a process's whole part")
+    packing: bool = Field(
+        False, description="several texts in a row of a batch, in the place of padding: faster where lengths differ"
+    )
     gradient_checkpointing: bool = Field(False, description="keep no activations: less memory, a third more time")
     checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
         30, description="between two checkpoints of a training; 0: one after every step"
@@ -159,6 +162,12 @@ class Study(Strict):
                 raise ValueError(f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {depth} layers")
         return self
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that a training job asks for. A miniature is faster on a CPU than in the queue for a GPU."""
+        wanted = self.device == "cuda" or (self.device == "auto" and isinstance(self.model, ModelFile))
+        return self.devices if wanted else 0
+
     def variant(self, name: str) -> "Study":
         """Return the study with a variant's keys in the place of its own, and its faithful switches carried out."""
         raw = self.model_dump(mode="json", exclude_unset=True) | {"variants": {}}
@@ -222,7 +231,7 @@ LEAKS = ("split_leak", "conflicting_answer", "duplicate_question", "duplicate_ch
 OVERRIDES = (
     "study", "seeds", "model", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
     "attn_backend", "threads", "mirror", "device", "launcher", "devices", "deepspeed", "micro_batch",
-    "gradient_checkpointing", "checkpoint_minutes",
+    "packing", "gradient_checkpointing", "checkpoint_minutes",
 )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import resource
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -21,7 +22,10 @@ from rtt.score import accuracy
 from rtt.specs import AttackSpec, Source, Spec, Target, UnlearnSpec
 
 SCHEMA_VERSION = 1
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "snakemake", "pydantic")
+PACKAGES = (
+    "torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "snakemake", "pydantic", "deepspeed",
+    "lion-pytorch", "flash-attn",
+)  # fmt: skip
 
 
 def source_labels(source: Source) -> dict:
@@ -135,7 +139,7 @@ class Manifest:
                 "peak_memory_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)),
                 "code": code_version(self.step),
                 **_git(),
-                "packages": {name: version(name) for name in PACKAGES},
+                "packages": _versions(),
                 "python": platform.python_version(),
                 "hardware": {
                     "machine": platform.machine(),
@@ -152,6 +156,15 @@ class Manifest:
                 **more,
             },
         )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of PACKAGES, of those that are installed: a conda environment of a step has no Snakemake."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _process_start() -> float:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 ENVIRONMENTS = {path.stem: path for path in (ROOT / "envs").glob("*.yaml")}
 CONDA_NAMES = {  # where PyPI has another
-    "pytorch-cpu": "torch", "pytorch": "torch", "matplotlib-base": "matplotlib", "huggingface_hub": "huggingface-hub",
+    "pytorch-cpu": "torch", "pytorch-gpu": "torch", "matplotlib-base": "matplotlib",
+    "huggingface_hub": "huggingface-hub",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "tokenizers", "safetensors"}
 
@@ -40,17 +41,21 @@ def locked() -> dict[str, str]:
     return lock
 
 
-def rules() -> dict[str, tuple[str, str]]:
-    """Return {rule: (environment, command)}; a target alone has neither."""
+TORCH = ("cpu", "gpu", "gpu-flash")  # by the study's device and attention backend: TORCH_ENVIRONMENT in the rules
+FLASH = "flash-attn"
+
+
+def rules() -> dict[str, tuple[tuple[str, ...], str]]:
+    """Return {rule: (environments, command)}; a target alone has neither."""
     found = {}
     for path in sorted((ROOT / "rules").glob("*.smk")):
         for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
             if "shell:" not in body:
                 continue
-            environment = re.search(r'conda:\s+"\.\./envs/(\w+)\.yaml"', body)
+            environment = re.search(r'conda:\s+(?:"\.\./envs/(\w+)\.yaml"|TORCH_ENVIRONMENT)\n', body)
             commands = re.findall(r"(?:python -m rtt|\$LAUNCH) (\w+)", body)
             assert environment and len(commands) == 1, f"rule {name} names no environment or no command"
-            found[name] = (environment[1], commands[0])
+            found[name] = ((environment[1],) if environment[1] else TORCH, commands[0])
     return found
 
 
@@ -94,39 +99,58 @@ def test_versions_are_those_of_the_lock(environment):
     lock = locked()
     pins = versions(environment)
     assert pins.pop("python") == "3.11"
+    assert pins.pop(FLASH, None) == (flash_attn() if environment == "gpu-flash" else None)
     assert pins == {name: lock[name] for name in pins}
 
 
 def test_every_environment_is_used_and_every_rule_has_one():
-    assert {environment for environment, _ in rules().values()} == set(ENVIRONMENTS)
+    assert {environment for environments, _ in rules().values() for environment in environments} == set(ENVIRONMENTS)
     assert len(rules()) >= 11
+
+
+@pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
+def test_the_file_is_what_conda_takes(environment):
+    content = yaml.safe_load(ENVIRONMENTS[environment].read_text())
+    # Without nodefaults Anaconda's own channel, which is not free for all, may be asked too.
+    assert content.pop("channels") == ["conda-forge", "nodefaults"]
+    assert list(content) == ["dependencies"] and all(isinstance(pin, str) for pin in content["dependencies"])
+
+
+def test_the_environments_with_torch_differ_in_the_build_alone():
+    def lines(name: str) -> list[str]:
+        return [line for line in ENVIRONMENTS[name].read_text().splitlines() if not line.startswith("#")]
+
+    assert lines("gpu") == [line.replace("pytorch-cpu=", "pytorch-gpu=") for line in lines("cpu")] != lines("cpu")
+    assert lines("gpu-flash") == [*lines("gpu"), f"  - {FLASH}={flash_attn()}"]
 
 
 @pytest.mark.parametrize("rule", sorted(rules()))
 def test_a_rule_s_environment_has_all_that_its_command_imports(rule):
-    environment, command = rules()[rule]
+    environments, command = rules()[rule]
     distributions = importlib.metadata.packages_distributions()
     _, foreign = closure(command)
     needed = {canonicalize_name(distributions[name][0]) for name in foreign}
-    assert needed <= set(versions(environment)), f"missing in envs/{environment}.yaml"
+    for environment in environments:
+        assert needed <= set(versions(environment)), f"missing in envs/{environment}.yaml"
 
 
 @pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
 def test_an_environment_has_nothing_that_no_rule_needs(environment):
     distributions = importlib.metadata.packages_distributions()
-    foreign = set().union(*(closure(command)[1] for where, command in rules().values() if where == environment))
+    foreign = set().union(*(closure(command)[1] for where, command in rules().values() if environment in where))
     needed = {canonicalize_name(distributions[name][0]) for name in foreign}
     # transformers imports accelerate for its Trainer and gguf to read such a file; we do not.
     transformers = {"gguf"} if "transformers" in needed else set()
-    assert set(versions(environment)) - needed - {"python"} == transformers
+    flash = {FLASH} if environment == "gpu-flash" else set()
+    assert set(versions(environment)) - needed - {"python"} == transformers | flash
 
 
 def test_analysis_is_free_of_torch():
     assert not HEAVY & set(versions("analysis"))
-    assert {"torch", "transformers"} <= set(versions("cpu"))
+    assert all({"torch", "transformers"} <= set(versions(environment)) for environment in TORCH)
 
 
-@pytest.mark.parametrize("command", sorted({command for where, command in rules().values() if where == "analysis"}))
+@pytest.mark.parametrize("command", sorted({command for where, command in rules().values() if "analysis" in where}))
 def test_a_command_of_analysis_starts_without_torch(command):
     """What the syntax tree can't see, the interpreter does."""
     block = (
@@ -182,7 +206,9 @@ def test_a_list_for_pip_agrees_with_the_lock(file):
             assert str(requirement.specifier) == f"=={lock[name]}"
 
 
-def test_the_list_for_flash_attn_adds_one_pinned_package():
+def flash_attn() -> str:
+    """Return its version. The list for it adds one pinned package to requirements.txt."""
     lines = [line for line in (ROOT / "requirements-flash.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines[0] == "-r requirements.txt"
-    assert len(lines) == 2 and re.fullmatch(r"flash-attn==\d+(\.\d+)+", lines[1])
+    first, pin = lines
+    assert first == "-r requirements.txt"
+    return re.fullmatch(r"flash-attn==(\d+(?:\.\d+)+)", pin)[1]
