@@ -4,8 +4,6 @@ Inputs: all evaluation JSON, selections, audits, manifests.
 Outputs: tables/*.csv, figures/*.svg and *.png, report.html. The report draws the figures itself, from the same tables.
 """
 
-FIGURES = ["accuracy", "recovery", "tradeoff", "curves"]
-
 
 rule tables:
     """Tables: accuracies, recovery, contrasts between arms."""

@@ -1,5 +1,7 @@
 """A study: every rule from facts to report, and its targets."""
 
+from rtt.bundle.contents import FIGURES
+
 STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
 RESULTS = f"results/{STUDY.study}"
@@ -15,7 +17,7 @@ wildcard_constraints:
     run=alternatives(
         RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls
     ),
-    figure="accuracy|recovery|tradeoff|curves",
+    figure=alternatives(FIGURES),
 
 
 include: "data.smk"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from rtt import __version__, findings
 from rtt.errors import UserError
-from rtt.figures import render
+from rtt.figures import render_told
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import SCORINGS, dataset_title, number, percent, value_of
 from rtt.figures.view import View, load, make_view
@@ -30,6 +30,7 @@ CAPTIONS = {
     "accuracy": "Accuracy on V with 95 % Wilson intervals. Open marks: unlearned, before RTT. Filled marks: after RTT.",
     "recovery": "What RTT brings back, as a share of what the original has after RTT, with 95 % bootstrap intervals.",
     "tradeoff": "Each unlearning run from the model before it (star) through its points; large open marks: selected.",
+    "sensitivity": "Accuracy on V with 95 % intervals, where one thing at a time is chosen otherwise.",
     "curves": "Accuracy after each epoch of RTT, pooled over the V splits. Of these looks, one is chosen.",
 }
 
@@ -98,7 +99,7 @@ def sentence(text: str) -> str:
 def figure(name: str, view: View) -> dict[str, Any]:
     """Return a figure for the page: its name, title, alternative text, caption and inline SVG."""
     alt = alternative(name, view)
-    svg = inline_svg(render(name, view, [".svg"], titled=False)[0].decode(), name, alt)
+    svg = inline_svg(render_told(name, view)[0].decode(), name, alt)
     return {"name": name, "title": title(name, view), "alt": alt, "caption": CAPTIONS[name], "svg": svg}
 
 

@@ -74,7 +74,7 @@ def test_it_holds_what_the_plan_names_and_all_that_is_made_of_it(bundle, made):
         f"evals/{stem}.json" for stem in plan["variants"]["default"]["evals"]
     }
     assert {"plan.json", "study.yaml", "report.html", "tables/recovery.csv", "figures/curves.png"} <= below
-    assert len([name for name in below if name.startswith("figures/")]) == 8
+    assert len([name for name in below if name.startswith("figures/")]) == 10
     beside = {name for name in found if not name.startswith(("results/", "workflow/rules/"))}
     assert beside == {INDEX, CRATE, "README.md", "LICENSE", "licences.tsv", "workflow/Snakefile"}
     assert not [name for name in found if "models" in name.split("/") or name.endswith(("safetensors", "facts.jsonl"))]

@@ -338,7 +338,7 @@ def test_page_is_one_wellformed_self_contained_document(html):
     assert not re.search(r"@import|url\((?!#)", html)
     assert "script" not in reader.tags
     assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids)
-    assert len(reader.images) == 4
+    assert len(reader.images) == 5
     assert all("Facts taught later" in alt for alt in reader.images)
     assert '<html lang="en">' in html and 'name="viewport"' in html and "<title>Unlearning RTT: tiny</title>" in html
     assert reader.tags.count("main") == reader.tags.count("h1") == 1

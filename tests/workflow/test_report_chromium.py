@@ -83,7 +83,7 @@ def test_page_fits_shows_its_figures_and_is_silent(report, width):
     assert not found["wide"]
     assert console == []
     assert found["requests"] == []
-    assert [image["role"] for image in found["images"]] == ["img"] * 4
+    assert [image["role"] for image in found["images"]] == ["img"] * 5
     for image in found["images"]:
         assert "Facts learned in pretraining: " in image["alt"]
         assert image["width"] >= 500 and image["height"] >= 150

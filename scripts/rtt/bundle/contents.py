@@ -21,7 +21,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, sha256
 
 TABLES = ("recovery", "accuracy", "contrasts", "variants")
-FIGURES = ("accuracy", "recovery", "tradeoff", "curves")
+FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 FINISH = "run the study to its end first"
 
 

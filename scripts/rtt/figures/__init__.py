@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
+from rtt.figures.parts import Spot, spots
 from rtt.figures.style import SCORINGS, png_bytes, settings, svg_bytes
 from rtt.figures.view import View, load, make_view
 from rtt.files import atomic_path
@@ -38,10 +39,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def render(name: str, view: View, kinds: list[str], titled: bool = True) -> list[bytes]:
-    """Return the bytes of figure `name` (a key of FIGURES) for each kind (`.svg`, `.png`); `titled`: with its title."""
+def render(name: str, view: View, kinds: list[str]) -> list[bytes]:
+    """Return the bytes of figure `name` (a key of FIGURES) for each kind (`.svg`, `.png`)."""
     with settings():
         figure = FIGURES[name](view)
-        if not titled:
-            figure.suptitle("").set_in_layout(False)
         return [WRITERS[kind](figure) for kind in kinds]
+
+
+def render_told(name: str, view: View) -> tuple[bytes, list[Spot]]:
+    """Return figure `name` as SVG without its title, and its parts with what each shows."""
+    with settings():
+        figure = FIGURES[name](view)
+        figure.suptitle("").set_in_layout(False)
+        return svg_bytes(figure), spots(figure)

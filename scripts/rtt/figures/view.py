@@ -36,6 +36,7 @@ class View:
     budget: float
     selection: str
     scoring: str
+    everything: pd.DataFrame  # all of recovery.csv, of which `recovery` is the part that is shown
 
     @cached_property
     def panels(self) -> list[Panel]:
@@ -91,18 +92,39 @@ class View:
         return found
 
     def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
-        """Return `seed`, `lr`, `epoch`, `accuracy` of an attack's looks, pooled over the V splits."""
+        """Return `seed`, `lr`, `epoch`, `accuracy`, `low`, `high` of an attack's looks, pooled over the V splits."""
         rows = self._of_panel(panel, control=stage == "control_rtt")
         rows = rows[(rows["stage"] == stage) & (rows["v_split"] == "all") & (rows["selection"] == "none")]
         rows = rows[(rows["set"] == set_name) & (rows["method"] == method)]
         if stage == "unlearned_rtt":
             rows = rows[np.isclose(rows["retain_budget"], self.budget)]
-        return rows[["seed", "lr", "epoch", "accuracy"]].sort_values(["lr", "epoch", "seed"], kind="stable")
+        return rows[["seed", "lr", "epoch", "accuracy", "low", "high"]].sort_values(
+            ["lr", "epoch", "seed"], kind="stable"
+        )
 
     @cached_property
     def learning_rates(self) -> list[float]:
         """RTT's learning rates, ascending."""
         return sorted(set(self.accuracy["lr"].dropna()))
+
+    @cached_property
+    def looks(self) -> list[tuple[float, int]]:
+        """RTT's looks (learning rate, epoch), ascending."""
+        pairs = self.accuracy[["lr", "epoch"]].dropna().drop_duplicates()
+        return sorted((float(lr), int(epoch)) for lr, epoch in pairs.itertuples(index=False))
+
+    def alternative(
+        self,
+        selection: str | None = None,
+        scoring: str | None = None,
+        budget: float | None = None,
+        variant: str = DEFAULT,
+    ) -> pd.DataFrame:
+        """Return the rows of recovery.csv like `recovery`, with something chosen otherwise; maybe none."""
+        rows, budget = self.everything, self.budget if budget is None else budget
+        mask = np.isclose(rows["retain_budget"], budget) & (rows["variant"] == variant)
+        mask &= (rows["selection"] == (selection or self.selection)) & (rows["scoring"] == (scoring or self.scoring))
+        return rows[mask]
 
     def _of_panel(self, panel: Panel, seed: int | None = None, control: bool = False) -> pd.DataFrame:
         rows = self.accuracy
@@ -174,4 +196,4 @@ def make_view(
         wanted = ", ".join(f"{name} {value}" for name, value in asked.items())
         raise UserError(f"recovery.csv: no rows with {wanted}; it has {found}")
     accuracy = accuracy[(accuracy["scoring"] == scoring) & (accuracy["variant"] == variant)]
-    return View(recovery[mask], accuracy, budget, selection, scoring)
+    return View(recovery[mask], accuracy, budget, selection, scoring, recovery)

@@ -1,14 +1,25 @@
 """Titles and alternative texts of the figures, computed from the tables that they are drawn from."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from rtt.figures.choices import Choice, choices
 from rtt.figures.style import RATES, number, percent, span, value_of
 from rtt.figures.view import Panel, View
 
 MUCH = 0.8  # "gives back more than 80 %"
+ACCURACIES = ("acc_unlearned", "acc_rtt")
+NAMES = {
+    "acc_unlearned": "unlearned",
+    "acc_rtt": "after RTT",
+    "acc_original_rtt": "after RTT",
+    "acc_control_rtt": "after RTT",
+    "retain_unlearned": "retain",
+    **RATES,
+}
 
 
 def title(name: str, view: View) -> str:
@@ -106,6 +117,21 @@ def _tradeoff_title(view: View) -> str:
     )
 
 
+def _sensitivity_title(view: View) -> str:
+    above = of = 0
+    _, *others = choices(view)
+    for choice in others:
+        rows = unlearned(choice.rows).dropna(subset=["acc_rtt_low", "acc_control_rtt_high"])
+        above += int((rows["acc_rtt_low"] > rows["acc_control_rtt_high"]).sum())
+        of += len(rows)
+    if not of:
+        return "There is no other choice to compare the reported one with"
+    return (
+        f"Under {len(others)} other choices, one at a time, {count(above, of, 'result')} "
+        f"{'lies' if above == 1 else 'lie'} above the control, intervals apart"
+    )
+
+
 def _curves_title(view: View) -> str:
     parts = []
     for name, stage, methods in (
@@ -128,7 +154,45 @@ def _peak(view: View, panel: Panel, stage: str, method: str, set_name: str = "V"
 # ---------------------------------------------------------------------------------------------------- alternative texts
 
 
-def _mean_text(rows, column: str) -> str:
+def cell_text(panel: Panel, who: str, rows: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Say what a place of a figure shows: who, which facts, number of questions, values with their intervals."""
+    values = ", ".join(f"{NAMES[column]} {mean_text(rows, column)}" for column in columns)
+    several = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
+    odd = statuses(rows) if who in set(rows["method"]) else ""
+    return f"{who}, {panel.name}: {values}{odd}; n = {span_of_counts(rows['n_questions'])}{several}"
+
+
+def span_of_counts(counts: pd.Series) -> str:
+    """Write the range of some counts: `160`, or `150 to 160`."""
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def curves_text(view: View, panel: Panel, name: str, stage: str, method: str) -> str:
+    """Say what one axes of `curves` shows: the highest accuracy on V of each learning rate, and where."""
+    table = view.curve(panel, stage, method, "V").groupby(["lr", "epoch"], sort=True)["accuracy"].mean()
+    parts = []
+    for lr in table.index.get_level_values("lr").unique():
+        epoch = table[lr].idxmax()
+        parts.append(f"learning rate {lr:g} at most {number(table[lr][epoch])} (epoch {epoch:g})")
+    return f"{name}, {panel.name}, on V: {'; '.join(parts)}"
+
+
+def choice_text(view: View, panel: Panel, choice: Choice) -> str:
+    """Say what one row of `sensitivity` shows in one panel."""
+    rows = choice.rows
+    rows = rows[(rows["dataset"] == panel.dataset) & (rows["model"] == panel.model) & (rows["arm"] == panel.arm)]
+    parts = []
+    for method in view.methods:
+        cell = rows[rows["method"] == method]
+        if len(cell):
+            values = [mean_text(cell, column) for column in ACCURACIES]
+            parts.append(f"{method}{statuses(cell)} {values[0]}, after RTT {values[1]}")
+    parts.append(f"control after RTT {mean_text(rows.drop_duplicates('seed'), 'acc_control_rtt')}")
+    return f"{_upper(choice.label)}, {panel.name}: {'; '.join(parts)}"
+
+
+def mean_text(rows, column: str) -> str:
     """One seed: the value with its interval; several: the mean and the range over seeds."""
     known = rows.dropna(subset=[column])
     if known.empty:
@@ -140,20 +204,21 @@ def _mean_text(rows, column: str) -> str:
     return f"{number(known[column].mean())} (seeds {span(known[column])}{told})"
 
 
-def _statuses(rows) -> str:
+def statuses(rows) -> str:
+    """Name the statuses that are not `ok`, in brackets."""
     odd = list(dict.fromkeys(status.replace("_", " ") for status in rows["status"] if status != "ok"))
     return f" ({', '.join(odd)})" if odd else ""
 
 
 def _accuracy_panel(view: View, panel: Panel) -> str:
     rows = view.of(panel).drop_duplicates("seed")
-    parts = [f"original with RTT {_mean_text(rows, 'acc_original_rtt')}"]
+    parts = [f"original with RTT {mean_text(rows, 'acc_original_rtt')}"]
     for method in view.methods:
         cell = view.of(panel, method)
         if len(cell):
-            texts = _mean_text(cell, "acc_unlearned"), _mean_text(cell, "acc_rtt")
-            parts.append(f"{method}{_statuses(cell)} unlearned {texts[0]}, after RTT {texts[1]}")
-    parts.append(f"control with RTT {_mean_text(rows, 'acc_control_rtt')}")
+            texts = mean_text(cell, "acc_unlearned"), mean_text(cell, "acc_rtt")
+            parts.append(f"{method}{statuses(cell)} unlearned {texts[0]}, after RTT {texts[1]}")
+    parts.append(f"control with RTT {mean_text(rows, 'acc_control_rtt')}")
     return "; ".join([*parts, f"floor {span(rows['floor'])}"])
 
 
@@ -162,19 +227,19 @@ def _recovery_panel(view: View, panel: Panel) -> str:
     for method in view.methods:
         cell = view.of(panel, method)
         if len(cell):
-            rates = ", ".join(f"{name} {_mean_text(cell, column)}" for column, name in RATES.items())
-            parts.append(f"{method}{_statuses(cell)} {rates}")
+            rates = ", ".join(f"{name} {mean_text(cell, column)}" for column, name in RATES.items())
+            parts.append(f"{method}{statuses(cell)} {rates}")
     return "; ".join(parts)
 
 
 def _tradeoff_panel(view: View, panel: Panel) -> str:
     rows = view.of(panel).drop_duplicates("seed")
-    parts = [f"before unlearning forget {_mean_text(rows, 'acc_before')}, retain {_mean_text(rows, 'retain_before')}"]
+    parts = [f"before unlearning forget {mean_text(rows, 'acc_before')}, retain {mean_text(rows, 'retain_before')}"]
     for method in view.methods:
         cell = view.of(panel, method)
         if cell["acc_unlearned"].notna().any():
             found = number(cell["acc_unlearned"].mean()), number(cell["retain_unlearned"].mean())
-            parts.append(f"{method}{_statuses(cell)} selected point forget {found[0]}, retain {found[1]}")
+            parts.append(f"{method}{statuses(cell)} selected point forget {found[0]}, retain {found[1]}")
         elif len(cell):
             parts.append(f"{method} has no point within the budget")
     return "; ".join(parts)
@@ -189,11 +254,17 @@ def _curves_panel(view: View, panel: Panel) -> str:
     return "highest point of the curves: " + "; ".join(parts)
 
 
+def _sensitivity_panel(view: View, panel: Panel) -> str:
+    texts = [choice_text(view, panel, choice).replace(f", {panel.name}:", ":", 1) for choice in choices(view)]
+    return ". ".join(texts)
+
+
 TITLES = {
     "accuracy": _accuracy_title,
     "recovery": _recovery_title,
     "tradeoff": _tradeoff_title,
     "curves": _curves_title,
+    "sensitivity": _sensitivity_title,
 }
 ALTERNATIVES = {
     "accuracy": (
@@ -217,5 +288,12 @@ ALTERNATIVES = {
             "model and the control."
         ),
         _curves_panel,
+    ),
+    "sensitivity": (
+        lambda view: (
+            "Points with 95 % intervals, a row for each way to choose otherwise: accuracy on V before and after RTT, "
+            "by method, and the control with RTT."
+        ),
+        _sensitivity_panel,
     ),
 }

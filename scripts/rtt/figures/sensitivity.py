@@ -1,0 +1,98 @@
+"""The figure `sensitivity`: accuracy on V before and after RTT under every other choice, a line each."""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from rtt.figures import words
+from rtt.figures.choices import Choice, choices
+from rtt.figures.parts import COLUMNS, finish, handle, name_panel, seeds_handle, tell, tick
+from rtt.figures.style import ARM_MARKERS, BLACK, FLOOR, GREY, METHOD_MARKERS, WIDTH, colour, lighter
+from rtt.figures.view import Panel, View
+
+STEP, GAP, BETWEEN = 0.095, 0.06, 0.05  # inches: a mark's line, around a choice, between groups of choices
+
+
+def sensitivity(view: View) -> Figure:
+    """Return the figure: a panel per arm and dataset, a row per choice, in it a line per method and the control's."""
+    found = choices(view)
+    heights = [STEP * (len(view.methods) + 1) + GAP for _ in found]
+    tops, top = [], 0.0
+    for index, (choice, height) in enumerate(zip(found, heights, strict=True)):
+        top += BETWEEN * (index > 0 and choice.group != found[index - 1].group)
+        tops.append(top)
+        top += height
+    lines, columns = math.ceil(len(view.panels) / COLUMNS), min(COLUMNS, len(view.panels))
+    figure = Figure(figsize=(WIDTH, (top + 0.75) * lines + 0.6), layout="constrained")
+    grid = list(figure.subplots(lines, columns, sharey=True, sharex=True, squeeze=False).flat)
+    for axes in grid[len(view.panels) :]:
+        axes.set_visible(False)
+    for index, (axes, panel) in enumerate(zip(grid, view.panels, strict=False)):
+        for i, (choice, start, height) in enumerate(zip(found, tops, heights, strict=True)):
+            if i % 2 == 0:
+                axes.axhspan(start, start + height, color="0.965", lw=0, zorder=-2)
+            _row(axes, view, panel, choice, start)
+            here = choice.rows
+            if len(here[_mask(here, panel)]):
+                tell(axes, words.choice_text(view, panel, choice), y=(start, start + height))
+        axes.set_ylim(top, 0)
+        middles = [start + height / 2 for start, height in zip(tops, heights, strict=True)]
+        axes.set_yticks(middles, [choice.label for choice in found], fontsize=6.8)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(0, 1.02)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter(FuncFormatter(tick))
+        axes.tick_params(axis="x", labelbottom=True)
+        if index + COLUMNS >= len(view.panels):
+            axes.set_xlabel("accuracy on V")
+        name_panel(axes, panel)
+    handles = [
+        handle(method, marker=METHOD_MARKERS.get(method, "P"), color=colour(method, view.methods), ms=4)
+        for method in view.methods
+    ]
+    handles += [
+        handle("unlearned, before RTT", marker="o", color=BLACK, mfc="white"),
+        handle("control after RTT", marker="|", color=GREY, mew=1.5),
+        handle("floor", color=FLOOR, ls="--"),
+    ]
+    if len(view.seeds) > 1:
+        handles += [seeds_handle(view)]
+    return finish(figure, words.title("sensitivity", view), handles)
+
+
+def _mask(rows, panel: Panel):
+    return (rows["dataset"] == panel.dataset) & (rows["model"] == panel.model) & (rows["arm"] == panel.arm)
+
+
+def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> None:
+    """Draw one choice's results in one panel from `start` (inches from above) on."""
+    rows = choice.rows[_mask(choice.rows, panel)]
+    inside = STEP * (len(view.methods) + 1) + GAP
+    for value in sorted(set(rows["floor"].dropna())):
+        axes.plot([value, value], [start, start + inside], color=FLOOR, lw=0.8, ls="--", zorder=0)
+    y = start + GAP / 2 + STEP / 2
+    for method in view.methods:
+        cell = rows[rows["method"] == method]
+        tint, marker = colour(method, view.methods), METHOD_MARKERS.get(method, ARM_MARKERS.get(panel.arm, "P"))
+        _estimate(axes, y, cell, "acc_unlearned", tint, marker, hollow=True)
+        _estimate(axes, y, cell, "acc_rtt", tint, marker)
+        y += STEP
+    _estimate(axes, y, rows.drop_duplicates("seed"), "acc_control_rtt", GREY, "|")
+
+
+def _estimate(axes: Axes, y: float, rows, column: str, tint: str, marker: str, hollow: bool = False) -> None:
+    """Draw one seed's value with its interval, or several seeds' values and their mean."""
+    rows = rows.dropna(subset=[column])
+    if rows.empty:
+        return
+    if len(rows) == 1:
+        [(low, high)] = rows[[f"{column}_low", f"{column}_high"]].to_numpy(float)
+        axes.plot([low, high], [y, y], color=lighter(tint, 0.35), lw=0.9, zorder=1)
+    else:
+        axes.plot(rows[column], np.full(len(rows), y), ".", color=lighter(tint, 0.3), ms=2.4, mew=0, zorder=2)
+        axes.plot([rows[column].min(), rows[column].max()], [y, y], color=lighter(tint, 0.6), lw=0.7, zorder=1)
+    face = "white" if hollow else tint
+    axes.plot(rows[column].mean(), y, marker, color=tint, mfc=face, ms=3.4, mew=1.5 if marker == "|" else 0.8, zorder=3)
