@@ -17,6 +17,7 @@ rule tables:
         variants=f"{RESULTS}/tables/variants.csv",
     log:
         f"{RESULTS}/logs/tables.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
@@ -48,6 +49,7 @@ rule figure:
         png=f"{RESULTS}/figures/{{figure}}.png",
     log:
         f"{RESULTS}/logs/figure/{{figure}}.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
@@ -75,6 +77,7 @@ rule report:
         ),
     log:
         f"{RESULTS}/logs/report.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:

@@ -66,6 +66,7 @@ rule rebuild_tables:
         tables=[f"{MADE}/tables/{name}.csv" for name in contents.TABLES],
     log:
         f"{ROOT}/logs/tables.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
@@ -93,6 +94,7 @@ rule rebuild_figure:
         png=f"{MADE}/figures/{{figure}}.png",
     log:
         f"{ROOT}/logs/figure/{{figure}}.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
@@ -117,6 +119,7 @@ rule rebuild_report:
         page=f"{MADE}/report.html",
     log:
         os.path.abspath(f"{ROOT}/logs/report.log"),
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:

@@ -15,6 +15,7 @@ rule bundle:
         shown=lambda wildcards: SHOWN,
     log:
         f"{RESULTS}/logs/bundle.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:

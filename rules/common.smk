@@ -13,6 +13,7 @@ sys.path.insert(0, SCRIPTS)
 
 from rtt import config as study_config
 from rtt import locks
+from rtt import resources as cluster
 from rtt.codeversion import code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, write_text
@@ -82,6 +83,14 @@ def expand_study(study):
     """All runs of a study."""
     try:
         return Runs(study)
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def needs(study):
+    """What training jobs ask a cluster for."""
+    try:
+        return cluster.Resources(study, cluster.read_site())
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -13,6 +13,7 @@ rule generate:
         f"{RESULTS}/logs/generate/{{raw}}.log",
     wildcard_constraints:
         raw=alternatives(name for name, raw in RUNS.raw.items() if not raw.files),
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
@@ -78,6 +79,7 @@ rule facts:
         audit=f"{RESULTS}/data/{{data}}/audit.json",
     log:
         f"{RESULTS}/logs/facts/{{data}}.log",
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:

@@ -21,6 +21,8 @@ rule pretrain:
     conda:
         TORCH_ENVIRONMENT
     threads: STUDY.threads
+    resources:
+        **NEEDS.of(RUNS.sources),
     params:
         spec=spec_file,
         code=code_version("pretrain"),
@@ -49,6 +51,7 @@ rule import_model:
         f"{RESULTS}/logs/import/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.imports),
+    localrule: True
     conda:
         TORCH_ENVIRONMENT
     params:
@@ -77,6 +80,8 @@ rule original:
     conda:
         TORCH_ENVIRONMENT
     threads: STUDY.threads
+    resources:
+        **NEEDS.of(RUNS.sources),
     params:
         spec=spec_file,
         code=code_version("original"),
@@ -116,6 +121,8 @@ rule teach:
     conda:
         TORCH_ENVIRONMENT
     threads: STUDY.threads
+    resources:
+        **NEEDS.of(RUNS.sources),
     params:
         spec=spec_file,
         code=code_version("teach"),

@@ -36,6 +36,8 @@ rule rtt:
     conda:
         TORCH_ENVIRONMENT
     threads: STUDY.threads
+    resources:
+        **NEEDS.of(RUNS.attacks),
     params:
         spec=spec_file,
         code=code_version("attack"),
@@ -70,6 +72,8 @@ rule rtt_control:
     conda:
         TORCH_ENVIRONMENT
     threads: STUDY.threads
+    resources:
+        **NEEDS.of(RUNS.controls),
     params:
         spec=spec_file,
         code=code_version("attack"),
@@ -98,3 +102,5 @@ use rule rtt_control as rtt_original with:
         f"{RESULTS}/logs/rtt_original/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.originals),
+    resources:
+        **NEEDS.of(RUNS.originals),

@@ -4,6 +4,7 @@ from rtt.bundle.contents import FIGURES
 
 STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
+NEEDS = needs(STUDY)
 RESULTS = f"results/{STUDY.study}"
 TORCH_ENVIRONMENT = torch_environment(STUDY)
 

@@ -27,6 +27,8 @@ rule unlearn:
     conda:
         TORCH_ENVIRONMENT
     threads: STUDY.threads
+    resources:
+        **NEEDS.of(RUNS.unlearn),
     params:
         spec=spec_file,
         group=lambda wildcards: SELECT_OF[wildcards.run].run_id,
@@ -68,6 +70,7 @@ rule select:
         f"{RESULTS}/logs/select/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.selects),
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:

@@ -1,12 +1,12 @@
 """A real SLURM on this machine: munged, slurmctld and two slurmd on loopback, with GPUs that are device nodes alone.
 
-    python tests/cluster/slurm.py -- COMMAND     # start it, run COMMAND in it, take it down
-    python tests/cluster/slurm.py --hold         # start it, print its description as JSON, take it down at end of input
+    python tests/cluster/slurm.py -- COMMAND   # start it, run COMMAND in it, take it down
+    python tests/cluster/slurm.py --hold       # start it, print its description as JSON, take it down at end of input
 
-Everything lies in one temporary folder; /etc/slurm/slurm.conf, where job steps look, is a link to it while it runs. However
-the caller ends, SIGKILL included, `--hold` sees the end of its input and cleans up; what an earlier one could not clean, the
-next start finds and removes. One cluster at a time on a machine. Needs root and Debian's packages (PACKAGES), which it
-installs where it may.
+Everything lies in one temporary folder; /etc/slurm/slurm.conf, where job steps look, is a link to it while it runs.
+However the caller ends, SIGKILL included, `--hold` sees the end of its input and cleans up; what an earlier one could
+not clean, the next start finds and removes. One cluster at a time on a machine. Needs root and Debian's packages
+(PACKAGES), which it installs where it may.
 """
 
 import argparse
@@ -180,8 +180,8 @@ class Cluster:
         install()
         if os.geteuid() != 0:
             raise Unavailable("a cluster is started by root")
-        self._guard = open(GUARD, "w")
-        fcntl.flock(self._guard, fcntl.LOCK_EX)  # another cluster of ours is waited for
+        guard = os.open(GUARD, os.O_CREAT | os.O_WRONLY, 0o600)  # open, and so locked, until this process ends
+        fcntl.flock(guard, fcntl.LOCK_EX)  # another cluster of ours is waited for
         if LINK.is_symlink():  # nobody holds the lock: its owner is dead
             remove(Path(os.readlink(LINK)).parent)
         if LINK.exists():
