@@ -1,7 +1,7 @@
 """The reference in docs/reference, from the code: `python scripts/reference.py` writes it anew, and config/schema.json.
 
-commands.md is made of the argument parsers; files.md of the specs, the schema of evaluations, the columns of tables and
-a bundle's index. tests/workflow/test_reference.py holds all of it to that.
+commands.md is made of the argument parsers; study.md of the pydantic models of a study; files.md of the specs, the
+schema of evaluations, the columns of tables and of bundle.json. tests/workflow/test_reference.py holds them to it.
 """
 
 import argparse
@@ -26,7 +26,30 @@ from rtt.stats import contrasts, variants  # noqa: E402
 from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
 
 FOLDER = ROOT / "docs/reference"
-STUDY_PARTS = schema()["$defs"].keys()
+# Part of a study in config/schema.json -> heading of its table in study.md.
+STUDY_PARTS = {
+    "Study": "At the top",
+    "People": "`data.generator`",
+    "Dataset": "`data.datasets.NAME`",
+    "Birthdays": "`data.datasets.NAME.generate`",
+    "Policy": "`data.policy`",
+    "Data": "`data.mirror`",
+    "Model": "`model`: the miniature",
+    "ModelFile": "`model`: a pretrained one",
+    "Hub": "`model.hub`",
+    "Gguf": "`model.gguf`",
+    "RMULayers": "`model.rmu`",
+    "Task": "`tasks`",
+    "RetainFacts": "`tasks.N.retain` of facts, `retain_eval`, `also_taught`",
+    "RetainTexts": "`tasks.N.retain` of texts",
+    "Pretraining": "`pretraining`",
+    "Teaching": "`teaching`",
+    "Unlearning": "`methods.GD`, `methods.RIA`, `methods.FIF`",
+    "RMUUnlearning": "`methods.RMU`",
+    "Scores": "`scores`",
+    "Selection": "`selection`",
+    "Attack": "`rtt`",
+}
 MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."
 
 
@@ -34,6 +57,7 @@ def pages() -> dict[Path, str]:
     """Return {path: text} of all that this program writes."""
     return {
         FOLDER / "commands.md": commands(),
+        FOLDER / "study.md": study(),
         FOLDER / "files.md": files(),
         ROOT / "config/schema.json": json.dumps(schema(), indent=1) + "\n",
     }
@@ -155,8 +179,32 @@ def kind(field: dict, named: bool = False) -> str:
 
 
 def part_name(name: str) -> str:
-    """Return a part of a spec or an evaluation as a link to its table: parts of a study stand in config.md."""
-    return f"`{name}` (config.md)" if name in STUDY_PARTS else f"[{name}](#{name.lower()})"
+    """Return a part of a spec or an evaluation as a link to its table; parts of a study stand in study.md."""
+    if name not in STUDY_PARTS:
+        return f"[{name}](#{name.lower()})"
+    anchor = re.sub(r"[^\w\- ]", "", STUDY_PARTS[name].lower()).replace(" ", "-")  # as GitHub makes it
+    return f"[{name}](study.md#{anchor})"
+
+
+# --- study files
+
+
+def study() -> str:
+    """Return study.md: a table for each part of a study. Raises ValueError where a part has none."""
+    found = schema()
+    parts = {"Study": found, **found["$defs"]}
+    if without := parts.keys() - STUDY_PARTS.keys() - {"Methods"}:  # `methods` has nothing but the methods' own parts
+        raise ValueError(f"scripts/reference.py: give these parts of a study a heading in STUDY_PARTS: {without}")
+    parts["Data"]["properties"] = {"mirror": parts["Data"]["properties"]["mirror"]}
+    text = [
+        "# Every key of a study file",
+        MADE,
+        'How study files work: [config.md](../config.md). "See below" is a part with a table of its own. `batch_size` '
+        "of a method counts texts per step, as many to forget and as many to retain; `points` are optimizer steps. "
+        "`rtt` has one training per learning rate and V split.",
+    ]
+    text += [f"## {heading}\n\n{key_table(parts[name])}" for name, heading in STUDY_PARTS.items()]
+    return "\n\n".join(text) + "\n"
 
 
 # --- files
@@ -168,7 +216,7 @@ def files() -> str:
         "# Files",
         MADE,
         "What the columns and keys mean, and which step writes what: [architecture.md](../architecture.md). A study's "
-        "keys: [config.md](../config.md).",
+        "keys: [study.md](study.md).",
         "## Facts: `data/<run>/facts.jsonl`",
         "\n".join(f"- `{field.name}`: {words(field.type)}" for field in dataclasses.fields(Fact)),
         *evaluations(),
@@ -224,7 +272,7 @@ def specs() -> list[str]:
     for spec in SPECS.values():
         found = spec.model_json_schema()
         parts |= found.pop("$defs", {}) | {found["title"]: found}
-    for name in sorted(parts.keys() - STUDY_PARTS):
+    for name in sorted(parts.keys() - STUDY_PARTS.keys()):
         summary = re.sub(r"\s+", " ", parts[name].get("description", "").split("\n\n")[0])
         text += [f"### {name}", *([summary] if summary else []), key_table(parts[name], named=True)]
     return text

@@ -8,7 +8,6 @@ import shutil
 import pytest
 import yaml
 from conftest import ROOT, SMOKE, Clone
-from key_tables import key_tables
 from rtt.config import OVERRIDES, load_study, schema
 from rtt.runs import Runs
 
@@ -230,12 +229,6 @@ def test_every_study_file_that_comes_with_the_project_is_right():
 def test_the_schema_file_is_that_of_the_models():
     text = (ROOT / "config/schema.json").read_text()
     assert json.loads(text) == schema(), "bring it up to date: python -m rtt check --schema > config/schema.json"
-
-
-def test_the_documentation_names_every_key_with_its_type_and_default():
-    text = (ROOT / "docs/config.md").read_text()
-    for heading, table in key_tables().items():
-        assert f"{heading}\n\n{table}\n" in text, f"{heading}: bring it up to date: python tests/workflow/key_tables.py"
 
 
 def test_the_documentation_names_every_override_and_study_file():
