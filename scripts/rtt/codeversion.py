@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent
 TRAINING = (
     "train.py",
     "batches.py",
+    "packing.py",
     "health.py",
     "engine.py",
     "resume.py",

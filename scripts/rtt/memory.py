@@ -124,14 +124,13 @@ def engine_of(name: str | None, hidden: int = 0) -> Engine:
 @dataclass(frozen=True)
 class Launch:
     """How a job is spread. devices: its processes; micro_batch: most texts per forward pass on one device (None: all);
-    checkpointing: of activations; minutes: between two savings of resumable state (0: never).
+    checkpointing: of activations.
     """
 
     devices: int = 1
     engine: Engine = Engine()
     micro_batch: int | None = None
     checkpointing: bool = False
-    minutes: float = 30
 
     def rows(self, batch_size: int) -> int:
         """Texts per forward pass on one device, as `rtt.batches.micro_batch` cuts its part of the batch."""
@@ -142,7 +141,7 @@ class Launch:
 def launch_of(study) -> Launch:
     """Return how the study's jobs are spread. Raises UserError as `engine_of`."""
     engine = engine_of(study.deepspeed, shape_of(study.model).hidden)
-    return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing, study.checkpoint_minutes)
+    return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing)
 
 
 WHOLE = costs.Part()

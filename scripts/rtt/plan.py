@@ -287,7 +287,6 @@ class Plan:
         groups = [self._group_bytes(spec) for spec in self.runs.selects.values()]
         _ = self.stages  # adds up the evaluations, finds the phases
         state = max((memory.state_on_disk(p, self.launch) for p in self.phases.values()), default=0)
-        state *= bool(self.launch.minutes)
         fixed = imports + sources + self.eval_size + 2 * state
         return {
             "imports": imports, "sources": sources, "evals": self.eval_size, "groups": len(groups), "state": state,

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import SchedulerType
 
-from rtt import engine, health
+from rtt import engine, health, packing
 from rtt.batches import by_length, micro_batch, padded_to, shared
 from rtt.errors import Stopped, UserError
 from rtt.files import read_json
@@ -57,12 +57,16 @@ class Step(torch.nn.Module):
     def __init__(self, model, objective: Objective, precision: str, scale: float = 1.0):
         super().__init__()
         self.model, self.objective, self.precision, self.scale = model, objective, precision, scale
+        self.unchecked = packing.asked()
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
         """Return the loss and its parts, scalars."""
         # Our own autocast, not the Trainer's bf16=True: that one wraps model.forward for good, so points would be
         # scored in it too, and it leaves out a method's frozen copy.
         with torch.autocast(engine.device().type, torch.bfloat16, enabled=self.precision == "bf16_mixed"):
+            if self.unchecked:
+                packing.check(self.model)
+                self.unchecked = False
             parts = self.objective(self.model, batch)
         return parts if self.scale == 1.0 else {name: value * self.scale for name, value in parts.items()}
 
@@ -237,6 +241,8 @@ def train(
 
     def to_batch(rows):
         if "input_ids" in rows[0]:
+            if packing.asked() and not settings.count_padding:
+                return packing.pack(rows, tokenizer.pad_token_id, packing.row_width(model))
             return collate(rows, tokenizer.pad_token_id, settings.count_padding)
         return {key: to_batch([row[key] for row in rows]) for key in rows[0]}
 

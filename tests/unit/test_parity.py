@@ -22,7 +22,7 @@ from parity import CASES
 WORKER = Path(__file__).with_name("parity.py")
 STEPS = 20
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-# Batches of 3 need a null row on two processes; the others are cut into micro batches of one text.
+# Batches of 3 need a null row on two processes.
 EXTRA = ["GD-adamw-3", "RMU-adamw-3", "RTT-lion-3"]
 
 
@@ -33,11 +33,13 @@ PORTABLE = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_
 ADAMW = [f"{objective}-{optimizer}" for objective, optimizer in CASES if optimizer == "adamw"]
 
 
-def trained(folder, engine: str, processes: int, micro: str = "", cases=(), steps: int = STEPS) -> dict:
+def trained(
+    folder, engine: str, processes: int, micro: str = "", cases=(), steps: int = STEPS, packing: bool = False
+) -> dict:
     """Run the worker as a step is run; return what it found."""
     out = Path(folder) / f"{engine}-{processes}-{micro}.pt"
     environment = {k: v for k, v in os.environ.items() if k not in ("RTT_DEEPSPEED", "RTT_MICRO_BATCH")}
-    environment |= PORTABLE | {"OMP_NUM_THREADS": "1", "RTT_MICRO_BATCH": micro}
+    environment |= PORTABLE | {"OMP_NUM_THREADS": "1", "RTT_MICRO_BATCH": micro, "RTT_PACKING": str(int(packing))}
     environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
     launch = LAUNCH if processes > 1 else [sys.executable]
     names = list(cases) or [f"{objective}-{optimizer}" for objective, optimizer in CASES] + EXTRA
@@ -81,10 +83,16 @@ def test_a_refactoring_keeps_every_loss_to_the_bit(one):
 
 @pytest.mark.parametrize("engine", ["ddp", "zero1", "zero2", "zero3"])
 def test_two_processes_give_the_numbers_of_one(engine, one, tmp_path):
-    two = trained(tmp_path, engine, 2, micro="1" if engine == "zero2" else "")
+    two = trained(tmp_path, engine, 2, micro="1" if engine == "zero2" else "", packing=engine == "zero1")
     assert list(two) == list(one)
     for case in two:
         compare(case, one[case], two[case])
+
+
+def test_packed_texts_give_the_numbers_of_padded_ones(one, tmp_path):
+    packed = trained(tmp_path, "none", 1, packing=True)
+    for case in packed:
+        compare(case, one[case], packed[case])
 
 
 def compare(case: str, one: dict, two: dict, later: float = 1e-5) -> None:

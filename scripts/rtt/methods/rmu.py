@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from rtt.losses import masked_mean
+from rtt.losses import inputs, masked_mean
 from rtt.modelfile import rmu_layers
 from rtt.models import decoder_layers
 
@@ -70,7 +70,7 @@ class RMU:
 
         handle = body.layers[self.layer].register_forward_hook(keep)
         try:
-            body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            body(**inputs(batch), use_cache=False)
         except Stop:
             pass
         finally:
@@ -86,6 +86,6 @@ class RMU:
         with torch.no_grad():
             pinned = self.hidden(self.frozen, retain)
         drift = (self.hidden(model.model, retain) - pinned).square().mean(-1)
-        away = masked_mean(away, forget["attention_mask"], forget.get("weight"))
-        drift = masked_mean(drift, retain["attention_mask"], retain.get("weight"))
+        away = masked_mean(away, forget["attention_mask"], forget.get("weight"), forget.get("texts"))
+        drift = masked_mean(drift, retain["attention_mask"], retain.get("weight"), retain.get("texts"))
         return {"loss": away + self.retain_coefficient * drift, "forget": away, "retain": drift}

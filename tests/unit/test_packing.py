@@ -1,0 +1,105 @@
+"""Texts that share a row give the loss and the gradient that they give alone."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rtt import packing
+from rtt.errors import UserError
+from rtt.losses import text_loss
+from rtt.methods import METHODS
+from rtt.settings import RMUUnlearning
+from rtt.text import collate, null
+from test_losses import examples
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.sampled_from([1, 16, 50, float("inf")]))
+@settings(max_examples=200, deadline=None)
+def test_every_text_has_a_place_and_no_row_is_longer_than_asked(lengths, width):
+    rows = packing.rows_of(lengths, width)
+    assert sorted(text for row in rows for text in row) == list(range(len(lengths)))
+    taken = [sum(lengths[text] for text in row) for row in rows]
+    assert max(taken) <= max(width, *lengths)
+    # First fit: two rows are never both at most half full.
+    assert sum(2 * used <= max(width, *lengths) for used in taken) <= 1
+
+
+def test_a_packed_row_says_where_each_text_is():
+    batch = packing.pack([tiny.plain([5], [6, 7]), tiny.plain([], [8]), null(tiny.plain([], [9, 3]))], 0, 5)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 9, 3], [8, 0, 0, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, 6, 7, -100, -100], [-100] * 5]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]]
+    assert batch["texts"].tolist() == [[0, 0, 0, 2, 2], [1, 0, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]
+    assert batch["weight"].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("width", [1, 14, float("inf")])
+def test_the_loss_is_the_reference_of_each_text_alone(width):
+    model, rows = tiny.model(double=True, scale=8), [*examples(), null(examples()[1])]
+    batch = packing.pack(rows, 7, width)
+    batch["weight"] = batch["weight"].double()
+    assert len(batch["input_ids"]) < len(rows)
+    expected = sum(tiny.reference_nats(model, row) for row in rows[:-1]) / len(rows)  # the null row counts nothing
+    assert text_loss(model, batch).item() == pytest.approx(expected, rel=1e-9)
+
+
+# eager's softmax is in fp32, whatever the model's dtype.
+@pytest.mark.parametrize("attention, tolerance", [("sdpa", 1e-9), ("eager", 1e-5)])
+def test_the_gradient_is_that_of_padded_texts(attention, tolerance):
+    model, rows = tiny.model(double=True, scale=3), examples(n=6)
+    model.set_attn_implementation(attention)
+
+    def gradient(batch):
+        copied = copy.deepcopy(model)
+        text_loss(copied, batch).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in copied.parameters()])
+
+    packed = packing.pack(rows, 0, 16)
+    packed["weight"] = packed["weight"].double()
+    assert torch.allclose(gradient(packed), gradient(collate(rows, 0)), rtol=tolerance, atol=tolerance / 100)
+
+
+def test_rmu_reads_the_same_activations():
+    chosen = RMUUnlearning(points=[1], layer=1, layers_trained=1, steering=5.0, learning_rate=1e-3, batch_size=4)
+    forget, retain = examples(0), examples(1)
+
+    def losses(make):
+        model = tiny.model(double=True, scale=3)
+        method = METHODS["RMU"](model, chosen, 0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.01)  # away from the frozen copy
+        batch = {"forget": make(forget), "retain": make(retain)}
+        return {name: value.item() for name, value in method(model, batch).items()}
+
+    def packed(rows):
+        batch = packing.pack(rows, 0, 16)
+        return batch | {"weight": batch["weight"].double()}
+
+    found, expected = losses(packed), losses(lambda rows: collate(rows, 0))
+    assert expected["retain"] > 1e-6 and found == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_model_whose_texts_see_each_other_is_refused():
+    model = tiny.model(scale=8)
+    packing.check(model)
+    forward = model.forward
+
+    def deaf(input_ids, position_ids=None, **kwargs):
+        """Position ids, but a mask that lets all see what stands before."""
+        return forward(input_ids, attention_mask=torch.ones_like(input_ids), position_ids=position_ids, **kwargs)
+
+    model.forward = deaf
+    with pytest.raises(UserError, match=r"LlamaForCausalLM, sdpa attention\) doesn't keep the texts of a row apart"):
+        packing.check(model)
+
+
+def test_a_row_of_flash_attention_holds_the_whole_batch():
+    model = tiny.model()
+    assert packing.row_width(model) == tiny.SHAPE.hidden_size / 2
+    model.config._attn_implementation = "flash_attention_2"
+    assert packing.row_width(model) == float("inf")
