@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SMOKE = "config/smoke.yaml"
 TORCH_RULES = {"pretrain", "teach", "unlearn", "rtt", "rtt_control"}
 
