@@ -4,10 +4,13 @@ asked here.)
 
 import ast
 import importlib.metadata
+import json
+import os
 import re
 import subprocess
 import sys
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -212,3 +215,57 @@ def flash_attn() -> str:
     first, pin = lines
     assert first == "-r requirements.txt"
     return re.fullmatch(r"flash-attn==(\d+(?:\.\d+)+)", pin)[1]
+
+
+# --- the smoke study, each step in an environment that holds what its file names and nothing else
+
+
+def with_dependencies(names: set[str]) -> set[str]:
+    """Return PyPI names and all that they need here."""
+    found, waiting = set(), set(names)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        for line in importlib.metadata.requires(name) or []:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                waiting |= {canonicalize_name(need.name)} - found
+    return found
+
+
+def interpreter_with(names: set[str], folder: Path) -> Path:
+    """Make a virtual environment of links to these packages' files; return its python."""
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    for name in names:
+        for file in importlib.metadata.files(name):
+            top = file.parts[0]
+            if top != ".." and not (packages / top).exists():
+                (packages / top).symlink_to(
+                    file.locate().parents[len(file.parts) - 2] if file.parts[1:] else file.locate()
+                )
+    return folder / "bin" / "python"
+
+
+@pytest.mark.full
+def test_the_smoke_study_runs_in_the_environments_of_its_rules(tmp_path):
+    cases = []
+    for environment in ("cpu", "analysis"):
+        names = with_dependencies(set(versions(environment)) - {"python"})
+        assert "snakemake" not in names
+        python = interpreter_with(names, tmp_path / environment)
+        commands = sorted({command for where, command in rules().values() if environment in where})
+        cases.append(f'{"|".join(commands)}) exec {python} "$@" ;;')
+    (tmp_path / "bin").mkdir()
+    chooser = tmp_path / "bin" / "python"  # of `python -m rtt COMMAND`
+    chooser.write_text("#!/bin/sh\ncase $3 in\n" + "\n".join(cases) + "\n*) exit 99 ;;\nesac\n")
+    chooser.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RTT_", "PYTHON"))}
+    environment |= {"PATH": f"{chooser.parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "snakemake", "-c2", "--scheduler", "greedy", "--directory", str(tmp_path / "work")]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/smoke.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "work/results/smoke/report.html").is_file()
+    manifests = [json.loads(path.read_text()) for path in (tmp_path / "work/results/smoke/manifests").glob("*.json")]
+    assert manifests and not any("snakemake" in manifest["packages"] for manifest in manifests)
