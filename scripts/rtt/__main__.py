@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from rtt import __version__, device, locks
+from rtt import __version__, device, locks, offline
 from rtt.errors import Stopped, UserError
 
 COMMANDS = {
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         parser.exit(1, f"error: {error}\n")
     called = next((word for word in argv if not word.startswith("-")), None)
+    offline.shut(called)
     module = None
     for name, (module_name, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)

@@ -1,5 +1,6 @@
 """Folders of models, looked at without torch: the Snakefile checks those that a study names before any job."""
 
+import socket
 from pathlib import Path
 
 from rtt.errors import UserError
@@ -16,6 +17,13 @@ def weight_files(folder: str | Path) -> list[Path]:
     is missing, or there are only files that can hold code (.bin).
     """
     folder = Path(folder)
+    for path in sorted(folder.glob("*")):  # an imported model is a folder of links
+        if path.is_symlink() and not path.exists():
+            raise UserError(
+                f"{path}: a link to {path.readlink()}, which is not there on {socket.gethostname()}. The model lies "
+                "where this machine can't see it, or was deleted: fetch it to a file system that all nodes share (set "
+                f"HF_HOME, delete {folder}, `snakemake fetch`; docs/hpc.md)"
+            )
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():

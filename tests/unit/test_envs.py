@@ -217,7 +217,7 @@ def flash_attn() -> str:
     return re.fullmatch(r"flash-attn==(\d+(?:\.\d+)+)", pin)[1]
 
 
-# --- the smoke study, each step in an environment that holds what its file names and nothing else
+# --- the smoke study, each step in an environment that holds what its file names and nothing else, and no network
 
 
 def with_dependencies(names: set[str]) -> set[str]:
@@ -233,10 +233,21 @@ def with_dependencies(names: set[str]) -> set[str]:
     return found
 
 
+NO_NETWORK = """
+import socket
+
+def refuse(*arguments, **named):
+    raise SystemExit(f"the network was asked for: {arguments}")
+
+socket.getaddrinfo = socket.socket.connect = refuse
+"""
+
+
 def interpreter_with(names: set[str], folder: Path) -> Path:
-    """Make a virtual environment of links to these packages' files; return its python."""
+    """Make a virtual environment of links to these packages' files, cut off from the network; return its python."""
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages / "sitecustomize.py").write_text(NO_NETWORK)
     for name in names:
         for file in importlib.metadata.files(name):
             top = file.parts[0]
@@ -254,6 +265,8 @@ def test_the_smoke_study_runs_in_the_environments_of_its_rules(tmp_path):
         names = with_dependencies(set(versions(environment)) - {"python"})
         assert "snakemake" not in names
         python = interpreter_with(names, tmp_path / environment)
+        asking = [python, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+        assert b"the network was asked for" in subprocess.run(asking, capture_output=True).stderr
         commands = sorted({command for where, command in rules().values() if environment in where})
         cases.append(f'{"|".join(commands)}) exec {python} "$@" ;;')
     (tmp_path / "bin").mkdir()
