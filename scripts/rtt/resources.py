@@ -53,7 +53,7 @@ def read_site(path: Path = SITE) -> Site:
     if not path.is_file():
         return Site()
     try:
-        return Site.model_validate(read_yaml(path) or {})
+        return Site.model_validate(read_yaml(path, "site file", "account, partition, gpu_model, ..."))
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
         raise UserError("\n".join(lines)) from None
