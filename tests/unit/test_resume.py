@@ -2,6 +2,7 @@
 the parity bounds on several; another engine or number of processes is refused.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("torch")
@@ -60,6 +62,14 @@ def test_sigkill_at_any_time_ends_in_the_same_bytes(tmp_path, whole):
     same_bytes(whole, torch.load(out))
 
 
+def kill(process):
+    """SIGKILL of the launcher and of its workers, which torchrun puts into sessions of their own."""
+    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.communicate()
+
+
 def killed_again_and_again(state, out, kills, within, **how):
     """Start and SIGKILL so often, or until it ends; return how often. With a checkpoint after every step most kills
     come in the middle of a save: each attempt lives until it has a new checkpoint, and a random moment longer (s).
@@ -72,8 +82,7 @@ def killed_again_and_again(state, out, kills, within, **how):
         time.sleep(moment.uniform(0, within))
         if process.poll() is not None:
             break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(process)
         done += 1
         found = list((state / "unlearning").glob("checkpoint-*"))
         torn += any(not (one / WHOLE).exists() for one in found)
@@ -100,7 +109,7 @@ def test_sigkill_at_any_moment_of_a_start(delay, tmp_path, whole):
 @pytest.mark.parametrize("engine", ["ddp", "zero1", "zero2", "zero3"])
 def test_sigkill_of_both_processes(engine, tmp_path, whole):
     state, out = tmp_path / "state", tmp_path / "out.pt"
-    assert killed_again_and_again(state, out, kills=5, within=1.0, engine=engine, processes=2) >= 3
+    assert killed_again_and_again(state, out, kills=5, within=0.15, engine=engine, processes=2) >= 3
     assert "going on from step" in finished(start(state, out, engine=engine, processes=2, minutes="1000"))
     within_bounds(whole, torch.load(out))
 
