@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 SCRIPTS = os.path.join(workflow.basedir, "scripts")
 sys.path.insert(0, SCRIPTS)
@@ -21,14 +22,15 @@ from rtt.runs import Runs, budget_name, target_name
 from rtt.specs import TextsSpec
 
 # Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
-PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SCRIPTS)}; "
+# A cluster sends SIGTERM to all of a job's processes: shell and tee ignore it, so that they outlive a step that saves.
+PREFIX = f"set -euo pipefail; trap '' TERM; export PYTHONPATH={shlex.quote(SCRIPTS)}; "
 
 
 def machine(study):
     """What training steps take from the environment: it decides no number, so no job is run again for it."""
     launch = {
         "none": "python -m rtt",
-        "torchrun": f"torchrun --standalone --shutdown-timeout 300 --nproc-per-node {study.devices} -m rtt",
+        "torchrun": f"torchrun --standalone --shutdown-timeout 3600 --nproc-per-node {study.devices} -m rtt",
         "deepspeed": f"deepspeed --num_gpus {study.devices} --module rtt",
     }
     values = {
@@ -37,6 +39,7 @@ def machine(study):
         "RTT_ATTN_BACKEND": study.attn_backend,
         "RTT_DEEPSPEED": study.deepspeed or "",
         "RTT_MICRO_BATCH": study.micro_batch or "",
+        "RTT_PACKING": int(study.packing),
         "RTT_GRADIENT_CHECKPOINTING": int(study.gradient_checkpointing),
         "RTT_CHECKPOINT_MINUTES": study.checkpoint_minutes,
     }
@@ -93,6 +96,23 @@ def needs(study):
         return cluster.Resources(study, cluster.read_site())
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+def claim():
+    """Be the one main process here. Whoever is at work is named, and what to do."""
+    try:
+        locks.claim(locks.FOLDER, "snakemake")
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def account_hint(workflow):
+    """What to do about a SLURM account that is not set; None where nothing is."""
+    plugin = workflow.executor_plugin
+    given = "slurm_account" in workflow.resource_settings._parsed_default_resources
+    if plugin is None or plugin.name != "slurm" or given:
+        return None
+    return cluster.account_hint(cluster.read_site())
 
 
 def alternatives(*groups):
