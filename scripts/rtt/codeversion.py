@@ -24,6 +24,7 @@ TRAINING = (
     "original.py",
     "retain.py",
 )
+SUFFIXES = (".py", ".j2")  # of a folder's files that are code
 STATISTICS = ("evals.py", "stats")
 CHOICE = ("select.py", "candidates.py", "stats/intervals.py", "stats/looks.py")
 STEPS = {
@@ -40,7 +41,7 @@ STEPS = {
     "tables": (*STATISTICS, "tables.py"),
     "figure": ("figures", "tables.py"),
     "unpack": ("bundle",),
-    "report": ("figures", "findings.py", "report.py", "report.html.j2", "tables.py", *STATISTICS),
+    "report": ("figures", "findings.py", "report.py", "reporting", "tables.py", *STATISTICS),
 }
 
 
@@ -71,6 +72,6 @@ def code_version(step: str) -> str:
     paths = []
     for name in STEPS[step]:
         path = PACKAGE / name
-        paths += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        paths += sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES) if path.is_dir() else [path]
     parts = [f"{path.relative_to(PACKAGE)} {source_hash(path)}" for path in paths]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]

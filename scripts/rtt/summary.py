@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rtt.figures.style import number, percent, value_of
 from rtt.figures.view import load, make_view
-from rtt.report import ledger, read_manifests
+from rtt.reporting.cost import ledger
+from rtt.reporting.inputs import read_manifests
 
 HEAD = ["arm", "method", "seed", "forget", "unlearned", "RTT", "original+RTT", "control", "recovery", "status"]
 ACCURACIES = ("acc_before", "acc_unlearned", "acc_rtt", "acc_original_rtt", "acc_control_rtt")

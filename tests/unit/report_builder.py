@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from rtt.figures.view import make_view
 from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_rtt": 0.85, "acc_original_rtt": 0.95, "acc_control_rtt": 0.3}
@@ -49,6 +50,12 @@ def recovery(*rows):
     return pd.DataFrame(rows, columns=RECOVERY_COLUMNS)
 
 
+def view_of(*rows, **options):
+    """The view of such rows."""
+    table = recovery(*rows)
+    return make_view(table, accuracy(table), **options)
+
+
 def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
     """An accuracy table that fits: trajectories end at the selected point, looks at the reported accuracy."""
     rows = []
@@ -90,8 +97,11 @@ def _looks(add, row, stage, method, reached, lrs, epochs, **more):
             add(row, stage, method, "T", 1.0, lr=lr, epoch=epoch, **more)
 
 
-def write_study(folder, table, contrasts=None, audits=(), manifests=()):
-    """Write a results folder with a recovery table and what belongs to it; return the folder."""
+def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=None):
+    """Write a results folder with a recovery table and what belongs to it; return the folder.
+
+    `study`: keys of the study in a plan.json that names all of it; without it there is no plan.json.
+    """
     folder = Path(folder)
     write_table(folder / "tables" / "recovery.csv", table)
     write_table(folder / "tables" / "accuracy.csv", accuracy(table))
@@ -105,6 +115,9 @@ def write_study(folder, table, contrasts=None, audits=(), manifests=()):
         path = folder / "manifests" / f"run-{index}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(manifest))
+    if study is not None:
+        names = {kind: [path.stem for path in (folder / kind).glob("*")] for kind in ("data", "manifests")}
+        (folder / "plan.json").write_text(json.dumps({"study": study, "variants": {}, **names}))
     (folder / "study.yaml").write_text("study: tiny\nseeds: [0]\n")
     return folder
 

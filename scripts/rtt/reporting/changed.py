@@ -14,6 +14,7 @@ from rtt.tables import read_table
 
 # What a variant is about: the first of these that fits. Formats and faithful switches have a section each.
 FORMAT, FAITHFUL, HIDING, T_SIZE, RTT, OTHER = "format", "faithful", "hiding", "t", "rtt", "other"
+KINDS = (FORMAT, FAITHFUL, HIDING, T_SIZE, RTT, OTHER)
 TEXTS = ("mcq_share", "mcq_loss", "sentence_loss")
 COLUMNS = ("acc_unlearned", "acc_rtt", "recovery", "recovery_corrected")
 LONGEST = 300  # characters of what a variant changes
@@ -57,16 +58,16 @@ def changes(patch: dict[str, Any]) -> str:
 def effects(path: Path, view: View, study: dict[str, Any]) -> dict[str, list[dict]]:
     """Return what each variant changes, by kind: a row per variant, facts, method and selection.
 
-    `study`: as plan.json has it; a variant that it does not name is of kind OTHER. Empty without a file or variants.
+    `study`: as plan.json has it; a variant that it does not name is of kind OTHER.
     """
+    found: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     if not path.is_file():
-        return {}
+        return found
     table = read_table(path)
     mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["scoring"] == view.scoring)
     mask &= table["selection"].isin([view.selection, ON_V])
     panels = {(panel.dataset, panel.model, panel.arm): panel for panel in view.panels}
     keys = ["variant", "dataset", "model", "arm", "method", "selection"]
-    found: dict[str, list[dict]] = {}
     for key, rows in table[mask].groupby(keys, sort=False):
         name, dataset, model, arm, method, selection = map(str, key)
         patch = part(study, "variants", name)
@@ -77,7 +78,7 @@ def effects(path: Path, view: View, study: dict[str, Any]) -> dict[str, list[dic
         row |= {column: _effect(by_quantity.get(column)) for column in COLUMNS}
         said = by_quantity.get("recovery_corrected")
         row["verdict"] = verdict(said) if said else "no value"
-        found.setdefault(kind_of(patch) if patch else OTHER, []).append(row)
+        found[kind_of(patch)].append(row)
     return found
 
 
