@@ -4,6 +4,7 @@
     PYTHONPATH=scripts python benchmarks/training.py --tokenizer FOLDER  # a real model's tokenizer (and vocabulary)
     PYTHONPATH=scripts python benchmarks/training.py --quick             # generated texts, seconds, for the tests
 
+Ours is run twice, with padding and with `packing` (several texts in a row).
 Plain: a DataLoader with DataCollatorForSeq2Seq (padded to the batch's longest), model(...).logits, the mean over texts
 of the cross-entropy per counted token, backward, gradient clipping at 1, AdamW: what a user would write. Tokenised
 texts are given to both. A random-weight Llama, fp32, one thread (OMP_NUM_THREADS); each side is warmed up once, then
@@ -21,12 +22,14 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rtt import packing
 from rtt.corpus import training_passes
 from rtt.data.facts import Fact, build_facts
 from rtt.data.generate import generate
@@ -103,7 +106,6 @@ def split_up(side: Side, model):
 
     def fed(module, args, kwargs):
         side.fed += kwargs["input_ids"].numel()
-        side.real += int(kwargs["attention_mask"].sum())
 
     hooks = [
         register_optimizer_step_pre_hook(started),
@@ -122,11 +124,12 @@ def split_up(side: Side, model):
             hook.remove()
 
 
-def run_ours(model, tokenizer, items: list[dict], settings: Training) -> tuple[list[float], Side]:
+def run_ours(model, tokenizer, items: list[dict], settings: Training, packed: bool = False) -> tuple[list[float], Side]:
     """Return (each step's loss, what it took) of `rtt.train.train`."""
     side = Side()
     prepare_torch(0)
-    with split_up(side, model), side.measured():
+    switch = mock.patch.dict(os.environ, {packing.PACKING: str(int(packed))})
+    with switch, split_up(side, model), side.measured():
         losses = train(model, tokenizer, items, side.wrapped("forward", plain_loss), settings, seed=0)
     return [step["loss"] for step in losses], side
 
@@ -168,22 +171,26 @@ def run_plain(model, tokenizer, items: list[dict], settings: Training) -> tuple[
 
 
 def compare(start, tokenizer, items: list[dict], settings: Training, repeats: int) -> dict:
-    """Return {"ours", "plain": a list of Sides, "difference": the largest of losses, "last": the last step's loss}.
+    """Return {"ours", "packed", "plain": a list of Sides, "difference": the largest of losses, "last": the last step's
+    loss}.
 
     Raises UserError when a loss differs by more than TOLERANCE.
     """
-    found = {"ours": [], "plain": [], "difference": 0.0}
-    runs = {"ours": run_ours, "plain": run_plain}
+    runs = {"ours": run_ours, "packed": partial(run_ours, packed=True), "plain": run_plain}
+    found = {name: [] for name in runs} | {"difference": 0.0}
+    real = sum(len(item["input_ids"]) for item in items)
     for repeat in range(-1, repeats):  # -1: to warm up
         losses = {}
-        for name in ("ours", "plain") if repeat % 2 else ("plain", "ours"):
+        for name in runs if repeat % 2 else reversed(runs):
             losses[name], side = runs[name](copy.deepcopy(start), tokenizer, items, settings)
+            side.real = real
             if repeat >= 0:
                 found[name].append(side)
-        ours, plain = np.array(losses["ours"]), np.array(losses["plain"])
-        if ours.shape != plain.shape or not np.allclose(ours, plain, rtol=TOLERANCE, atol=TOLERANCE):
-            raise UserError(f"the two sides trained differently: {ours} against {plain}")
-        found["difference"] = max(found["difference"], float(abs(ours - plain).max()))
+        plain = np.array(losses["plain"])
+        for ours in (np.array(losses["ours"]), np.array(losses["packed"])):
+            if ours.shape != plain.shape or not np.allclose(ours, plain, rtol=TOLERANCE, atol=TOLERANCE):
+                raise UserError(f"the two sides trained differently: {ours} against {plain}")
+            found["difference"] = max(found["difference"], float(abs(ours - plain).max()))
     return found | {"last": losses["ours"][-1]}
 
 
@@ -315,11 +322,12 @@ def main(asked: list[str] | None = None) -> int:
             f"{dataset}, {loss}: {args.steps} steps of {args.batch} texts of {min(lengths)}-{max(lengths)} tokens; "
             f"hidden {args.hidden}, {args.layers} layers, {len(tokenizer)} tokens; {torch.get_num_threads()} thread(s)"
         )
-        print(table({"ours": found["ours"], "plain": found["plain"]}))
-        pair = found["plain"], found["ours"]
+        print(table({name: found[name] for name in ("ours", "packed", "plain")}))
+        for name in ("ours", "packed"):
+            pair = found["plain"], found[name]
+            print(f"  plain / {name}, median of {args.repeats}: CPU {ratio(*pair, 'cpu')}, wall {ratio(*pair, 'wall')}")
         print(
-            f"  plain / ours, median of {args.repeats} pairs: CPU {ratio(*pair, 'cpu')}, wall {ratio(*pair, 'wall')}; "
-            f"losses differ by {found['difference']:.1e} nats at most (the last is {found['last']:.4f}); "
+            f"  losses differ by {found['difference']:.1e} nats at most (the last is {found['last']:.4f}); "
             f"encoding before, for both: {encoding:.2f} s CPU"
         )
     return 0

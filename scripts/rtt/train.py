@@ -5,6 +5,7 @@ sampler's, so it does not depend on how many devices share a batch. One process,
 """
 
 import copy
+import gc
 import math
 import os
 import sys
@@ -46,6 +47,7 @@ def prepare_torch(seed: int) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     torch.use_deterministic_algorithms(True)
     set_seed(seed)
+    gc.freeze()  # accelerate collects garbage in each training: the libraries' half a million objects are none
 
 
 class Step(torch.nn.Module):

@@ -31,8 +31,8 @@ def benchmark():
 def test_quick_trains_the_same_on_both_sides(benchmark, capsys):
     assert benchmark.main(["--quick"]) == 0
     out = capsys.readouterr().out
-    assert out.count("plain / ours") == 2 and out.count("losses differ by") == 2
-    for name in ("ours", "plain"):
+    assert out.count("plain / ours") == out.count("plain / packed") == 2 and out.count("losses differ by") == 2
+    for name in ("ours", "packed", "plain"):
         rows = [line.split()[1:] for line in out.splitlines() if line.split()[:1] == [name] and "/" not in line]
         assert len(rows) == 2 and all(float(row[0]) > 0 and float(row[1]) > 0 for row in rows)  # CPU, wall
 
@@ -42,9 +42,10 @@ def test_what_is_counted(benchmark):
     items = [tiny.plain([5] * 3, [6] * 2), tiny.plain([7], [8]), tiny.plain([4] * 2, [9] * 4), tiny.plain([], [3] * 6)]
     start = tiny.model(scale=4.0)
     found = benchmark.compare(start, tiny.tokenizer(), items, Training(learning_rate=1e-3, batch_size=2), 1)
-    for side in (*found["ours"], *found["plain"]):
-        assert (side.fed, side.real) == (2 * 5 + 2 * 6, 5 + 2 + 6 + 6)
-        assert 0 < sum(side.parts.values()) < side.cpu
+    padded, packed = 2 * 5 + 2 * 6, 5 + 2 + 2 * 6 + 17  # 17: `packing.check`
+    for name, fed in {"ours": padded, "packed": packed, "plain": padded}.items():
+        assert [(side.fed, side.real) for side in found[name]] == [(fed, 5 + 2 + 6 + 6)]
+        assert all(0 < sum(side.parts.values()) < side.cpu for side in found[name])
     batch = benchmark.DataCollatorForSeq2Seq(tiny.tokenizer())(items[:2])
     mean = sum(tiny.reference_nats(start, item) for item in items[:2]) / 2
     assert float(benchmark.text_mean(start, batch)) == pytest.approx(mean, rel=1e-5)

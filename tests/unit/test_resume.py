@@ -164,8 +164,9 @@ def within_bounds(whole, found):
 
 
 def newest_name(state):
-    marks = list((Path(state) / "unlearning").glob(f"checkpoint-*/{WHOLE}"))
-    return max(marks, key=lambda path: path.stat().st_mtime).parent.name if marks else None
+    """The newest checkpoint's name; nothing is opened, since it may be deleted at this moment."""
+    names = [mark.parent.name for mark in (Path(state) / "unlearning").glob(f"checkpoint-*/{WHOLE}")]
+    return max(names, key=lambda name: int(name.split("-")[1]), default=None)
 
 
 def test_a_checkpoint_without_its_mark_counts_for_nothing(tmp_path):
