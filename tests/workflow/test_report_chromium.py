@@ -25,13 +25,24 @@ addEventListener("load", () => {
   const root = document.documentElement, box = e => e.getBoundingClientRect();
   const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .card, pre")
     && box(e).right > innerWidth + 0.5).map(e => e.tagName + " " + e.textContent.slice(0, 40));
+  const spots = [...document.querySelectorAll("#figure-accuracy .spot")].map(e => {
+    e.focus();
+    const tip = e.nextElementSibling, own = box(e), all = box(e.closest(".plot")), told = box(tip);
+    return {shown: getComputedStyle(tip).display, text: tip.textContent, label: e.getAttribute("aria-label"),
+      inside: [own, told].every(b => b.left >= all.left - 1 && b.right <= all.right + 1 && b.bottom <= all.bottom + 1),
+      width: own.width, height: own.height};
+  });
+  document.activeElement.blur();
   const images = [...document.querySelectorAll("svg")].map(e => ({role: e.getAttribute("role"),
     alt: e.getAttribute("aria-label"), width: box(e).width, height: box(e).height}));
-  parent.postMessage(JSON.stringify({inner: innerWidth, scroll: root.scrollWidth, wide, images,
+  parent.postMessage(JSON.stringify({inner: innerWidth, scroll: root.scrollWidth, wide, images, spots,
+    tips: [...document.querySelectorAll(".tip")].filter(e => getComputedStyle(e).display != "none").length,
+    filter: getComputedStyle(document.querySelector(".plot > svg")).filter,
     background: getComputedStyle(document.body).backgroundColor, color: getComputedStyle(document.body).color,
     requests: performance.getEntriesByType("resource").map(e => e.name)}), "*");
 });
 </script>"""
+POLICY = '<meta http-equiv="Content-Security-Policy"'
 # A window of headless Chromium is at least 500 px wide; a frame can be as narrow as a phone.
 FRAME = """<!DOCTYPE html><meta name="color-scheme" content="light dark"><script>
 addEventListener("message", e => {
@@ -53,7 +64,8 @@ def report(tmp_path_factory):
     study = write_study(folder / "study", full_study((0, 11)), None, audits, [manifest(git_commit="c0ffee" * 7)])
     html = page(study, study / "study.yaml")
     (study / "report.html").write_text(html)
-    (study / "probe.html").write_text(html.replace("</body>", PROBE + "</body>"))
+    assert html.count(POLICY) == 1  # it would keep the probe from running
+    (study / "probe.html").write_text(html.replace(POLICY, "<meta").replace("</body>", PROBE + "</body>"))
     return study
 
 
@@ -75,26 +87,35 @@ def probe(report, width, *flags):
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")), console
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_page_fits_shows_its_figures_and_is_silent(report, width):
-    found, console = probe(report, width)
+LIGHT = {"background": "rgb(255, 255, 255)", "color": "rgb(27, 27, 27)", "filter": "none"}
+DARK = {
+    "background": "rgb(22, 24, 28)",
+    "color": "rgb(231, 231, 231)",
+    "filter": "invert(0.905) hue-rotate(180deg)",
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "look", "flags"), [(1280, LIGHT, []), (390, DARK, ["--blink-settings=preferredColorScheme=0"])]
+)
+def test_page_fits_shows_its_figures_and_is_silent(report, width, look, flags):
+    found, console = probe(report, width, *flags)
     assert found["inner"] == width
     assert found["scroll"] <= width, found["wide"]
     assert not found["wide"]
     assert console == []
     assert found["requests"] == []
+    assert {key: found[key] for key in look} == look
     assert [image["role"] for image in found["images"]] == ["img"] * 5
     for image in found["images"]:
         assert "Facts learned in pretraining: " in image["alt"]
         assert image["width"] >= 500 and image["height"] >= 150
-
-
-def test_page_is_dark_where_the_reader_wants_it(report):
-    light, _ = probe(report, 800)
-    dark, _ = probe(report, 800, "--blink-settings=preferredColorScheme=0")
-    assert light["background"] == "rgb(255, 255, 255)"
-    assert dark["background"] == "rgb(22, 24, 28)"
-    assert dark["color"] == "rgb(231, 231, 231)"
+    # Each mark tells its numbers to who tabs to it: original, four methods, control, in three arms; and then no more.
+    assert len(found["spots"]) == 18 and found["tips"] == 0
+    for spot in found["spots"]:
+        assert spot["shown"] == "block" and spot["inside"] and spot["text"] == spot["label"]
+        assert spot["width"] > 10 and spot["height"] > 50
+        assert re.search(r"n = 160, mean of 2 seeds$", spot["text"]), spot["text"]
 
 
 def requests(report, name, *flags):
@@ -106,9 +127,22 @@ def requests(report, name, *flags):
 
 def test_screenshot_and_no_request_leaves_the_page(report):
     picture = report / "shot.png"
-    assert requests(report, "report.html", f"--screenshot={picture}") == set()
+    # The page says itself that nothing may be loaded; here it is without this, so that there is nothing but its words.
+    html = (report / "report.html").read_text().replace(POLICY, "<meta")
+    (report / "open.html").write_text(html)
+    assert requests(report, "open.html", f"--screenshot={picture}") == set()
     assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1280, 900)
     assert picture.stat().st_size > 20_000  # a blank page of this size takes about 5 kB
     planted = '<img src="http://planted.invalid/x.png"></body>'
-    (report / "planted.html").write_text((report / "report.html").read_text().replace("</body>", planted))
+    (report / "planted.html").write_text(html.replace("</body>", planted))
     assert requests(report, "planted.html", "--dump-dom") == {"http://planted.invalid/x.png"}
+
+
+def test_the_page_s_policy_lets_nothing_load_and_nothing_run(report):
+    planted = '<img src="http://planted.invalid/x.png"><script>document.title = "ran"</script></body>'
+    (report / "evil.html").write_text((report / "report.html").read_text().replace("</body>", planted))
+    dom, console = chromium(report, "evil.html", 1280, "--dump-dom")
+    assert "<title>Unlearning RTT: study</title>" in dom
+    assert sum("Content Security Policy" in line for line in console) == 2, console
+    _, console = chromium(report, "report.html", 1280, "--dump-dom")
+    assert console == []
