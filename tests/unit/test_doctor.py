@@ -231,6 +231,8 @@ def test_the_driver_is_asked_without_torch(ask, commands, says, code, status, wo
 
 def test_on_a_cluster_all_is_well(ask, slurm, profile, monkeypatch):
     monkeypatch.setattr(doctor, "file_system", lambda folder: ("/work", "nfs4"))
+    monkeypatch.setattr(doctor, "LOCAL", ())  # this clone may lie anywhere
+    monkeypatch.delenv("TMPDIR", raising=False)
     code, checks = ask("--profile", profile(gpu_model="h100"))
     assert code == 0
     assert checks["SLURM"] == ("ok", "slurm 22.05.8")
@@ -305,6 +307,7 @@ def test_secrets_are_named_and_not_shown(slurm, profile, monkeypatch, capsys):
 def test_the_work_folder_is_on_a_file_system_of_all(monkeypatch, profile, place, kind, status):
     monkeypatch.setattr(doctor, "file_system", lambda folder: ("/", kind))
     monkeypatch.setattr(doctor, "_locks_work", lambda folder: True)
+    monkeypatch.delenv("TMPDIR", raising=False)
     patient = doctor.Patient(load_study(SMOKE), SMOKE, Path(place), Path(profile()), False)
     assert next(doctor.work_folder(patient)).status == status
 
