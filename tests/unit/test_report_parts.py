@@ -1,11 +1,16 @@
 """Parts of the report: rows of its tables, costs, figures, the summary for a terminal."""
 
+import json
 import re
+from pathlib import Path
 
 import pandas as pd
-from report_builder import full_study, manifest, recovery, recovery_row, view_of, write_study
+import pytest
+from report_builder import accuracy, full_study, manifest, recovery, recovery_row, view_of, write_study
+from rtt.figures.view import make_view
+from rtt.reporting import changed, cost, published, strength
 from rtt.reporting.cost import ledger, provenance
-from rtt.reporting.images import inline_svg
+from rtt.reporting.images import image, inline_svg
 from rtt.reporting.recovered import contrast_rows
 from rtt.stats.contrasts import COLUMNS
 from rtt.summary import summary
@@ -109,3 +114,207 @@ def test_contrasts_name_datasets_where_an_arm_has_several(tmp_path):
     ):
         (row,) = contrast_rows(tmp_path / "contrasts.csv", view)["arms"]
         assert [row["arm_a_name"], row["arm_b_name"]] == names
+
+
+# ---- variants
+
+
+@pytest.mark.parametrize(
+    ("patch", "kind", "text"),
+    [
+        ({"faithful": ["padding"]}, changed.FAITHFUL, "faithful padding"),
+        (
+            {"methods": {"GD": {"mcq_share": 1.0, "points": [1, 2]}, "RMU": None}},
+            changed.FORMAT,
+            "methods.GD.mcq_share 1.0; methods.GD.points 1, 2; without RMU",
+        ),
+        ({"rtt": {"loss": "LETTER"}}, changed.FORMAT, "rtt.loss LETTER"),
+        ({"methods": {"GD": {"sentence_loss": "NUMBER"}}}, changed.HIDING, "methods.GD.sentence_loss NUMBER"),
+        ({"rtt": {"samples": 10}}, changed.T_SIZE, "rtt.samples 10"),
+        ({"rtt": {"epochs": 20}}, changed.RTT, "rtt.epochs 20"),
+        ({"retain_budgets": [0.3]}, changed.OTHER, "retain_budgets 0.3"),
+        (
+            {"tasks": [{"dataset": "x"}], "rtt": None, "methods": "x"},
+            changed.OTHER,
+            "tasks (changed); rtt None; methods x",
+        ),
+        ({"x": "y" * 400}, changed.OTHER, "x " + "y" * 298 + " ..."),
+    ],
+)
+def test_a_variant_is_named_by_what_it_changes(patch, kind, text):
+    assert (changed.kind_of(patch), changed.changes(patch)) == (kind, text)
+
+
+def test_sizes_of_t():
+    rows = [recovery_row("GD"), recovery_row("GD", variant="half", acc_rtt=0.5), recovery_row("GD", variant="other")]
+    table = recovery(*rows)
+    looks = accuracy(table)
+    t_rows = looks[(looks["stage"] == "unlearned_rtt") & (looks["set"] == "T")].assign(
+        v_split="split_0", n_questions=128
+    )
+    view = make_view(table, pd.concat([looks, t_rows]))
+    study = {"rtt": {"samples": None}, "variants": {"half": {"rtt": {"samples": 64}}, "other": {"faithful": []}}}
+    found = [(cell["variant"], cell["size"], cell["acc_rtt"]) for cell in changed.t_sizes(view, study)]
+    assert found == [("default", 128, ".85 [.80, .90]"), ("half", 64, ".50 [.45, .55]")]
+    assert changed.t_sizes(view, {"variants": {"other": {"faithful": []}}}) == []
+    study["variants"]["half"]["rtt"]["samples"] = 1000  # more than there are
+    assert [cell["size"] for cell in changed.t_sizes(view, study)] == [128, 128]
+
+
+# ---- what others published
+
+
+def test_the_paper_s_figures_stand_beside_ours_where_it_has_any():
+    rows = [
+        recovery_row(method, arm, selection="paper", recovery=value)
+        for arm, method, value in (
+            ("pretrained", "GD", 0.95),
+            ("pretrained", "RMU", 0.9),
+            ("pretrained", "FIF", 0.9),
+            ("taught", "GD", 0.2),
+            ("taught", "RIA", 0.6),
+            ("taught", "RMU", 0.6),
+            ("taught_same_data", "GD", 0.6),
+        )
+    ]
+    view = view_of(*rows, *(row | {"selection": "nested", "recovery": 0.1} for row in rows))
+    found = [
+        (row["panel"].arm, row["method"], row["ours"], row["theirs"], row["verdict"]) for row in published.beside(view)
+    ]
+    assert found == [
+        ("pretrained", "GD", ".95 [.90, 1.00]", "> .88 (sec. 5.1)", "ours lies above .88, as theirs"),
+        ("pretrained", "RMU", ".90 [.85, .95]", "> .88 (sec. 5.1)", "our interval holds .88"),
+        ("pretrained", "FIF", ".90 [.85, .95]", "not published", "nothing to compare"),
+        ("taught", "GD", ".20 [.15, .25]", "< .35 (sec. 5.2)", "ours lies below .35, as theirs"),
+        ("taught", "RMU", ".60 [.55, .65]", "not published", "nothing to compare"),
+        ("taught", "RIA", ".60 [.55, .65]", "< .35 (sec. 5.2)", "ours lies above .35"),
+        ("taught_same_data", "GD", ".60 [.55, .65]", "not published", "nothing to compare"),
+    ]
+    assert all(row["other"] == (row["theirs"] != "not published") for row in published.beside(view))
+    assert [row["ours"] for row in published.controls(view)] == [".30 [.25, .35]"] * 3
+
+
+def test_a_dataset_of_the_paper_is_compared_with_itself_alone():
+    kinds = (
+        ("years", "pretrained"),
+        ("random_birthdays", "taught"),
+        ("years", "taught"),
+        ("random_birthdays", "pretrained"),
+    )
+    rows = [recovery_row("GD", arm, dataset=dataset, selection="paper") for dataset, arm in kinds]
+    view = view_of(*rows, *(row | {"selection": "nested"} for row in rows))
+    found = {(row["panel"].dataset, row["panel"].arm): (row["theirs"], row["other"]) for row in published.beside(view)}
+    assert found == {
+        ("years", "pretrained"): ("> .88 (sec. 5.1)", False),
+        ("random_birthdays", "taught"): ("< .35 (sec. 5.2)", False),
+        ("years", "taught"): ("not published", False),
+        ("random_birthdays", "pretrained"): ("not published", False),
+    }
+    ours = {(row["facts"], row["method"]): row["ours"] for row in published.others(view)}
+    assert ours["Years", "GD"] == ".28 to .85; .28 to .85" and ours["Years", "NPO"] == "not in this study"
+
+
+def test_the_hiding_model_is_found_in_the_study_or_its_variants():
+    rows = [recovery_row("GD"), recovery_row("GD", variant="hiding", acc_unlearned=0.35, acc_rtt=0.8)]
+    number = {"GD": {"sentence_loss": "NUMBER"}}
+    [found] = published.hiding(view_of(*rows), {"variants": {"hiding": {"methods": number}}, "faithful": []})
+    assert (found["unlearned"], found["rtt"]) == (".35 [.30, .40]", ".80 [.75, .85]")
+    [found] = published.hiding(view_of(*rows), {"variants": {}, "methods": number, "faithful": ["padding"]})
+    assert found["variant"] == "default"
+    assert published.hiding(view_of(*rows), {}) == []
+
+
+# ---- strength
+
+
+def test_a_grid_s_edge_is_a_caveat_where_more_is_still_brought_back():
+    rising = view_of(recovery_row("GD"))  # each look higher than the one before
+    assert [text.split(",")[0] for text in strength.edges(rising)] == [
+        "Accuracy on V still rises in RTT's last epoch",
+        "RTT's largest learning rate brings back the most",
+    ]
+    assert "GD, learned in pretraining .64 to .85" in strength.edges(rising)[0]
+    table = recovery(recovery_row("GD"))
+    flat = accuracy(table)
+    flat.loc[flat["stage"] == "unlearned_rtt", "accuracy"] = 0.85
+    assert strength.edges(make_view(table, flat)) == []
+
+
+def test_unlearning_runs_are_told_apart_by_what_differs(tmp_path):
+    table = recovery(recovery_row("GD"))
+    looks = accuracy(table)
+    first = looks["run"] == "unlearn-GD"
+    other = looks[first].assign(run="unlearn-GD-2", accuracy=0.5)
+    chosen = looks[first & (looks["step"] == 20)].assign(retain_budget=0.1)
+    view = make_view(table, pd.concat([looks, other, chosen], ignore_index=True))
+    (tmp_path / "specs").mkdir()
+    for run, value in (("unlearn-GD", 2.0), ("unlearn-GD-2", 8.0)):
+        settings = {"retain_coefficient": value, "learning_rate": 1e-3, "grid": {"retain_coefficient": [2.0, 8.0]}}
+        (tmp_path / "specs" / f"{run}.json").write_text(json.dumps({"settings": settings}))
+    found = strength.trajectories(view, tmp_path)
+    assert [(one["settings"], one["points"], one["last"], one["forget"], one["chosen"]) for one in found] == [
+        ("retain_coefficient 2.0", 2, 20, ".28", "10 %"),
+        ("retain_coefficient 8.0", 2, 20, ".50", "none"),
+    ]
+    assert strength.attacked_share(view) == (1, 4)
+    assert [one["settings"] for one in strength.trajectories(view, tmp_path / "none")] == ["", ""]
+
+
+# ---- cost
+
+
+def test_gpu_hours_and_the_energy_that_they_can_have_taken():
+    h100 = manifest("attack", 10, wall_seconds=3600, world_size=2, tokens=5, hardware={"gpu": "NVIDIA H100 80GB HBM3"})
+    strange = manifest("attack", 10, wall_seconds=60, hardware={"gpu": "Some GPU"})
+    attack, every = cost.ledger([h100, strange])
+    assert (attack["gpu_seconds"], attack["tokens"], every["gpu_seconds"]) == (7260, 5, 7260)
+    text = cost.energy([h100, strange])
+    assert text.startswith("Energy: at most 1.4 kWh on GPUs")  # 2 h of 700 W
+    assert "Not known of Some GPU." in text
+    assert cost.energy([manifest()]).startswith("Energy: not known. What CPUs took")
+    assert (cost.span(7199), cost.span(7200), cost.span(36e6)) == ("7 199 s", "2.0 h", "10 000.0 h")
+
+
+def test_the_commit_to_check_out_is_the_one_that_made_all_of_it():
+    assert cost.commit([manifest(), manifest()]) == "c0ffee"
+    for other in ({"git_commit": "b"}, {"git_commit": None}, {"git_dirty": True}):
+        assert cost.commit([manifest(), manifest(**other)]) is None
+
+
+# ---- figures
+
+
+def test_an_image_tells_its_marks_and_how_to_draw_it_again():
+    found = image("accuracy", view_of(recovery_row("GD"), recovery_row("GD", "taught")), "results/x/tables")
+    assert [spot.text for spot in found.spots[:2]] == [
+        "original, learned in pretraining: after RTT .95 [.90, 1.00]; n = 160",
+        "GD, learned in pretraining: unlearned .28 [.23, .33], after RTT .85 [.80, .90]; n = 160",
+    ]
+    assert len(found.spots) == 6 and found.focus
+    for spot in found.spots:
+        assert 0 <= spot.left < spot.left + spot.width <= 100 and 0 <= spot.top < spot.top + spot.height <= 100
+    assert [spot.left for spot in found.spots] == sorted(spot.left for spot in found.spots)
+    assert found.command == "python -m rtt figure accuracy --tables results/x/tables --out accuracy.svg accuracy.png"
+
+
+def test_colours_can_be_read_in_light_and_dark():
+    """WCAG's contrast, 4.5 for text: every colour of text on every ground that it stands on."""
+
+    def luminance(colour):
+        parts = (
+            [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            if len(colour) == 7
+            else [int(c * 2, 16) / 255 for c in colour[1:]]
+        )
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    css = (Path(cost.__file__).parent / "templates/style.css.j2").read_text()
+    themes = [dict(re.findall(r"--(\w+): (#\w+)", block)) for block in re.findall(r":root \{(.*?)\}", css)]
+    assert len(themes) == 3
+    for theme in themes:
+        colours = themes[0] | theme
+        for text in ("text", "soft", "link"):
+            for ground in ("page", "box"):
+                one, two = sorted((luminance(colours[text]), luminance(colours[ground])))
+                assert (two + 0.05) / (one + 0.05) >= 4.5, (text, ground, theme)

@@ -43,6 +43,8 @@ class Study(Loose):
 
     study: Annotated[str, Field(pattern=f"^{STUDY.pattern}$")]
     selection: Selection
+    faithful: list[Text] = []
+    variants: dict[Text, dict[Text, Any]] = {}
 
 
 class Plan(Loose):
@@ -84,6 +86,8 @@ class Manifest(Loose):
     stage: Text
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
+    tokens: Number | None = None
+    world_size: Number | None = None
     git_commit: Text | None = None
     git_dirty: bool | None = None
     packages: dict[Text, Text] | None = None

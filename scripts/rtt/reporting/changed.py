@@ -17,7 +17,7 @@ FORMAT, FAITHFUL, HIDING, T_SIZE, RTT, OTHER = "format", "faithful", "hiding", "
 KINDS = (FORMAT, FAITHFUL, HIDING, T_SIZE, RTT, OTHER)
 TEXTS = ("mcq_share", "mcq_loss", "sentence_loss")
 COLUMNS = ("acc_unlearned", "acc_rtt", "recovery", "recovery_corrected")
-LONGEST = 300  # characters of what a variant changes
+LONGEST, DEEPEST = 300, 5  # characters of what a variant changes; keys below one another
 
 
 def kind_of(patch: dict[str, Any]) -> str:
@@ -40,7 +40,7 @@ def changes(patch: dict[str, Any]) -> str:
     found: list[str] = []
 
     def walk(value: Any, path: str) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and path.count(".") < DEEPEST:
             for key, inner in value.items():
                 walk(inner, f"{path}.{key}" if path else str(key))
         elif value is None and path.count(".") == 1 and path.startswith("methods."):
@@ -48,7 +48,7 @@ def changes(patch: dict[str, Any]) -> str:
         elif isinstance(value, list) and not any(isinstance(one, (dict, list)) for one in value):
             found.append(f"{path} {', '.join(map(str, value))}")
         else:
-            found.append(f"{path} {'(changed)' if isinstance(value, list) else value}")
+            found.append(f"{path} {'(changed)' if isinstance(value, (dict, list)) else value}")
 
     walk(patch, "")
     text = "; ".join(found)

@@ -44,9 +44,15 @@ def read_manifests(results: Path) -> list[dict[str, Any]]:
 
 
 def read_settings(results: Path, runs: list[str]) -> dict[str, dict[str, Any]]:
-    """Return run -> settings of its unlearning, of those runs whose spec is there."""
+    """Return run -> settings of its unlearning, of those runs whose spec is there; no nested ones."""
     paths = {run: results / "specs" / f"{run}.json" for run in runs}
-    return {run: part(json_object(path), "settings") for run, path in paths.items() if path.is_file()}
+    found = {run: part(json_object(path), "settings") for run, path in paths.items() if path.is_file()}
+    return {run: {key: value for key, value in one.items() if _flat(value)} for run, one in found.items()}
+
+
+def _flat(value: Any) -> bool:
+    inner = value if isinstance(value, list) else [value]
+    return not any(isinstance(one, (dict, list)) for one in inner)
 
 
 def _planned(results: Path, kind: str, name: str) -> bool:
