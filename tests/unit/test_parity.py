@@ -98,11 +98,13 @@ def test_packed_texts_give_the_numbers_of_padded_ones(one, tmp_path):
 def compare(case: str, one: dict, two: dict, later: float = 1e-5) -> None:
     """The bounds of docs/devices.md; `later` is AdamW's after the first 20 steps."""
     assert len(one["losses"]) == len(two["losses"]) >= STEPS
+    largest, equal = 0.0, 1.0
     for step, (left, right) in enumerate(zip(one["losses"], two["losses"], strict=True), 1):
         left, right = dict(left), dict(right)
         assert left.pop("moved", 1) == pytest.approx(right.pop("moved", 1), abs=0.01), f"{case} step {step}"
         bound = 1e-3 if "lion" in case else 1e-5 if step <= STEPS else later
         assert right == pytest.approx(left, rel=bound, abs=bound), f"{case} step {step}"
+        largest = max(largest, *(abs(left[name] - right[name]) / (1 + abs(left[name])) for name in left))
     if "lion" in case:
         for name, gradient in one["gradients"].items():
             assert torch.allclose(two["gradients"][name], gradient, rtol=1e-5, atol=1e-5), f"{case} {name}"
@@ -116,7 +118,10 @@ def compare(case: str, one: dict, two: dict, later: float = 1e-5) -> None:
         best, second = sorted(left, reverse=True)[:2]
         close += best - second <= 1e-3
         assert best - second <= 1e-3 or left.index(best) == right.index(max(right)), case
-    print(f"{case}: {close} of {len(four)} predictions had their two best within 1e-3")
+    print(
+        f"{case}: losses within {largest:.1e}, {equal:.2%} of the weights equal (Lion), {close} of {len(four)} "
+        "predictions had their two best within 1e-3"
+    )
 
 
 LONG = 200
