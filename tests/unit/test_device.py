@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from rtt import device, engine
+from rtt.config import load_study
 from rtt.errors import UserError
 
 
@@ -70,3 +71,22 @@ def test_another_word_is_refused():
     done = run("gpu")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: RTT_DEVICE: found 'gpu', expected one of auto, cuda, cpu\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_the_job_s_log_says_it_and_the_run_fails(fresh):
+    done = fresh.smoke("--config", "device=cuda", "--until", "pretrain")
+    assert done.returncode == 1
+    (log,) = fresh.results().glob("logs/pretrain/*.log")
+    said = log.read_text()
+    assert "error: device: cuda: this step sees no GPU" in said and "Traceback" not in said
+    assert not list(fresh.results().glob("models/*"))
+
+
+def test_what_a_study_asks_a_cluster_for():
+    """A miniature is faster on a CPU; a pretrained model is not."""
+    miniature, pretrained = (load_study(f"config/{name}.yaml") for name in ("smoke", "paper"))
+    assert (miniature.gpus, pretrained.gpus) == (0, pretrained.devices)
+    two = {"device": "cuda", "launcher": "torchrun", "devices": 2}
+    assert load_study("config/smoke.yaml", two).gpus == 2
+    assert load_study("config/paper.yaml", {"device": "cpu"}).gpus == 0

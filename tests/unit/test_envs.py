@@ -111,6 +111,38 @@ def test_every_environment_is_used_and_every_rule_has_one():
     assert len(rules()) >= 11
 
 
+CONDA = """#!/bin/sh
+case $1 in
+--version) echo conda 25.3.0 ;;
+info) echo '{"conda_prefix": "/nowhere", "platform": "linux-64", "active_prefix": null}' ;;
+config) echo '{"get": {"channel_priority": "strict"}}' ;;
+*) exit 1 ;;
+esac
+"""  # what Snakemake asks before it makes an environment
+
+
+@pytest.mark.parametrize(
+    ("config", "environment"),
+    [
+        (["device=auto"], "cpu"),  # of a miniature
+        (["device=cuda"], "gpu"),
+        (["device=cuda", "attn_backend=flash_attention_2"], "gpu-flash"),
+        (["device=cpu", "attn_backend=flash_attention_2"], "cpu"),
+    ],
+)
+def test_the_study_s_device_chooses_among_those_with_torch(tmp_path, config, environment):
+    (tmp_path / "conda").write_text(CONDA)
+    (tmp_path / "conda").chmod(0o755)
+    command = [sys.executable, "-m", "snakemake", "--list-conda-envs", "--sdm", "conda", "--directory", str(tmp_path)]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/smoke.yaml")]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*command, "--config", *config], env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    found = re.findall(r"envs/([\w-]+)\.yaml", done.stdout)
+    assert sorted(found) == sorted(["analysis", environment]), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
 def test_the_file_is_what_conda_takes(environment):
     content = yaml.safe_load(ENVIRONMENTS[environment].read_text())
