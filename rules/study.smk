@@ -29,9 +29,16 @@ include: "analysis.smk"
 include: "bundle.smk"
 
 
+# Snakemake's own lock, met next, names nobody; and jobs of a killed run hold none.
+if workflow.is_main_process and (found := locks.busy()):
+    logger.warning(found)
+
+
 onstart:
+    claim()
     write_specs(RUNS, RESULTS)
-    locks.claim(locks.FOLDER, "snakemake")
+    if hint := account_hint(workflow):
+        logger.warning(hint)
 
 
 onsuccess:
@@ -40,6 +47,8 @@ onsuccess:
 
 onerror:
     locks.release()
+    if any("SLURM sbatch failed" in Path(path).read_text() for path in log) and (hint := account_hint(workflow)):
+        logger.error(hint)
 
 
 # Figures and report are of recovery; a study that unlearns or attacks nothing has tables and audits.

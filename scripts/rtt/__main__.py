@@ -7,6 +7,7 @@ so that `audit` or `figure` never pay for torch.
 import argparse
 import contextlib
 import importlib
+import os
 import shlex
 import signal
 import sys
@@ -63,9 +64,14 @@ def main(argv: list[str] | None = None) -> int:
             module = importlib.import_module(module_name)
             module.configure(command)
     args = parser.parse_args(argv)
+    # The shell around a step ignores SIGTERM, so that it outlives the step, which saves; the step itself does not.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Of a job's processes the first writes.
+    writes = str(getattr(args, "spec", None) or "") if os.environ.get("RANK", "0") == "0" else ""
     try:
         # Steps are registered, so that a rerun after a kill sees what is still writing; `run` claims the lock itself.
-        with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv)):
+        with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv), writes):
             return module.run(args) or 0
     except UserError as error:
         spec = getattr(args, "spec", None)

@@ -1,16 +1,16 @@
 """Who is at work on a working directory: one small file per process, under `results/.locks/`.
 
-A process of ours - `python -m rtt run`, a bare `snakemake` (the Snakefile's `onstart`), every step - writes
-`<pid>.json` when it starts and deletes it when it ends. After a SIGKILL the file stays, so a file counts only while
-its pid exists with the same start time. This supplements Snakemake's own lock, which a SIGKILL leaves behind
-and which knows nothing of steps that outlive their Snakemake.
+A process of ours - `python -m rtt run`, a bare `snakemake` (the Snakefile's `onstart`), every step, on a compute node
+too - writes `<pid>-<host>.json` when it starts and deletes it when it ends. After a SIGKILL the file stays, so a file
+counts only while its pid exists with the same start time; of a job on another host SLURM is asked. This supplements
+Snakemake's own lock, which a SIGKILL leaves behind and which knows nothing of steps that outlive their Snakemake.
+A step also names what it writes: of two steps that write the same run, the second waits, then stops.
 """
 
 import contextlib
 import fcntl
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from rtt import slurm
 from rtt.errors import UserError
 from rtt.files import write_json
 
@@ -28,25 +29,37 @@ VARIABLE = "RTT_LOCKS"  # how a step learns the folder: set by claim(), inherite
 # Seconds. psutil's start time moves when the system's clock is set; a reused pid within so short a time is unlikely,
 # and would only make us refuse once too often.
 TOLERANCE = 10.0
+ENDING = 60.0  # seconds for which a step waits until the one before it has ended: SLURM gives it KillWait
+POLL = 0.2
+SHOWN = 120  # characters of a command
 
 
 @dataclass(frozen=True)
 class Holder:
-    """One registered process. `start_time` is in seconds since 1970; `role` is `main` or `step`."""
+    """One registered process. `start_time` is in seconds since 1970; `role` is `main` or `step`. `job`: its SLURM job,
+    "" outside one. `writes`: the run that it writes, "" for none. pid 0: a job that waits, or has registered nothing.
+    """
 
     pid: int
     start_time: float
     host: str
     command: str
     role: str
+    job: str = ""
+    writes: str = ""
 
     def __str__(self) -> str:
+        command = self.command if len(self.command) <= SHOWN else self.command[:SHOWN] + " ..."
+        if not self.pid:
+            return f"SLURM job {self.job}, {self.host} ({command})"
         since = datetime.fromtimestamp(self.start_time).strftime("%Y-%m-%d %H:%M:%S")
-        return f"pid {self.pid} on {self.host} ({self.command}), since {since}"
+        job = f"SLURM job {self.job}, " * bool(self.job)
+        return f"{job}pid {self.pid} on {self.host} ({command}), since {since}"
 
-
-def _here() -> str:
-    return socket.gethostname()
+    @property
+    def asked_of_slurm(self) -> bool:
+        """Is it a job elsewhere?"""
+        return bool(self.job) and self.host != slurm.host()
 
 
 @contextlib.contextmanager
@@ -61,9 +74,9 @@ def _mutex(folder: Path) -> Iterator[None]:
 
 
 def _alive(holder: Holder) -> bool:
-    """Does the process still run? One on another host can't be asked, so it counts as alive."""
-    if holder.host != _here():
-        return True
+    """Does the process still run? One on another host is alive as long as SLURM doesn't say otherwise."""
+    if holder.host != slurm.host():
+        return not holder.job or slurm.holds(holder.job, holder.host)
     try:
         process = psutil.Process(holder.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -103,7 +116,7 @@ def live(folder: str | Path = FOLDER) -> list[Holder]:
 
 def _strangers(holders: list[Holder]) -> list[Holder]:
     family = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
-    return [holder for holder in holders if holder.host != _here() or holder.pid not in family]
+    return [holder for holder in holders if holder.host != slurm.host() or holder.pid not in family]
 
 
 def others(folder: str | Path = FOLDER) -> list[Holder]:
@@ -111,9 +124,14 @@ def others(folder: str | Path = FOLDER) -> list[Holder]:
     return _strangers(live(folder))
 
 
-def _write(folder: Path, command: str, role: str, pid: int) -> Path:
-    path = folder / f"{pid}.json"
-    holder = Holder(pid, psutil.Process(pid).create_time(), _here(), command, role)
+def _path(folder: str | Path, pid: int | None) -> Path:
+    return Path(folder) / f"{os.getpid() if pid is None else pid}-{slurm.host()}.json"
+
+
+def _write(folder: Path, command: str, role: str, pid: int, writes: str = "") -> Path:
+    path = _path(folder, pid)
+    started = psutil.Process(pid).create_time()
+    holder = Holder(pid, started, slurm.host(), command, role, slurm.job_id(), writes)
     write_json(path, asdict(holder), indent=None)
     return path
 
@@ -130,20 +148,58 @@ def register(folder: str | Path, command: str, role: str = "step", pid: int | No
 
 def release(folder: str | Path = FOLDER, pid: int | None = None) -> None:
     """Delete the file of process `pid` (default: this one), if there is one."""
-    (Path(folder) / f"{os.getpid() if pid is None else pid}.json").unlink(missing_ok=True)
+    _path(folder, pid).unlink(missing_ok=True)
 
 
 def _refusal(holders: list[Holder], folder: Path) -> str:
     lines = ["this working directory is in use:"]
     for holder in holders:
         lines.append(f"  {holder}")
-        if holder.host != _here():
-            path = folder / f"{holder.pid}.json"
-            lines.append(f"  It can't be checked from here ({_here()}). If it has ended, delete {path}.")
-    here = [str(holder.pid) for holder in holders if holder.host == _here()]
+        if holder.host != slurm.host() and not holder.job:
+            path = folder / f"{holder.pid}-{holder.host}.json"
+            lines.append(f"  It can't be checked from here ({slurm.host()}). If it has ended, delete {path}.")
+    here = [str(holder.pid) for holder in holders if holder.host == slurm.host()]
     if here:
         lines.append(f"Wait until it ends, or stop it: kill {' '.join(here)}")
+    if jobs := sorted({holder.job for holder in holders if holder.asked_of_slurm}):
+        lines.append(
+            "Wait until the jobs end: the same command then takes what they have made. Or stop them; what is in "
+            f"training is saved first: scancel {' '.join(jobs)}"
+        )
     return "\n".join(lines)
+
+
+def _queued(folder: Path, known: list[Holder]) -> list[Holder]:
+    """Return the jobs of an earlier run that SLURM knows of and that have not registered, waiting ones above all.
+
+    folder: the locks' folder; the working directory is two above. Nothing is asked where no job was ever submitted.
+    """
+    directory = folder.resolve().parents[1]
+    if not slurm.available() or not (directory / "results" / ".slurm").is_dir():
+        return []
+    registered = {holder.job for holder in known} | {slurm.job_id()}
+    found = slurm.unfinished(directory)
+    if found is None:
+        raise UserError(
+            "SLURM doesn't answer (squeue): whether jobs of an earlier run are still at work in this folder can't be "
+            "told. Try again when it does"
+        )
+    return [
+        Holder(0, time.time(), job.node or job.state.lower(), job.rule, "step", job.id)
+        for job in found
+        if job.id not in registered
+    ]
+
+
+def busy(folder: str | Path = FOLDER) -> str | None:
+    """Return who is at work here besides this process and those that started it, and what to do; None for nobody."""
+    folder = Path(folder)
+    found = others(folder)
+    try:
+        found += _queued(folder, found)
+    except UserError as error:
+        return str(error)
+    return _refusal(found, folder) if found else None
 
 
 def claim(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str], None] = print) -> Path:
@@ -151,24 +207,25 @@ def claim(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[st
 
     Only the process itself and those that started it may hold the directory already. Steps that outlived their
     main process are waited for, `wait` seconds at most. Of two that claim at once exactly one gets it.
-    Raises UserError that names pid, command and start of each process in the way.
+    Raises UserError that names pid, command and start of each process in the way, or its SLURM job.
     """
     folder = Path(folder).resolve()
     deadline, told = time.monotonic() + wait, False
     while True:
         with _mutex(folder):
-            busy = _strangers(_scan(folder))
-            if not busy:
+            found = _strangers(_scan(folder))
+            found += _queued(folder, found)
+            if not found:
                 os.environ[VARIABLE] = str(folder)
                 return _write(folder, command, "main", os.getpid())
-        orphans = all(holder.role == "step" and holder.host == _here() for holder in busy)
+        orphans = all(holder.role == "step" and (holder.job or holder.host == slurm.host()) for holder in found)
         if not orphans or time.monotonic() >= deadline:
-            raise UserError(_refusal(busy, folder))
+            raise UserError(_refusal(found, folder))
         if not told:
-            names = "; ".join(str(holder) for holder in busy)
+            names = "; ".join(str(holder) for holder in found)
             say(f"waiting up to {wait:.0f} s for a step that a killed run has left behind: {names}")
             told = True
-        time.sleep(0.2)
+        time.sleep(1.0 if any(holder.asked_of_slurm for holder in found) else POLL)
 
 
 @contextlib.contextmanager
@@ -181,18 +238,48 @@ def hold(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str
         release(path.parent)
 
 
+_own: Path | None = None  # this step's file
+
+
 @contextlib.contextmanager
-def step(command: str) -> Iterator[None]:
+def step(command: str, writes: str = "", wait: float = ENDING) -> Iterator[None]:
     """Register this process as a step while the block runs; nothing is done outside a run (no RTT_LOCKS).
 
-    A step ended by a signal leaves its file; the next look finds it dead and deletes it.
+    writes: the run that it writes. Another step that is at it is waited for, `wait` seconds at most: it may be ending.
+    Raises UserError that names it. A step ended by a signal leaves its file; the next look finds it dead and deletes
+    it.
     """
+    global _own
     folder = os.environ.get(VARIABLE)
     if not folder:
         yield
         return
-    register(folder, command)
+    _own = _enter(Path(folder), command, writes, wait)
     try:
         yield
     finally:
+        _own = None
         release(folder)
+
+
+def _enter(folder: Path, command: str, writes: str, wait: float) -> Path:
+    deadline = time.monotonic() + wait
+    while True:
+        with _mutex(folder):
+            rivals = [holder for holder in _scan(folder) if writes and holder.writes == writes]
+            if not rivals:
+                return _write(folder, command, "step", os.getpid(), writes)
+        if time.monotonic() >= deadline:
+            raise UserError(f"{writes}: another step writes this run. {_refusal(rivals, folder)}")
+        time.sleep(1.0)
+
+
+def still_ours() -> None:
+    """Raise UserError where another job has taken this step's run over: what it writes must not be overwritten.
+
+    That happens where SLURM took this step's node for dead, and started the job again elsewhere.
+    """
+    if _own is not None and not _own.exists():
+        raise UserError(
+            f"{_own} is gone: another job has taken this run over, so this one stops and writes nothing more"
+        )

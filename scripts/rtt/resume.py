@@ -15,7 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from rtt import engine
+from rtt import engine, locks
 from rtt.errors import Stopped, UserError
 from rtt.files import read_json, write_json
 
@@ -98,6 +98,7 @@ class State:
         """Put down a scored look, or a run that has ended."""
         self.results[key] = result
         if self.folder and engine.is_main():
+            locks.still_ours()
             with open(self._journal, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"key": key, "result": result}) + "\n")
 
@@ -157,6 +158,7 @@ class Checkpoints(TrainerCallback):
         """Mark the checkpoint as whole; only then are older ones deleted."""
         engine.barrier()
         if engine.is_main():
+            locks.still_ours()
             here = self.folder / f"checkpoint-{state.global_step}"
             made = [engine.name(), engine.world()]
             write_json(here / WHOLE, {"engine": made, "losses": self.trainer.losses}, indent=None)

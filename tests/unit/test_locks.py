@@ -70,8 +70,8 @@ def test_a_killed_process_is_stale_and_its_file_is_deleted(tmp_path, registered)
     process = registered()
     process.kill()
     process.wait()
-    path = tmp_path / f"{process.pid}.json"
-    assert path.exists()
+    (path,) = tmp_path.glob("*.json")
+    assert path.name.startswith(f"{process.pid}-")
     assert locks.live(tmp_path) == []
     assert not path.exists()
 
@@ -99,11 +99,12 @@ def test_another_host_counts_as_live_and_the_message_says_what_to_do(tmp_path):
     path = locks.register(tmp_path, "elsewhere")
     holder = json.loads(path.read_text())
     holder.update(host="another-host", pid=1)
-    (tmp_path / "1.json").write_text(json.dumps(holder))
+    elsewhere = tmp_path / "1-another-host.json"
+    elsewhere.write_text(json.dumps(holder))
     path.unlink()
-    with pytest.raises(UserError, match=r"on another-host(?s:.*)can't be checked(?s:.*)delete .*1\.json"):
+    with pytest.raises(UserError, match=r"on another-host(?s:.*)can't be checked(?s:.*)delete .*1-another-host\.json"):
         locks.claim(tmp_path, "run")
-    assert (tmp_path / "1.json").exists()
+    assert elsewhere.exists()
 
 
 def test_a_file_that_is_not_ours_is_dropped(tmp_path):
@@ -123,7 +124,7 @@ def test_claim_names_the_process_in_the_way(tmp_path, registered):
     with pytest.raises(UserError, match=rf"pid {process.pid} (?s:.*)a step of the test(?s:.*)since \d{{4}}-") as caught:
         locks.claim(tmp_path, "run", wait=30)
     assert f"kill {process.pid}" in str(caught.value)
-    assert not (tmp_path / f"{os.getpid()}.json").exists()
+    assert not list(tmp_path.glob(f"{os.getpid()}-*.json"))
 
 
 def test_claim_waits_for_an_orphaned_step(tmp_path, registered):

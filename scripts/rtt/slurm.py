@@ -1,0 +1,78 @@
+"""What SLURM knows of our jobs: squeue alone, since scancel or a hiccup of slurmdbd makes sacct hang."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+# Processes may be alive on the node in these states; a job that waits, anew or again, has none.
+AT_WORK = {"CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"}
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+COMMENT = "rule_"  # with which Snakemake's executor begins a job's comment
+TIMEOUT = 30  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in SLURM's queue. node: "" while it waits. rule: Snakemake's rule and wildcards."""
+
+    id: str
+    state: str
+    node: str
+    rule: str
+
+
+def host() -> str:
+    """Return this machine's name: on a compute node SLURM's own, so that it compares with what squeue says."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def job_id() -> str:
+    """Return the id of the job that this process belongs to, "" outside one."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def available() -> bool:
+    """Is there a squeue here?"""
+    return shutil.which("squeue") is not None
+
+
+def _squeue(*flags: str) -> list[list[str]] | None:
+    """Return squeue's lines as fields (id, state, node, folder, comment); None where SLURM doesn't answer."""
+    command = ["squeue", "--noheader", "--format=%i|%T|%N|%Z|%k", *flags]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        # The answer to an id that SLURM has forgotten.
+        return [] if "Invalid job id" in done.stderr else None
+    return [line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4]
+
+
+def holds(job: str, node: str) -> bool:
+    """May processes of `job` still be at work on `node`? True where SLURM doesn't answer."""
+    if job == job_id() and node != host():
+        return False  # SLURM has requeued it, here
+    found = _squeue(f"--jobs={job}", "--states=all")
+    if found is None:
+        return True
+    return any(state in AT_WORK and where in (node, "") for _, state, where, *_ in found)
+
+
+def unfinished(folder: str | Path) -> list[Job] | None:
+    """Return this user's jobs, waiting or at work, that Snakemake submitted from `folder`; None where SLURM doesn't
+    answer.
+    """
+    found = _squeue(f"--user={getpass.getuser()}")
+    if found is None:
+        return None
+    here = str(Path(folder).resolve())
+    return [
+        Job(job, state, node, comment)
+        for job, state, node, where, comment in found
+        if where == here and comment.startswith(COMMENT) and state in AT_WORK | WAITING
+    ]
