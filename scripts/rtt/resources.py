@@ -75,9 +75,7 @@ class Resources:
 
     def __init__(self, study: Study, site: Site, root: str | Path = "."):
         self.study, self.site, self.root = study, site, root
-        large = isinstance(study.model, ModelFile)
-        # A miniature is faster on a CPU than in the queue for a GPU.
-        self.gpus = study.devices if study.device == "cuda" or (study.device == "auto" and large) else 0
+        self.gpus = study.gpus
 
     @cached_property
     def _plan(self) -> Plan:
@@ -99,20 +97,20 @@ class Resources:
             bill = plan.source(spec)
         return bill.hours, list(plan.phases.values())
 
-    def _known(self, spec) -> bool:
-        return not isinstance(spec.model if hasattr(spec, "model") else spec.source.model, ModelFile) or bool(
-            (spec.model if hasattr(spec, "model") else spec.source.model).parameters
-        )
+    @staticmethod
+    def _size(spec) -> int | None:
+        """Return the number of parameters of a run's model, None where its file doesn't say."""
+        model = spec.model if hasattr(spec, "model") else spec.source.model
+        return None if isinstance(model, ModelFile) and model.parameters is None else costs.parameters(model)
 
     def mem_mb(self, spec, attempt: int = 1) -> int:
         """Return a job's host memory in MB; each further attempt asks for half as much more."""
         grown = 1 + (attempt - 1) / 2
-        if not self._known(spec):
+        if (size := self._size(spec)) is None:
             return round(UNKNOWN_MB * grown)
         _, phases = self._cost(spec)
-        model = spec.model if hasattr(spec, "model") else spec.source.model
         launch = self._plan.launch
-        held = launch.devices * costs.parameters(model) * 4.0  # what is only scored is loaded, in fp32 at most
+        held = launch.devices * size * 4.0  # what is only scored is loaded, in fp32 at most
         for phase in phases:
             on_host = memory.in_host(phase, launch)
             if not self.gpus:
@@ -125,7 +123,7 @@ class Resources:
     def runtime(self, spec, attempt: int = 1) -> int:
         """Return a job's time limit in minutes; attempt n asks for n times as much, up to the partition's limit."""
         most = self.site.max_hours * 60
-        hours = self._cost(spec)[0] if self._known(spec) else UNKNOWN_HOURS
+        hours = self._cost(spec)[0] if self._size(spec) else UNKNOWN_HOURS
         devices = self.study.devices
         minutes = 60 * SLACK * hours / (1 if devices == 1 else SHARED * devices)
         minutes += START_MINUTES + self.notice(spec) / 60
@@ -133,7 +131,7 @@ class Resources:
 
     def notice(self, spec) -> int:
         """Return how many seconds before the time limit a job is told, so that its state is saved by then."""
-        phases = self._cost(spec)[1] if self._known(spec) else []
+        phases = self._cost(spec)[1] if self._size(spec) else []
         state = max((memory.state_on_disk(phase, self._plan.launch) for phase in phases), default=0.0)
         return NOTICE * max(1, math.ceil(state / DISK / 60))
 
