@@ -265,13 +265,14 @@ def needed(parts: dict[str, float]) -> float:
 
 def in_host(phase: Phase, launch: Launch = Launch()) -> float:
     """Most bytes of host memory of a job's weights: each process loads a whole copy; RTT keeps its starting weights in
-    each; offload keeps weights (ZeRO-3: a second copy in bf16 and fp32 alike), gradients (two copies while the
-    optimizer works) and optimizer states once for all processes. Python and libraries are not counted.
+    each, ZeRO-3 the model whose copy it trains; offload keeps weights (ZeRO-3: a second copy in bf16 and fp32 alike),
+    gradients (two copies while the optimizer works) and optimizer states once for all processes. Python and libraries
+    are not counted.
     """
     size, engine = BYTES[phase.settings.precision], launch.engine
     whole = phase.shape.parameters * size
     trained = whole * phase.part.trained
-    held = launch.devices * whole if phase.restored else 0.0
+    held = launch.devices * whole * (phase.restored + (engine.stage == 3))
     if engine.offload:
         held += trained * (1 + 2 + STATES[phase.settings.optimizer])
     if engine.offload_weights:

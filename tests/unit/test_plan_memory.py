@@ -160,8 +160,9 @@ def test_offload_moves_the_optimizer_to_the_host():
     found = memory.on_device(lion, Launch(8, Engine(3, offload=True)))
     assert (found["optimizer"], found["gradients"], found["weights"]) == (0, 0, 4 * N / 8)
     launch = Launch(8, Engine(3, offload=True))
-    # RTT's starting weights in each of 8; master weights, gradients twice, one state
-    assert memory.in_host(lion, launch) == 8 * 4 * N + 4 * 4 * N
+    # The model and RTT's starting weights in each of 8; master weights, gradients twice, one state
+    assert memory.in_host(lion, launch) == 2 * 8 * 4 * N + 4 * 4 * N
+    assert memory.in_host(lion, Launch(8, Engine(2))) == 8 * 4 * N
     assert memory.in_host(phase(precision="bf16"), Launch(2)) == 2 * 2 * N
 
 
