@@ -4,6 +4,8 @@ Inputs: all evaluation JSON, selections, audits, manifests.
 Outputs: tables/*.csv, figures/*.svg and *.png, report.html. The report draws the figures itself, from the same tables.
 """
 
+from rtt.reporting.captions import described, labels
+
 
 rule tables:
     """Tables: accuracies, recovery, contrasts between arms."""
@@ -11,10 +13,28 @@ rule tables:
         evals=[eval_file(stem) for stem in RUNS.eval_ids()],
         selections=[f"{RESULTS}/selections/{run}.json" for run in RUNS.selects],
     output:
-        recovery=f"{RESULTS}/tables/recovery.csv",
+        recovery=report(
+            f"{RESULTS}/tables/recovery.csv",
+            caption="../report/tables.rst",
+            category=f"Study {STUDY.study}",
+            subcategory="Tables",
+            labels=labels(STUDY, table="recovery"),
+        ),
         accuracy=f"{RESULTS}/tables/accuracy.csv",
-        contrasts=f"{RESULTS}/tables/contrasts.csv",
-        variants=f"{RESULTS}/tables/variants.csv",
+        contrasts=report(
+            f"{RESULTS}/tables/contrasts.csv",
+            caption="../report/tables.rst",
+            category=f"Study {STUDY.study}",
+            subcategory="Tables",
+            labels=labels(STUDY, table="contrasts over seeds"),
+        ),
+        variants=report(
+            f"{RESULTS}/tables/variants.csv",
+            caption="../report/tables.rst",
+            category=f"Study {STUDY.study}",
+            subcategory="Tables",
+            labels=labels(STUDY, table="effects of variants"),
+        ),
     log:
         f"{RESULTS}/logs/tables.log",
     localrule: True
@@ -22,6 +42,7 @@ rule tables:
         "../envs/analysis.yaml"
     params:
         results=subpath(output.recovery, ancestor=2),
+        shows=described(STUDY),
         code=code_version("tables"),
     shell:
         """
@@ -44,7 +65,8 @@ rule figure:
             f"{RESULTS}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
             category=f"Study {STUDY.study}",
-            labels={"result": "figure: {figure}"},
+            subcategory="Figures",
+            labels=labels(STUDY, figure="{figure}"),
         ),
         png=f"{RESULTS}/figures/{{figure}}.png",
     log:
@@ -54,6 +76,7 @@ rule figure:
         "../envs/analysis.yaml"
     params:
         tables=subpath(input.recovery, parent=True),
+        shows=described(STUDY),
         code=code_version("figure"),
     shell:
         """
@@ -73,7 +96,8 @@ rule report:
             f"{RESULTS}/report.html",
             caption="../report/report.rst",
             category=f"Study {STUDY.study}",
-            labels={"result": "the whole report"},
+            subcategory="Report",
+            labels=labels(STUDY, page="the whole report"),
         ),
     log:
         f"{RESULTS}/logs/report.log",
@@ -83,6 +107,7 @@ rule report:
     params:
         results=subpath(output[0], parent=True),
         study=STUDY.model_dump_json(),
+        shows=described(STUDY),
         code=code_version("report"),
     shell:
         """

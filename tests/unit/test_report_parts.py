@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report_builder import accuracy, full_study, manifest, recovery, recovery_row, view_of, write_study
+from rtt.config import load_study
 from rtt.figures.view import make_view
 from rtt.reporting import changed, cost, published, strength
+from rtt.reporting.captions import described, labels
 from rtt.reporting.cost import ledger, provenance
 from rtt.reporting.images import image, inline_svg
 from rtt.reporting.recovered import contrast_rows
@@ -318,3 +320,38 @@ def test_colours_can_be_read_in_light_and_dark():
             for ground in ("page", "box"):
                 one, two = sorted((luminance(colours[text]), luminance(colours[ground])))
                 assert (two + 0.05) / (one + 0.05) >= 4.5, (text, ground, theme)
+
+
+# ---- Snakemake's own report
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            "config/config.yaml",
+            {
+                "facts": "pretrained, taught, taught same data",
+                "methods": "GD, RMU, RIA, FIF",
+                "budgets": "10 %",
+                "rtt": "learning rates 0.001, 0.002, 8 epochs",
+                "variants": "none",
+            },
+        ),
+        (
+            "config/paper.yaml",
+            {
+                "facts": "years (pretrained), mmlu (pretrained), wmdp (pretrained), random_birthdays (taught)",
+                "model": "llama-3-8b",
+                "scorings": "letter, likelihood",
+                "variants": "format_mcq, format_answer, hiding",
+            },
+        ),
+        ("config/modes/just_eval.yaml", {"rtt": "none"}),
+    ],
+)
+def test_captions_are_made_of_the_study(path, words):
+    study = load_study(Path(__file__).parents[2] / path)
+    found = described(study)
+    assert found | words == found
+    assert labels(study, figure="x") == {"figure": "x"} | {name: found[name] for name in ("facts", "methods", "seeds")}
