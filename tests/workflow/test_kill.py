@@ -13,13 +13,19 @@ import psutil
 import pytest
 from conftest import SMOKE, Clone, clone_environment, differing
 
-COMMAND = ["-m", "rtt", "run", "--configfile", SMOKE]
+# A checkpoint after every step, so that there is one to go on from at whatever moment the kill comes.
+COMMAND = ["-m", "rtt", "run", "--configfile", SMOKE, "--config", "checkpoint_minutes=0"]
 WITHIN = 120  # seconds for a moment to come
 
 
-def started(results: Path, rule: str) -> bool:
-    """A step of this rule has begun to write its log."""
-    return any(results.glob(f"logs/{rule}/*.log"))
+def saved(results: Path, rule: str) -> bool:
+    """A step of this rule has a whole checkpoint."""
+    return any(results.glob(f"state/{rule}-*/**/whole.json"))
+
+
+def went_on(results: Path, rule: str) -> bool:
+    """A step of this rule has taken up its checkpoint."""
+    return any("going on from step" in log.read_text() for log in results.glob(f"logs/{rule}/*.log"))
 
 
 def environment(clone: Clone) -> dict[str, str]:
@@ -61,7 +67,7 @@ def kill_when(clone: Clone, come: Callable[[], bool], delay: float) -> str:
         while not come():
             assert process.poll() is None, f"ended before the moment came:\n{said.read_text()}"
             assert time.monotonic() < deadline, f"the moment never came:\n{said.read_text()}"
-            time.sleep(0.05)
+            time.sleep(0.005)
         time.sleep(delay)
         family = psutil.Process(process.pid).children(recursive=True)
         names = " ".join(word for child in family for word in command_line(child))
@@ -81,29 +87,34 @@ def killed(pristine, tmp_path_factory) -> Clone:
     shutil.copytree(pristine, clone.folder)
     results = clone.results()
 
-    kill_when(clone, lambda: started(results, "pretrain"), delay=2.0)
+    kill_when(clone, lambda: saved(results, "pretrain"), delay=0.0)
     assert not list(results.glob("manifests/*")), "killed too late: pretraining had ended"
     assert list((clone.folder / ".snakemake").glob("locks/*")), "Snakemake's lock is what a rerun has to get past"
 
-    said = kill_when(clone, lambda: started(results, "unlearn"), delay=3.0)
+    said = kill_when(clone, lambda: saved(results, "unlearn"), delay=0.0)
     assert "removing the lock that a killed run has left" in said
     assert list(results.glob("manifests/pretrain-*"))
+    assert went_on(results, "pretrain")
     assert len(list(results.glob("manifests/unlearn-*"))) < 2, "killed too late: unlearning had ended"
 
     # In the midst of RTT's outputs: some checkpoints are attacked, others are not.
     kill_when(clone, lambda: any(results.glob("evals/rtt-*.original.json")), delay=0.0)
     assert len(list(results.glob("manifests/rtt-*"))) < 3, "killed too late: RTT had ended"
+    assert went_on(results, "unlearn")
 
     done = subprocess.run(
         [sys.executable, *COMMAND], cwd=clone.folder, env=environment(clone), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "removing the lock that a killed run has left" in done.stdout
+    assert any("going on: " in log.read_text() for log in results.glob("logs/rtt*/*.log"))
+    assert not list(results.glob("state/*"))
     return clone
 
 
 def test_after_three_kills_the_bytes_are_those_of_an_uninterrupted_run(killed, finished):
-    assert differing(finished.results(), killed.results()) == []
+    # Both say every key of the study, and checkpoint_minutes is another here.
+    assert differing(finished.results(), killed.results()) == ["plan.json", "study.yaml"]
     assert (killed.results() / "report.html").is_file()
 
 
