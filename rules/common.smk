@@ -31,10 +31,12 @@ def machine(study):
     launch = {
         "none": "python -m rtt",
         "torchrun": f"torchrun --standalone --shutdown-timeout 3600 --nproc-per-node {study.devices} -m rtt",
-        "deepspeed": f"deepspeed --num_gpus {study.devices} --module rtt",
-    }
+        "deepspeed": f"deepspeed --no_local_rank --num_gpus {study.devices} --master_port $PORT --module rtt",
+    }[study.launcher]
+    # torchrun finds a free port by itself; two jobs of deepspeed on one machine would take the same.
+    free = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"
+    port = f"PORT=$(python -c {shlex.quote(free)}); " if study.launcher == "deepspeed" else ""
     values = {
-        "LAUNCH": launch[study.launcher],
         "RTT_DEVICE": study.device,
         "RTT_ATTN_BACKEND": study.attn_backend,
         "RTT_DEEPSPEED": study.deepspeed or "",
@@ -43,7 +45,8 @@ def machine(study):
         "RTT_GRADIENT_CHECKPOINTING": int(study.gradient_checkpointing),
         "RTT_CHECKPOINT_MINUTES": study.checkpoint_minutes,
     }
-    return "".join(f"export {key}={shlex.quote(str(value))}; " for key, value in values.items())
+    exports = "".join(f"export {key}={shlex.quote(str(value))}; " for key, value in values.items())
+    return f'{exports}{port}export LAUNCH="{launch}"; '
 
 
 def torch_environment(study):
