@@ -9,7 +9,8 @@ from docs_markdown import FILES, anchors, inline, target
 
 # Not below data/, which runs fill; a word in capitals stands for a name.
 PATH = re.compile(r"(benchmarks|config|docs|envs|profiles|rules|scripts|tests)/(?!.*[A-Z]{4})[\w./-]+")
-EXAMPLES = {"scripts/rtt/methods/simnpo.py"}  # what a reader is asked to write
+# What a reader writes, or must not.
+EXAMPLES = {"scripts/rtt/methods/simnpo.py", "profiles/slurm/site.yaml", "profiles/default"}
 
 
 @pytest.mark.parametrize("file", FILES)
