@@ -2,6 +2,7 @@
 each other, and each weighs what it weighs alone.
 """
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -18,29 +19,31 @@ def asked() -> bool:
 
 
 def row_width(model) -> float:
-    """Return how many tokens a row should have at least. A row's attention costs its square, and is small beside the
-    matrices while a row is shorter than half the model's width; flash-attn's costs no more than the texts' own, and
-    takes one row alone.
+    """Return how many tokens a row may have at least. A row's attention costs its square, and is small beside the
+    matrices while a row is shorter than half the model's width. Infinite with flash-attn, whose attention costs no more
+    than the texts' own, and which takes one row alone.
     """
     flash = "flash" in (getattr(model.config, "_attn_implementation", None) or "")
-    return float("inf") if flash else model.config.hidden_size / 2
+    return math.inf if flash else model.config.hidden_size / 2
 
 
 def rows_of(lengths: Sequence[int], width: float) -> list[list[int]]:
-    """Return which texts share a row of at most `width` tokens, or of the longest text: each text, longest first, goes
-    to the first row with room for it.
+    """Return which texts share a row: as many rows as give the least padding, of about `width` tokens or the longest
+    text at most; one row where `width` is infinite. Each text, longest first, goes to the emptiest row.
     """
-    width = max(width, *lengths)
-    rows, used = [], []
-    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
-        row = next((row for row, taken in enumerate(used) if taken + lengths[text] <= width), None)
-        if row is None:
-            row = len(rows)
-            rows.append([])
-            used.append(0)
-        rows[row].append(text)
-        used[row] += lengths[text]
-    return rows
+    if width == math.inf:
+        return [list(range(len(lengths)))]
+
+    def spread(count):
+        rows, used = [[] for _ in range(count)], [0] * count
+        for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
+            row = used.index(min(used))
+            rows[row].append(text)
+            used[row] += lengths[text]
+        return count * max(used), rows
+
+    fewest = math.ceil(sum(lengths) / max(width, *lengths))
+    return min((spread(count) for count in range(len(lengths), fewest - 1, -1)), key=lambda found: found[0])[1]
 
 
 def pack(examples: Sequence[dict], pad_token_id: int, width: float) -> dict[str, torch.Tensor]:
