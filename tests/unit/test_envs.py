@@ -29,9 +29,9 @@ CONDA_NAMES = {  # where PyPI has another
 HEAVY = {"torch", "transformers", "accelerate", "tokenizers", "safetensors"}
 
 
-def versions(environment: str) -> dict[str, str]:
-    """Return {PyPI name: version} of an environment."""
-    pins = yaml.safe_load(ENVIRONMENTS[environment].read_text())["dependencies"]
+def versions(environment: str | Path) -> dict[str, str]:
+    """Return {PyPI name: version} of an environment, by its name or file."""
+    pins = yaml.safe_load(Path(ENVIRONMENTS.get(environment, environment)).read_text())["dependencies"]
     assert all(re.fullmatch(r"[a-z0-9_-]+=\d+(\.\d+)+", pin) for pin in pins), "an exact version each"
     return {CONDA_NAMES.get(name, name): version for name, version in (pin.split("=") for pin in pins)}
 
@@ -111,14 +111,32 @@ def test_every_environment_is_used_and_every_rule_has_one():
     assert len(rules()) >= 11
 
 
-CONDA = """#!/bin/sh
+# What Snakemake asks of conda. It makes an environment of links to what is installed here, without the network.
+CONDA = f"""#!/bin/sh
 case $1 in
 --version) echo conda 25.3.0 ;;
-info) echo '{"conda_prefix": "/nowhere", "platform": "linux-64", "active_prefix": null}' ;;
-config) echo '{"get": {"channel_priority": "strict"}}' ;;
+info) echo '{{"conda_prefix": "FOLDER", "platform": "linux-64", "active_prefix": null}}' ;;
+clean) ;;
+config) echo '{{"get": {{"channel_priority": "strict"}}}}' ;;
+env) export PYTHONPATH={Path(__file__).parent}:{SCRIPTS}
+    exec {sys.executable} -c 'import sys, test_envs; test_envs.make(*sys.argv[1:])' "$6" "$8" ;;
 *) exit 1 ;;
 esac
-"""  # what Snakemake asks before it makes an environment
+"""
+
+
+def with_conda(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Snakemake on the smoke study in `folder`, with such a conda on the path."""
+    tools = folder / "bin"
+    tools.mkdir(exist_ok=True)
+    (tools / "conda").write_text(CONDA.replace("FOLDER", str(folder)))
+    (tools / "conda").chmod(0o755)
+    (tools / "activate").write_text('export PATH="$1/bin:$PATH"\n')
+    command = [sys.executable, "-m", "snakemake", "-c2", "--scheduler", "greedy", "--directory", str(folder)]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/smoke.yaml"), *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RTT_", "PYTHON"))}
+    environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.parametrize(
@@ -131,16 +149,9 @@ esac
     ],
 )
 def test_the_study_s_device_chooses_among_those_with_torch(tmp_path, config, environment):
-    (tmp_path / "conda").write_text(CONDA)
-    (tmp_path / "conda").chmod(0o755)
-    command = [sys.executable, "-m", "snakemake", "--list-conda-envs", "--sdm", "conda", "--directory", str(tmp_path)]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/smoke.yaml")]
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [*command, "--config", *config], env=os.environ | {"PATH": path}, capture_output=True, text=True
-    )
+    done = with_conda(tmp_path, "--list-conda-envs", "--sdm", "conda", "--config", *config)
     found = re.findall(r"envs/([\w-]+)\.yaml", done.stdout)
-    assert sorted(found) == sorted(["analysis", environment]), done.stdout + done.stderr
+    assert sorted(found) == sorted(["analysis", environment]), done.stdout
 
 
 @pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
@@ -275,42 +286,34 @@ socket.getaddrinfo = socket.socket.connect = refuse
 """
 
 
-def interpreter_with(names: set[str], folder: Path) -> Path:
-    """Make a virtual environment of links to these packages' files, cut off from the network; return its python."""
+def make(file: str, folder: str) -> None:
+    """Make a virtual environment of links to the files of an environment's packages, cut off from the network."""
+    names = with_dependencies(set(versions(Path(file))) - {"python"})
     venv.create(folder, symlinks=True)
-    (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages,) = Path(folder).glob("lib/python3*/site-packages")
     (packages / "sitecustomize.py").write_text(NO_NETWORK)
     for name in names:
-        for file in importlib.metadata.files(name):
-            top = file.parts[0]
+        for path in importlib.metadata.files(name):
+            top = path.parts[0]
             if top != ".." and not (packages / top).exists():
-                (packages / top).symlink_to(
-                    file.locate().parents[len(file.parts) - 2] if file.parts[1:] else file.locate()
-                )
-    return folder / "bin" / "python"
+                (packages / top).symlink_to(Path(path.locate()).parents[len(path.parts) - 1] / top)
 
 
 @pytest.mark.full
 def test_the_smoke_study_runs_in_the_environments_of_its_rules(tmp_path):
-    cases = []
-    for environment in ("cpu", "analysis"):
-        names = with_dependencies(set(versions(environment)) - {"python"})
-        assert "snakemake" not in names
-        python = interpreter_with(names, tmp_path / environment)
+    """Snakemake activates them. What they lack, such as Snakemake itself, no step misses, and none asks the network."""
+    done = with_conda(tmp_path, "--sdm", "conda")
+    assert done.returncode == 0, done.stdout
+    results = tmp_path / "results/smoke"
+    assert (results / "report.html").is_file()
+    manifests = [json.loads(path.read_text()) for path in results.glob("manifests/*.json")]
+    assert manifests and not any("snakemake" in manifest["packages"] for manifest in manifests)
+    interpreters = list(tmp_path.glob(".snakemake/conda/*/bin/python"))
+    assert len(interpreters) == 2
+    for python in interpreters:
         asking = [python, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
         assert b"the network was asked for" in subprocess.run(asking, capture_output=True).stderr
-        commands = sorted({command for where, command in rules().values() if environment in where})
-        cases.append(f'{"|".join(commands)}) exec {python} "$@" ;;')
-    (tmp_path / "bin").mkdir()
-    chooser = tmp_path / "bin" / "python"  # of `python -m rtt COMMAND`
-    chooser.write_text("#!/bin/sh\ncase $3 in\n" + "\n".join(cases) + "\n*) exit 99 ;;\nesac\n")
-    chooser.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RTT_", "PYTHON"))}
-    environment |= {"PATH": f"{chooser.parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "snakemake", "-c2", "--scheduler", "greedy", "--directory", str(tmp_path / "work")]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/smoke.yaml")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "work/results/smoke/report.html").is_file()
-    manifests = [json.loads(path.read_text()) for path in (tmp_path / "work/results/smoke/manifests").glob("*.json")]
-    assert manifests and not any("snakemake" in manifest["packages"] for manifest in manifests)
+    # From conda to a virtual environment: no training is done twice.
+    for profile in ("local", "slurm"):
+        done = with_conda(tmp_path, "-n", "--workflow-profile", str(ROOT / "profiles" / profile))
+        assert "Nothing to be done" in done.stdout, done.stdout
