@@ -36,8 +36,8 @@ def versions(environment: str | Path) -> dict[str, str]:
     return {CONDA_NAMES.get(name, name): version for name, version in (pin.split("=") for pin in pins)}
 
 
-def locked() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def locked(file: str = "requirements.lock") -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
     pins = [Requirement(line.rstrip(" \\")) for line in lines if re.match(r"[a-zA-Z]", line)]
     lock = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
     lock["torch"] = re.search(r"^torch=torch==(.*)$", (SCRIPTS / "setup.sh").read_text(), re.MULTILINE)[1]
@@ -104,6 +104,13 @@ def test_versions_are_those_of_the_lock(environment):
     assert pins.pop("python") == "3.11"
     assert pins.pop(FLASH, None) == (flash_attn() if environment == "gpu-flash" else None)
     assert pins == {name: lock[name] for name in pins}
+
+
+def test_the_two_locks_agree():
+    """What `make figures` installs is what the study ran with."""
+    both, analysis = locked(), locked("requirements-analysis.lock")
+    assert len(analysis) > 50 and analysis.items() <= both.items()
+    assert {name for name in versions("analysis") if name in analysis} >= {"numpy", "pandas", "scipy", "matplotlib"}
 
 
 def test_every_environment_is_used_and_every_rule_has_one():
