@@ -34,7 +34,8 @@ def demand(gpus: int, processes: int, build: str, cuda: str | None) -> None:
     CUDA that it is built for (None: a CPU build).
     """
     visible = f"{VISIBLE}={os.environ[VISIBLE]}" if VISIBLE in os.environ else f"{VISIBLE} is unset"
-    where = f"on {socket.gethostname()}, {visible}"
+    job = f"SLURM job {os.environ['SLURM_JOB_ID']}, " if "SLURM_JOB_ID" in os.environ else ""
+    where = f"{job}on {socket.gethostname()}, {visible}"
     if asked() == "cuda" and not gpus:
         if cuda is None:
             why = f"torch {build} is a CPU build: install one for CUDA (make setup TORCH_INDEX=..., README.md)"

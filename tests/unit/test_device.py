@@ -27,10 +27,17 @@ def test_what_is_there_will_do(monkeypatch, asked, gpus):
 def test_a_step_that_sees_no_gpu_says_what_it_saw(monkeypatch):
     monkeypatch.setenv(device.VARIABLE, "cuda")
     monkeypatch.setenv(device.VISIBLE, "3")
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError) as caught:
         engine.connect()
-    for words in ("device: cuda", socket.gethostname(), "CUDA_VISIBLE_DEVICES=3", "set device: cpu, or auto"):
+    for words in (
+        "device: cuda",
+        socket.gethostname(),
+        "CUDA_VISIBLE_DEVICES=3",
+        "SLURM job 71",
+        "set device: cpu, or auto",
+    ):
         assert words in str(caught.value)
 
 
