@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from rtt import engine
 
 LOOKS = 16  # steps of a training at which the effective update is measured
-SAMPLE = 2**22  # weights looked at, of each process at most: a copy of all would be felt
+SAMPLE = 2**18  # weights looked at, of each process at most: more would be felt, and tell no more
 
 
 def listed(parts: dict[str, float]) -> str:
