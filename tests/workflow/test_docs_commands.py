@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,8 @@ def place(finished, tmp_path_factory) -> Clone:
     results = clone.folder / "results"
     for name in ("demo", "own-model"):
         shutil.copytree(results / "smoke", results / name)
-    assert main(["bundle", "--results", str(results / "smoke"), "--out", str(clone.folder / "dist")]) == 0
+    packed = shell(clone, ["python", "-m", "rtt", "bundle", "--results", "results/smoke"])
+    assert packed[0] == 0, packed[1]
     (bundle,) = (clone.folder / "dist").glob("smoke-*.zip")
     for name in ("A.zip", "B.zip"):
         shutil.copy(bundle, clone.folder / name)
@@ -91,7 +93,7 @@ def place(finished, tmp_path_factory) -> Clone:
 @pytest.mark.parametrize("command", TO_RUN)
 def test_command(command, place, monkeypatch, capfd):
     monkeypatch.chdir(place.folder)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(os.sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     code, output = run(command, place, capfd)
     said = SHOWN.get(command, [])
     assert code == int(any("error" in line or "unknown" in line for line in said)), f"{TO_RUN[command]}: {output}"
@@ -215,6 +217,8 @@ def test_commands_within_a_text_have_these_targets_and_options(file):
             wrong.append(f"`{text}`: no such target")
         elif text.startswith("python -m rtt ") and words[3].isalpha() and words[3].islower():
             wrong.append(f"`{text}`: no such command")
+        named = re.findall(r"(?:\bpython |--configfile )([\w/.-]+\.(?:py|yaml))", text)
+        wrong += [f"`{text}`: no such file: {path}" for path in named if not (ROOT / path).is_file()]
     assert not wrong
 
 
