@@ -67,7 +67,7 @@ def pages() -> dict[Path, str]:
 
 
 def commands() -> str:
-    """Return commands.md: every command of `python -m rtt` with its arguments, and the targets of make."""
+    """Return commands.md: every command of `python -m rtt` with its arguments; targets of Snakemake and make."""
     text = [
         "# Commands",
         MADE,
@@ -75,9 +75,25 @@ def commands() -> str:
         "traceback), 2 wrong usage, 143 stopped by SIGTERM with what was trained saved.",
     ]
     text += [f"## `{name}`\n\n{command(name, *entry)}" for name, entry in COMMANDS.items()]
-    targets = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    text.append(f"## `make`\n\n```text\n{targets.strip()}\n```")
+    text += [
+        f"## `snakemake`\n\nWithout a target: `all`.\n\n{snakemake_targets()}",
+        f"## `make`\n\n```text\n{output('make', '-s', 'help')}\n```",
+    ]
     return "\n\n".join(text) + "\n"
+
+
+def output(*words: str) -> str:
+    """Return what a program prints on stdout."""
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def snakemake_targets() -> str:
+    """Return the table of targets that one can name; without one, Snakemake makes `all`."""
+    rows = ["| target | |", "|---|---|"]
+    for line in output(sys.executable, "-m", "snakemake", "--list-target-rules").splitlines():
+        name, _, summary = line.partition(" ")
+        rows.append(f"| `{name}` | {cell(summary.strip().removeprefix('(').removesuffix(')'))} |")
+    return "\n".join(rows)
 
 
 def command(name: str, module: str, summary: str) -> str:
