@@ -259,6 +259,11 @@ def test_a_list_for_pip_agrees_with_the_lock(file):
             assert str(requirement.specifier) == f"=={lock[name]}"
 
 
+def test_the_extra_for_flash_attn_agrees_with_its_list():
+    (line,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["flash"]
+    assert Requirement(line).name == FLASH and Requirement(line).specifier.contains(flash_attn())
+
+
 def flash_attn() -> str:
     """Return its version. The list for it adds one pinned package to requirements.txt."""
     lines = [line for line in (ROOT / "requirements-flash.txt").read_text().splitlines() if not line.startswith("#")]
