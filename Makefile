@@ -24,10 +24,10 @@ QUIET := --quiet rules host progress reason
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle figures test test-full lint lock clean
+.PHONY: help setup demo bundle figures test test-full test-cluster profile lint lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "variables (make demo CORES=4):"
 	@echo "  PYTHON       the interpreter for .venv (default: the first of python3, python3.13 ... 3.11 that will do)"
@@ -64,6 +64,14 @@ test: setup  ## run all tests
 
 test-full: setup  ## all tests, and the long parity and kill matrix (about half an hour)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m ""
+
+test-cluster: setup  ## the smoke study and twelve faults through a real SLURM (root, Debian's slurm; about 20 minutes)
+	@$(BIN)/python -m pytest -n 0 -m "" tests/cluster
+
+profile:  ## make 'snakemake --profile slurm' mean profiles/slurm, in every folder
+	@mkdir -p $${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake
+	@ln -sfn "$(CURDIR)/profiles/slurm" $${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake/slurm
+	@echo "snakemake --profile slurm now reads $(CURDIR)/profiles/slurm"
 
 lint: setup  ## check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "config/smoke.yaml"
+FAULTS = "faults.txt"
 TORCH_RULES = {"pretrain", "teach", "unlearn", "rtt", "rtt_control"}
 
 
@@ -150,6 +151,52 @@ def copy(finished, tmp_path) -> Clone:
     clone = Clone(tmp_path / "copy")
     shutil.copytree(finished.folder, clone.folder, symlinks=True)
     return clone
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A SLURM cluster (tests/cluster/slurm.py)."""
+    import slurm
+
+    with slurm.running() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def undisturbed(pristine, shared_folder) -> Clone:
+    """A clone in which the study of the faults has run to its tables, locally. Shared: change nothing in it."""
+    import faults
+
+    clone = Clone(shared_folder / "undisturbed")
+    with FileLock(shared_folder / "undisturbed.lock"):
+        if not clone.folder.exists():
+            part = Clone(shared_folder / "undisturbed.part")
+            shutil.copytree(pristine, part.folder)
+            done = part.snakemake("tables", "--workflow-profile", "profiles/local", "--configfile", faults.STUDY)
+            assert done.returncode == 0, done.stdout
+            part.folder.rename(clone.folder)
+    return clone
+
+
+@pytest.fixture
+def run(cluster, undisturbed, shared_folder, tmp_path):
+    """The study of the faults in a clone, ready for its unlearning and its RTT job."""
+    import faults
+
+    clone = Clone(tmp_path / "clone")
+    shutil.copytree(undisturbed.folder, clone.folder, symlinks=True)
+    faults.forget(clone.results("fault"))
+    found = faults.Run(cluster, clone, undisturbed.results("fault"), shared_folder / FAULTS)
+    yield found
+    found.stop()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print the table of faults."""
+    table = config._tmp_path_factory.getbasetemp() / FAULTS
+    if table.is_file():
+        terminalreporter.section("fault -> what happened -> result")
+        terminalreporter.write(table.read_text())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -96,6 +97,12 @@ end
 return slurm.SUCCESS
 """
 
+# A stub: the executor asks it whether an account is known.
+SACCTMGR = """\
+#!/bin/sh
+echo physics
+"""
+
 
 class Unavailable(Exception):
     """No cluster can be started here; the text says why."""
@@ -165,11 +172,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self.folder = Path()
-        self.processes: dict[str, subprocess.Popen] = {}
+        self._started: list[subprocess.Popen] = []
 
     def environment(self) -> dict[str, str]:
         """Return what a client needs beside the usual variables."""
-        return {MARK: str(self.folder), "SLURM_CONF": str(self.folder / "slurm.conf")}
+        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        return {MARK: str(self.folder), "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def describe(self) -> dict:
         """Return what a caller in another process needs."""
@@ -217,18 +225,20 @@ class Cluster:
         ]
         (self.folder / "gres.conf").write_text("\n".join(gres) + "\n")
         (self.folder / LUA.name).write_text(SUBMIT)
+        accounts = self.folder / "bin" / "sacctmgr"
+        accounts.parent.mkdir()
+        accounts.write_text(SACCTMGR)
+        accounts.chmod(0o755)
         for name in ("state", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
 
     def _run(self, name: str, *command: str) -> None:
         with open(self.folder / f"{name}.out", "ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | self.environment(),
-                start_new_session=True,
+            environment = os.environ | self.environment()
+            self._started.append(
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                )
             )
 
     def _munge(self) -> None:
@@ -250,21 +260,18 @@ class Cluster:
         self._run(name, "slurmd", "-D", "-N", name, "-f", str(self.folder / "slurm.conf"))
 
     def kill(self, name: str) -> None:
-        """SIGKILL to a daemon; of a node also to its jobs, as when it loses its power."""
-        process = self.processes[name]
-        process.kill()
-        process.wait()
-        if name in NODES:
-            for one in members(str(self.folder)):
-                with contextlib.suppress(psutil.Error):
-                    if one.environ().get("SLURMD_NODENAME") == name or f"[{name}]" in one.name():
-                        one.kill()
+        """SIGKILL to slurmctld, or to a node as when it loses its power: its slurmd, and all that its jobs started."""
+        for process in members(str(self.folder)):
+            with contextlib.suppress(psutil.Error):
+                command, environment = process.cmdline(), process.environ()
+                daemon = command[:1] == ["slurmctld"] if name not in NODES else command[:3] == ["slurmd", "-D", "-N"]
+                if (daemon and name in command) or environment.get("SLURMD_NODENAME") == name:
+                    process.kill()
 
-    def call(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+    def call(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
         """Run a client of SLURM."""
-        return subprocess.run(
-            command, env=os.environ | self.environment(), capture_output=True, text=True, check=check, timeout=60
-        )
+        environment = os.environ | self.environment() | variables
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=60)
 
     def states(self) -> dict[str, str]:
         """Return {node: state}."""
@@ -275,8 +282,28 @@ class Cluster:
         """Take everything down."""
         if self.folder != Path():
             remove(self.folder)
-        for process in self.processes.values():
+        for process in self._started:
             process.wait()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Cluster]:
+    """Hold a cluster in a process of its own, which takes it down however this one ends.
+
+    Where none can be started, the test fails in CI and is skipped elsewhere.
+    """
+    import pytest
+
+    command = [sys.executable, __file__, "--hold"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        said = json.loads(holder.stdout.readline() or '{"unavailable": "it ended"}')
+        if why := said.get("unavailable"):
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no SLURM cluster: {why}")
+        cluster = Cluster()
+        cluster.folder = Path(said["folder"])
+        yield cluster
+        holder.stdin.close()
+        holder.wait(60)
 
 
 def main() -> int:
