@@ -27,9 +27,11 @@ addEventListener("load", () => {
     && box(e).right > innerWidth + 0.5).map(e => e.tagName + " " + e.textContent.slice(0, 40));
   const spots = [...document.querySelectorAll("#figure-accuracy .spot")].map(e => {
     e.focus();
-    const tip = e.nextElementSibling, own = box(e), all = box(e.closest(".plot")), told = box(tip);
+    const tip = e.nextElementSibling, plot = box(e.closest(".plot")), card = box(e.closest(".card"));
+    const own = box(e), told = box(tip);
     return {shown: getComputedStyle(tip).display, text: tip.textContent, label: e.getAttribute("aria-label"),
-      inside: [own, told].every(b => b.left >= all.left - 1 && b.right <= all.right + 1 && b.bottom <= all.bottom + 1),
+      inside: [own, told].every(b => b.left >= plot.left - 1 && b.right <= plot.right + 1
+        && b.top >= card.top - 1 && b.bottom <= card.bottom + 1),
       width: own.width, height: own.height};
   });
   document.activeElement.blur();
