@@ -262,7 +262,7 @@ def train(
     cast(model, settings.precision)
     if os.environ.get(CHECKPOINTING) == "1":
         # One layer's activations at a time are kept for the backward pass, computed once more there.
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     trained = copy.deepcopy(model) if engine.partitioned() else model  # ZeRO-3 takes a model's weights apart for good
     with tempfile.TemporaryDirectory() as scratch:
         args = TrainingArguments(

@@ -75,7 +75,7 @@ def saved(precision: str, shape: Shape, rows: int, length: int, checkpointing: b
     cast(made, precision)
     made.train()
     if checkpointing:
-        made.gradient_checkpointing_enable({"use_reentrant": False})
+        made.activation_checkpointing_enable({"use_reentrant": False})
     known = {p.untyped_storage().data_ptr() for p in made.parameters()}
     held: dict[int, torch.UntypedStorage] = {}
 
