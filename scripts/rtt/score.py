@@ -122,16 +122,16 @@ class Scorer:
                 if len(self.targets[index][1]) > 1:
                     tails.setdefault((row, self.targets[index][1][:-1]), []).append(index)
         ids, mask = self._padded(model, prompts)
-        # Right padding does not change causal attention: with equal lengths the mask only costs time. Only the
-        # positions that predict a continuation need logits.
+        ends = sorted({length - 1 for length in lengths})  # what predicts a continuation; nothing else needs logits
+        # Right padding does not change causal attention: with equal lengths the mask only costs time.
         output = model(
             ids,
             attention_mask=None if bool(mask.all()) else mask,
             use_cache=bool(tails),
-            logits_to_keep=lengths[-1] - lengths[0] + 1,
+            logits_to_keep=torch.tensor(ends, device=ids.device),
         )
         places = [
-            (row, lengths[row] - lengths[0], self.targets[index][1][0], index)
+            (row, ends.index(lengths[row] - 1), self.targets[index][1][0], index)
             for row, indices in enumerate(wanted)
             for index in indices
         ]
