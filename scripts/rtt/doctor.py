@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -57,13 +58,16 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Patient:
-    """What is looked at. folder: where results/ lies. profile: a profile's folder, None for a run on this machine."""
+    """What is looked at. folder: where results/ lies. profile: a profile's folder, None for a run on this machine.
+    config: the study's overrides, KEY=VALUE.
+    """
 
     study: Study
     study_file: str
     folder: Path
     profile: Path | None
-    gpu: bool
+    gpu: bool = False
+    config: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict:
@@ -284,7 +288,9 @@ def fetched(patient: Patient) -> Iterator[Check]:
     if not (groups or runs.texts or runs.imports):
         yield Check(OK, "data and models", "nothing comes from the network")
         return
-    command = [sys.executable, "-m", "snakemake", "fetch", "-n", "--cores", "1", "--configfile", patient.study_file]
+    what = ["fetch", "--cores", "1", "--configfile", patient.study_file]
+    what += ["--config", *patient.config] if patient.config else []
+    command = [sys.executable, "-m", "snakemake", *what, "-n"]
     done = subprocess.run(command, cwd=patient.folder, capture_output=True, text=True)
     said = done.stdout + done.stderr
     if done.returncode:
@@ -292,8 +298,7 @@ def fetched(patient: Patient) -> Iterator[Check]:
     elif "Nothing to be done" in said:
         yield Check(OK, "data and models", "all fetched; jobs ask no hub")
     else:
-        what = f"snakemake fetch --cores 1 --configfile {patient.study_file}"
-        yield Check(DO, "data and models", f"not all fetched: where there is internet, {what}")
+        yield Check(DO, "data and models", f"not all fetched: where there is internet, snakemake {shlex.join(what)}")
 
 
 def secrets(patient: Patient) -> Iterator[Check]:
@@ -360,7 +365,7 @@ def run(args: argparse.Namespace) -> int:
         found = next((p for p in (Path(args.profile), folder / "profiles" / args.profile) if p.is_dir()), None)
         if found is None:
             raise UserError(f"--profile {args.profile}: no such folder, nor {folder / 'profiles' / args.profile}")
-    patient, todo = Patient(study, str(Path(file).resolve()), folder, found, args.gpu), 0
+    patient, todo = Patient(study, str(Path(file).resolve()), folder, found, args.gpu, tuple(args.config)), 0
     for check in examine(patient):
         todo += check.status == DO
         print(f"{check.status:<5} {check.name}: {check.text}", flush=True)

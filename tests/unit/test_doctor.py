@@ -133,7 +133,7 @@ def test_a_disk_that_is_too_small(ask, monkeypatch, tmp_path):
 
 def test_a_file_system_without_locks(ask, monkeypatch):
     """As NFS mounted with nolock, and one that grants every lock."""
-    patient = doctor.Patient(load_study(SMOKE), SMOKE, ROOT, None, False)
+    patient = doctor.Patient(load_study(SMOKE), SMOKE, ROOT, None)
     monkeypatch.setattr(doctor, "_locks_work", lambda folder: False)
     assert [check.status for check in doctor.work_folder(patient) if check.name == "file locks"] == ["look"]
     monkeypatch.undo()
@@ -146,7 +146,7 @@ def test_a_file_system_without_locks(ask, monkeypatch):
 
 
 def test_a_folder_that_can_not_be_written(tmp_path):
-    patient = doctor.Patient(load_study(SMOKE), SMOKE, tmp_path / "gone", None, False)
+    patient = doctor.Patient(load_study(SMOKE), SMOKE, tmp_path / "gone", None)
     assert [check.status for check in doctor.work_folder(patient)] == ["do"]
 
 
@@ -154,7 +154,7 @@ def test_another_run_in_the_folder_is_named(tmp_path):
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         locks.register(tmp_path / locks.FOLDER, "snakemake", role="main", pid=sleeper.pid)
-        patient = doctor.Patient(load_study(SMOKE), SMOKE, tmp_path, None, False)
+        patient = doctor.Patient(load_study(SMOKE), SMOKE, tmp_path, None)
         (found,) = [check for check in doctor.work_folder(patient) if check.name == "other runs"]
         assert found.status == "look" and f"pid {sleeper.pid}" in found.text
     finally:
@@ -308,7 +308,7 @@ def test_the_work_folder_is_on_a_file_system_of_all(monkeypatch, profile, place,
     monkeypatch.setattr(doctor, "file_system", lambda folder: ("/", kind))
     monkeypatch.setattr(doctor, "_locks_work", lambda folder: True)
     monkeypatch.delenv("TMPDIR", raising=False)
-    patient = doctor.Patient(load_study(SMOKE), SMOKE, Path(place), Path(profile()), False)
+    patient = doctor.Patient(load_study(SMOKE), SMOKE, Path(place), Path(profile()))
     assert next(doctor.work_folder(patient)).status == status
 
 
@@ -339,11 +339,11 @@ def test_a_profile_that_is_not_there(capsys):
 def test_what_is_to_be_fetched_first(fresh):
     """By a real dry run of `snakemake fetch`: nothing there, then all there."""
     study = "config/smollm-small.yaml"
-    command = ["-m", "rtt", "doctor", "--configfile", study]
+    command = ["-m", "rtt", "doctor", "--configfile", study, "--config", "device=cpu"]
     first = fresh.python(*command)
     assert first.returncode == 1
     line = next(line for line in first.stdout.splitlines() if "data and models" in line)
-    assert line.startswith("do") and "snakemake fetch --cores 1 --configfile" in line
+    assert line.startswith("do") and "snakemake fetch --cores 1 --configfile" in line and "device=cpu" in line
     said = fresh.snakemake("fetch", "-n", "-c1", "--configfile", study).stdout
     made = re.findall(r"^ +output: (.*)$", said, re.MULTILINE)
     assert made
