@@ -1,0 +1,86 @@
+"""How large a grid Snakemake takes: seconds of the dry run and of what each job parses again, jobs, files and inodes.
+
+    python benchmarks/grid.py                          # the paper's grid, and one with ten seeds instead of one
+    python benchmarks/grid.py --results results/smoke  # also counts a finished study's files per job
+
+Prints a Markdown table. CPU seconds hold on a busy machine too.
+"""
+
+import argparse
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GRIDS = {
+    "the study's": [],
+    "10 seeds": ["--config", f"seeds=[{','.join(map(str, range(10)))}]"],
+}
+
+
+def timed(*arguments: str) -> tuple[float, float, float, str]:
+    """Run Snakemake; return wall and CPU seconds, peak MB, and what it said."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        sys.exit(done.stdout[-3000:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, cpu, after.ru_maxrss / 1e3, done.stdout
+
+
+def jobs(said: str) -> Counter:
+    """Return {rule: jobs} of a dry run."""
+    table = re.search(r"^job +count\n-.*\n((?:\w+ +\d+\n)+)", said, re.MULTILINE)
+    return Counter({rule: int(n) for rule, n in (line.split() for line in table[1].splitlines())})
+
+
+def measure(study: str) -> None:
+    """Print a row per grid: dry run, and parsing, which every job does twice."""
+    print("| grid | jobs | of them on the cluster | dry run: s | CPU s | MB | a job's parsing: CPU s |")
+    print("|---|---|---|---|---|---|---|")
+    cluster = ("original", "pretrain", "teach", "unlearn", "rtt", "rtt_original", "rtt_control")
+    for name, flags in GRIDS.items():
+        wall, cpu, memory, said = timed("-n", "--scheduler", "greedy", "--configfile", study, *flags)
+        found = jobs(said)
+        _, parsing, _, _ = timed("--list-rules", "--configfile", study, *flags)
+        remote = sum(found[rule] for rule in cluster)
+        print(f"| {name} | {found['total']} | {remote} | {wall:.1f} | {cpu:.1f} | {memory:.0f} | {parsing:.1f} |")
+
+
+def count(results: Path) -> None:
+    """Print how many inodes a finished study has, per job: its results, and what Snakemake remembers of them."""
+    specs = Counter(path.stem.split("-")[0] for path in (results / "specs").glob("*.json"))
+    runs = sum(1 for _ in (results / "manifests").glob("*.json"))
+    print(f"\n{results}: {runs} training or attacking jobs; specs: {dict(specs)}\n")
+    print("| folder | files | inodes with folders |")
+    print("|---|---|---|")
+    remembered = results.parents[1] / ".snakemake"
+    for folder in (*sorted(path for path in results.iterdir() if path.is_dir()), remembered / "metadata"):
+        paths = list(folder.rglob("*"))
+        files = sum(path.is_file() for path in paths)
+        print(f"| {folder.name} | {files} | {len(paths) + 1} |")
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--study", default="config/paper.yaml")
+    parser.add_argument("--results", type=Path, help="a finished study's folder")
+    args = parser.parse_args()
+    measure(args.study)
+    if args.results:
+        count(args.results)
+
+
+if __name__ == "__main__":
+    main()
