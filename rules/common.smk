@@ -13,7 +13,7 @@ SCRIPTS = os.path.join(workflow.basedir, "scripts")
 sys.path.insert(0, SCRIPTS)
 
 from rtt import config as study_config
-from rtt import locks
+from rtt import executor, locks
 from rtt import resources as cluster
 from rtt.codeversion import code_version
 from rtt.errors import UserError

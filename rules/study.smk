@@ -29,6 +29,8 @@ include: "analysis.smk"
 include: "bundle.smk"
 
 
+executor.mend()
+
 # Snakemake's own lock, met next, names nobody; and jobs of a killed run hold none.
 if workflow.is_main_process and (found := locks.busy()):
     logger.warning(found)
