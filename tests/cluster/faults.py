@@ -126,7 +126,8 @@ class Run:
         for process in psutil.process_iter():
             try:
                 command = process.cmdline()
-                if command[1:3] == ["-m", "rtt"] and rule in command and process.cwd() == str(self.clone.folder):
+                launched = "-m" in command and command[command.index("-m") + 1] == "rtt" and rule in command
+                if launched and "torchrun" not in " ".join(command) and process.cwd() == str(self.clone.folder):
                     found.append(process)
             except psutil.Error:
                 continue

@@ -142,12 +142,24 @@ def wait_for(what: str, check, seconds: float = 30.0, every: float = 0.1):
 
 
 def members(folder: str) -> list[psutil.Process]:
-    """Return the processes that belong to the cluster in `folder`, this one apart."""
+    """Return the processes that belong to the cluster in `folder`, this one apart; the jobs' keepers first."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == folder:
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name().startswith("slurmstepd"):  # has cleared its environment
+                if any(path.startswith(f"{folder}/") for path in open_files(process)):
+                    found.insert(0, process)
+            elif process.pid != os.getpid() and process.environ().get(MARK) == folder:
                 found.append(process)
+    return found
+
+
+def open_files(process: psutil.Process) -> list[str]:
+    """Return the paths that a process has open, deleted ones too."""
+    found = []
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(link))
     return found
 
 
@@ -262,10 +274,17 @@ class Cluster:
     def kill(self, name: str) -> None:
         """SIGKILL to slurmctld, or to a node as when it loses its power: its slurmd, and all that its jobs started."""
         for process in members(str(self.folder)):
-            with contextlib.suppress(psutil.Error):
-                command, environment = process.cmdline(), process.environ()
-                daemon = command[:1] == ["slurmctld"] if name not in NODES else command[:3] == ["slurmd", "-D", "-N"]
-                if (daemon and name in command) or environment.get("SLURMD_NODENAME") == name:
+            with contextlib.suppress(psutil.Error, OSError):
+                command = process.cmdline()
+                if process.name().startswith("slurmstepd"):
+                    # Before its job, or it would tell the controller that the job has failed.
+                    doomed = any(f"slurmd-{name}.log" in path for path in open_files(process))
+                elif name in NODES:
+                    doomed = command[:4] == ["slurmd", "-D", "-N", name]
+                    doomed = doomed or process.environ().get("SLURMD_NODENAME") == name
+                else:
+                    doomed = command[:1] == [name]
+                if doomed:
                     process.kill()
 
     def call(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:

@@ -1,10 +1,39 @@
 """The profile through a real SLURM: the smoke study gives the local run's bytes, and a few faults lose nothing."""
 
+import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 import slurm
 from conftest import SMOKE, differing
 from faults import STUDY, snakemake
+
+HERE = Path(__file__).parent
+
+
+OWNER = """
+import slurm, time
+with slurm.running() as cluster:
+    cluster.call("sbatch", "--output=/dev/null", "--wrap=sleep 300")
+    running = lambda: "RUNNING" in cluster.call("squeue", "--format=%T").stdout
+    slurm.wait_for("a running job", running)
+    print(cluster.folder, flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_cluster_is_gone_with_its_jobs_however_its_owner_ends():
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    folder = Path(owner.stdout.readline().strip())
+    assert len(slurm.members(str(folder))) >= 6  # munged, slurmctld, two slurmd, the job's keeper and shell
+    assert slurm.LINK.resolve().parent == folder
+    owner.kill()
+    owner.communicate()
+    slurm.wait_for("the end of all", lambda: not slurm.members(str(folder)) and not folder.exists(), 60)
+    assert not slurm.LINK.is_symlink() or slurm.LINK.resolve().parent != folder
 
 
 def test_the_smoke_study_through_slurm_gives_the_local_run_s_bytes(cluster, finished, fresh):
@@ -51,3 +80,33 @@ def test_a_missing_account_is_said_before_and_after_sbatch_refuses(run):
     site.write_text("partition: billed\naccount: physics\n")
     run.finish()
     run.check("unset account", "said before and after sbatch refused; set, it ran", unlearn=1, rtt=1)
+
+
+@pytest.mark.cluster
+def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run):
+    gpus = [f"{rule}:{key}" for rule in ("unlearn", "rtt") for key in ("gpu=2", f"gpu_model='{slurm.GPU_MODEL}'")]
+    run.start("--config", "launcher=torchrun", "devices=2", "--set-resources", *gpus)
+    run.checkpoint()
+    with run.paused():
+        job = run.job()["id"]
+        steps = [process.environ() for process in run.steps()]
+        described = run.cluster.call("scontrol", "show", "job", job).stdout
+    run.wait()
+    assert sorted(one["RANK"] for one in steps) == ["0", "1"]
+    assert {one["SLURM_JOB_ID"] for one in steps} == {job}
+    assert {one["CUDA_VISIBLE_DEVICES"] for one in steps} == {"0,1"}
+    assert f"TresPerJob=gres:gpu:{slurm.GPU_MODEL}:2" in described and "NumTasks=1 " in described
+    farthest = 0.0
+    for path in sorted(run.expected.glob("evals/*-pretrained-*.json")):
+        for one, two in zip(scores(path), scores(run.results / "evals" / path.name), strict=True):
+            farthest = max(farthest, *(abs(a - b) / (1 + abs(a)) for a, b in zip(one, two, strict=True)))
+            best, second = sorted(one)[:-3:-1]
+            assert best - second < 1e-3 or one.index(best) == two.index(max(two))
+    print(f"scores of one and of two processes: at most {farthest:.1e} apart")
+    assert 0 < farthest < 1e-3
+
+
+def scores(path) -> list[list[float]]:
+    """Return each question's choice scores, in order."""
+    questions = [question for result in json.loads(path.read_text())["results"] for question in result["questions"]]
+    return [scored for question in questions for scored in question["scores"].values()]
