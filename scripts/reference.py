@@ -26,6 +26,14 @@ from rtt.stats import contrasts, variants  # noqa: E402
 from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
 
 FOLDER = ROOT / "docs/reference"
+
+
+def methods(part: str) -> str:
+    """Return the methods that have these settings, as a heading."""
+    fields = schema()["$defs"]["Methods"]["properties"]
+    return ", ".join(f"`methods.{name}`" for name, field in fields.items() if f"/{part}'" in str(field))
+
+
 # Part of a study in config/schema.json -> heading of its table in study.md.
 STUDY_PARTS = {
     "Study": "At the top",
@@ -44,8 +52,8 @@ STUDY_PARTS = {
     "RetainTexts": "`tasks.N.retain` of texts",
     "Pretraining": "`pretraining`",
     "Teaching": "`teaching`",
-    "Unlearning": "`methods.GD`, `methods.RIA`, `methods.FIF`",
-    "RMUUnlearning": "`methods.RMU`",
+    "Unlearning": methods("Unlearning"),
+    "RMUUnlearning": methods("RMUUnlearning"),
     "Scores": "`scores`",
     "Selection": "`selection`",
     "Attack": "`rtt`",
