@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,9 @@ def test_page_is_one_wellformed_self_contained_document(html):
     assert '<html lang="en">' in html and 'name="viewport"' in html and "<title>Unlearning RTT: tiny</title>" in html
     assert reader.tags.count("main") == reader.tags.count("h1") == 1
     assert reader.tags.count("caption") == reader.tags.count("table")
+    levels = [int(tag[1]) for tag in reader.tags if re.fullmatch(r"h\d", tag)]
+    assert all(after <= before + 1 for before, after in pairwise([0, *levels])), levels
+    assert html.count("<th") - html.count("<thead") == html.count('<th scope="')
 
 
 def test_page_says_what_the_tables_say(html):

@@ -1,6 +1,7 @@
 """What else could have been chosen: the view's result under each other choice that its tables hold."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ class Choice:
     rows: pd.DataFrame
 
 
+@lru_cache(maxsize=4)  # the figure, its title and its words all ask; a view is not changed
 def choices(view: View) -> list[Choice]:
     """Return the view itself, then all else alone: look, scoring, budget, RTT's learning rate, variants.
 
