@@ -52,7 +52,7 @@ def test_without_an_option_the_demo_runs(clone):
     arms, methods = len(DEMO.arms), len(DEMO.methods.named)
     assert clone.plan() == {
         "generate": 3, "facts": 3, "pretrain": 1, "teach": arms - 1, "unlearn": arms * methods,
-        "select": arms * methods, "rtt": arms, "rtt_control": 1, "tables": 1, "figure": 4, "report": 1,
+        "select": arms * methods, "rtt": arms, "rtt_control": 1, "tables": 1, "figure": 5, "report": 1,
     }  # fmt: skip
 
 
