@@ -11,8 +11,8 @@ from rtt.figures.view import View
 from rtt.figures.words import alternative, title
 
 CAPTIONS = {
-    "accuracy": "The paper's figure: accuracy on V with 95 % Wilson intervals, per dataset and method. Open marks: "
-    "unlearned, before RTT. Filled marks: after RTT.",
+    "accuracy": "What the paper's figures show, per dataset and method: accuracy on V, with 95 % Wilson intervals. "
+    "Open marks: unlearned, before RTT. Filled marks: after RTT.",
     "recovery": "What RTT brings back, as a share of what the original has after RTT, with 95 % bootstrap intervals.",
     "tradeoff": "Each unlearning run from the model before it (star) through its points; large open marks: selected.",
     "curves": "Accuracy after each epoch of RTT, pooled over the V splits. Of these looks, one is chosen.",
