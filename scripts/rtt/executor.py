@@ -24,10 +24,11 @@ def mend(module: ModuleType | None = None) -> bool:
     check, age, known = module.Executor.check_active_jobs, module.get_min_job_age, {}
 
     async def check_active_jobs(self, active_jobs):
-        answers = self._status_query_calls
+        # The plugin's thread asks before the executor is set up; there is no job then.
+        answers = self._status_query_calls if active_jobs else 0
         async for job in check(self, active_jobs):
             yield job
-        if self._status_query_calls == answers:  # nothing is known of any of them
+        if active_jobs and self._status_query_calls == answers:  # nothing is known of any of them
             for job in active_jobs:
                 yield job
 

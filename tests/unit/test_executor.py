@@ -15,6 +15,8 @@ class Executor:
         self.answers, self._status_query_calls = answers, 0
 
     async def check_active_jobs(self, active_jobs):
+        if not active_jobs:
+            return
         if (at_work := self.answers.pop(0)) is None:
             return
         self._status_query_calls += 1
@@ -49,6 +51,14 @@ def test_without_an_answer_all_jobs_go_on_and_with_one_those_that_are_at_work(mo
     assert look(plugin, ["a", "b"]) == ["b"]
     assert look(plugin, ["b"]) == ["b"]
     assert look(plugin, ["b"]) == []
+
+
+def test_it_may_be_asked_before_the_executor_is_set_up(module):
+    executor.mend(module)
+    plugin = module.Executor([[]])
+    del plugin._status_query_calls
+
+    assert look(plugin, []) == []
 
 
 def test_min_job_age_is_remembered(module):
