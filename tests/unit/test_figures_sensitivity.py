@@ -72,7 +72,7 @@ def test_marks_and_what_they_tell():
     filled = [line.get_xdata()[0] for line in marked if line.get_markerfacecolor() != "white"]
     np.testing.assert_allclose(filled, [0.8, 0.9, 0.7, 0.4, 0.8, 0.3])
     assert sum(line.get_markerfacecolor() == "white" for line in marked) == 6
-    assert [text.get_text() for text in axes.texts] == ["GD: no point within the budget"]
+    assert [text.get_text() for text in axes.texts] == ["GD: no point"]
     spots = render_told("sensitivity", view)[1]
     assert [spot.text.partition(",")[0] for spot in spots] == [
         "As reported", "Look chosen on V", "By likelihood", "Budget 5 %", "RTT at 0.001", "RTT at 0.002",

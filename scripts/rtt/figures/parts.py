@@ -111,10 +111,9 @@ def estimates(axes, x, rows, column, tint, marker, hollow=False, limits=(-math.i
         axes.plot([x - 0.19, x + 0.19], [mean, mean], color=lighter(tint, 0.3), lw=2, solid_capstyle="butt", zorder=2)
     top = float(np.nanmax([rows[column].max(), rows[f"{column}_high"].max()]))
     if top < limits[1]:
-        untold = words.unclear(rows, column).any()
-        label = axes.annotate(
-            "?" if untold else number(mean), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=6
-        )
+        text = "?" if words.unclear(rows, column).any() else number(mean)
+        lift = 4 if top - rows[column].max() < 0.02 else 2  # points: above the mark itself, where that is the top
+        label = axes.annotate(text, (x, top), (0, lift), textcoords="offset points", ha="center", fontsize=6)
         label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     return mean
 

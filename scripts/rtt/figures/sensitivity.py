@@ -80,7 +80,7 @@ def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> 
         _estimate(axes, y, cell, "acc_unlearned", tint, marker, hollow=True)
         _estimate(axes, y, cell, "acc_rtt", tint, marker)
         if len(cell) and (cell["status"] == "none_within_budget").all():
-            axes.text(0.5, y, f"{method}: no point within the budget", color=GREY, fontsize=5, ha="center", va="center")
+            axes.text(0.5, y, f"{method}: no point", color=GREY, fontsize=5, ha="center", va="center")
         y += STEP
     _estimate(axes, y, rows.drop_duplicates("seed"), "acc_control_rtt", GREY, "|")
 
