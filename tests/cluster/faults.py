@@ -83,7 +83,7 @@ class Run:
         self.start(*arguments)
         self.wait()
 
-    def until(self, what: str, check, seconds: float = LONG):
+    def until(self, what: str, check):
         """Return check()'s first true value; a main process that ends before is an error."""
 
         def look():
@@ -92,7 +92,7 @@ class Run:
             return found
 
         try:
-            return wait_for(what, look, seconds, 0.05)
+            return wait_for(what, look, LONG, 0.05)
         except TimeoutError as error:
             raise AssertionError(
                 f"{error}\n{self.said}\n{self.cluster.call('squeue', '--states=all').stdout}"
@@ -147,10 +147,14 @@ class Run:
                 with contextlib.suppress(psutil.Error):
                     process.resume()
 
-    def went_on(self, rule: str = "unlearn") -> int:
-        """Return the step from which the last attempt went on; 0 where it began anew."""
-        (log,) = self.results.glob(f"logs/{ {'attack': 'rtt'}.get(rule, rule) }/{rule}-*.log")
-        lines = [line for line in log.read_text().splitlines() if "going on from step" in line]
+    def log(self, rule: str = "unlearn") -> str:
+        """Return what the last attempt of a rule's job has said."""
+        (log,) = self.results.glob(f"logs/{rule}/{rule}-*.log")
+        return log.read_text()
+
+    def went_on(self) -> int:
+        """Return the step from which the last attempt at unlearning went on; 0 where it began anew."""
+        lines = [line for line in self.log().splitlines() if "going on from step" in line]
         return int(lines[0].split("going on from step ")[1].split()[0]) if lines else 0
 
     def check(self, fault: str, happened: str, **attempts: int) -> None:
