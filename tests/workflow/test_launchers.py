@@ -1,0 +1,57 @@
+"""Each launcher through the real Snakemake: two real processes under ZeRO-2, held to the local run's scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Clone
+
+CONFIG = ["devices=2", "deepspeed=zero2", "packing=true"]
+
+
+def scores(results: Path, pattern: str) -> dict[tuple, list[float]]:
+    """Return {(file, result, question, scoring): four log-probabilities} of evaluations."""
+    found = {}
+    for path in sorted(results.glob(f"evals/{pattern}")):
+        for number, result in enumerate(json.loads(path.read_text())["results"]):
+            for question in result["questions"]:
+                for scoring, values in question["scores"].items():
+                    found[path.name, number, question["id"], scoring] = values
+    return found
+
+
+def held(one: Path, two: Path, pattern: str) -> None:
+    """The bounds of docs/devices.md on predictions, and on scores as the tests of parity find them."""
+    left, right = scores(one, pattern), scores(two, pattern)
+    assert left and left.keys() == right.keys()
+    for key, values in left.items():
+        assert right[key] == pytest.approx(values, abs=1e-3), key
+        best, second = sorted(values, reverse=True)[:2]
+        assert best - second <= 1e-3 or values.index(best) == right[key].index(max(right[key])), key
+
+
+def worked_together(results: Path, stem: str) -> bool:
+    """Does each manifest of these say ZeRO-2 on two processes?"""
+    made = [json.loads(path.read_text()) for path in results.glob(f"manifests/{stem}")]
+    return bool(made) and all((one["engine"], one["world_size"]) == ("zero2", 2) for one in made)
+
+
+def test_two_jobs_of_deepspeed_at_once_start_on_ports_of_their_own(fresh: Clone, finished: Clone):
+    """Pretraining, then teaching and unlearning side by side."""
+    wanted = [*finished.results().glob("evals/teach-*"), *finished.results().glob("evals/unlearn-pretrained-*")]
+    targets = [str(path.relative_to(finished.folder)) for path in wanted]
+    # Targets stand after an option of one value: the others would take them for theirs.
+    done = fresh.smoke("--config", "launcher=deepspeed", *CONFIG, "--scheduler", "greedy", *targets)
+    assert done.returncode == 0, done.stdout
+    assert worked_together(fresh.results(), "[ptu]*.json")
+    for pattern in ("pretrain-*.json", "teach-*.json", "unlearn-pretrained-*.json"):
+        held(finished.results(), fresh.results(), pattern)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_a_whole_study(launcher, fresh: Clone, finished: Clone):
+    done = fresh.smoke("--config", f"launcher={launcher}", *CONFIG)
+    assert done.returncode == 0, done.stdout
+    assert worked_together(fresh.results(), "*-s0-*.json")
+    held(finished.results(), fresh.results(), "*.json")
