@@ -1,5 +1,6 @@
 """The profile through a real SLURM: the smoke study gives the local run's bytes, and a few faults lose nothing."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import slurm
 from conftest import SMOKE, differing
@@ -30,14 +32,23 @@ def test_a_cluster_is_gone_with_its_jobs_however_its_owner_ends():
     owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=HERE, stdout=subprocess.PIPE, text=True)
     try:
         folder = Path(owner.stdout.readline().strip())
-        names = Counter(process.name().split(":")[0] for process in slurm.members(str(folder)))
-        assert names >= Counter(munged=1, slurmctld=1, slurmd=2, slurmstepd=1, sleep=1), names
+        all_of_it = Counter(munged=1, slurmctld=1, slurmd=2, slurmstepd=1, sleep=1)
+        slurm.wait_for("all its processes", lambda: names(folder) >= all_of_it)
         assert slurm.LINK.resolve().parent == folder
     finally:
         owner.kill()
         owner.wait()
     slurm.wait_for("the end of all", lambda: not slurm.members(str(folder)) and not folder.exists(), 60)
     assert not slurm.LINK.is_symlink() or slurm.LINK.resolve().parent != folder
+
+
+def names(folder: Path) -> Counter:
+    """Return {name: how many} of a cluster's processes."""
+    found = Counter()
+    for process in slurm.members(str(folder)):
+        with contextlib.suppress(psutil.Error):
+            found[process.name().split(":")[0]] += 1
+    return found
 
 
 def test_the_smoke_study_through_slurm_gives_the_local_run_s_bytes(cluster, finished, fresh):
