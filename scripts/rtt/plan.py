@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rtt import costs, memory, plan_text
+from rtt.bundle.contents import FIGURES
 from rtt.config import DEFAULT_STUDY, Study, load_study
 from rtt.errors import UserError
 from rtt.runs import Runs
@@ -256,7 +257,7 @@ class Plan:
             for spec in specs.values():
                 questions = self.looks(spec) * len(self.sizes.of(spec.facts))
                 self.eval_size += self.checkpoints(spec)[1] * costs.eval_bytes(questions, spec.scores.scorings)
-        stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=4), "report": Bill(jobs=1)}
+        stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}
 
     def selection(self) -> dict:
