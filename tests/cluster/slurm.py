@@ -188,7 +188,9 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """Return what a client needs beside the usual variables."""
-        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        # This interpreter's scripts too: steps call `python`.
+        places = [self.folder / "bin", Path(sys.executable).parent, os.environ.get("PATH", os.defpath)]
+        path = os.pathsep.join(map(str, places))
         return {MARK: str(self.folder), "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def describe(self) -> dict:

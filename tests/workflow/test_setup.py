@@ -57,6 +57,8 @@ def test_the_project_s_ranges_admit_the_lock():
     locked["torch"] = re.search(r"^torch=torch==(.*)$", (ROOT / "scripts/setup.sh").read_text(), re.MULTILINE)[1]
     for text in importlib.metadata.requires("unlearning-rtt"):
         requirement = Requirement(text)
+        if requirement.marker and "extra" in str(requirement.marker):
+            continue  # flash-attn needs CUDA to be built, and is in no lock
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), text
 
 
