@@ -1,7 +1,8 @@
 """Tables, figures and the report: no weights, no torch.
 
 Inputs: all evaluation JSON, selections, audits, manifests.
-Outputs: tables/*.csv, figures/*.svg and *.png, report.html. The report draws the figures itself, from the same tables.
+Outputs: tables/*.csv, figures/*.svg and *.png, report.html; code/<step>-<hash of its code>, as in artifacts.smk. The
+report draws the figures itself, from the same tables.
 """
 
 from rtt.reporting.captions import described, labels
@@ -13,6 +14,7 @@ rule tables:
         evals=[eval_file(stem) for stem in RUNS.eval_ids()],
         selections=[f"{RESULTS}/selections/{run}.json" for run in RUNS.selects],
     output:
+        stamp(RESULTS, "tables"),
         recovery=report(
             f"{RESULTS}/tables/recovery.csv",
             caption="../report/tables.rst",
@@ -43,10 +45,11 @@ rule tables:
     params:
         results=subpath(output.recovery, ancestor=2),
         shows=described(STUDY),
-        code=code_version("tables"),
+        forget=old_stamps(RESULTS, "tables"),
     shell:
         """
         exec &> >(tee {log:q})
+        rm -f {params.forget}
         python -m rtt tables \
             --evals {params.results:q}/evals \
             --selections {params.results:q}/selections \
@@ -61,6 +64,7 @@ rule figure:
         recovery=rules.tables.output.recovery,
         accuracy=rules.tables.output.accuracy,
     output:
+        stamp(RESULTS, "figure", "figure-{figure}"),
         svg=report(
             f"{RESULTS}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
@@ -77,10 +81,11 @@ rule figure:
     params:
         tables=subpath(input.recovery, parent=True),
         shows=described(STUDY),
-        code=code_version("figure"),
+        forget=old_stamps(RESULTS, "figure", "figure-{figure}"),
     shell:
         """
         exec &> >(tee {log:q})
+        rm -f {params.forget}
         python -m rtt figure {wildcards.figure} --tables {params.tables:q} --out {output.svg:q} {output.png:q}
         """
 
@@ -92,7 +97,8 @@ rule report:
         manifests=[f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]],
         audits=[f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data],
     output:
-        report(
+        stamp(RESULTS, "report"),
+        page=report(
             f"{RESULTS}/report.html",
             caption="../report/report.rst",
             category=f"Study {STUDY.study}",
@@ -105,12 +111,16 @@ rule report:
     conda:
         "../envs/analysis.yaml"
     params:
-        results=subpath(output[0], parent=True),
+        results=subpath(output.page, parent=True),
         study=STUDY.model_dump_json(),
         shows=described(STUDY),
-        code=code_version("report"),
+        forget=old_stamps(RESULTS, "report"),
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt report --results {params.results:q} --study-config {params.results:q}/study.yaml --out {output:q}
+        rm -f {params.forget}
+        python -m rtt report \
+            --results {params.results:q} \
+            --study-config {params.results:q}/study.yaml \
+            --out {output.page:q}
         """

@@ -1,6 +1,6 @@
 """A study: every rule from facts to report, and its targets."""
 
-from rtt.bundle.contents import FIGURES
+from rtt.bundle.contents import FIGURES, stale
 
 STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
@@ -34,6 +34,11 @@ executor.mend()
 # Snakemake's own lock, met next, names nobody; and jobs of a killed run hold none.
 if workflow.is_main_process and (found := locks.busy()):
     logger.warning(found)
+
+# What .snakemake does not remember, a results folder from elsewhere, is kept; its makers' hashes say whether it is stale.
+if workflow.is_main_process:
+    for line in stale(Path(RESULTS), RUNS.plan()):
+        logger.warning(line)
 
 
 onstart:

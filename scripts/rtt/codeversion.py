@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def code_version(step: str) -> str:
         paths += sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES) if path.is_dir() else [path]
     parts = [f"{path.relative_to(PACKAGE)} {source_hash(path)}" for path in paths]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+
+
+def changed(made: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
+    """Of things that were made, {name: (step, code)}, return {step: names} of those whose step has other code now."""
+    found: dict[str, list[str]] = {}
+    for name, (step, code) in sorted(made.items()):
+        if step in STEPS and code_version(step) != code:
+            found.setdefault(step, []).append(name)
+    return dict(sorted(found.items()))

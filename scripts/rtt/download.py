@@ -62,10 +62,11 @@ def check(source: Source, size: int, digest: str, where: str) -> None:
         )
 
 
-def _receive(response, target: Path, source: Source) -> None:
+def _receive(response, target: Path, source: Source, limit: int | None) -> None:
     """Write a response's body to `target`. Raises Retry when it ends early, UserError when it is the wrong size."""
     length = response.headers.get("Content-Length")
     total = int(length) if length and length.isdigit() else source.bytes
+    _within(total or 0, limit, source, response.url)
     got, start = 0, time.monotonic()
     shown = start
     with open(target, "wb") as out:
@@ -77,6 +78,7 @@ def _receive(response, target: Path, source: Source) -> None:
             if not chunk:
                 break
             got += len(chunk)
+            _within(got, limit, source, response.url)
             if source.bytes is not None and got > source.bytes:
                 check(source, got, "", f"{response.url} (so far)")  # never fills the disk with something else
             with files.disk_errors(target):
@@ -89,11 +91,22 @@ def _receive(response, target: Path, source: Source) -> None:
         raise Retry(f"truncated: {got} of {total} bytes")
 
 
-def download(url: str, target: Path, source: Source, pauses: tuple[float, ...] = PAUSES) -> None:
-    """Download `url` to `target`, trying again after each of `pauses` (seconds), and verify it.
+def _within(size: int, limit: int | None, source: Source, url: str) -> None:
+    if limit is not None and size > limit:
+        raise UserError(
+            f"{source.name}: {url} is larger than {limit >> 20} MiB, the most that is taken from a server; nothing was "
+            "kept. If you trust it, download it yourself and name its path"
+        )
 
-    Raises Absent (404), Unreachable (nobody answers), UserError (401, 403, wrong file, full disk, or still failing
-    after the last attempt). `target` may then be partial: it must lie in a folder that the caller throws away.
+
+def download(
+    url: str, target: Path, source: Source, pauses: tuple[float, ...] = PAUSES, limit: int | None = None
+) -> None:
+    """Download `url` to `target`, trying again after each of `pauses` (seconds), and verify it; at most `limit` bytes.
+
+    Raises Absent (404), Unreachable (nobody answers), UserError (401, 403, wrong or too large a file, full disk, or
+    still failing after the last attempt). `target` may then be partial: it must lie in a folder that the caller throws
+    away.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "unlearning-rtt", "Accept-Encoding": "identity"})
     answered, fault = False, ""
@@ -102,7 +115,7 @@ def download(url: str, target: Path, source: Source, pauses: tuple[float, ...] =
             try:
                 with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
                     answered = True
-                    _receive(response, target, source)
+                    _receive(response, target, source, limit)
                 return verify(target, source, url)
             except urllib.error.HTTPError as error:
                 answered = True

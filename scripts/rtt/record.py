@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -136,6 +137,7 @@ class Manifest:
                 "seed": self.spec.seed,
                 "cpu_seconds": round(cpu, 2),
                 "wall_seconds": round(process_age, 2),
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
                 "peak_memory_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)),
                 "code": code_version(self.step),
                 **_git(),

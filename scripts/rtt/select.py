@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rtt.codeversion import code_version
 from rtt.errors import UserError
 from rtt.evals import Points, read_eval
 from rtt.files import read_json, write_json
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         {
             "run_id": spec.run_id,
+            "code": code_version("select"),
             "labels": {
                 "dataset": source.facts.dataset,
                 "arm": source.arm,

@@ -18,6 +18,7 @@ import pytest
 from bundle_builder import OLD, silent, tree
 from PIL import Image
 from rocrate.rocrate import ROCrate
+from rtt import codeversion
 from rtt.bundle import contents, migrate, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
 from rtt.codeversion import code_version
@@ -264,11 +265,25 @@ def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
     assert len(lines) == len({step for step, _ in current.values()})  # the old bundle's code is long gone
     for run, (step, _) in current.items():
         assert any(run in line and f"step {step} " in line and "nothing is run again" in line for line in lines)
-    monkeypatch.setattr(
-        opening, "code_version", lambda step: {s: c for s, c in index.runs.values()}.get(step, "x" * 10)
-    )
+    monkeypatch.setattr(codeversion, "code_version", lambda step: dict(index.runs.values()).get(step, "x" * 10))
     lines = opening.stale(index)
     assert len(lines) == 1 and "analysis code has changed since: figure, report, tables" in lines[0]
+
+
+def test_a_selection_and_an_audit_say_which_code_made_them(results):
+    plan = contents.planned(results)
+    known = contents.makers(results, plan)
+    run, data = contents.stems(plan, "selections")[0], plan["data"][0]
+    assert known[run][0] == "unlearn" and data not in known  # the old bundle's do not say it, and share ids with runs
+    for path in (results / f"selections/{run}.json", results / f"data/{data}/audit.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "0123456789"}))
+    more = {run: ("select", "0123456789"), data: ("facts", "0123456789")}
+    assert contents.makers(results, plan) == known | more
+    index = contents.index(contents.collect(results))
+    assert index.runs == known | more
+    lines = contents.stale(results, plan)
+    assert any(run in line and "step select" in line and "--forcerun select" in line for line in lines)
+    assert any("step attack" in line and line.endswith("--forcerun rtt rtt_original rtt_control") for line in lines)
 
 
 def test_a_bundle_is_downloaded_once(bundle, tmp_path, monkeypatch):
@@ -281,6 +296,12 @@ def test_a_bundle_is_downloaded_once(bundle, tmp_path, monkeypatch):
         path = opening.local(url, tmp_path)
         assert path.read_bytes() == bundle.read_bytes() and path.name == bundle.name
     assert len(server.asked) == 1
+    monkeypatch.setattr(opening, "MAX_DOWNLOAD", bundle.stat().st_size - 1)
+    for name, faults in (("/announced.zip", []), ("/endless.zip", ["no length"])):
+        server.content[name], server.faults[name] = bundle.read_bytes(), faults
+        with pytest.raises(UserError, match=r"larger than .* nothing was kept"):
+            opening.local(f"{server.url}{name}", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.zip")] == [bundle.name]
     with pytest.raises(UserError, match="does not exist"):
         opening.local(f"{server.url}/absent.zip", tmp_path)
     server.shutdown()

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+from datetime import datetime
 from pathlib import Path
 
 import jsonschema
@@ -278,6 +279,8 @@ def test_manifests_tell_cost_and_versions(chain):
         assert manifest["packages"]["torch"] == importlib.metadata.version("torch")
         assert manifest["precision"] == "float32" and manifest["attn_backend"] == "sdpa" and manifest["tokens"] > 0
         assert manifest["threads"] == 1 and manifest["deterministic"] is True
+        ended = datetime.fromisoformat(manifest["ended"]).timestamp()
+        assert abs(ended - path.stat().st_mtime) < 60  # the file is written at the end
 
 
 @pytest.mark.parametrize("drop", ["evals", "points", "order"])

@@ -8,6 +8,7 @@ from evals_builder import make_evals, questions, write_eval
 from hypothesis import given
 from hypothesis import strategies as st
 from rtt.__main__ import main
+from rtt.codeversion import code_version
 from rtt.files import canonical_json, read_json, write_text
 from rtt.runs import Runs
 from rtt.select import best, describe
@@ -198,6 +199,7 @@ def test_command(tmp_path):
     assert group.select() == 0
     found, (one, two) = read_json(tmp_path / "s.json"), group.runs
     assert found["run_id"] == group.spec.run_id and found["rule"] == "nearest_floor"
+    assert found["code"] == code_version("select")
     assert found["retain_before"] == {"letter": 1.0}
     assert found["labels"]["method"] == "GD" and found["labels"]["arm"] == "pretrained"
     assert [(p["run"], p["step"]) for p in found["points"]] == [(one, 1), (one, 2), (two, 1), (two, 2)]

@@ -133,3 +133,23 @@ def test_figures_of_a_study_itself(copy):
     assert copy.plan("figures", "--configfile", SMOKE) == {}
     (copy.results() / "report.html").unlink()
     assert copy.plan("figures", "--configfile", SMOKE) == {"report": 1, "figures": 1}
+
+
+def test_stale_results_are_seen_without_snakemake_s_memory(copy):
+    """Changed analysis code redraws; changed training code is named with what it made, and nothing is trained again."""
+    shutil.rmtree(copy.folder / ".snakemake")
+    scripts = copy.folder / "scripts/rtt"
+    for name in ("figures/words.py", "train.py", "data/audit.py", "candidates.py"):
+        with open(scripts / name, "a") as handle:
+            handle.write("\nEXTRA = 1\n")
+    done = copy.smoke("-n")
+    assert job_counts(done.stdout) == {"figure": 5, "report": 1}
+    made = [*copy.results().glob("manifests/*"), *copy.results().glob("selections/*")]
+    audits = list(copy.results().glob("data/*/audit.json"))
+    assert len(made) == 9 and len(audits) == 3
+    for name in [path.stem for path in made] + [path.parent.name for path in audits]:
+        assert name in done.stdout
+    assert "the code of step attack has changed" in done.stdout and "--forcerun rtt rtt_original" in done.stdout
+    with open(scripts / "stats/looks.py", "a") as handle:
+        handle.write("\nEXTRA = 1\n")
+    assert copy.plan("--configfile", SMOKE) == {"tables": 1, "figure": 5, "report": 1}

@@ -16,13 +16,15 @@ from rtt.bundle.layout import (
     read_index,
     strict_json,
 )
-from rtt.codeversion import code_version
+from rtt.codeversion import changed, code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, sha256
 
 TABLES = ("recovery", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 FINISH = "run the study to its end first"
+UNKNOWN = None, None  # step and code
+RULES = {"attack": "rtt rtt_original rtt_control", "import": "import_model"}  # by their steps, where named otherwise
 
 
 @dataclass
@@ -87,7 +89,7 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
     try:
         evals, selections = stems(plan, "evals"), stems(plan, "selections")
         manifests, data = plan["manifests"], plan["data"]
-        stages = {run: _stage(results / "manifests" / f"{run}.json") for run in manifests}
+        stages = makers(results, plan)
         add("plan.json")
         add("study.yaml")
         for run in dict.fromkeys(
@@ -95,16 +97,15 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
         ):
             add(f"specs/{run}.json", needed=False)
         for stem in evals:
-            step = stages.get(stem) or stages.get(stem.rpartition(".")[0]) or (None, None)
-            add(f"evals/{stem}.json", *step)
+            add(f"evals/{stem}.json", *(stages.get(stem) or stages.get(stem.rpartition(".")[0]) or UNKNOWN))
         for stem in selections:
-            add(f"selections/{stem}.json")
+            add(f"selections/{stem}.json", *stages.get(stem, UNKNOWN))
         for name in data:
-            add(f"data/{name}/audit.json", "facts")
+            add(f"data/{name}/audit.json", *stages.get(name, UNKNOWN))
             if texts:
-                add(f"data/{name}/facts.jsonl", "facts")
+                add(f"data/{name}/facts.jsonl", *stages.get(name, UNKNOWN))
         for run in manifests:
-            add(f"manifests/{run}.json", *stages[run], needed=False)
+            add(f"manifests/{run}.json", *stages.get(run, UNKNOWN), needed=False)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{results / 'plan.json'}: {error} is missing or garbled; start the study again") from None
     # As in the Snakefile: recovery is of what was unlearned and attacked.
@@ -115,11 +116,30 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
     return found
 
 
-def _stage(path: Path) -> tuple[str | None, str | None]:
-    """Step and code of a manifest."""
-    found = strict_json(path.read_bytes(), str(path)) if path.is_file() else {}
-    step, code = (found.get("stage"), found.get("code")) if isinstance(found, dict) else (None, None)
-    return (step, code) if isinstance(step, str) and isinstance(code, str) else (None, None)
+def makers(results: Path, plan: dict) -> dict[str, tuple[str, str]]:
+    """Return {run or dataset: (step, code)} of a plan's, where a manifest, a selection or an audit says it."""
+    paths = [(run, results / "manifests" / f"{run}.json", None) for run in plan["manifests"]]
+    paths += [(run, results / "selections" / f"{run}.json", "select") for run in stems(plan, "selections")]
+    paths += [(name, results / "data" / name / "audit.json", "facts") for name in plan["data"]]
+    found = {}
+    for run, path, step in paths:
+        said = strict_json(path.read_bytes(), str(path)) if path.is_file() else None
+        said = said if isinstance(said, dict) else {}
+        step, code = step or said.get("stage"), said.get("code")
+        if isinstance(step, str) and isinstance(code, str):
+            found[run] = step, code
+    return found
+
+
+def stale(results: Path, plan: dict) -> list[str]:
+    """Say which code of a study's steps has changed since, and what it made: Snakemake knows it only of what it
+    remembers to have made itself, in .snakemake.
+    """
+    return [
+        f"the code of step {step} has changed since it made {', '.join(runs)}. What Snakemake remembers is made again, "
+        f"results from elsewhere stay as they are; to make them again, too: --forcerun {RULES.get(step, step)}"
+        for step, runs in changed(makers(results, plan)).items()
+    ]
 
 
 def derived_files(shown: bool) -> list[tuple[str, str]]:

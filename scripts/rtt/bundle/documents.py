@@ -86,6 +86,7 @@ class Manifest(Loose):
     stage: Text
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
+    ended: Text | None = None
     tokens: Number | None = None
     world_size: Number | None = None
     git_commit: Text | None = None

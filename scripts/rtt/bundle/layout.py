@@ -35,6 +35,7 @@ MAX_FILES = 100_000
 MAX_FILE = 1 << 30  # bytes
 MAX_TOTAL = 64 << 30
 MAX_INDEX = 64 << 20
+MAX_DOWNLOAD = 4 << 30  # of an archive
 FREE, RATIO = 64 << 20, 100  # bytes that need no excuse; beyond them at most RATIO times the archive
 MAX_INT = 1 << 53  # what JSON's readers agree on
 
@@ -66,9 +67,13 @@ class Index:
 
     @property
     def runs(self) -> dict[str, tuple[str, str]]:
-        """Run id -> (step, code) of every run whose manifest says it."""
-        found = {PurePosixPath(name).stem: self.files[name] for name in self.below("manifests")}
-        return {run: (one.step, one.code) for run, one in found.items() if one.step and one.code}
+        """Run or dataset -> (step, code), of every one whose manifest, selection or audit says it."""
+        found = {}
+        for name in self.below("manifests", "selections", "data"):
+            path, entry = PurePosixPath(name), self.files[name]
+            if entry.step and entry.code:
+                found[path.parent.name if path.stem == "audit" else path.stem] = entry.step, entry.code
+        return found
 
 
 def check_name(name: str, where: str) -> str:

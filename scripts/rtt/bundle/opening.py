@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rtt.bundle import contents, documents, migrate
 from rtt.bundle.container import check_names, container, extract, read_small
-from rtt.bundle.layout import DERIVED, INDEX, MAX_INDEX, SOURCES, VERSION, Index, read_index
-from rtt.codeversion import STEPS, code_version
+from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, MAX_INDEX, SOURCES, VERSION, Index, read_index
+from rtt.codeversion import changed
 from rtt.download import download, is_url, say
 from rtt.errors import UserError
 from rtt.files import disk_errors, write_json
@@ -71,7 +71,7 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
     downloads.mkdir(parents=True, exist_ok=True)
     source = Source(url, "bundle", "file", url, "", "", None, "", "", "", (), None)
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:
-        download(url, Path(part, name), source)
+        download(url, Path(part, name), source, limit=MAX_DOWNLOAD)
         folder.mkdir(exist_ok=True)
         Path(part, name).replace(folder / name)
     return folder / name
@@ -107,18 +107,13 @@ def look(artifacts: str | Path) -> Opened:
 
 def stale(index: Index) -> list[str]:
     """Say which code has changed since: training code with the runs it made, and analysis code."""
-    steps: dict[str, list[str]] = {}
-    for run, (step, code) in index.runs.items():
-        if step in STEPS and code_version(step) != code:
-            steps.setdefault(step, []).append(run)
     lines = [
-        f"warning: the code of step {step} has changed since it made {', '.join(sorted(runs))}; nothing is run again"
-        for step, runs in sorted(steps.items())
+        f"warning: the code of step {step} has changed since it made {', '.join(runs)}; nothing is run again"
+        for step, runs in changed(index.runs).items()
     ]
-    derived = {index.files[name].step: index.files[name].code for name in index.below(*DERIVED)}
-    changed = sorted(step for step, code in derived.items() if step in STEPS and code and code_version(step) != code)
-    if changed:
-        lines.append(f"note: analysis code has changed since: {', '.join(changed)}; what it makes may differ")
+    files = {name: index.files[name] for name in index.below(*DERIVED)}
+    if steps := changed({name: (one.step, one.code) for name, one in files.items() if one.step and one.code}):
+        lines.append(f"note: analysis code has changed since: {', '.join(steps)}; what it makes may differ")
     return lines
 
 

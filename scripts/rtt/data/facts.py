@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rtt.codeversion import code_version
 from rtt.data.audit import KINDS, audit, fact_id
 from rtt.data.reader import Folder, read_folder, role
 from rtt.errors import UserError
@@ -285,5 +286,5 @@ def run(args: argparse.Namespace) -> int:
     splits = None if args.splits is None else [split.strip() for split in args.splits.split(",")]
     facts, result = build_facts(args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split)
     write_facts(args.out, facts)
-    write_json(args.audit, result)
+    write_json(args.audit, result | {"code": code_version("facts")})
     return 0

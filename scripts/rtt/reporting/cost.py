@@ -86,7 +86,9 @@ def provenance(manifests: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         ", ".join(f"{key} {value}" for key, value in sorted((one.get("hardware") or {}).items()) if value is not None)
         for one in manifests
     }
+    ended = sorted(str(one["ended"]) for one in manifests if one.get("ended"))
     rows = [("git commit", commits), ("packages", packages), ("hardware", hardware - {""})]
+    rows.append(("first and last run ended", set(ended[:1] + ended[-1:])))
     keys = ("python", "precision", "attn_backend", "launcher", "engine", "world_size", "deterministic", "threads")
     for key in keys:
         rows.append((key.replace("_", " "), {str(one[key]) for one in manifests if one.get(key) is not None}))
