@@ -1,4 +1,5 @@
-"""How large a grid Snakemake takes: seconds of the dry run and of what each job parses again, jobs, files and inodes.
+"""How large a grid Snakemake takes: seconds of the plan, of the dry run and of what each job parses again; jobs, files,
+inodes.
 
     python benchmarks/grid.py                          # the paper's grid, and one with ten seeds instead of one
     python benchmarks/grid.py --results results/smoke  # also counts a finished study's files per job
@@ -12,22 +13,22 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
-GRIDS = {
-    "the study's": [],
-    "10 seeds": ["--config", f"seeds=[{','.join(map(str, range(10)))}]"],
-}
+GRIDS = {"the study's": {}, "10 seeds": {"seeds": list(range(10))}}
 
 
 def timed(*arguments: str) -> tuple[float, float, float, str]:
-    """Run Snakemake; return wall and CPU seconds, peak MB, and what it said."""
+    """Run a module; return wall and CPU seconds, the largest peak in MB so far, and what it said."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -45,16 +46,21 @@ def jobs(said: str) -> Counter:
 
 
 def measure(study: str) -> None:
-    """Print a row per grid: dry run, and parsing, which every job does twice."""
-    print("| grid | jobs | of them on the cluster | dry run: s | CPU s | MB | a job's parsing: CPU s |")
-    print("|---|---|---|---|---|---|---|")
+    """Print a row per grid: plan, dry run, and parsing, which every job does twice."""
+    print("| grid | jobs | of them on the cluster | plan: CPU s | dry run: s | CPU s | MB | a job's parsing: CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
     cluster = ("original", "pretrain", "teach", "unlearn", "rtt", "rtt_original", "rtt_control")
-    for name, flags in GRIDS.items():
-        wall, cpu, memory, said = timed("-n", "--scheduler", "greedy", "--configfile", study, *flags)
+    for name, changed in GRIDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            grid = Path(folder, Path(study).name)
+            grid.write_text(yaml.safe_dump(yaml.safe_load(Path(study).read_text()) | changed))
+            wall, cpu, memory, said = timed("snakemake", "-n", "--scheduler", "greedy", "--configfile", str(grid))
+            parsing = timed("snakemake", "--list-rules", "--configfile", str(grid))[1]
+            planning = timed("rtt", "plan", str(grid))[1]
         found = jobs(said)
-        _, parsing, _, _ = timed("--list-rules", "--configfile", study, *flags)
         remote = sum(found[rule] for rule in cluster)
-        print(f"| {name} | {found['total']} | {remote} | {wall:.1f} | {cpu:.1f} | {memory:.0f} | {parsing:.1f} |")
+        counts = f"{found['total']} | {remote} | {planning:.1f}"
+        print(f"| {name} | {counts} | {wall:.1f} | {cpu:.1f} | {memory:.0f} | {parsing:.1f} |", flush=True)
 
 
 def count(results: Path) -> None:

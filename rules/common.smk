@@ -31,13 +31,21 @@ def machine(study):
     launch = {
         "none": "python -m rtt",
         "torchrun": f"torchrun --standalone --shutdown-timeout 3600 --nproc-per-node {study.devices} -m rtt",
-        "deepspeed": f"deepspeed --no_local_rank --num_gpus {study.devices} --master_port $PORT --module rtt",
+        "deepspeed": "deepspeed --no_local_rank $SLOTS --master_port $PORT --module rtt",
     }[study.launcher]
-    # torchrun finds a free port by itself; two jobs of deepspeed on one machine would take the same.
-    free = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"
-    port = f"PORT=$(python -c {shlex.quote(free)}); " if study.launcher == "deepspeed" else ""
+    before = ""
+    if study.launcher == "deepspeed":
+        # torchrun finds a free port by itself; two jobs of deepspeed on one machine would take the same.
+        free = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"
+        before = f"PORT=$(python -c {shlex.quote(free)}); SLOTS='--num_gpus {study.devices}'; "
+        # With --num_gpus it takes the machine's first GPUs, whoever has them, instead of the job's.
+        if study.gpus:
+            before += "GPUS=$(printenv CUDA_VISIBLE_DEVICES || true); "
+            before += f'[ -z "$GPUS" ] || SLOTS="--include localhost:$(echo $GPUS | cut -d, -f1-{study.devices})"; '
     values = {
-        "RTT_DEVICE": study.device,
+        # A miniature takes no GPU from others unless the study says so.
+        "RTT_DEVICE": study.device if study.gpus else "cpu",
+        "RTT_GPUS": study.gpus,
         "RTT_ATTN_BACKEND": study.attn_backend,
         "RTT_DEEPSPEED": study.deepspeed or "",
         "RTT_MICRO_BATCH": study.micro_batch or "",
@@ -46,7 +54,7 @@ def machine(study):
         "RTT_CHECKPOINT_MINUTES": study.checkpoint_minutes,
     }
     exports = "".join(f"export {key}={shlex.quote(str(value))}; " for key, value in values.items())
-    return f'{exports}{port}export LAUNCH="{launch}"; '
+    return f'{exports}{before}export LAUNCH="{launch}"; '
 
 
 def torch_environment(study):
@@ -107,6 +115,7 @@ def claim():
         locks.claim(locks.FOLDER, "snakemake")
     except UserError as error:
         raise WorkflowError(str(error))
+    executor.ours = True
 
 
 def account_hint(workflow):

@@ -63,12 +63,13 @@ class Candidates:
             write_json(self.folder / POINTS, self.points)
 
     def finish(self, folder: Path) -> None:
-        """Move what is kept to where the next step reads it."""
+        """Put what is kept where the next step reads it, too: by hard links, since a kill before the step's end makes
+        Snakemake delete them there.
+        """
         with self._turn():
             if folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                self.folder.rename(folder)
+                shutil.copytree(self.folder, folder, copy_function=os.link)
 
 
 def choose_weights(selected: dict, folders: dict[str, Path], out: Path) -> list[str]:

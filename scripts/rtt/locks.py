@@ -73,10 +73,10 @@ def _mutex(folder: Path) -> Iterator[None]:
         yield
 
 
-def _alive(holder: Holder) -> bool:
-    """Does the process still run? One on another host is alive as long as SLURM doesn't say otherwise."""
+def _alive(holder: Holder, at_work: set[tuple[str, str]]) -> bool:
+    """Does the process still run? One on another host is alive as long as SLURM doesn't say otherwise (`at_work`)."""
     if holder.host != slurm.host():
-        return not holder.job or slurm.holds(holder.job, holder.host)
+        return not holder.job or (holder.job, holder.host) in at_work
     try:
         process = psutil.Process(holder.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -88,8 +88,9 @@ def _alive(holder: Holder) -> bool:
         return True
 
 
-def _scan(folder: Path) -> list[Holder]:
-    holders = []
+def _scan(folder: Path, writes: str | None = None) -> list[Holder]:
+    """Return the live ones, oldest first; with `writes`, of those that write this run. The dead ones' files go."""
+    found: dict[Path, Holder] = {}
     for path in sorted(folder.glob("[0-9]*.json")):
         try:
             holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
@@ -98,11 +99,14 @@ def _scan(folder: Path) -> list[Holder]:
         except (ValueError, TypeError):  # not one of ours, or a disk that was full
             path.unlink(missing_ok=True)
             continue
-        if _alive(holder):
-            holders.append(holder)
-        else:
+        if writes in (None, holder.writes):
+            found[path] = holder
+    at_work = slurm.at_work({(holder.job, holder.host) for holder in found.values() if holder.asked_of_slurm})
+    for path, holder in list(found.items()):
+        if not _alive(holder, at_work):
             path.unlink(missing_ok=True)
-    return sorted(holders, key=lambda holder: (holder.start_time, holder.pid))
+            del found[path]
+    return sorted(found.values(), key=lambda holder: (holder.start_time, holder.pid))
 
 
 def live(folder: str | Path = FOLDER) -> list[Holder]:
@@ -266,7 +270,7 @@ def _enter(folder: Path, command: str, writes: str, wait: float) -> Path:
     deadline = time.monotonic() + wait
     while True:
         with _mutex(folder):
-            rivals = [holder for holder in _scan(folder) if writes and holder.writes == writes]
+            rivals = _scan(folder, writes) if writes else []
             if not rivals:
                 return _write(folder, command, "step", os.getpid(), writes)
         if time.monotonic() >= deadline:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from rtt import engine
+from rtt import engine, locks
 from rtt.codeversion import code_version
 from rtt.data.facts import Fact
 from rtt.files import canonical_json, write_json, write_text
@@ -74,6 +74,7 @@ def write_eval(
     """Write one evaluation JSON (docs/architecture.md). The metrics are accuracies per result, role and scoring."""
     if not engine.is_main():
         return
+    locks.still_ours()
     metrics = [
         {
             **{key: result[key] for key in ("lr", "v_split", "epoch", "step")},
@@ -128,6 +129,7 @@ class Manifest:
         (cpu,) = engine.total([usage.ru_utime + usage.ru_stime])
         if not engine.is_main():
             return
+        locks.still_ours()
         process_age = time.time() - _process_start()
         write_json(
             path,

@@ -45,6 +45,7 @@ class Site(Strict):
     )
     qos: str | None = None
     max_hours: Annotated[float, Field(gt=0)] = Field(24, description="the partition's longest job")
+    max_memory_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="of a node; null: no limit is known")
     cpus_per_gpu: Annotated[int, Field(ge=1)] = 4
 
 
@@ -104,10 +105,13 @@ class Resources:
         return None if isinstance(model, ModelFile) and model.parameters is None else costs.parameters(model)
 
     def mem_mb(self, spec, attempt: int = 1) -> int:
-        """Return a job's host memory in MB; each further attempt asks for half as much more."""
-        grown = 1 + (attempt - 1) / 2
+        """Return a job's host memory in MB. The second attempt asks for half as much more, the third and all others for
+        twice as much: most attempts are made for other reasons than memory. At most `max_memory_gb`.
+        """
+        grown = 1 + min(attempt - 1, 2) / 2
+        most = (self.site.max_memory_gb or math.inf) * 1000
         if (size := self._size(spec)) is None:
-            return round(UNKNOWN_MB * grown)
+            return round(min(UNKNOWN_MB * grown, most))
         _, phases = self._cost(spec)
         launch = self._plan.launch
         held = launch.devices * size * 4.0  # what is only scored is loaded, in fp32 at most
@@ -118,7 +122,7 @@ class Resources:
             held = max(held, on_host)
         base = JOB_MB + launch.devices * (CUDA_PROCESS_MB if self.gpus else PROCESS_MB)
         asked = (base + MARGIN * held / 1e6) * grown
-        return max(LEAST_MB, math.ceil(asked / 100) * 100)
+        return round(min(max(LEAST_MB, math.ceil(asked / 100) * 100), most))
 
     def runtime(self, spec, attempt: int = 1) -> int:
         """Return a job's time limit in minutes; attempt n asks for n times as much, up to the partition's limit."""
@@ -143,6 +147,7 @@ class Resources:
             "runtime": lambda wildcards, attempt: self.runtime(specs[wildcards.run], attempt),
             "slurm_extra": lambda wildcards: f"--signal=TERM@{self.notice(specs[wildcards.run])} --open-mode=append",
             "gpu": self.gpus,
+            "nodes": 1,  # of GPUs alone SLURM would also take some here and some there
             "cpus_per_task": self.gpus * site.cpus_per_gpu or self.study.threads * self.study.devices,
         }
         if self.gpus and site.gpu_model:

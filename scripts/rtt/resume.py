@@ -60,6 +60,7 @@ class State:
         Terminated.listen()
         key = self.folder / "key.json"
         if engine.is_main():
+            shutil.rmtree(self._gone, ignore_errors=True)
             if key.is_file() and read_json(key) != owner:
                 print(f"{self.folder}: of another code or run; starting anew", file=sys.stderr)
                 shutil.rmtree(self.folder)
@@ -106,10 +107,15 @@ class State:
         """Return the folder of one training's checkpoints, None where nothing is kept."""
         return self.folder / name if self.folder else None
 
+    @property
+    def _gone(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}")
+
     def finish(self) -> None:
-        """Delete the folder: the step's outputs are written."""
+        """Delete the folder: the step's outputs are written. A kill meanwhile leaves no part of it under its name."""
         if self.folder and engine.is_main():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.rename(self._gone)
+            shutil.rmtree(self._gone, ignore_errors=True)
 
 
 def newest(folder: Path | None) -> Path | None:
@@ -147,6 +153,8 @@ class Checkpoints(TrainerCallback):
         control.should_save = bool(due) and state.global_step < state.max_steps
         if stopping:
             self.stop(control)
+        if control.should_save and engine.is_main():
+            locks.still_ours()
 
     def stop(self, control) -> None:
         """Save now, then raise Stopped; at once where nothing is kept. The last step, too: it is not scored yet."""

@@ -53,14 +53,28 @@ def _squeue(*flags: str) -> list[list[str]] | None:
     return [line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4]
 
 
-def holds(job: str, node: str) -> bool:
-    """May processes of `job` still be at work on `node`? True where SLURM doesn't answer."""
-    if job == job_id() and node != host():
-        return False  # SLURM has requeued it, here
-    found = _squeue(f"--jobs={job}", "--states=all")
+def at_work(places: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those (job, node) on which processes of the job may still be at work; all where SLURM doesn't answer.
+
+    One question for all of them, none for none.
+    """
+    places = {(job, node) for job, node in places if job != job_id()}  # our own job elsewhere: requeued, here
+    if not places:
+        return set()
+    found = _squeue(f"--jobs={','.join(sorted({job for job, _ in places}))}", "--states=all")
     if found is None:
-        return True
-    return any(state in AT_WORK and where in (node, "") for _, state, where, *_ in found)
+        return places
+    busy = {(job, where) for job, state, where, *_ in found if state in AT_WORK}
+    return {(job, node) for job, node in places if (job, node) in busy or (job, "") in busy}
+
+
+def named(name: str) -> list[Job] | None:
+    """Return all jobs of this name that SLURM knows of, ended ones too, oldest first; None where it doesn't answer."""
+    found = _squeue(f"--name={name}", "--states=all")
+    if found is None:
+        return None
+    jobs = [Job(job, state, node, comment) for job, state, node, _, comment in found]
+    return sorted(jobs, key=lambda job: int(job.id) if job.id.isdigit() else 0)
 
 
 def unfinished(folder: str | Path) -> list[Job] | None:

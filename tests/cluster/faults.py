@@ -152,9 +152,9 @@ class Run:
         (log,) = self.results.glob(f"logs/{rule}/{rule}-*.log")
         return log.read_text()
 
-    def went_on(self) -> int:
-        """Return the step from which the last attempt at unlearning went on; 0 where it began anew."""
-        lines = [line for line in self.log().splitlines() if "going on from step" in line]
+    def went_on(self, rule: str = "unlearn") -> int:
+        """Return the step from which the last attempt at a rule's job went on; 0 where it began anew."""
+        lines = [line for line in self.log(rule).splitlines() if "going on from step" in line]
         return int(lines[0].split("going on from step ")[1].split()[0]) if lines else 0
 
     def check(self, fault: str, happened: str, **attempts: int) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -72,7 +73,7 @@ SlurmdParameters=config_overrides
 SlurmctldTimeout=10
 SlurmdTimeout=5
 KillWait=10
-MinJobAge=300
+MinJobAge=3600
 ReturnToService=2
 InactiveLimit=0
 UnkillableStepTimeout=60
@@ -288,6 +289,12 @@ class Cluster:
                     doomed = command[:1] == [name]
                 if doomed:
                     process.kill()
+
+    def remember(self, seconds: int) -> None:
+        """Let the controller forget jobs so long after their end; it looks once a minute."""
+        path = self.folder / "slurm.conf"
+        path.write_text(re.sub(r"MinJobAge=\d+", f"MinJobAge={seconds}", path.read_text()))
+        self.call("scontrol", "reconfigure")
 
     def call(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
         """Run a client of SLURM."""

@@ -98,19 +98,30 @@ def test_a_missing_account_is_said_before_and_after_sbatch_refuses(run):
 
 
 @pytest.mark.cluster
-def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run):
+@pytest.mark.parametrize("launch", [["launcher=torchrun"], ["launcher=deepspeed", "deepspeed=zero2"]], ids=" ".join)
+def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run, launch):
+    """Never a GPU here and one there; requeued amid unlearning, both processes save, and go on together."""
+    for node in slurm.NODES:  # one GPU of each is free until these end
+        run.cluster.call(
+            "sbatch", f"--nodelist={node}", "--gpus=1", "--mem=100", "--output=/dev/null", "--wrap=sleep 15"
+        )
     gpus = [f"{rule}:{key}" for rule in ("unlearn", "rtt") for key in ("gpu=2", f"gpu_model='{slurm.GPU_MODEL}'")]
-    run.start("--config", "launcher=torchrun", "devices=2", "--set-resources", *gpus)
+    run.start("--config", *launch, "devices=2", "--set-resources", *gpus)
     run.checkpoint()
     with run.paused():
+        step = run.checkpoint()
         job = run.job()["id"]
         steps = [process.environ() for process in run.steps()]
         described = run.cluster.call("scontrol", "show", "job", job).stdout
+        run.cluster.call("scontrol", "requeue", job)
+        run.until("SIGTERM", lambda: "SIGTERM: saving" in run.log())
     run.wait()
     assert sorted(one["RANK"] for one in steps) == ["0", "1"]
     assert {one["SLURM_JOB_ID"] for one in steps} == {job}
     assert {one["CUDA_VISIBLE_DEVICES"] for one in steps} == {"0,1"}
     assert f"TresPerJob=gres:gpu:{slurm.GPU_MODEL}:2" in described and "NumTasks=1 " in described
+    assert "NumNodes=1 " in described
+    assert run.went_on() >= step and len(run.jobs("unlearn")) == 1
     farthest = 0.0
     for path in sorted(run.expected.glob("evals/*-pretrained-*.json")):
         for one, two in zip(scores(path), scores(run.results / "evals" / path.name), strict=True):

@@ -45,6 +45,22 @@ def test_requeue(run):
     run.check("requeue", f"the same job went on from step {run.went_on()}", unlearn=1, rtt=1)
 
 
+@pytest.mark.parametrize("fault", ["requeue", "scancel"])
+def test_amid_rtt(run, fault):
+    """The attack goes on within its training; what unlearning has made stays."""
+    run.start()
+    run.checkpoint("rtt")
+    with run.paused("rtt"):
+        step = run.checkpoint("rtt")
+        job = run.job("rtt")["id"]
+        run.cluster.call(*(["scontrol", "requeue", job] if fault == "requeue" else ["scancel", job]))
+        run.until("SIGTERM", lambda: "SIGTERM: saving" in run.log("rtt"))
+    run.wait()
+    assert run.went_on("rtt") >= step
+    jobs = {"requeue": 1, "scancel": 2}[fault]
+    run.check(f"{fault} of the RTT job", f"saved; went on from step {run.went_on('rtt')}", unlearn=1, rtt=jobs)
+
+
 def test_preemption_by_requeue(run):
     run.start()
     step = run.checkpoint()

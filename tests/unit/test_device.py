@@ -14,29 +14,36 @@ from rtt.errors import UserError
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "WORLD_SIZE", device.VARIABLE, device.VISIBLE):
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", device.VARIABLE, device.VISIBLE):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(("asked", "gpus"), [("auto", 0), ("cpu", 0), ("", 0), ("cuda", 1), ("auto", 1)])
-def test_what_is_there_will_do(monkeypatch, asked, gpus):
+@pytest.mark.parametrize(("job", "paid"), [(None, "1"), ("71", "0"), ("71", "")])
+def test_what_is_there_will_do(monkeypatch, asked, gpus, job, paid):
     monkeypatch.setenv(device.VARIABLE, asked)
+    monkeypatch.setenv(device.GPUS, paid)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
     device.demand(gpus, 1, "2.13.0", "13.0")
 
 
-def test_a_step_that_sees_no_gpu_says_what_it_saw(monkeypatch):
-    monkeypatch.setenv(device.VARIABLE, "cuda")
+@pytest.mark.parametrize("asked", ["cuda", "auto"])
+def test_a_step_that_sees_no_gpu_says_what_it_saw(monkeypatch, asked):
+    """Under auto too, where its job asked the cluster for one."""
+    monkeypatch.setenv(device.VARIABLE, asked)
+    monkeypatch.setenv(device.GPUS, "1")
     monkeypatch.setenv(device.VISIBLE, "3")
     monkeypatch.setenv("SLURM_JOB_ID", "71")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError) as caught:
         engine.connect()
     for words in (
-        "device: cuda",
+        f"device: {asked}: this step sees no GPU",
         socket.gethostname(),
         "CUDA_VISIBLE_DEVICES=3",
         "SLURM job 71",
-        "set device: cpu, or auto",
+        "set device: cpu",
     ):
         assert words in str(caught.value)
 

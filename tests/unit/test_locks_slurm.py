@@ -75,6 +75,28 @@ def test_where_slurm_does_not_answer_a_job_counts_as_at_work(squeue):
     assert path.exists()
 
 
+def asked(tmp_path: Path) -> list[str]:
+    """What squeue was asked so far."""
+    path = tmp_path / "bin/asked"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_one_question_is_for_all_jobs_and_a_step_asks_of_those_alone_that_write_its_run(squeue, tmp_path, monkeypatch):
+    """Fifty jobs that start steps must not ask SLURM of each other."""
+    for number in range(1, 6):
+        elsewhere(str(number), f"node{number}", f"specs/{number}.json")
+    squeue(*(line(str(number), "RUNNING", f"node{number}") for number in range(1, 6)))
+    monkeypatch.setenv(locks.VARIABLE, str(locks.FOLDER))
+    for writes in ("specs/9.json", ""):
+        with locks.step("unlearn", writes, wait=0):
+            assert asked(tmp_path) == []
+    assert len(locks.live()) == 5
+    assert asked(tmp_path) == ["--noheader --format=%i|%T|%N|%Z|%k --jobs=1,2,3,4,5 --states=all"]
+    with pytest.raises(UserError, match="SLURM job 3,"), locks.step("unlearn", "specs/3.json", wait=0):
+        raise AssertionError
+    assert asked(tmp_path)[1:] == ["--noheader --format=%i|%T|%N|%Z|%k --jobs=3 --states=all"]
+
+
 def test_a_requeued_job_takes_over_from_itself(squeue, monkeypatch):
     path = elsewhere()
     squeue(line("17", "RUNNING", "node7"))

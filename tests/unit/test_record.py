@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rtt.evals import Attack, Points, read_eval
 from rtt.files import canonical_json, read_json, write_text
 from rtt.models import load, weights
 from rtt.record import write_eval
+from rtt.resume import State
 from rtt.runs import Runs
 from safetensors.torch import load_file
 
@@ -281,6 +283,28 @@ def test_manifests_tell_cost_and_versions(chain):
         assert manifest["threads"] == 1 and manifest["deterministic"] is True
         ended = datetime.fromisoformat(manifest["ended"]).timestamp()
         assert abs(ended - path.stat().st_mtime) < 60  # the file is written at the end
+
+
+def test_a_kill_after_the_last_moment_of_unlearning_loses_no_point(chain, monkeypatch, tmp_path):
+    """Its outputs are written, its state is not deleted yet: Snakemake deletes the outputs, and starts it again."""
+    monkeypatch.chdir(chain.folder)
+    monkeypatch.setattr(unlearn, "best", planted)
+    spec = chain.trajectories[0]
+    retain, points = [*chain.retain(), "--group", "group"], tmp_path / "models" / spec.run_id
+    argv = ["unlearn", "--spec", chain.common(spec)[1], "--source", chain.model(chain.base), "--original",
+            chain.eval(chain.base.run_id), "--facts", chain.facts("birth_years_a"), *retain, "--points", str(points),
+            "--eval", str(tmp_path / "eval.json"), "--manifest", str(tmp_path / "manifest.json"),
+            "--state", str(tmp_path / "state" / spec.run_id)]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "finish", lambda self: None)
+        assert main(argv) == 0
+    shutil.rmtree(points)
+    (tmp_path / "eval.json").unlink()
+    assert main(argv) == 0
+    assert (tmp_path / "eval.json").read_bytes() == Path(chain.eval(spec.run_id)).read_bytes()
+    first = {path.name: path.read_bytes() for path in Path(chain.model(spec)).iterdir()}
+    assert {path.name: path.read_bytes() for path in points.iterdir()} == first
+    assert not list((tmp_path / "state").iterdir())
 
 
 @pytest.mark.parametrize("drop", ["evals", "points", "order"])

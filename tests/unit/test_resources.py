@@ -53,7 +53,7 @@ def test_the_device_decides_whether_a_gpu_is_asked_for(study, device, gpus):
 def test_two_devices_are_one_job_without_tasks():
     needs, runs = of("paper", Site(gpu_model="h100", cpus_per_gpu=6), launcher="torchrun", devices=2)
     asked = needs.of(runs.unlearn)
-    assert (asked["gpu"], asked["cpus_per_task"]) == (2, 12)
+    assert (asked["gpu"], asked["cpus_per_task"], asked["nodes"]) == (2, 12, 1)
     assert not [key for key in asked if "tasks" in key and key != "cpus_per_task"]
     one, _ = of("paper", Site(gpu_model="h100"))
     spec = first(runs.attacks)
@@ -67,6 +67,7 @@ def test_memory_and_time_grow_with_the_model_and_the_attempt(paper):
     spec = first(runs.unlearn)
     assert needs.mem_mb(spec) > 1e-6 * 4 * 8_030_261_248 > 2 * small.mem_mb(first(few.unlearn))
     assert needs.mem_mb(spec, 3) == pytest.approx(2 * needs.mem_mb(spec), rel=0.01)
+    assert needs.mem_mb(spec, 3) == needs.mem_mb(spec, 20)  # a job of many time limits needs no more memory
     assert needs.runtime(spec, 2) == pytest.approx(2 * needs.runtime(spec), abs=1)
     assert needs.notice(spec) > 5 * NOTICE > small.notice(first(few.unlearn))  # 64 GB take longer to save
 
@@ -75,6 +76,13 @@ def test_time_ends_at_the_partition_s_limit(paper):
     _, runs = paper
     needs, _ = of("paper", Site(max_hours=2))
     assert needs.runtime(first(runs.attacks), 4) == 120
+
+
+def test_memory_ends_at_that_of_a_node(paper):
+    _, runs = paper
+    needs, _ = of("paper", Site(max_memory_gb=60))
+    spec = first(runs.attacks)
+    assert needs.mem_mb(spec) < 60_000 == needs.mem_mb(spec, 3)
 
 
 def test_a_faster_gpu_is_asked_for_a_shorter_time(paper):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,4 +195,17 @@ def test_the_journal_survives_a_line_cut_short_and_not_another_code(tmp_path, ca
     assert State(tmp_path / "s", {"run": "a", "code": "2"}).results == {}
     assert "starting anew" in capsys.readouterr().err
     State(tmp_path / "s", {"run": "a", "code": "2"}).finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_while_the_state_is_deleted_leaves_none_to_go_on_from(tmp_path, monkeypatch):
+    owner = {"run": "a", "code": "1"}
+    state = State(tmp_path / "s", owner)
+    state.keep("x", {"a": 1})
+    with monkeypatch.context() as patch:
+        # As far as it came.
+        patch.setattr(shutil, "rmtree", lambda path, ignore_errors: Path(path, "key.json").unlink(missing_ok=True))
+        state.finish()
     assert not (tmp_path / "s").exists()
+    assert State(tmp_path / "s", owner).results == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

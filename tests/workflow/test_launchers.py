@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Clone
+from conftest import SMOKE, Clone, clone_environment
 
 CONFIG = ["devices=2", "deepspeed=zero2", "packing=true"]
 
@@ -55,3 +55,26 @@ def test_a_whole_study(launcher, fresh: Clone, finished: Clone):
     assert done.returncode == 0, done.stdout
     assert worked_together(fresh.results(), "*-s0-*.json")
     held(finished.results(), fresh.results(), "*.json")
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "slots"),
+    [
+        ("cuda", "2,3,5", "--include localhost:2,3"),
+        ("cuda", None, "--num_gpus 2"),
+        ("cpu", "2,3", "--num_gpus 2"),
+    ],
+)
+def test_deepspeed_takes_the_job_s_gpus(fresh: Clone, device, visible, slots):
+    """With --num_gpus alone it takes the machine's first. A stand-in says what it was called with."""
+    (fresh.folder / "bin").mkdir()
+    launcher = fresh.folder / "bin/deepspeed"
+    launcher.write_text('#!/bin/sh\necho "called with $@"\nexit 1\n')
+    launcher.chmod(0o755)
+    variables = {"PATH": f"{launcher.parent}:{clone_environment(fresh.folder)['PATH']}"}
+    variables |= {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
+    config = ["--config", "launcher=deepspeed", *CONFIG, f"device={device}"]
+    done = fresh.python("-m", "snakemake", "-c2", "--configfile", SMOKE, *config, "--until", "pretrain", **variables)
+    assert done.returncode == 1
+    (log,) = fresh.results().glob("logs/pretrain/*.log")
+    assert f"called with --no_local_rank {slots} --master_port " in log.read_text()
