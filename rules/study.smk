@@ -37,8 +37,11 @@ if workflow.is_main_process and (found := locks.busy()):
 
 # What .snakemake does not remember, a results folder from elsewhere, is kept; its makers' hashes say whether it is stale.
 if workflow.is_main_process:
-    for line in stale(Path(RESULTS), RUNS.plan()):
-        logger.warning(line)
+    try:
+        for line in stale(Path(RESULTS), RUNS.plan()):
+            logger.warning(line)
+    except UserError as error:  # a file that is damaged: the step that reads it says what to do
+        logger.warning(str(error))
 
 
 onstart:

@@ -86,7 +86,9 @@ class Study(Strict):
     threads: Count = Field(1, description="of a training process on a CPU")
     attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     device: Literal["auto", "cuda", "cpu"] = Field(
-        "auto", description="cuda: a step that sees no GPU stops at once; cpu: GPUs are hidden; auto: what is there"
+        "auto",
+        description="cuda: a step that sees no GPU stops at once; cpu: GPUs are hidden; auto: for a miniature as cpu; for "
+        "a pretrained model what is there, in a job of a cluster as cuda",
     )
     launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
     devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")

@@ -27,7 +27,6 @@ from rtt.doctor_slurm import DO, LOOK, OK, Check, output
 from rtt.errors import UserError
 from rtt.files import read_yaml
 from rtt.plan import Plan, device_of
-from rtt.resources import read_site
 from rtt.runs import Runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,18 +140,27 @@ def gpu(patient: Patient) -> Iterator[Check]:
     if not study.gpus:
         yield Check(OK, "GPU", f"none is asked for (device: {study.device})")
     elif patient.on_slurm:
-        ask = f"srun --gpus={study.gpus} python -m rtt doctor --gpu --configfile {patient.study_file}"
-        yield Check(LOOK, "GPU", f"the nodes have them; ask one: {ask} --config device=cuda")
+        ask = ["srun", f"--gpus={study.gpus}", "python", "-m", "rtt", "doctor", "--gpu"]
+        config = [*(item for item in patient.config if not item.startswith("device=")), "device=cuda"]
+        ask += ["--configfile", patient.study_file, "--config", *config]
+        yield Check(LOOK, "GPU", f"the nodes have them; ask one: {shlex.join(ask)}")
     else:
-        shown = output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-        cards = shown.stdout.split("\n") if shown and not shown.returncode else []
-        cards = [card for card in cards if card.strip()]
+        cards, why = _nvidia_smi("name,driver_version,memory.total")
         if cards:
             yield Check(OK, "GPU", f"{len(cards)}: {cards[0]}")
         else:
-            why = "nvidia-smi is not here" if shown is None else (shown.stderr or shown.stdout).strip()[:200]
+            why = why or "nvidia-smi is not here"
             advice = "install the driver, or set device: cpu" if demanded else "a CPU does the work, slowly"
             yield Check(DO if demanded else LOOK, "GPU", f"none to be seen ({why}): {advice}")
+
+
+def _nvidia_smi(keys: str) -> tuple[list[str], str | None]:
+    """Return (a line per GPU, what nvidia-smi says where there is none; None where it is not here)."""
+    shown = output("nvidia-smi", f"--query-gpu={keys}", "--format=csv,noheader")
+    if shown is None:
+        return [], None
+    lines = [line for line in shown.stdout.splitlines() if line.strip() and not shown.returncode]
+    return lines, " ".join((shown.stderr or shown.stdout).split())[:200] or "nvidia-smi names none"
 
 
 def _version(name: str) -> str | None:
@@ -172,6 +180,11 @@ def _probed(patient: Patient) -> Iterator[Check]:
     found = json.loads(done.stdout.splitlines()[-1])
     build = f"for CUDA {found['cuda']}" if found["cuda"] else "a CPU build"
     yield Check(OK, "torch", f"{found['torch']}, {build}")
+    drivers, why = _nvidia_smi("driver_version")
+    if drivers:
+        yield Check(OK, "driver", f"{drivers[0]} (nvidia-smi)")
+    elif why:
+        yield Check(DO if study.device == "cuda" else LOOK, "driver", f"nvidia-smi fails: {why}: ask for another node")
     if found["gpus"]:
         few = len(found["gpus"]) < study.devices and study.gpus > 0
         text = f"{len(found['gpus'])}: {found['gpus'][0]}"
@@ -311,23 +324,34 @@ def secrets(patient: Patient) -> Iterator[Check]:
 
 
 def profile(patient: Patient) -> Iterator[Check]:
-    """No other profile has a say."""
+    """No other profile has a say, whether this one is given as --profile or as --workflow-profile."""
     if patient.profile is None:
         return
-    default, variable = patient.folder / "profiles" / "default", os.environ.get("SNAKEMAKE_PROFILE")
-    if default.exists():
-        yield Check(DO, "profile", f"{default} is read by itself and overrides {patient.profile}: move it away")
-    elif variable:
-        yield Check(DO, "profile", f"SNAKEMAKE_PROFILE={variable} is read where no --profile is given: unset it")
-    else:
+    variable = os.environ.get("SNAKEMAKE_PROFILE", "none")
+    others = [place for place in (patient.folder / "default", patient.folder / "profiles/default") if place.exists()]
+    for default in others:
+        text = f"{default} is read by itself beside --profile, and overrides {patient.profile}: move it away"
+        yield Check(DO, "profile", text)
+    if variable != "none" and not _is_profile(variable, patient.profile):
+        text = f"SNAKEMAKE_PROFILE={variable} is read beside --workflow-profile, for each key that is not in"
+        yield Check(DO, "profile", f"{text} {patient.profile}: unset it")
+    elif not others:
         yield Check(OK, "profile", f"{patient.profile}")
+
+
+def _is_profile(name: str, folder: Path) -> bool:
+    """Does Snakemake take this name for that profile?"""
+    from snakemake.cli import get_profile_dir  # imports for a second
+
+    found = get_profile_dir(name)
+    return found is not None and found[0].resolve() == folder.resolve()
 
 
 def slurm(patient: Patient) -> Iterator[Check]:
     """SLURM answers and would take the study's jobs."""
     if patient.on_slurm:
         path = patient.profile / "site.yaml"
-        yield from doctor_slurm.checks(patient.study, read_site(path), path, patient.settings)
+        yield from doctor_slurm.checks(patient.study, path, patient.settings, patient.folder)
 
 
 CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (

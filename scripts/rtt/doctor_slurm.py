@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rtt.config import Study
-from rtt.resources import NO_ACCOUNT, Site, account_hint
+from rtt.errors import UserError
+from rtt.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site
+from rtt.runs import Runs
 
 OK, LOOK, DO = "ok", "look", "do"  # look: nothing here can tell, you can
 TIMEOUT = 30  # seconds for an answer
+MIN_JOB_AGE = 120  # seconds for which SLURM must know an ended job, so that we see it in time
+UNNAMEABLE = (
+    "`gpu_model` can't name a model with a hyphen, nor can Snakemake's SLURM plugin: `gpu_model: null`, and a "
+    "`partition` that has only those GPUs, or a constraint (snakemake --default-resources constraint=NAME)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,15 +68,21 @@ def partitions(text: str) -> list[Partition]:
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, limit, resources = line.split("|", 2)
-        models = set(re.findall(r"gpu:([A-Za-z][\w.]*)", resources))
+        models = set(re.findall(r"gpu:([^:,()\s]+):\d", resources))
         default, name = name.endswith("*"), name.rstrip("*")
         before = found[name].gpus if name in found else set()
         found[name] = Partition(name, default, hours(limit), frozenset(before | models))
     return list(found.values())
 
 
-def checks(study: Study, site: Site, path: Path, settings: dict) -> Iterator[Check]:
-    """Yield what SLURM says of itself, of the user's site file `path`, and of a job as the study's would be."""
+def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Check]:
+    """Yield what SLURM says of itself, of the user's site file `path`, and of the study's largest job."""
+    try:
+        site = read_site(path)
+    except UserError as error:
+        text = "; ".join(str(error).splitlines())
+        yield Check(DO, "site file", text + f"; {UNNAMEABLE}" * (": gpu_model:" in text))
+        return
     missing = [name for name in ("sbatch", "squeue", "sinfo", "scancel") if shutil.which(name) is None]
     if missing:
         text = f"{', '.join(missing)} not found: log in to a login node, or `module load slurm`"
@@ -79,8 +94,9 @@ def checks(study: Study, site: Site, path: Path, settings: dict) -> Iterator[Che
         return
     yield Check(OK, "SLURM", _said(output("sbatch", "--version")))
     yield from _status(settings)
+    yield from _configuration()
     yield from _partition(study, site, path, partitions(listed.stdout))
-    yield from _job(study, site, path)
+    yield from _job(study, site, path, root)
 
 
 def _said(done: subprocess.CompletedProcess) -> str:
@@ -100,6 +116,30 @@ def _status(settings: dict) -> Iterator[Check]:
         yield Check(OK, "status command", f"{command} answers")
 
 
+def _configuration() -> Iterator[Check]:
+    """What of SLURM's own settings makes a difference here; nothing where all is as usual."""
+    done = output("scontrol", "show", "config")
+    if done is None or done.returncode:
+        return
+    found = dict(re.findall(r"^(\w+) *= *(.*?) *$", done.stdout, re.MULTILINE))
+    age = re.match(r"\d+", found.get("MinJobAge", ""))
+    if age and 0 < int(age[0]) < MIN_JOB_AGE:  # 0: never forgotten
+        text = "SLURM may forget a job before we see it ended: its files then say how it ended, not why it failed"
+        yield Check(LOOK, "MinJobAge", f"{age[0]} s, less than {MIN_JOB_AGE}: {text}")
+    mode = found.get("PreemptMode", "")
+    if "CANCEL" in mode and "REQUEUE" not in mode:
+        text = "a preempted job is cancelled; it is submitted again, as one of its attempts (`retries`), once SLURM has"
+        yield Check(LOOK, "PreemptMode", f"{mode}: {text} forgotten it (MinJobAge)")
+
+
+def _nameable(model: str) -> bool:
+    """May the site file name this GPU model?"""
+    try:
+        return bool(Site(gpu_model=model))
+    except ValidationError:
+        return False
+
+
 def _partition(study: Study, site: Site, path: Path, found: list[Partition]) -> Iterator[Check]:
     names = ", ".join(sorted(one.name for one in found)) or "none"
     one = next((p for p in found if p.name == site.partition or (site.partition is None and p.default)), None)
@@ -113,27 +153,40 @@ def _partition(study: Study, site: Site, path: Path, found: list[Partition]) -> 
     else:
         yield Check(OK, "partition", f"{one.name}, {limit}")
     models = ", ".join(sorted(one.gpus)) or "none"
+    advice = "" if all(map(_nameable, one.gpus)) else f"; {UNNAMEABLE}"
     if study.gpus and site.gpu_model and site.gpu_model not in one.gpus:
-        yield Check(DO, "GPU model", f"{one.name} has no {site.gpu_model}: set `gpu_model` in {path}; it has: {models}")
+        text = f"{one.name} has no {site.gpu_model}: set `gpu_model` in {path}; it has: {models}"
+        yield Check(DO, "GPU model", text + advice)
     elif study.gpus and not site.gpu_model and len(one.gpus) > 1:
-        yield Check(LOOK, "GPU model", f"{one.name} has {models}: any will be taken; `gpu_model` in {path} chooses")
+        text = f"{one.name} has {models}: any will be taken; `gpu_model` in {path} chooses"
+        yield Check(LOOK, "GPU model", text + advice)
 
 
-def _job(study: Study, site: Site, path: Path) -> Iterator[Check]:
-    """Would sbatch take a job of this account, partition and number of GPUs?"""
+def _job(study: Study, site: Site, path: Path, root: Path) -> Iterator[Check]:
+    """Would sbatch take the largest job: of each resource the most that any run of the study asks for at first?"""
+    needs, runs = Resources(study, site, root), Runs(study, root)
+    groups = (runs.sources, runs.unlearn, runs.attacks, runs.originals, runs.controls)
+    specs = [spec for group in groups for spec in group.values()]
+    memory, minutes = max(map(needs.mem_mb, specs)), max(map(needs.runtime, specs))
+    cpus, gpus = needs.of({})["cpus_per_task"], study.gpus
     flags = {
         "account": site.account if site.account != NO_ACCOUNT else None,
         "partition": site.partition,
         "qos": site.qos,
     }
-    command = ["sbatch", "--test-only", "--job-name=rtt-doctor", "--time=1", "--wrap=true"]
-    command += [f"--{name}={value}" for name, value in flags.items() if value]
-    command += [f"--gpus={site.gpu_model + ':' if site.gpu_model else ''}{study.gpus}"] if study.gpus else []
-    done = output(*command)
-    what = ", ".join(f"{name} {value}" for name, value in flags.items() if value) or "no account, default partition"
-    what += f", {study.gpus} GPU{'s' * (study.gpus > 1)}" if study.gpus else ", no GPU"
-    if done.returncode:
-        hint = account_hint(site, path) or f"correct {path}"
-        yield Check(DO, "a job", f"sbatch would refuse it ({what}): {_said(done)}; {hint}")
+    what = [f"{name} {value}" for name, value in flags.items() if value] or ["no account, default partition"]
+    what += [f"{memory} MB", f"{minutes} minutes", f"{cpus} CPU{'s' * (cpus > 1)}"]
+    what += [f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else "no GPU"]
+    flags |= {"mem": memory, "time": minutes, "nodes": 1, "cpus-per-task": cpus}
+    flags |= {"gpus": f"{site.gpu_model}:{gpus}" if site.gpu_model else gpus} if gpus else {}
+    command = ["sbatch", "--test-only", "--job-name=rtt-doctor", "--wrap=true"]
+    done = output(*command, *(f"--{name}={value}" for name, value in flags.items() if value))
+    job, said = f"the study's largest job ({', '.join(what)})", _said(done)
+    if done.returncode == 0:
+        yield Check(OK, "a job", f"sbatch would take {job}")
+        return
+    if re.search(r"node configuration|memory|cpu count|time limit is", said, re.IGNORECASE):
+        hint = f"another `partition` in {path}, or lower `max_hours`, `max_memory_gb`, `cpus_per_gpu` (docs/hpc.md)"
     else:
-        yield Check(OK, "a job", f"sbatch would take it ({what})")
+        hint = account_hint(site, path) or f"correct {path}"
+    yield Check(DO, "a job", f"sbatch would refuse {job}: {said}; {hint}")

@@ -30,9 +30,10 @@ def test_out_of_memory(run):
     """SLURM kills the job; the next attempt gets more memory."""
     run.start("--set-resources", "unlearn:mem_mb=400+1200*(attempt-1)")
     run.wait()
-    first, second = (job["state"] for job in run.jobs("unlearn"))
-    assert second == "COMPLETED"
-    run.check("out of memory", f"{first} with 400 MB; the second job had 1600 MB", unlearn=2, rtt=1)
+    first, second = run.jobs("unlearn")
+    (log,) = run.clone.folder.glob(f"results/.slurm/rule_unlearn/*/{first['id']}.log")
+    assert "Exceeded job memory limit" in log.read_text() and second["state"] == "COMPLETED"
+    run.check("out of memory", "killed at 400 MB; the second job had 1600 MB", unlearn=2, rtt=1)
 
 
 def test_requeue(run):

@@ -4,6 +4,7 @@ import fcntl
 import importlib.metadata
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from conftest import ROOT
 from rtt import doctor, doctor_slurm, locks
 from rtt.__main__ import main
 from rtt.config import load_study
+from rtt.resources import Resources, Site
+from rtt.runs import Runs
 
 SMOKE = str(ROOT / "config/smoke.yaml")
 SINFO = "gpu*|1-00:00:00|gpu:h100:4(S:0-1)\ngpu*|1-00:00:00|gpu:a100:8\nshort|2:00:00|(null)"
@@ -56,6 +59,18 @@ def profile(tmp_path):
         return str(folder)
 
     return make
+
+
+@pytest.fixture
+def judged(slurm, profile):
+    """A function of a study and a site file's keys; returns {check: (status, text)} of what SLURM is asked."""
+
+    def run(study: str = SMOKE, config: dict | None = None, **site) -> dict[str, tuple[str, str]]:
+        path, settings = Path(profile(**site), "site.yaml"), {"slurm-status-command": "squeue"}
+        checks = doctor_slurm.checks(load_study(study, config or {}), path, settings, ROOT)
+        return {check.name: (check.status, check.text) for check in checks}
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -188,12 +203,39 @@ class cuda:
         (1, ["launcher=torchrun", "devices=2"], "do", "devices: 2 needs as many"),
     ],
 )
-def test_torch_is_asked_for_gpus(ask, tmp_path, monkeypatch, gpus, config, status, words):
+def test_torch_is_asked_for_gpus(ask, commands, tmp_path, monkeypatch, gpus, config, status, words):
     (tmp_path / "torch.py").write_text(FAKE_TORCH.replace("{gpus}", str(gpus)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     _, checks = ask("--gpu", "--config", "device=cuda", *config)
-    assert checks["torch"] == ("ok", "2.13.0+cu130, for CUDA 13.0")
+    assert checks["torch"] == ("ok", "2.13.0+cu130, for CUDA 13.0") and "driver" not in checks
     assert checks["GPU"][0] == status and words in checks["GPU"][1]
+
+
+@pytest.mark.parametrize(
+    ("device", "says", "code", "said"),
+    [
+        ("cuda", "580.65.06\n580.65.06", 0, ("ok", "580.65.06 (nvidia-smi)")),
+        ("cuda", "No devices were found", 6, ("do", "nvidia-smi fails: No devices were found: ask for another node")),
+        ("auto", "No devices were found", 6, ("look", "nvidia-smi fails: No devices were found: ask for another node")),
+    ],
+)
+def test_the_driver_of_a_node_is_named(ask, commands, tmp_path, monkeypatch, device, says, code, said):
+    (tmp_path / "torch.py").write_text(FAKE_TORCH.replace("{gpus}", "1"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folder = commands("nvidia-smi", says, code)
+    assert ask("--gpu", "--config", f"device={device}")[1]["driver"] == said
+    (call,) = (folder / "calls").read_text().splitlines()
+    assert call.endswith("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
+
+
+def test_the_command_for_a_node_keeps_the_study_s_other_keys(ask, slurm, profile):
+    given = ["seeds=[0, 1]", "device=auto", "device=cuda", "micro_batch=2"]
+    status, text = ask("--profile", profile(), "--config", *given)[1]["GPU"]
+    words = shlex.split(text.partition("ask one: ")[2])
+    assert status == "look" and words[:2] == ["srun", "--gpus=1"]
+    assert words[words.index("--configfile") :] == [
+        "--configfile", SMOKE, "--config", "seeds=[0, 1]", "micro_batch=2", "device=cuda",
+    ]  # fmt: skip
 
 
 def test_flash_attn_that_does_not_fit_is_found(ask, tmp_path, monkeypatch):
@@ -228,8 +270,15 @@ def test_the_driver_is_asked_without_torch(ask, commands, says, code, status, wo
 
 # --- SLURM
 
+CONFIGURATION = """Configuration data as of 2026-01-01T00:00:00
+MaxArraySize            = 1001
+MinJobAge               = 300 sec
+PreemptMode             = REQUEUE
+PreemptType             = preempt/partition_prio"""
 
-def test_on_a_cluster_all_is_well(ask, slurm, profile, monkeypatch):
+
+def test_on_a_cluster_all_is_well(ask, slurm, commands, profile, monkeypatch):
+    commands("scontrol", CONFIGURATION)
     monkeypatch.setattr(doctor, "file_system", lambda folder: ("/work", "nfs4"))
     monkeypatch.setattr(doctor, "LOCAL", ())  # this clone may lie anywhere
     monkeypatch.delenv("TMPDIR", raising=False)
@@ -238,7 +287,9 @@ def test_on_a_cluster_all_is_well(ask, slurm, profile, monkeypatch):
     assert checks["SLURM"] == ("ok", "slurm 22.05.8")
     assert checks["status command"] == ("ok", "squeue answers")
     assert checks["partition"] == ("ok", "gpu, jobs of 24 h at most")
-    assert checks["a job"] == ("ok", "sbatch would take it (account mine, no GPU)")
+    said = r"sbatch would take the study's largest job \(account mine, \d+ MB, \d+ minutes, 1 CPU, no GPU\)"
+    assert checks["a job"][0] == "ok" and re.fullmatch(said, checks["a job"][1])
+    assert not {"MinJobAge", "PreemptMode", "GPU model", "site file"} & set(checks)
     assert checks["work folder"][1].endswith("nfs4 on /work") and checks["secrets"][0] == "ok"
 
 
@@ -248,6 +299,96 @@ def test_no_job_is_submitted(ask, slurm, profile):
     jobs = [line for line in calls if line.startswith("sbatch") and "--version" not in line]
     (job,) = jobs
     assert "--test-only" in job and "--account=mine" in job and "--gpus=1" in job
+
+
+def test_sbatch_is_asked_for_the_study_s_largest_job(slurm, judged):
+    paper = str(ROOT / "config/paper.yaml")
+    config = {"launcher": "deepspeed", "devices": 2, "deepspeed": "zero3-offload"}
+    site = {"account": "mine", "partition": "gpu", "gpu_model": "h100", "max_hours": 24, "cpus_per_gpu": 6}
+    found = judged(paper, config, **site)["a job"]
+    study = load_study(paper, config)
+    needs, runs = Resources(study, Site(**site), ROOT), Runs(study, ROOT)
+    specs = (runs.sources | runs.unlearn | runs.attacks | runs.originals | runs.controls).values()
+    memory, minutes = {needs.mem_mb(spec) for spec in specs}, {needs.runtime(spec) for spec in specs}
+    assert len(memory) > 1 and len(minutes) > 1
+    called = (slurm / "calls").read_text().splitlines()[-1].split()
+    wanted = {"mem": max(memory), "time": max(minutes), "cpus-per-task": 12, "nodes": 1, "gpus": "h100:2"}
+    assert {"--test-only", *(f"--{key}={value}" for key, value in wanted.items())} < set(called)
+    asked = f"account mine, partition gpu, {max(memory)} MB, {max(minutes)} minutes, 12 CPUs, 2 GPUs"
+    assert found == ("ok", f"sbatch would take the study's largest job ({asked})")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "site", "words"),
+    [
+        ("Requested node configuration is not available", {"account": None}, "another `partition` in"),
+        ("Memory required by task is not available", {}, "another `partition` in"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", {}, "another `partition` in"),
+        ("Invalid qos specification", {}, "; correct "),
+        ("Job violates accounting/QOS policy (user time limits)", {"account": None}, "set `account` in"),
+    ],
+)
+def test_what_to_do_about_a_refusal(judged, commands, refusal, site, words):
+    commands("sbatch", refusal, 1)
+    status, text = judged(**site)["a job"]
+    assert status == "do" and f"no GPU): {refusal}; " in text and words in text
+
+
+@pytest.mark.parametrize(
+    ("age", "mode", "code", "found"),
+    [
+        ("119 sec", "REQUEUE", 0, {"MinJobAge": "119 s, less than 120: "}),
+        ("120 sec", "CANCEL", 0, {"PreemptMode": "CANCEL: a preempted job is cancelled"}),
+        ("2 sec", "GANG,CANCEL", 0, {"MinJobAge": "2 s, less", "PreemptMode": "GANG,CANCEL: "}),
+        ("0 sec", "GANG,SUSPEND", 0, {}),  # 0: never forgotten
+        ("300 sec", "REQUEUE,CANCEL", 0, {}),
+        ("2 sec", "CANCEL", 1, {}),  # no answer
+    ],
+)
+def test_settings_of_slurm_that_make_a_difference(judged, commands, age, mode, code, found):
+    commands("scontrol", CONFIGURATION.replace("300 sec", age).replace("REQUEUE", mode), code)
+    checks = {name: said for name, said in judged().items() if name in ("MinJobAge", "PreemptMode")}
+    assert set(checks) == set(found)
+    for name, (status, said) in checks.items():
+        assert status == "look" and said.startswith(found[name])
+
+
+@pytest.mark.parametrize(
+    ("resources", "models"),
+    [
+        ("gpu:h100:4(S:0-1)", {"h100"}),
+        ("gpu:2080ti:4", {"2080ti"}),
+        ("gpu:nvidia_a100-sxm4-80gb:4(S:0,2)", {"nvidia_a100-sxm4-80gb"}),
+        ("gpu:a100:2(S:0),gpu:a100.3g:8,mps:200", {"a100", "a100.3g"}),
+        ("gpu:4(S:0-1)", set()),
+        ("(null)", set()),
+    ],
+)
+def test_gpu_models_are_read(resources, models):
+    (found,) = doctor_slurm.partitions(f"gpu*|infinite|{resources}")
+    assert found.gpus == models
+
+
+@pytest.mark.parametrize(
+    ("resources", "site", "status", "words"),
+    [
+        ("gpu:a100-80gb:4", {"gpu_model": "a100"}, "do", "it has: a100-80gb; `gpu_model` can't name a model with"),
+        ("gpu:a100-80gb:4,gpu:h100:1", {}, "look", "`gpu_model: null`, and a `partition` that has only those GPUs"),
+        ("gpu:a100-80gb:4", {}, None, ""),  # any, and so this one
+    ],
+)
+def test_a_gpu_model_with_a_hyphen(judged, commands, resources, site, status, words):
+    commands("sinfo", f"gpu*|infinite|{resources}")
+    found = judged(config={"device": "cuda"}, **site).get("GPU model", (None, ""))
+    assert found[0] == status and words in found[1] and ("constraint=NAME" in found[1]) == bool(status)
+
+
+@pytest.mark.parametrize(("site", "hint"), [({"gpu_model": "a100-80gb"}, True), ({"max_hours": 0}, False)])
+def test_a_mistake_in_the_site_file(judged, site, hint):
+    checks = judged(**site)
+    status, text = checks.pop("site file")
+    assert not checks and status == "do"
+    assert f"site.yaml: {next(iter(site))}: " in text and ("`gpu_model: null`" in text) == hint
 
 
 @pytest.mark.parametrize(
@@ -323,11 +464,6 @@ def test_time_limits(limit, hours):
     assert doctor_slurm.hours(limit) == hours
 
 
-def test_another_profile_that_would_have_a_say(ask, slurm, profile, monkeypatch):
-    monkeypatch.setenv("SNAKEMAKE_PROFILE", "mine")
-    assert "unset it" in ask("--profile", profile())[1]["profile"][1]
-
-
 def test_a_profile_that_is_not_there(capsys):
     assert main(["doctor", "--configfile", SMOKE, "--profile", "nowhere"]) == 1
     assert "error: --profile nowhere: no such folder, nor" in capsys.readouterr().err
@@ -351,6 +487,6 @@ def test_what_is_to_be_fetched_first(fresh):
         path = fresh.folder / name
         (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
         if path.suffix:
-            path.touch()
+            path.write_text("{}")  # a manifest
     second = fresh.python(*command)
     assert "ok    data and models: all fetched; jobs ask no hub" in second.stdout.splitlines(), second.stdout + said

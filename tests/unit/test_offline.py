@@ -1,9 +1,11 @@
 """Steps run without the network: hub access is off, and what is missing is said with what to do."""
 
 import os
+import socket
 import subprocess
 import sys
 
+import data_builder
 import pytest
 from rtt import offline
 from rtt.__main__ import COMMANDS, main
@@ -60,8 +62,25 @@ def test_a_model_whose_files_this_machine_does_not_see(tmp_path):
         assert words in str(caught.value)
 
 
-def test_a_step_with_a_missing_input_ends_at_once(tmp_path, capsys):
-    """No hub is asked for it, and nothing is written."""
-    code = main(["score", "--model", "meta-llama/Meta-Llama-3-8B", "--data", str(tmp_path / "facts.jsonl")])
-    assert code == 1 and "Traceback" not in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("model", "found", "missing", "advice"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", [], "no model here (model.safetensors is missing)", "run the step that makes"),
+        ("model", ["model.safetensors"], "config.json: missing", "a model folder holds config.json, tokenizer files"),
+        ("model", ["model.bin"], "found model.bin but no model.safetensors", "convert them to safetensors"),
+    ],
+)
+def test_a_missing_model_ends_a_step_at_once(tmp_path, capsys, monkeypatch, model, found, missing, advice):
+    """What is wrong and what to do, in a line; no hub is asked for it, and nothing is written."""
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: asked.append(address))
+    monkeypatch.chdir(tmp_path)
+    data_builder.write(tmp_path / "data", data_builder.dataset(splits=1))
+    for name in found:
+        (tmp_path / model).mkdir()
+        (tmp_path / model / name).write_text("{}")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    code = main(["score", "--model", model, "--data", "data/split_0.jsonl"])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert code == 1 and said.startswith(f"error: {model}") and missing in said and advice in said
+    assert not asked and {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
