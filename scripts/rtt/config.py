@@ -87,8 +87,8 @@ class Study(Strict):
     attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     device: Literal["auto", "cuda", "cpu"] = Field(
         "auto",
-        description="cuda: a step that sees no GPU stops at once; cpu: GPUs are hidden; auto: for a miniature as cpu; for "
-        "a pretrained model what is there, in a job of a cluster as cuda",
+        description="cuda: a step that sees no GPU stops at once; cpu: GPUs are hidden; auto: a miniature as cpu, a "
+        "pretrained model what is there, in a cluster's job as cuda",
     )
     launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
     devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")
