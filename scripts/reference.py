@@ -1,7 +1,8 @@
 """The reference in docs/reference, from the code: `python scripts/reference.py` writes it anew, and config/schema.json.
 
 commands.md is made of the argument parsers; study.md of the pydantic models of a study; files.md of the specs, the
-schema of evaluations, the columns of tables and of bundle.json. tests/workflow/test_reference.py holds them to it.
+schema of evaluations, the shapes of a bundle's other documents, the columns of tables and of bundle.json.
+tests/workflow/test_reference.py holds them to it.
 """
 
 import argparse
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from rtt.__main__ import COMMANDS  # noqa: E402
-from rtt.bundle import layout  # noqa: E402
+from rtt.bundle import documents, layout  # noqa: E402
 from rtt.config import schema  # noqa: E402
 from rtt.data.facts import Fact  # noqa: E402
 from rtt.specs import SPECS  # noqa: E402
@@ -197,9 +198,14 @@ def kind(field: dict, named: bool = False) -> str:
     if field["type"] == "array":
         return f"list of: {kind(field['items'], named)}"
     words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {field[name]}" for name, sign in words.items() if name in field and field["type"] != "null"]
+    limits = [f"{sign} {limit(field[name])}" for name, sign in words.items() if name in field]
     pattern = [f"matching `{field['pattern']}`"] if "pattern" in field and field["type"] == "string" else []
-    return " ".join([field["type"], *([", ".join(limits)] if limits else []), *pattern])
+    return " ".join([field["type"], *([", ".join(limits)] if limits and field["type"] != "null" else []), *pattern])
+
+
+def limit(end: float) -> str:
+    """Write a limit: `1e+12` rather than its zeros."""
+    return f"{end:g}" if float(f"{end:g}") == end else str(end)
 
 
 def part_name(name: str) -> str:
@@ -235,7 +241,7 @@ def study() -> str:
 
 
 def files() -> str:
-    """Return files.md: specs, evaluations, facts, tables and a bundle's index."""
+    """Return files.md: facts, evaluations, a bundle's other documents, tables, a bundle's index, specs."""
     text = [
         "# Files",
         MADE,
@@ -244,6 +250,7 @@ def files() -> str:
         "## Facts: `data/<run>/facts.jsonl`",
         "\n".join(f"- `{field.name}`: {words(field.type)}" for field in dataclasses.fields(Fact)),
         *evaluations(),
+        *shapes(),
         "## Tables: `tables/*.csv`",
         columns(),
         "## Bundles: `bundle.json`",
@@ -271,6 +278,37 @@ def evaluations() -> list[str]:
     count = scores["minItems"]
     text += ["### scores", f"A list of {count} log-probabilities, one per choice: {kind(scores['items'], named=True)}."]
     return text
+
+
+def shapes() -> list[str]:
+    """Return the sections on the documents that are checked when a bundle is opened; evaluations have their own."""
+    text = [
+        "## Plan, audits, manifests, selections",
+        "What is checked of them when a bundle is opened; other keys may stand beside these. `NAME` is any name, `N` "
+        "each of a list; what is required below another key is required where that key is.",
+    ]
+    for pattern, shape in documents.SHAPES:
+        if not pattern.startswith("evals/"):
+            found = shape.model_json_schema()
+            where = pattern.replace("\\", "").replace("[^/]+", "<run>")
+            text += [f"### `{where}`", key_table(flat(found, found.get("$defs", {})), named=True)]
+    return text
+
+
+def flat(part: dict, parts: dict[str, dict]) -> dict:
+    """Return a JSON schema with the keys of its parts as keys of its own: `details.N.path`, `variants.NAME.evals`."""
+    properties, required = {}, list(part.get("required", ()))
+    for key, field in part["properties"].items():
+        values = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), None)
+        ways = {"": field, ".N": field.get("items"), ".NAME": values if isinstance(values, dict) else None}
+        way, inner = next(((way, one) for way, one in ways.items() if "$ref" in (one or {})), ("", None))
+        if inner is None:
+            properties[key] = field
+            continue
+        below = flat(parts[inner["$ref"].rsplit("/", 1)[1]], parts)
+        properties |= {f"{key}{way}.{name}": one for name, one in below["properties"].items()}
+        required += [f"{key}{way}.{name}" for name in below["required"]]
+    return {"properties": properties, "required": required}
 
 
 def columns() -> str:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make a virtual environment: sh scripts/setup.sh VENV STAMP [LOCK]  (called by `make setup` and `make figures`)
-# Without LOCK: torch, requirements.lock and this project. With it: what is locked there, and nothing else.
+# Without LOCK: torch, requirements.lock and this project. With it: what is locked there, and this project.
 # Reads PYTHON (an interpreter; empty: look for one) and TORCH_INDEX (empty: pip's own configuration).
 set -eu
 venv=$1 stamp=$2 lock=${3:-}
@@ -64,9 +64,14 @@ run "$python" -m venv "$venv"
 export PIP_USER=0
 
 if [ -n "$lock" ]; then
-    echo "1/1 all packages, exactly as in $lock"
+    echo "1/2 all packages, exactly as in $lock"
     pip install --no-deps --require-hashes -r "$lock"
     pip check
+    echo "2/2 this project"
+    # Not by pip: the lock has no setuptools to build it with, and pip check would miss torch.
+    packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "$PWD/scripts" >"$packages/rtt.pth"
+    run "$venv/bin/python" -c 'import rtt, numpy, snakemake'
     rm "$started"
     touch "$stamp"
     echo "make setup: done in $(($(date +%s) - begin)) s"

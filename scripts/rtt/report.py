@@ -63,6 +63,7 @@ def page(results: str | Path, study_config: str | Path) -> str:
         .render(
             sections=list(SECTIONS.items()),
             name=results.resolve().name,
+            folder=folder,
             study_config=config,
             config_text=_text(study_config),
             version=__version__,
@@ -76,6 +77,7 @@ def page(results: str | Path, study_config: str | Path) -> str:
             published=published,
             beside=published.beside(view),
             controls=published.controls(view),
+            our_budgets=published.budgets(view),
             hiding=published.hiding(view, study),
             others=published.others(view),
             recovery_tables=recovered.recovery_tables(recovery, accuracy),

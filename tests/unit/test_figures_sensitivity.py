@@ -80,9 +80,15 @@ def test_marks_and_what_they_tell():
     ]  # fmt: skip
     assert spots[0].text == (
         "As reported, learned in pretraining: GD .28 [.23, .33], after RTT .80 [.75, .85]; "
-        "control after RTT .30 [.25, .35]"
+        "control after RTT .30 [.25, .35]; n = 160"
     )
     assert all(one.top + one.height <= two.top + 0.1 for one, two in pairwise(spots))
+
+
+def test_a_choice_that_a_panel_lacks_is_not_told_there():
+    view = make_view(table := recovery(*rows(), recovery_row("GD", "taught")), accuracy(table))
+    one, other = words.told("sensitivity", view)[1:]
+    assert "Budget 5 %" in one and "Budget 5 %" not in other and "As reported: GD .28 [.23, .33]" in other
 
 
 def test_seeds_are_drawn_and_meant():

@@ -102,7 +102,7 @@ def test_page_is_one_wellformed_self_contained_document(html):
     assert html.count("<th") - html.count("<thead") == html.count('<th scope="')
 
 
-def test_page_says_what_the_tables_say(html):
+def test_page_says_what_the_tables_say(html, study):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
     assert "All 4 methods hid the facts learned in pretraining" in text
     assert "The criterion holds for all 4 methods." in text
@@ -117,6 +117,9 @@ def test_page_says_what_the_tables_say(html):
     assert re.search(r"unlearn 2 22 s 45 s none", text)  # two processes: 22.4 CPU seconds, 44.8 wall seconds
     assert re.search(r"all 3 52 s 105 s none", text)
     assert "python -m rtt figure accuracy --tables" in text
+    assert all(alt in text for alt in Reader(html).images)  # each figure in words
+    # Beside the commands of each figure and of all of them: where to type them.
+    assert text.count(f"In the folder that holds {study} (of a redrawn bundle: dist/rebuilt/tiny-HASH ):") == 6
 
 
 def test_page_is_the_same_twice_and_shows_all_scorings(study, html):
@@ -215,6 +218,16 @@ def test_datasets_have_titles_and_a_claim_each(tmp_path, no_figures):
     assert "pretrained (Years)" in summary(study) and "pretrained (WMDP-Deduped)" in summary(study)
 
 
+def test_the_paper_s_ablations_are_said_to_have_no_numbers(tmp_path, no_figures):
+    rows = [recovery_row(retain_budget=budget) for budget in (0.1, 1.0)]
+    text = page(study := write_study(tmp_path / "s", recovery(*rows)), study / "study.yaml")
+    assert (
+        "Retain budgets: theirs 5 %, 10 %, 30 %, 100 %, what comes back within each not published as numbers; "
+        'ours 10 %, 100 % (<a href="#budgets">'
+    ) in text
+    assert "theirs plain text, MCQ, answer only, not published as numbers; ours not in this study." in text
+
+
 def variants_csv(folder, *rows):
     head = ("people_p", "pretrained", "miniature", "GD", 0.1)
     table = pd.DataFrame([(name, *head, *rest) for name, *rest in rows], columns=VARIANT_COLUMNS)
@@ -255,6 +268,7 @@ def test_variants_stand_in_the_section_of_what_they_change(tmp_path, no_figures)
     formats = sections["formats"]
     assert "answers methods.GD.mcq_share 1.0; without RMU learned in pretraining GD" in formats
     assert "no seed with both values" in formats and ".42" not in formats
+    assert "ours variants answers ( Formats )." in sections["published"]
     assert ".61 [.56, .66]" in sections["recovery"]
     assert not [name for name in ("claim", "recovery") if ".71" in sections[name]]
     assert ".71" not in summary(study)

@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -44,13 +45,28 @@ addEventListener("load", () => {
     requests: performance.getEntriesByType("resource").map(e => e.name)}), "*");
 });
 </script>"""
+# The rules for paper, in a frame as wide as an A4 page within its margins: what leaves it, is cut, or stays folded.
+PAPER_PROBE = """<script>
+addEventListener("load", () => {
+  for (const rule of document.styleSheets[0].cssRules)
+    if (rule.media && rule.media.mediaText == "print") rule.media.mediaText = "all";
+  const told = found => found.map(e => e.tagName + " " + e.textContent.slice(0, 40));
+  const shown = [...document.querySelectorAll("body *:not(svg *)")].filter(e => e.checkVisibility());
+  parent.postMessage(JSON.stringify({inner: innerWidth,
+    wide: told(shown.filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)),
+    cut: told(shown.filter(e => e.clientWidth && e.scrollWidth > e.clientWidth)),
+    folded: told([...document.querySelectorAll("details > *")].filter(e => !e.checkVisibility())),
+    details: document.querySelectorAll("details").length,
+    marks: shown.filter(e => e.matches(".spot, .tip, .hint, nav")).length}), "*");
+});
+</script>"""
 POLICY = '<meta http-equiv="Content-Security-Policy"'
 # A window of headless Chromium is at least 500 px wide; a frame can be as narrow as a phone.
 FRAME = """<!DOCTYPE html><meta name="color-scheme" content="light dark"><script>
 addEventListener("message", e => {
   const out = document.createElement("pre"); out.id = "probe"; out.textContent = e.data; document.body.append(out);
 });
-</script><body><iframe src="probe.html" width="WIDTH" height="900" style="border:0"></iframe></body>"""
+</script><body><iframe src="PAGE.html" width="WIDTH" height="900" style="border:0"></iframe></body>"""
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +79,14 @@ def report(tmp_path_factory):
         pytest.skip(text)
     folder = tmp_path_factory.mktemp("chromium")
     audits = [audit(), audit("people_with_a_name_that_is_long_and_has_no_break_" * 2, details=[])]
-    study = write_study(folder / "study", full_study((0, 11)), None, audits, [manifest(git_commit="c0ffee" * 7)])
+    table = full_study((0, 11))
+    table = pd.concat([table, table.assign(retain_budget=1.0)])  # with seeds and budgets tables are at their widest
+    study = write_study(folder / "study", table, None, audits, [manifest(git_commit="c0ffee" * 7)])
     html = page(study, study / "study.yaml")
     (study / "report.html").write_text(html)
     assert html.count(POLICY) == 1  # it would keep the probe from running
-    (study / "probe.html").write_text(html.replace(POLICY, "<meta").replace("</body>", PROBE + "</body>"))
+    for name, script in (("probe", PROBE), ("paper", PAPER_PROBE)):
+        (study / f"{name}.html").write_text(html.replace(POLICY, "<meta").replace("</body>", script + "</body>"))
     return study
 
 
@@ -81,8 +100,8 @@ def chromium(report, name, width, *flags):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def probe(report, width, *flags):
-    (report / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
+def probe(report, width, *flags, page="probe"):
+    (report / "frame.html").write_text(FRAME.replace("WIDTH", str(width)).replace("PAGE", page))
     dom, console = chromium(report, "frame.html", width + 100, "--dump-dom", *flags)
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
     assert found, "the probe did not run"
@@ -118,6 +137,24 @@ def test_page_fits_shows_its_figures_and_is_silent(report, width, look, flags):
         assert spot["shown"] == "block" and spot["inside"] and spot["text"] == spot["label"]
         assert spot["width"] > 10 and spot["height"] > 50
         assert re.search(r"n = 160, mean of 2 seeds$", spot["text"]), spot["text"]
+
+
+def test_on_paper_nothing_is_cut_and_nothing_stays_folded(report):
+    found, _ = probe(report, 717, page="paper")
+    assert found["inner"] == 717 and found["details"] > 10
+    assert [found[key] for key in ("wide", "cut", "folded", "marks")] == [[], [], [], 0]
+
+
+def pages_of(report, name):
+    """How many pages a print of it has."""
+    pdf = report / f"{name}.pdf"
+    chromium(report, name, 1280, f"--print-to-pdf={pdf}")
+    return len(re.findall(rb"/Type /Page\b", pdf.read_bytes()))
+
+
+def test_a_print_is_the_same_whether_or_not_parts_are_folded(report):
+    (report / "unfolded.html").write_text((report / "report.html").read_text().replace("<details>", "<details open>"))
+    assert pages_of(report, "report.html") == pages_of(report, "unfolded.html") > 10
 
 
 def requests(report, name, *flags):

@@ -9,11 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from report_builder import recovery, recovery_row, write_study
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -220,6 +225,40 @@ def test_an_environment_that_was_not_interrupted_is_kept(clone):
     clone.change("pyproject.toml")
     assert clone.setup()[0] == 0
     assert own.exists()
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory):
+    """An environment as `make figures` makes it, but of an empty lock: it borrows the packages of ours, less torch."""
+    folder = tmp_path_factory.mktemp("analysis")
+    (folder / "empty.lock").touch()
+    (folder / "torch.py").write_text("raise ImportError('not in the analysis environment')\n")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    environment["PYTHONPATH"] = f"{folder}{os.pathsep}{sysconfig.get_path('purelib')}"
+    command = ["sh", "scripts/setup.sh", folder / "venv", folder / "venv/.complete", folder / "empty.lock"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "venv/.complete").is_file() and not (folder / "venv/.started").exists()
+    study = write_study(folder / "results/tiny", recovery(recovery_row()))
+
+    def run(*words):
+        python = [folder / "venv/bin/python", "-m", "rtt", *words]
+        return subprocess.run(python, cwd=study.parents[1], env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("figure accuracy --tables results/tiny/tables --out accuracy.svg", "accuracy.svg\n"),
+        ("summary --results results/tiny", "pretrained  GD"),
+        (f"compare {ROOT}/tests/data/bundle-v1.zip {ROOT}/tests/data/bundle-v1.zip", "0 of 72 numbers differ"),
+    ],
+)
+def test_the_analysis_environment_has_the_project_s_commands_in_every_folder(analysis, command, said):
+    done = analysis(*command.split())
+    assert done.returncode == 0 and said in done.stdout, done.stdout + done.stderr
 
 
 def test_help_names_every_target():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rtt.figures.style import SCORINGS, percent
-from rtt.figures.view import View
+from rtt.figures.view import Panel, View
 from rtt.stats.variants import DEFAULT
 
 SAME = ("acc_unlearned", "acc_rtt", "acc_original_rtt", "t_acc_rtt", "n_questions")
@@ -20,6 +20,11 @@ class Choice:
     group: str  # "", "look", "scoring", "budget", "rate", "variant"
     label: str
     rows: pd.DataFrame
+
+    def of(self, panel: Panel) -> pd.DataFrame:
+        """Return a panel's rows; maybe none."""
+        rows = self.rows
+        return rows[(rows["dataset"] == panel.dataset) & (rows["model"] == panel.model) & (rows["arm"] == panel.arm)]
 
 
 @lru_cache(maxsize=4)  # the figure, its title and its words all ask; a view is not changed

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from rtt.figures import words
@@ -150,7 +151,8 @@ def tradeoff(view: View) -> Figure:
             if several and len(chosen):
                 mean = chosen[["acc_unlearned", "retain_unlearned"]].mean()
                 axes.plot(*mean, marker, color=tint, mec=BLACK, ms=6, zorder=5)
-            absent += [method] * (len(chosen) < len(cell))
+            if len(chosen) < len(cell):
+                absent.append(f"{method} (some seeds)" if len(chosen) else method)
             if len(chosen):
                 mean = chosen[["acc_unlearned", "retain_unlearned"]].mean()
                 text = words.cell_text(
@@ -159,8 +161,11 @@ def tradeoff(view: View) -> Figure:
                 tell(axes, text, *((value - 0.03, value + 0.03) for value in mean))
         axes.plot(rows["acc_before"], rows["retain_before"], "*", color=BLACK, ms=5 if several else 9, zorder=5)
         if absent:
-            note = f"no point within the budget:\n{', '.join(absent)}" + (" (some seeds)" if several else "")
-            axes.text(0.98, 0.03, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5, color=GREY)
+            note = f"no point within the budget:\n{', '.join(absent)}"
+            text = axes.text(
+                0.98, 0.03, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5, color=GREY
+            )
+            text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
         axes.set_xlabel("forget accuracy")
         axes.set_xlim(0, 1.04)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
@@ -249,7 +254,7 @@ def _curve(axes: Axes, view: View, panel: Panel, stage: str, method: str, set_na
 
 def _light(index: int, count: int) -> float:
     """Share of white for a learning rate: the smallest is the palest, the largest has the full colour."""
-    return 0.0 if count == 1 else 0.6 * (1 - index / (count - 1))
+    return 0.0 if count == 1 else 0.45 * (1 - index / (count - 1))
 
 
 FIGURES = {

@@ -35,8 +35,7 @@ def sensitivity(view: View) -> Figure:
             if i % 2 == 0:
                 axes.axhspan(start, start + height, color="0.965", lw=0, zorder=-2)
             _row(axes, view, panel, choice, start)
-            here = choice.rows
-            if len(here[_mask(here, panel)]):
+            if len(choice.of(panel)):
                 tell(axes, words.choice_text(view, panel, choice), y=(start, start + height))
         axes.set_ylim(top, 0)
         middles = [start + height / 2 for start, height in zip(tops, heights, strict=True)]
@@ -63,13 +62,9 @@ def sensitivity(view: View) -> Figure:
     return finish(figure, words.title("sensitivity", view), handles)
 
 
-def _mask(rows, panel: Panel):
-    return (rows["dataset"] == panel.dataset) & (rows["model"] == panel.model) & (rows["arm"] == panel.arm)
-
-
 def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> None:
     """Draw one choice's results in one panel from `start` (inches from above) on."""
-    rows = choice.rows[_mask(choice.rows, panel)]
+    rows = choice.of(panel)
     inside = STEP * (len(view.methods) + 1) + GAP
     for value in sorted(set(rows["floor"].dropna())):
         axes.plot([value, value], [start, start + inside], color=FLOOR, lw=0.8, ls="--", zorder=0)

@@ -92,15 +92,14 @@ class View:
         return found
 
     def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
-        """Return `seed`, `lr`, `epoch`, `accuracy`, `low`, `high` of an attack's looks, pooled over the V splits."""
+        """Return `seed`, `lr`, `epoch`, `n_questions`, `accuracy`, `low`, `high` of looks, pooled over the V splits."""
         rows = self._of_panel(panel, control=stage == "control_rtt")
         rows = rows[(rows["stage"] == stage) & (rows["v_split"] == "all") & (rows["selection"] == "none")]
         rows = rows[(rows["set"] == set_name) & (rows["method"] == method)]
         if stage == "unlearned_rtt":
             rows = rows[np.isclose(rows["retain_budget"], self.budget)]
-        return rows[["seed", "lr", "epoch", "accuracy", "low", "high"]].sort_values(
-            ["lr", "epoch", "seed"], kind="stable"
-        )
+        columns = ["seed", "lr", "epoch", "n_questions", "accuracy", "low", "high"]
+        return rows[columns].sort_values(["lr", "epoch", "seed"], kind="stable")
 
     @cached_property
     def learning_rates(self) -> list[float]:

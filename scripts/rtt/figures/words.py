@@ -29,9 +29,14 @@ def title(name: str, view: View) -> str:
 
 def alternative(name: str, view: View) -> str:
     """Return the alternative text of a figure: what it shows, then its numbers panel by panel."""
+    return " ".join(told(name, view))
+
+
+def told(name: str, view: View) -> list[str]:
+    """Return what a figure shows in one sentence, then a text for each of its panels with its numbers."""
     head, one = ALTERNATIVES[name]
     several = f" Means over {len(view.seeds)} seeds." if len(view.seeds) > 1 else ""
-    return f"{head(view)}{several} " + " ".join(f"{_upper(panel.facts)}: {one(view, panel)}." for panel in view.panels)
+    return [head(view) + several, *(f"{_upper(panel.facts)}: {one(view, panel)}." for panel in view.panels)]
 
 
 def wrapped(text: str, width: int) -> str:
@@ -159,37 +164,42 @@ def cell_text(panel: Panel, who: str, rows: pd.DataFrame, columns: Sequence[str]
     values = ", ".join(f"{NAMES[column]} {mean_text(rows, column)}" for column in columns)
     several = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
     odd = statuses(rows) if who in set(rows["method"]) else ""
-    return f"{who}, {panel.name}: {values}{odd}; n = {span_of_counts(rows['n_questions'])}{several}"
+    return f"{who}, {panel.name}: {values}{odd}; {counted(rows)}{several}"
 
 
-def span_of_counts(counts: pd.Series) -> str:
-    """Write the range of some counts: `160`, or `150 to 160`."""
-    low, high = int(counts.min()), int(counts.max())
-    return str(low) if low == high else f"{low} to {high}"
+def counted(rows: pd.DataFrame) -> str:
+    """Write the number of questions of some rows: `n = 160`, or `n = 150 to 160`."""
+    low, high = int(rows["n_questions"].min()), int(rows["n_questions"].max())
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
 def curves_text(view: View, panel: Panel, name: str, stage: str, method: str) -> str:
     """Say what one axes of `curves` shows: the highest accuracy on V of each learning rate, and where."""
-    table = view.curve(panel, stage, method, "V").groupby(["lr", "epoch"], sort=True)["accuracy"].mean()
+    table = view.curve(panel, stage, method, "V")
     parts = []
-    for lr in table.index.get_level_values("lr").unique():
-        epoch = table[lr].idxmax()
-        parts.append(f"learning rate {lr:g} at most {number(table[lr][epoch])} (epoch {epoch:g})")
-    return f"{name}, {panel.name}, on V: {'; '.join(parts)}"
+    for lr, looks in table.groupby("lr"):
+        epoch, text = _highest(looks)
+        parts.append(f"learning rate {lr:g} at most {text} (epoch {epoch:g})")
+    return f"{name}, {panel.name}, on V: {'; '.join(parts)}; {counted(table)}"
+
+
+def _highest(looks: pd.DataFrame) -> tuple[float, str]:
+    """The epoch at which looks of one learning rate, meaned over seeds, are highest; the accuracy there."""
+    epoch = looks.groupby("epoch")["accuracy"].mean().idxmax()
+    rows = looks[looks["epoch"] == epoch].rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
+    return epoch, mean_text(rows.assign(cannot_tell=""), "accuracy")
 
 
 def choice_text(view: View, panel: Panel, choice: Choice) -> str:
-    """Say what one row of `sensitivity` shows in one panel."""
-    rows = choice.rows
-    rows = rows[(rows["dataset"] == panel.dataset) & (rows["model"] == panel.model) & (rows["arm"] == panel.arm)]
-    parts = []
+    """Say what one row of `sensitivity` shows in one panel, which has some."""
+    rows, parts = choice.of(panel), []
     for method in view.methods:
         cell = rows[rows["method"] == method]
         if len(cell):
             values = [mean_text(cell, column) for column in ACCURACIES]
             parts.append(f"{method}{statuses(cell)} {values[0]}, after RTT {values[1]}")
     parts.append(f"control after RTT {mean_text(rows.drop_duplicates('seed'), 'acc_control_rtt')}")
-    return f"{_upper(choice.label)}, {panel.name}: {'; '.join(parts)}"
+    return f"{_upper(choice.label)}, {panel.name}: {'; '.join(parts)}; {counted(rows)}"
 
 
 def mean_text(rows, column: str) -> str:
@@ -219,7 +229,7 @@ def _accuracy_panel(view: View, panel: Panel) -> str:
             texts = mean_text(cell, "acc_unlearned"), mean_text(cell, "acc_rtt")
             parts.append(f"{method}{statuses(cell)} unlearned {texts[0]}, after RTT {texts[1]}")
     parts.append(f"control with RTT {mean_text(rows, 'acc_control_rtt')}")
-    return "; ".join([*parts, f"floor {span(rows['floor'])}"])
+    return "; ".join([*parts, f"floor {span(rows['floor'])}", counted(rows)])
 
 
 def _recovery_panel(view: View, panel: Panel) -> str:
@@ -229,7 +239,7 @@ def _recovery_panel(view: View, panel: Panel) -> str:
         if len(cell):
             rates = ", ".join(f"{name} {mean_text(cell, column)}" for column, name in RATES.items())
             parts.append(f"{method}{statuses(cell)} {rates}")
-    return "; ".join(parts)
+    return "; ".join([*parts, counted(view.of(panel))])
 
 
 def _tradeoff_panel(view: View, panel: Panel) -> str:
@@ -238,25 +248,31 @@ def _tradeoff_panel(view: View, panel: Panel) -> str:
     for method in view.methods:
         cell = view.of(panel, method)
         if cell["acc_unlearned"].notna().any():
-            found = number(cell["acc_unlearned"].mean()), number(cell["retain_unlearned"].mean())
+            found = mean_text(cell, "acc_unlearned"), mean_text(cell, "retain_unlearned")
             parts.append(f"{method}{statuses(cell)} selected point forget {found[0]}, retain {found[1]}")
         elif len(cell):
             parts.append(f"{method} has no point within the budget")
-    return "; ".join(parts)
+    return "; ".join([*parts, f"{counted(rows)} (forget)"])
 
 
 def _curves_panel(view: View, panel: Panel) -> str:
     targets = [("original", "original_rtt", "none"), *((m, "unlearned_rtt", m) for m in view.methods)]
     parts = []
     for name, stage, method in [*targets, ("control", "control_rtt", "none")]:
-        peaks = [number(_peak(view, panel, stage, method, set_name)) for set_name in ("T", "V")]
-        parts.append(f"{name} {peaks[0]} on T and {peaks[1]} on V" if peaks[1] != "–" else f"{name} not run")
-    return "highest point of the curves: " + "; ".join(parts)
+        table = view.curve(panel, stage, method, "V")
+        if table.empty:
+            parts.append(f"{name} not run")
+            continue
+        lr, _ = table.groupby(["lr", "epoch"])["accuracy"].mean().idxmax()
+        epoch, text = _highest(table[table["lr"] == lr])
+        on_t = number(_peak(view, panel, stage, method, "T"))
+        parts.append(f"{name} {text} on V (learning rate {lr:g}, epoch {epoch:g}), {on_t} on T")
+    return f"highest point of the curves: {'; '.join(parts)}; {counted(view.of(panel))} (V)"
 
 
 def _sensitivity_panel(view: View, panel: Panel) -> str:
-    texts = [choice_text(view, panel, choice).replace(f", {panel.name}:", ":", 1) for choice in choices(view)]
-    return ". ".join(texts)
+    texts = [choice_text(view, panel, choice) for choice in choices(view) if len(choice.of(panel))]
+    return ". ".join(text.replace(f", {panel.name}:", ":", 1) for text in texts)
 
 
 TITLES = {

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from rtt.figures import render_told
 from rtt.figures.parts import Spot
 from rtt.figures.view import View
-from rtt.figures.words import alternative, title
+from rtt.figures.words import alternative, title, told
 
 CAPTIONS = {
     "accuracy": "What the paper's figures show, per dataset and method: accuracy on V, with 95 % Wilson intervals. "
@@ -29,7 +29,7 @@ class Image:
 
     name: str
     title: str
-    alt: str
+    told: list[str]
     caption: str
     svg: Markup
     spots: list[Spot]
@@ -39,11 +39,10 @@ class Image:
 
 def image(name: str, view: View, tables: str) -> Image:
     """Return a figure for the page. `tables`: the folder to name in the command that draws it again."""
-    alt = alternative(name, view)
     svg, spots = render_told(name, view)
     command = f"python -m rtt figure {name} --tables {tables} --out {name}.svg {name}.png"
-    drawn = inline_svg(svg.decode(), name, alt)
-    return Image(name, title(name, view), alt, CAPTIONS[name], drawn, spots, name in BY_KEYBOARD, command)
+    drawn = inline_svg(svg.decode(), name, alternative(name, view))
+    return Image(name, title(name, view), told(name, view), CAPTIONS[name], drawn, spots, name in BY_KEYBOARD, command)
 
 
 def inline_svg(svg: str, prefix: str, alt: str) -> Markup:

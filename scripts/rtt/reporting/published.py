@@ -19,6 +19,8 @@ CONTROL = 0.312  # at most, app. E
 TWO_SIGMA = 0.055
 HIDDEN = (0.35, 0.83)  # sec. 6.1: forget accuracy, then after RTT
 PICTURE = (0.72, 0.27, 0.68)  # images/mi.png: original + RTT, unlearned, unlearned + RTT
+BUDGETS = (0.05, 0.1, 0.3, 1.0)
+FORMATS = ("plain text", "MCQ", "answer only")
 # (work, model, facts, method) -> accuracy in per cent after unlearning, after RTT
 KUNBR = ("KUnBR (arXiv 2511.11667)", "Llama-3-8B-Instruct")
 OTHERS = [
@@ -107,6 +109,11 @@ def controls(view: View) -> list[dict[str, Any]]:
         for _, row in rows.iterrows()
         if not math.isnan(row["acc_control_rtt"])
     ]
+
+
+def budgets(view: View) -> list[float]:
+    """Return our retain budgets."""
+    return sorted(set(view.everything["retain_budget"]))
 
 
 def hiding(view: View, study: dict[str, Any]) -> list[dict[str, str]]:

@@ -1,0 +1,133 @@
+"""Numbers, titles and words of the figures: what is told of what is drawn."""
+
+import re
+
+import pytest
+from report_builder import accuracy, full_study, recovery, recovery_row, view_of
+from rtt.figures import render_told, words
+from rtt.figures.draw import FIGURES
+from rtt.figures.style import COLOURS, interval, number, span
+from rtt.figures.view import make_view
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.834, ".83"), (1.0, "1.00"), (-0.05, "-.05"), (-0.001, ".00"), (0.999, "1.00"), (10.5, "10.50"), (NAN, "–")],
+)
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_interval_and_span():
+    assert interval(0.83, 0.77, 0.88) == ".83 [.77, .88]"
+    assert interval(0.83, NAN, NAN) == ".83"
+    assert span([0.9, NAN, 0.2]) == ".20 to .90"
+    assert span([0.301, 0.302]) == ".30"
+    assert span([NAN]) == "unknown"
+
+
+def test_recovery_title_counts_methods_that_were_unlearned():
+    view = view_of(
+        recovery_row("GD", recovery_corrected=0.81),
+        recovery_row("RMU", recovery_corrected=0.8),  # not more than 80 %
+        recovery_row("RIA", recovery_corrected=0.99, status="over_unlearned"),
+        recovery_row("FIF", recovery_corrected=0.99, status="not_unlearned"),  # came back from nowhere: not counted
+        recovery_row("GD", "taught", recovery_corrected=0.3),
+        recovery_row("RMU", "taught", status="none_within_budget"),
+    )
+    assert words.title("recovery", view) == (
+        "After RTT, 2 of 3 methods give back more than 80 % of the facts learned in pretraining; taught later: 0 of 1"
+    )
+
+
+def test_recovery_title_takes_the_mean_over_seeds():
+    view = view_of(recovery_row(seed=1, recovery_corrected=0.9), recovery_row(seed=2, recovery_corrected=0.6))
+    assert words.title("recovery", view).startswith("After RTT, none of 1 method give")
+
+
+def test_accuracy_title_compares_intervals():
+    rows = [
+        recovery_row("GD", acc_rtt_low=0.36, acc_control_rtt_high=0.35),
+        recovery_row("RMU", acc_rtt_low=0.35, acc_control_rtt_high=0.35),  # touching is not above
+        recovery_row("RIA", acc_rtt_low=0.99, status="not_unlearned"),
+        recovery_row("FIF", status="none_within_budget"),
+    ]
+    assert words.title("accuracy", view_of(*rows)) == (
+        "After RTT, 1 of 2 unlearned models lies above the control on V, intervals apart; "
+        "1 not unlearned, 1 without a point"
+    )
+    alone = recovery_row(acc_control_rtt=NAN, acc_rtt=0.6)
+    assert "there is no control to compare" in words.title("accuracy", view_of(alone))
+
+
+def test_tradeoff_and_curves_titles():
+    view = view_of(
+        recovery_row("GD", acc_unlearned=0.21),
+        recovery_row("RMU", acc_unlearned=0.34),
+        recovery_row("RIA", status="none_within_budget"),
+    )
+    assert words.title("tradeoff", view) == (
+        "2 of 3 unlearning runs have a point within the 10 % budget; there, forget accuracy is .21 to .34 (floor .27)"
+    )
+    assert words.title("curves", view_of(recovery_row(acc_rtt=0.7), recovery_row("RMU", acc_rtt=0.9))) == (
+        "Highest accuracy on V at any epoch of RTT: unlearned models .70 to .90, originals .95, control .30"
+    )
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_alternative_text_names_every_panel_and_method(name):
+    table = full_study()
+    text = words.alternative(name, make_view(table, accuracy(table)))
+    for part in ("Facts learned in pretraining", "Facts taught later, as", "same data as in pretraining", *COLOURS):
+        assert part in text
+    assert "nan" not in text
+    if name == "recovery":
+        assert "FIF (none within budget) ratio no value" in text
+        assert "RIA (undefined) ratio no value" in text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_marks_and_words_tell_intervals_and_n(name):
+    table = full_study()
+    view = make_view(table, accuracy(table))
+    texts = [*(spot.text for spot in render_told(name, view)[1]), *words.told(name, view)[1:]]
+    assert len(texts) > 10
+    for text in texts:
+        assert "n = 160" in text
+        assert "no value" in text or re.search(r"\.\d\d \[\.\d\d, (\.\d\d|1\.00)\]", text), text
+
+
+def test_what_curves_tell():
+    def told(*rows):
+        table = recovery(*rows)
+        looks = accuracy(table).assign(low=lambda t: t["accuracy"] - 0.05, high=lambda t: t["accuracy"] + 0.05)
+        view = make_view(table, looks)
+        return render_told("curves", view)[1][1].text, words.told("curves", view)[1]
+
+    mark, text = told(recovery_row(acc_rtt=0.8))
+    assert mark == (
+        "GD, learned in pretraining, on V: learning rate 0.001 at most .40 [.35, .45] (epoch 2); "
+        "learning rate 0.002 at most .80 [.75, .85] (epoch 2); n = 160"
+    )
+    assert "; GD .80 [.75, .85] on V (learning rate 0.002, epoch 2), 1.00 on T; " in text
+    mark, text = told(recovery_row(acc_rtt=0.8, seed=1), recovery_row(acc_rtt=0.6, seed=2))
+    assert "learning rate 0.002 at most .70 (seeds .60 to .80) (epoch 2)" in mark
+    assert "; GD .70 (seeds .60 to .80) on V (learning rate 0.002, epoch 2), 1.00 on T; " in text
+
+
+def test_wrapped_keeps_the_percent_sign():
+    assert words.wrapped("more than 80 % of all the facts that there are", 13).splitlines()[0] == "more than"
+    assert all("\n%" not in words.wrapped("give back 80 % of it all", width) for width in range(6, 25))
+
+
+def test_recovery_title_leaves_out_what_cannot_be_told():
+    rows = [recovery_row("GD"), recovery_row("RMU", cannot_tell="recovery_corrected")]
+    assert words.title("recovery", view_of(*rows)) == (
+        "After RTT, the one method gives back more than 80 % of the facts learned in pretraining; 1 cannot be told"
+    )
+    assert words.title("recovery", view_of(rows[1])) == (
+        "For the facts learned in pretraining there is no recovery rate that tells; 1 cannot be told"
+    )
+    assert "floor-corrected ratio cannot tell [.81, .91]" in words.alternative("recovery", view_of(rows[1]))
