@@ -3,8 +3,9 @@
 Inputs: `--config artifacts=` a bundle (.zip), its URL, the folder of an unpacked one, or a results folder.
 Outputs: dist/rebuilt/<study>-<hash>/: given/ (the bundle, verified), results/<study>/ (rebuilt; its report), code/.
 
-A file code/<step>-<hash of its code> is an output of the step beside the others: where the code has changed since, that
-file is missing, so the step runs again, whether or not there is a .snakemake folder that remembers anything.
+A file code/<step>-<hash of its code> is an output of the step beside the others: where the code (or the lock of the
+environment that draws) has changed since, that file is missing, so the step runs again, whether or not there is a
+.snakemake folder that remembers anything. <hash> is of the artifact's content.
 """
 
 from snakemake.logging import logger

@@ -63,8 +63,7 @@ onerror:
 
 # Figures and report are of recovery; a study that unlearns or attacks nothing has tables and audits.
 SHOWN = (
-    [f"{RESULTS}/report.html"]
-    + expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["svg", "png"])
+    [*rules.report.output, *expand(rules.figure.output, figure=FIGURES)]
     if RUNS.attacks
     else [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
 )

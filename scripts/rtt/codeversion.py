@@ -1,4 +1,7 @@
-"""Which code made an artifact: a hash of the syntax trees of the modules that decide a step's numbers."""
+"""Which code made an artifact: a hash of the syntax trees of the modules that decide a step's numbers.
+
+Drawing is hashed with the locked packages, which decide its bytes too; training says in its manifests what it had.
+"""
 
 import ast
 import hashlib
@@ -7,6 +10,9 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+# requirements.lock has the same versions of these packages.
+LOCK = PACKAGE.parents[1] / "requirements-analysis.lock"
+DRAWN = ("tables", "figure", "report")
 
 TRAINING = (
     "train.py",
@@ -42,7 +48,7 @@ STEPS = {
     "tables": (*STATISTICS, "tables.py"),
     "figure": ("figures", "tables.py"),
     "unpack": ("bundle",),
-    "report": ("figures", "findings.py", "report.py", "reporting", "tables.py", *STATISTICS),
+    "report": ("__init__.py", "figures", "findings.py", "report.py", "reporting", "tables.py", *STATISTICS),
 }
 
 
@@ -69,12 +75,15 @@ def _hash(content: bytes, python: bool) -> str:
 
 @cache
 def code_version(step: str) -> str:
-    """Return 10 hex digits that change when the logic of `step` changes, and not when a comment does."""
+    """Return 10 hex digits that change when the logic of `step` changes (or the lock of a drawing one), and not when a
+    comment does.
+    """
     paths = []
     for name in STEPS[step]:
         path = PACKAGE / name
         paths += sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES) if path.is_dir() else [path]
     parts = [f"{path.relative_to(PACKAGE)} {source_hash(path)}" for path in paths]
+    parts += [f"{LOCK.name} {source_hash(LOCK)}"] if step in DRAWN else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
 
 

@@ -220,7 +220,8 @@ def text(found: dict[str, Any], everything: bool = False) -> str:
             lines.append(f"cells of {side.upper()} alone: {len(found['only'][side])}")
     if not everything:
         lines.append("shown: nested selection, the main scoring; --all shows every number, --json is for programs")
-    return "\n".join(lines) + "\n"
+    # A text of a bundle may hold newlines, which would be lines of ours.
+    return "".join(" ".join(line.splitlines()) + "\n" for line in lines)
 
 
 def _shown(value: Any) -> str:

@@ -24,6 +24,7 @@ PAUSES = (1.0, 4.0, 15.0)  # seconds before the second, third and fourth attempt
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20
 LARGE = 8 << 20  # bytes from which a file's progress is shown
+MIRROR = "put the file into a folder and name that with mirror: (docs/fetch.md)"
 
 
 class Retry(Exception):
@@ -99,38 +100,53 @@ def _within(size: int, limit: int | None, source: Source, url: str) -> None:
         )
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """To other places of the web alone: urllib would follow to ftp, too."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if not is_url(newurl):
+            raise UserError(f"{req.full_url}: leads to {newurl[:200]!r}, which is not followed: no http:// or https://")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def download(
-    url: str, target: Path, source: Source, pauses: tuple[float, ...] = PAUSES, limit: int | None = None
+    url: str,
+    target: Path,
+    source: Source,
+    pauses: tuple[float, ...] = PAUSES,
+    limit: int | None = None,
+    instead: str = MIRROR,
 ) -> None:
     """Download `url` to `target`, trying again after each of `pauses` (seconds), and verify it; at most `limit` bytes.
 
-    Raises Absent (404), Unreachable (nobody answers), UserError (401, 403, wrong or too large a file, full disk, or
-    still failing after the last attempt). `target` may then be partial: it must lie in a folder that the caller throws
-    away.
+    `instead`: what else to do, for messages. Raises Absent (404), Unreachable (nobody answers), UserError (401, 403,
+    no URL, wrong or too large a file, full disk, or still failing after the last attempt). `target` may then be
+    partial: it must lie in a folder that the caller throws away.
     """
+    opener = urllib.request.build_opener(_Redirects)
     request = urllib.request.Request(url, headers={"User-Agent": "unlearning-rtt", "Accept-Encoding": "identity"})
     answered, fault = False, ""
     for pause in (*pauses, None):
         try:
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                with opener.open(request, timeout=TIMEOUT) as response:
                     answered = True
                     _receive(response, target, source, limit)
                 return verify(target, source, url)
             except urllib.error.HTTPError as error:
                 answered = True
+                reason = "".join(one if one.isprintable() else "?" for one in str(error.reason))  # a stranger's words
                 if error.code in (404, 410):
                     raise Absent(f"{source.name}: {url} does not exist (HTTP {error.code})") from None
                 if error.code in (401, 403):
-                    raise UserError(
-                        f"{source.name}: {url} refuses access (HTTP {error.code}); get the file another way, put it "
-                        "into a folder and name that with mirror:"
-                    ) from None
+                    raise UserError(f"{source.name}: {url} refuses access (HTTP {error.code}); {instead}") from None
                 if error.code < 500 and error.code not in (408, 425, 429):
-                    raise UserError(f"{source.name}: {url}: HTTP {error.code} {error.reason}") from None
-                raise Retry(f"HTTP {error.code} {error.reason}") from None
+                    raise UserError(f"{source.name}: {url}: HTTP {error.code} {reason}") from None
+                raise Retry(f"HTTP {error.code} {reason}") from None
             except urllib.error.URLError as error:
                 raise Retry(str(error.reason)) from None
+            except (ValueError, http.client.InvalidURL) as error:  # hosts, ports and headers that are none
+                raise UserError(f"{source.name}: {url!r}: not a URL that can be asked: {str(error)[:160]!r}") from None
             except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
                 raise Retry(str(error) or type(error).__name__) from None
         except Retry as error:
@@ -140,8 +156,8 @@ def download(
                 time.sleep(pause)
     text = f"{source.name}: {url}: {fault}, {len(pauses) + 1} times"
     if answered:
-        raise UserError(f"{text}; nothing was kept; try again later, or name another source with mirror:")
-    raise Unreachable(f"{text}; without a network, name a folder that has the file with mirror: (docs/fetch.md)")
+        raise UserError(f"{text}; nothing was kept; try again later, or {instead}")
+    raise Unreachable(f"{text}; without a network, {instead}")
 
 
 def verify(path: Path, source: Source, where: str) -> None:

@@ -22,9 +22,25 @@ def finished(root: Path) -> Path:
 
 
 def sources(results: Path) -> dict[str, bytes]:
-    """What figures are made of, by names in a bundle."""
+    """What figures are made of, by names in a bundle; with a spec, of which version 1 has none."""
     paths = [results / "plan.json", results / "study.yaml", *results.glob("*/*.json"), *results.glob("data/*/*.json")]
-    return {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
+    found = {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
+    run = next((results / "evals").glob("unlearn-*.json")).stem
+    settings = {"learning_rate": 5e-4, "points": [4, 8], "grid": {}}
+    return found | {f"{BASE}specs/{run}.json": json.dumps({"kind": "unlearn", "settings": settings}).encode()}
+
+
+def of_version_1() -> dict[str, bytes]:
+    """The old bundle's files as they are, less what was made of them."""
+    with zipfile.ZipFile(OLD) as archive:
+        names = [name for name in archive.namelist() if name != INDEX and "/tables/" not in name]
+        return {name: archive.read(name) for name in names}
+
+
+def not_attacked(plan: dict) -> None:
+    """Make it the plan of a study without RTT."""
+    variant = plan["variants"]["default"]
+    variant["evals"] = [stem for stem in variant["evals"] if not stem.startswith("rtt-")]
 
 
 def index_of(files: dict[str, bytes]) -> dict:

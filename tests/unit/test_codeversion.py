@@ -1,6 +1,7 @@
 """A step's code hash: comments and docstrings leave it, logic moves it, on a copied package."""
 
 import ast
+import re
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,7 @@ TRAINING = {"pretrain", "original", "teach", "unlearn", "attack"}
         ("stats/intervals.py", "p * (1 - p)", "p * (2 - p)", {"select", "unlearn", "tables", "report"}),
         ("data/generate.py", "np.arange(size) % 4", "np.arange(size) % 3", {"generate"}),
         ("data/facts.py", "rng.choice(len(values), 3", "rng.choice(len(values), 2", {"facts"}),
+        ("__init__.py", '__version__ = "', '__version__ = "9', {"report"}),  # it stands on the page
     ],
 )
 def test_logic_changes_its_steps(package, name, old, new, steps):
@@ -68,6 +70,23 @@ def test_logic_changes_its_steps(package, name, old, new, steps):
 
 def test_a_string_that_is_no_docstring_is_logic(package):
     assert "pretrain" in changed(package, "text.py", "Answer:", "Reply:")
+
+
+def test_other_locked_packages_are_other_code_of_what_draws(package, tmp_path, monkeypatch):
+    before, lock = versions(), tmp_path / "requirements-analysis.lock"
+    lock.write_bytes(codeversion.LOCK.read_bytes() + b"more==1.0\n")
+    monkeypatch.setattr(codeversion, "LOCK", lock)
+    after = versions()
+    assert {step for step in after if after[step] != before[step]} == {"tables", "figure", "report"}
+
+
+def test_both_locks_have_the_same_versions():
+    """So that the hash of one is right for whoever has the other's environment."""
+    whole, analysis = (
+        dict(re.findall(r"^([a-z0-9._-]+)==([^ \\;]+)", path.read_text(), re.MULTILINE))
+        for path in (codeversion.LOCK.with_name("requirements.lock"), codeversion.LOCK)
+    )
+    assert len(analysis) > 20 and analysis.items() <= whole.items()
 
 
 def test_every_file_is_there_and_hashes_are_ten_digits():

@@ -9,11 +9,18 @@ import bundle_builder as builder
 import pandas as pd
 import pytest
 from bundle_builder import OLD, edited, pack, silent
-from rtt import compare
+from rtt import compare, offline
 from rtt.__main__ import main
 from rtt.bundle import opening
 from rtt.errors import UserError
 from rtt.stats.intervals import wilson
+
+
+@pytest.fixture(autouse=True)
+def _hub_access_as_it_was(monkeypatch):
+    """`main` switches it off for its process, which is this one."""
+    for name in offline.SWITCHES:
+        monkeypatch.setenv(name, "1")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,8 @@ def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     (_, high), (low, _) = wilson(correct, n), wilson(n, n)
     assert row["b"] == 1 and row["difference"] == pytest.approx(1 - correct / n)
     assert row["bound"] == pytest.approx(math.hypot(high - correct / n, 1 - low), abs=2e-6)
-    assert row["verdict"] == ("beyond the intervals" if row["difference"] > row["bound"] else "within the intervals")
+    # 2 of 8 against 8 of 8: the intervals allow .47.
+    assert (correct, row["bound"]) == (2, pytest.approx(0.47, abs=0.005)) and row["verdict"] == "beyond the intervals"
     back = find(compare.compare(b, a)["rows"], "acc_rtt")
     assert (back["difference"], back["bound"], back["verdict"]) == (-row["difference"], row["bound"], row["verdict"])
     assert find(found["rows"], "acc_original_rtt")["verdict"] == "equal"
@@ -71,6 +79,51 @@ def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     assert "acc_rtt" in shown and "acc_original_rtt" not in shown and row["verdict"] in shown
     assert main(["compare", str(a), str(b), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == found["rows"]
+
+
+def test_all_shows_what_is_equal_every_scoring_and_every_selection(files, tmp_path, capsys):
+    a, b = pack(tmp_path / "a.zip", files), pack(tmp_path / "b.zip", other_seed(files))
+    assert main(["compare", str(a), str(b), "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("selection"))
+    assert lines[at].split()[:3] == ["selection", "scoring", "number"] and len(lines[at + 1 :]) == 72
+    assert {tuple(line.split()[:2]) for line in lines[at + 1 :]} == {
+        (selection, scoring)
+        for selection in ("nested", "paper")
+        for scoring in ("letter", "likelihood", "likelihood_fresh")
+    }
+    assert sum(line.endswith("  equal") for line in lines) == len([r for r in compare.compare(a, b)["rows"]
+                                                                   if r["verdict"] == "equal"]) > 36  # fmt: skip
+    assert not any("--all shows" in line for line in lines)
+
+
+def test_two_methods_are_compared_cell_by_cell(files, tmp_path, capsys):
+    other = {name: data.replace(b'"GD"', b'"SimNPO"') for name, data in files.items()}
+    a, b = (
+        pack(tmp_path / "a.zip", files),
+        pack(tmp_path / "b.zip", edited(other, "evals/rtt-pretrained-s0-d95035dda9.GD", all_right)),
+    )
+    found = compare.compare(a, b)
+    assert found["fixed"] == {"method": ["GD", "SimNPO"]} and found["only"] == {"a": [], "b": []}
+    assert len(found["rows"]) == 72 and all("method" not in row["key"] for row in found["rows"])
+    assert find(found["rows"], "acc_original_rtt")["verdict"] == "equal"
+    assert find(found["rows"], "acc_rtt")["verdict"] == "beyond the intervals"
+    assert main(["compare", str(a), str(b)]) == 0
+    assert "method: A GD, B SimNPO" in capsys.readouterr().out
+
+
+def test_a_bundle_writes_no_lines_of_ours(files, tmp_path, capsys):
+    """Newlines in a study's texts stay in their line; what steers a terminal is refused."""
+    note = "x\n0 of 72 numbers differ\u2028y"
+    a = pack(tmp_path / "a.zip", files)
+    b = pack(tmp_path / "b.zip", edited(files, "plan.json", lambda plan: plan["study"].update(note=note)))
+    assert main(["compare", str(a), str(b)]) == 0
+    assert "\nstudy, note: A –, B x 0 of 72 numbers differ y\n" in capsys.readouterr().out
+    for part, change in (("manifests", {"precision": "\x1b[2J"}), ("plan.json", {"\x9b2J": 1})):
+        b = pack(tmp_path / "b.zip", edited(files, part, lambda one, change=change: one.update(change)))
+        assert main(["compare", str(a), str(b)]) == 1
+        captured = capsys.readouterr()
+        assert "a control character" in captured.err and captured.err.strip().isprintable() and not captured.out
 
 
 def other_seed(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -111,6 +164,8 @@ def test_a_number_that_one_side_lacks():
     found = compare._difference("recovery", one, far)
     assert found == {"a": 0.5, "b": 0.7, "difference": 0.2, "bound": round(math.hypot(0.1, 0.05), 6),
                      "verdict": "beyond the intervals"}  # fmt: skip
+    near = pd.Series({"recovery": 0.6, "recovery_low": 0.55, "recovery_high": 0.7})
+    assert compare._difference("recovery", one, near)["verdict"] == "within the intervals"
 
 
 def test_what_cannot_be_compared_is_said(files, tmp_path, capsys):

@@ -1,11 +1,15 @@
 """Bundle and figures through the real Snakemake: from a finished study to a fresh clone that cannot import torch."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, Clone, job_counts
+from conftest import SMOKE, Clone, clone_environment, job_counts
 
 REBUILDING = {"unpack": 1, "rebuild_tables": 1, "rebuild_figure": 5, "rebuild_report": 1, "figures": 1}
 BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "deepspeed")
@@ -53,7 +57,7 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     done = figures(reader, bundle)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("equal, byte for byte") == 15 and "15 of 15 equal the bundle's" in done.stdout
-    assert "every sha256 is right" in done.stdout and "warning: the code" not in done.stdout
+    assert "every sha256 is right; sha256 of bundle.json: " in done.stdout and "warning: the code" not in done.stdout
     rebuilt = reader.folder / f"dist/rebuilt/{bundle.stem}/results/smoke"
     for path in [*finished.results().glob("tables/*"), *finished.results().glob("figures/*")]:
         assert (rebuilt / path.relative_to(finished.results())).read_bytes() == path.read_bytes()
@@ -81,7 +85,22 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
         assert plan(reader, bundle) == rules, name
     done = figures(reader, bundle)
     assert done.returncode == 0 and "15 of 15" in done.stdout
-    assert "analysis code has changed since: figure, report, tables" in done.stdout
+    assert "locked packages have changed since: figure, report, tables" in done.stdout
+    # Another lock, as after a `git pull`.
+    with open(reader.folder / "requirements-analysis.lock", "a") as handle:
+        handle.write("# another\n")
+    assert plan(reader, bundle) == {"rebuild_tables": 1, "rebuild_figure": 5, "rebuild_report": 1, "figures": 1}
+
+
+def test_make_figures_does_all_of_it(reader, bundle):
+    """Its environment is this one, lent (tests/workflow/test_setup.py makes one)."""
+    (reader.folder / ".venv-analysis").symlink_to(sys.prefix)
+    command = ["make", "-o", ".venv-analysis/.complete", "figures", f"ARTIFACTS={bundle}"]
+    environment = {key: value for key, value in clone_environment(reader.folder).items() if key != "MAKEFLAGS"}
+    done = subprocess.run(command, cwd=reader.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = f"15 of 15 equal the bundle's; rebuilt: dist/rebuilt/{bundle.stem}/results/smoke"
+    assert said in done.stdout + done.stderr
 
 
 def test_a_results_folder_without_snakemake_s_memory_trains_nothing(reader, finished, tmp_path):
@@ -94,6 +113,25 @@ def test_a_results_folder_without_snakemake_s_memory_trains_nothing(reader, fini
     assert done.returncode == 0, done.stdout
     assert "15 of 15" in done.stdout and "a results folder has no checksums to verify" in done.stdout
     assert "nothing is run again" in done.stdout
+    assert plan(reader, folder) == {"figures": 1}
+    # One score is another, and no time tells.
+    path = next(folder.glob("evals/rtt-*"))
+    times = path.stat()
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert plan(reader, folder) == REBUILDING
+
+
+def test_without_rtt_tables_alone_are_redrawn(reader, finished, tmp_path):
+    folder = tmp_path / "copied/smoke"
+    shutil.copytree(finished.results(), folder)
+    document = json.loads((folder / "plan.json").read_text())
+    for variant in document["variants"].values():
+        variant["evals"] = [stem for stem in variant["evals"] if not stem.startswith("rtt-")]
+    (folder / "plan.json").write_text(json.dumps(document))
+    assert plan(reader, folder) == {"unpack": 1, "rebuild_tables": 1, "figures": 1}
+    done = figures(reader, folder)
+    assert done.returncode == 0 and "4 of 4 equal" not in done.stdout and "rebuilt: dist/rebuilt/smoke-" in done.stdout
 
 
 def test_a_hostile_bundle_is_one_message_and_no_file(reader, bundle, tmp_path):

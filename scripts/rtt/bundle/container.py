@@ -15,22 +15,23 @@ from rtt.bundle.layout import (
     INDEX,
     MAX_FILE,
     MAX_FILES,
-    MAX_INDEX,
     MAX_TOTAL,
     RATIO,
     Entry,
     check_name,
+    index_limit,
 )
 from rtt.errors import UserError
+from rtt.files import disk_errors
 
 CHUNK = 1 << 20
 AGAIN = "get the bundle again"
 
 
 class Container(Protocol):
-    """Named files: sizes are known before any is read."""
+    """Named files."""
 
-    sizes: dict[str, int]
+    path: Path
 
     def open(self, name: str) -> BinaryIO:
         """Return a stream of the file's bytes."""
@@ -95,7 +96,7 @@ def _walk_error(error: OSError) -> None:
 
 
 @contextmanager
-def container(path: str | Path) -> Iterator[Container]:
+def container(path: str | Path) -> Iterator[Zip | Folder]:
     """Open a zip, or the folder of an unpacked bundle. Raises UserError: no such file, no zip, damaged, hostile."""
     path = Path(path)
     with reading(path):
@@ -132,18 +133,20 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}; {AGAIN}") from None
 
 
-def read_small(files: Container, name: str, limit: int = MAX_INDEX) -> bytes:
-    """Return a file of at most `limit` bytes. Raises UserError where it is missing or larger."""
-    if name not in files.sizes:
-        what = "an unpacked bundle or a results folder" if isinstance(files, Folder) else "a bundle"
-        raise UserError(f"{files.path}: no {name} in it: this is not {what}")
-    if files.sizes[name] > limit:
-        raise UserError(f"{files.path}: {name} has {files.sizes[name]} bytes; the limit is {limit}")
-    with files.open(name) as stream:
+def index_bytes(files: Zip | Folder) -> bytes:
+    """Return bundle.json. Raises UserError where it is missing, or larger than so many files explain."""
+    if INDEX not in files.sizes:
+        raise UserError(f"{files.path}: no {INDEX} in it: this is not a bundle")
+    limit = index_limit(len(files.sizes))
+    if files.sizes[INDEX] > limit:
+        raise UserError(
+            f"{files.path}: {INDEX} has {files.sizes[INDEX]} bytes; the limit for {len(files.sizes)} files is {limit}"
+        )
+    with files.open(INDEX) as stream:
         return stream.read(limit + 1)[:limit]
 
 
-def check_names(files: Container, expected: dict[str, Entry]) -> None:
+def check_names(files: Zip | Folder, expected: dict[str, Entry]) -> None:
     """Raise UserError where the files and bundle.json do not name the same, with the same sizes."""
     listed = {**{name: entry.bytes for name, entry in expected.items()}, INDEX: files.sizes.get(INDEX)}
     if missing := sorted(listed.keys() - files.sizes.keys()):
@@ -156,16 +159,21 @@ def check_names(files: Container, expected: dict[str, Entry]) -> None:
 
 
 def extract(files: Container, name: str, entry: Entry, target: Path) -> None:
-    """Write one file to `target` and verify it on the way. Raises UserError on a wrong size or sha256."""
+    """Write one file to `target` and verify it on the way. Raises UserError on a wrong size or sha256, and on a full
+    disk.
+    """
     digest, got = hashlib.sha256(), 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.open(name) as stream, open(target, "xb") as out:
-        while chunk := stream.read(CHUNK):
-            got += len(chunk)
-            if got > entry.bytes:
-                break
-            digest.update(chunk)
-            out.write(chunk)
+    with files.open(name) as stream, disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as out:
+            while True:
+                with reading(files.path):  # its faults are the archive's, not the disk's that is written to
+                    chunk = stream.read(CHUNK)
+                got += len(chunk)
+                if not chunk or got > entry.bytes:
+                    break
+                digest.update(chunk)
+                out.write(chunk)
     if got != entry.bytes or digest.hexdigest() != entry.sha256:
         raise UserError(
             f"{files.path}: {name} is not what bundle.json says: {got} bytes with sha256 {digest.hexdigest()}, "

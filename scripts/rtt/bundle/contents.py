@@ -2,17 +2,21 @@
 
 import os
 import shutil
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from rtt.bundle import migrate
 from rtt.bundle.layout import (
     FORMAT,
+    LIMITS,
     STUDY,
     VERSION,
     Entry,
     Index,
     check_name,
+    limit_of,
     read_index,
     strict_json,
 )
@@ -29,8 +33,9 @@ RULES = {"attack": "rtt rtt_original rtt_control", "import": "import_model"}  # 
 
 @dataclass
 class Contents:
-    """Files by their names in a bundle. `made`: step and code of those that tell."""
+    """Files of a results folder by their names in a bundle. `made`: step and code of those that tell."""
 
+    path: Path
     study: str
     paths: dict[str, Path] = field(default_factory=dict)
     made: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
@@ -38,21 +43,46 @@ class Contents:
     shown: bool = False
     version: int = VERSION
 
-    def copy(self, folder: Path, link: bool = False) -> None:
-        """Copy all below `folder`; `link`: by hard links where nothing changes them in place."""
+    def open(self, name: str) -> BinaryIO:
+        """Return the stream of a file."""
+        return open(self.path / name.removeprefix(f"results/{self.study}/"), "rb")
+
+    def link(self, folder: Path) -> None:
+        """Put all below `folder`, by hard links where the disk has them: nothing changes these files in place."""
         for name, path in self.paths.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(path, target) if link else shutil.copyfile(path, target)
+                os.link(path, target)
             except OSError:
                 shutil.copyfile(path, target)
+
+
+def _is_there(results: Path, name: str, limit: int) -> bool:
+    """Say whether there is such a file below `results`.
+
+    Raises UserError at a link on the way, which may lead to any file of this machine, and beyond `limit` bytes.
+    """
+    place = results
+    for part in name.split("/"):
+        place /= part
+        try:
+            found = place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if stat.S_ISLNK(found.st_mode):
+            raise UserError(f"{place}: is a link; put what it leads to in its place")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{place}: is no plain file")
+    if found.st_size > limit:
+        raise UserError(f"{place}: {found.st_size} bytes; the limit is {limit}")
+    return True
 
 
 def planned(results: Path) -> dict:
     """Return plan.json. Raises UserError where it is missing or not one that this program reads."""
     path = results / "plan.json"
-    if not path.is_file():
+    if not _is_there(results, "plan.json", LIMITS["plan.json"]):
         raise UserError(f"{path}: no such file; {FINISH}")
     plan = strict_json(path.read_bytes(), str(path))
     study = plan.get("study") if isinstance(plan, dict) else None
@@ -67,52 +97,48 @@ def stems(plan: dict, key: str) -> list[str]:
     return list(dict.fromkeys(stem for part in parts for stem in part[key]))
 
 
+def recovers(plan: dict) -> bool:
+    """Say whether a plan has recovery, so figures and a report, as in the Snakefile: what was unlearned is attacked."""
+    return bool(stems(plan, "selections")) and any(stem.startswith("rtt-") for stem in stems(plan, "evals"))
+
+
 def collect(results: str | Path, texts: bool = False, derived: bool = True) -> Contents:
     """Return the files of a study's results folder; `texts`: with the facts' texts; `derived`: with what was drawn.
 
-    Raises UserError where one that the plan names is missing: the study is not finished.
+    Raises UserError where one that the plan names is missing: the study is not finished; and at links.
     """
     results = Path(results)
     plan = planned(results)
     study = plan["study"]["study"]
-    found = Contents(study, texts=texts, version=migrate.version_of(plan))
     base = f"results/{study}"
-
-    def add(name: str, step: str | None = None, code: str | None = None, needed: bool = True) -> None:
-        path = results / name
-        if path.is_file():
-            found.paths[check_name(f"{base}/{name}", str(results))] = path
-            found.made[f"{base}/{name}"] = step, code
-        elif needed:
-            raise UserError(f"{path}: no such file, but {results / 'plan.json'} names it; {FINISH}")
-
     try:
         evals, selections = stems(plan, "evals"), stems(plan, "selections")
-        manifests, data = plan["manifests"], plan["data"]
-        stages = makers(results, plan)
-        add("plan.json")
-        add("study.yaml")
-        for run in dict.fromkeys(
-            [*data, *selections, *manifests, *(stem.rpartition(".")[0] or stem for stem in evals)]
-        ):
-            add(f"specs/{run}.json", needed=False)
-        for stem in evals:
-            add(f"evals/{stem}.json", *(stages.get(stem) or stages.get(stem.rpartition(".")[0]) or UNKNOWN))
-        for stem in selections:
-            add(f"selections/{stem}.json", *stages.get(stem, UNKNOWN))
-        for name in data:
-            add(f"data/{name}/audit.json", *stages.get(name, UNKNOWN))
-            if texts:
-                add(f"data/{name}/facts.jsonl", *stages.get(name, UNKNOWN))
-        for run in manifests:
-            add(f"manifests/{run}.json", *stages.get(run, UNKNOWN), needed=False)
+        manifests, data, shown = plan["manifests"], plan["data"], recovers(plan)
+        runs = dict.fromkeys([*data, *selections, *manifests, *(stem.rpartition(".")[0] or stem for stem in evals)])
+        if odd := [run for run in runs if not isinstance(run, str)]:
+            raise TypeError(f"the name {odd[0]!r:.60}")
+        # Name, the run that made it, and whether it must be there.
+        wanted = [("plan.json", "", True), ("study.yaml", "", True)]
+        wanted += [(f"specs/{run}.json", "", False) for run in runs]
+        wanted += [(f"evals/{stem}.json", stem, True) for stem in evals]
+        wanted += [(f"selections/{stem}.json", stem, True) for stem in selections]
+        wanted += [(f"data/{name}/audit.json", name, True) for name in data]
+        wanted += [(f"data/{name}/facts.jsonl", name, True) for name in data if texts]
+        wanted += [(f"manifests/{run}.json", run, False) for run in manifests]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{results / 'plan.json'}: {error} is missing or garbled; start the study again") from None
-    # As in the Snakefile: recovery is of what was unlearned and attacked.
-    found.shown = bool(selections) and any(stem.startswith("rtt-") for stem in evals)
-    if derived:
-        for name, step in derived_files(found.shown):
-            add(name, step, needed=False)
+    wanted += [(name, "", False) for name, _ in derived_files(shown) if derived]
+    found = Contents(results, study, texts=texts, shown=shown, version=migrate.version_of(plan))
+    for name, _, _ in wanted:  # before the disk is asked for any
+        check_name(f"{base}/{name}", str(results))
+    for name, _, needed in wanted:
+        if _is_there(results, name, limit_of(f"{base}/{name}")):
+            found.paths[f"{base}/{name}"] = results / name
+        elif needed:
+            raise UserError(f"{results / name}: no such file, but {results / 'plan.json'} names it; {FINISH}")
+    makes = makers(results, plan)
+    for name, run, _ in wanted:
+        found.made[f"{base}/{name}"] = makes.get(run) or makes.get(run.rpartition(".")[0]) or UNKNOWN
     return found
 
 
@@ -158,15 +184,15 @@ def index(found: Contents) -> Index:
         step, code = found.made.get(name, (None, None))
         files[name] = Entry(path.stat().st_size, sha256(path), step, code)
     index = Index(found.version, found.study, found.texts, found.shown, files)
-    read_index(canonical_json(as_json(index)).encode(), f"results of {found.study}")
+    read_index(written(index), f"results of {found.study}")
     return index
 
 
-def as_json(index: Index) -> dict:
-    """Return the content of bundle.json."""
+def written(index: Index) -> bytes:
+    """Return an index as bundle.json, the same bytes for the same files."""
     files = {name: vars(entry) for name, entry in index.files.items()}
     rest = {"study": index.study, "texts": index.texts, "shown": index.shown}
-    return {"format": FORMAT, "version": index.version, "files": files, **rest}
+    return (canonical_json({"format": FORMAT, "version": index.version, "files": files, **rest}) + "\n").encode()
 
 
 def current(name: str, study: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from rtt import __version__
-from rtt.bundle.layout import DERIVED, INDEX, Entry
+from rtt.bundle.layout import DERIVED, INDEX, Index
 
 PROFILES = (
     ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate", "0.5"),
@@ -31,10 +31,21 @@ FOLDERS = {
     "data": "audit of a dataset", "manifests": "what one process used and cost", "specs": "all that decides a run",
     "tables": "table made of the scores", "figures": "figure drawn from the tables",
 }  # fmt: skip
+# What a study claims and did, with recovery and without.
+SHOWN = (
+    "Recovery of unlearned facts by retraining on T: {} evaluations, the tables, figures and report made of them.",
+    "Train, unlearn, attack by retraining on T, score; then tables, figures and report.",
+)
+NOT_ATTACKED = (
+    "Accuracies of models that nobody attacked: {} evaluations, the tables made of them.",
+    "Train, unlearn, score; then tables.",
+)
 
 
-def metadata(study: str, files: dict[str, Entry], date: str, commits: list[str], claim: str) -> str:
+def metadata(index: Index, date: str, commits: list[str]) -> str:
     """Return the metadata's text. `date`: of the newest run (ISO 8601); `commits`: those that the manifests name."""
+    study, files = index.study, index.files
+    claim, does = SHOWN if index.shown else NOT_ATTACKED
     crate = ROCrate(version="1.1")
     root = crate.root_dataset
     for uri, name, version in PROFILES:
@@ -42,7 +53,7 @@ def metadata(study: str, files: dict[str, Entry], date: str, commits: list[str],
     root["conformsTo"] = [{"@id": uri} for uri, _, _ in PROFILES]
     crate.metadata["conformsTo"] = [{"@id": "https://w3id.org/ro/crate/1.1"}, {"@id": PROFILES[2][0]}]
     root["name"] = f"Unlearning RTT: study {study}"
-    root["description"] = claim
+    root["description"] = claim.format(len(index.below("evals"))) + " Redraw: make figures ARTIFACTS=<this file>."
     root["datePublished"] = date
     licence = {"@type": "CreativeWork", "name": "MIT License", "identifier": MIT,
                "description": "Code and results. Licences of external data: licences.tsv."}  # fmt: skip
@@ -81,7 +92,7 @@ def metadata(study: str, files: dict[str, Entry], date: str, commits: list[str],
         {
             "@type": "CreateAction",
             "name": f"Run of study {study}",
-            "description": "Train, unlearn, attack by retraining on T, score; then tables, figures and report.",
+            "description": does,
             "endTime": date,
             "actionStatus": "http://schema.org/CompletedActionStatus",
             "instrument": entities[WORKFLOW],

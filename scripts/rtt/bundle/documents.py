@@ -3,20 +3,53 @@ refused here, so that analysis code need not fear it.
 """
 
 import re
+import reprlib
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
-from rtt.bundle.layout import PART, STUDY, strict_json
+from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
-from rtt.files import canonical_json
 
+MOST = 10_000  # keys of one object
+
+
+def moment(text: str) -> datetime:
+    """Return a time written as ISO 8601, in UTC. Raises ValueError."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text[:40]} is out of range") from None
+
+
+def _is_moment(text: str) -> str:
+    moment(text)
+    return text
+
+
+def _few(found: Any) -> Any:
+    if isinstance(found, dict) and len(found) > MOST:
+        raise ValueError(f"{len(found)} keys, expected at most {MOST}")
+    return found
+
+
+# pydantic keeps every error that it finds: of millions of wrong items it is to find the first alone.
+Key, Value = TypeVar("Key"), TypeVar("Value")
+Dict = Annotated[dict[Key, Value], BeforeValidator(_few)]
+List = Annotated[list[Value], FailFast()]
 Number = Annotated[float, Field(ge=0, le=1e15)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Text = Annotated[str, Field(max_length=100_000)]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
+Moment = Annotated[str, Field(max_length=40), AfterValidator(_is_moment)]
 Stem = Annotated[str, Field(pattern=f"^{PART.pattern}$")]
+# What becomes cells of tables. A study's own names have these characters (rtt.settings, rtt.config, rtt.modelfile,
+# rtt.evals); a split is a file's name, so anything but the beginning of a spreadsheet's formula.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-][A-Za-z0-9_.+-]*$", max_length=200)]
+Split = Annotated[str, Field(pattern=r"^[^=+@\t\n-][^\t\n]*$", max_length=300)]
+Id = Annotated[str, Field(pattern=r"^[^\t\n]+$", max_length=600)]
 
 
 class Loose(BaseModel):
@@ -28,14 +61,14 @@ class Loose(BaseModel):
 class Variant(Loose):
     """A variant of plan.json."""
 
-    evals: list[Stem]
-    selections: list[Stem]
+    evals: List[Stem]
+    selections: List[Stem]
 
 
 class Selection(Loose):
     """`selection` of a study."""
 
-    scorings: list[Text]
+    scorings: List[Text]
 
 
 class Study(Loose):
@@ -43,17 +76,17 @@ class Study(Loose):
 
     study: Annotated[str, Field(pattern=f"^{STUDY.pattern}$")]
     selection: Selection
-    faithful: list[Text] = []
-    variants: dict[Text, dict[Text, Any]] = {}
+    faithful: List[Name] = []
+    variants: Dict[Name, Dict[Text, Any]] = {}
 
 
 class Plan(Loose):
     """plan.json."""
 
     study: Study
-    variants: dict[Text, Variant]
-    data: list[Stem]
-    manifests: list[Stem]
+    variants: Dict[Name, Variant]
+    data: List[Stem]
+    manifests: List[Stem]
 
 
 class Detail(Loose):
@@ -73,11 +106,11 @@ class Audit(Loose):
     rows: Count | None = None
     questions: Count | None = None
     facts: Count | None = None
-    defects: dict[Text, Count] = {}
-    dropped: dict[Text, Count] = {}
-    majority_letter_accuracy: dict[Text, Number | None] = {}
-    details: list[Detail] = []
-    sha256: dict[Text, Text] = {}
+    defects: Dict[Text, Count] = {}
+    dropped: Dict[Text, Count] = {}
+    majority_letter_accuracy: Dict[Text, Number | None] = {}
+    details: List[Detail] = []
+    sha256: Dict[Text, Text] = {}
 
 
 class Manifest(Loose):
@@ -86,24 +119,25 @@ class Manifest(Loose):
     stage: Text
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
-    ended: Text | None = None
+    ended: Moment | None = None
     tokens: Number | None = None
     world_size: Number | None = None
     git_commit: Text | None = None
     git_dirty: bool | None = None
-    packages: dict[Text, Text] | None = None
-    hardware: dict[Text, Any] | None = None
+    packages: Dict[Text, Text] | None = None
+    hardware: Dict[Text, Any] | None = None
 
 
 class Labels(Loose):
     """Labels of an evaluation or a selection: what becomes cells of tables."""
 
-    dataset: Label
-    arm: Label
-    model: Label
+    dataset: Name
+    arm: Name
+    model: Name
+    method: Name | None = None
     seed: Annotated[int, Field(ge=-(2**31), lt=2**31)]
     retain_budget: Annotated[float, Field(ge=0, le=1e6)] | None = None
-    control_for: list[Label] = []
+    control_for: List[Name] = []
 
 
 class Question(BaseModel):
@@ -111,11 +145,11 @@ class Question(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    id: Label
-    split: Label
-    role: Label
+    id: Id
+    split: Split
+    role: Name
     answer: Annotated[int, Field(ge=0, le=3)]
-    scores: dict[Label, list[Annotated[float, Field(ge=-1e9, le=1e9)]]]
+    scores: Dict[Name, List[Annotated[float, Field(ge=-1e9, le=1e9)]]]
 
 
 class Result(Loose):
@@ -124,15 +158,16 @@ class Result(Loose):
     lr: Annotated[float, Field(ge=0, le=1e6)]
     epoch: Annotated[int, Field(ge=0, le=10**9)]
     step: Annotated[int, Field(ge=0, le=10**12)]
-    v_split: Label | None = None
-    questions: list[Question]
+    v_split: Split | None = None
+    questions: List[Question]
 
 
 class Evaluation(Loose):
     """evals/<stem>.json."""
 
+    run_id: Stem
     labels: Labels
-    results: list[Result]
+    results: List[Result]
 
 
 class Selected(Loose):
@@ -151,10 +186,11 @@ SHAPES = (
 
 
 def check(results: Path) -> None:
-    """Check every JSON document of `results/<study>/`, and that the plan names files that are there.
+    """Check every JSON document of `results/<study>/`, its study.yaml, and that the plan names files that are there.
 
     Raises UserError that names the file and the key.
     """
+    strict_text((results / "study.yaml").read_bytes(), f"results/{results.name}/study.yaml")
     for path in sorted(results.rglob("*.json")):
         name = path.relative_to(results).as_posix()
         where = f"results/{results.name}/{name}"
@@ -169,13 +205,11 @@ def check(results: Path) -> None:
 
 def _fits(shape: type[Loose], document: Any, where: str) -> None:
     try:
-        shape.model_validate_json(canonical_json(document))
+        shape.model_validate(document)  # as it is: from JSON it would be parsed again, into twice the memory
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part)[:60] for part in first["loc"]) or "the document"
-        raise UserError(f"{where}: {key}: {first['msg']}; found {str(first['input'])[:60]!r}") from None
-    except (ValueError, RecursionError) as error:  # a lone surrogate, say
-        raise UserError(f"{where}: {str(error)[:160]}") from None
+        raise UserError(f"{where}: {key!r}: {first['msg']}; found {reprlib.repr(first['input'])[:60]}") from None
 
 
 def _complete(results: Path, plan: dict, where: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rtt.errors import UserError
+from rtt.files import canonical_json
 
 FORMAT = "unlearning-rtt bundle"
 VERSION = 2  # rtt.bundle.migrate turns older ones into this
@@ -34,10 +35,19 @@ BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
 MAX_FILES = 100_000
 MAX_FILE = 1 << 30  # bytes
 MAX_TOTAL = 64 << 30
-MAX_INDEX = 64 << 20
 MAX_DOWNLOAD = 4 << 30  # of an archive
-FREE, RATIO = 64 << 20, 100  # bytes that need no excuse; beyond them at most RATIO times the archive
+# Bytes that need no excuse; beyond them at most RATIO times the archive. Whole bundles of ours unpack to 3 or 4 times.
+FREE, RATIO = 4 << 20, 30
+# JSON takes up to 30 times its bytes in memory, so what is read whole has a limit of its kind. The paper's study has a
+# plan of 54 kB, specs of up to 16 kB and evaluations of about 11 MB.
+SMALL = 1 << 20
+LIMITS = {"plan.json": 16 << 20, "specs": 4 << 20, "selections": 16 << 20, "data": 16 << 20, "evals": 256 << 20}
 MAX_INT = 1 << 53  # what JSON's readers agree on
+MAX_DEPTH = 64
+# What no text of ours holds: it would steer a terminal, and XML has no place for it. Canonical JSON writes the first
+# half of these as escapes.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\[ubfr]")
 
 
 @dataclass(frozen=True)
@@ -97,16 +107,58 @@ def check_place(name: str, study: str, where: str) -> None:
         raise UserError(f"{where}: {name[:80]!r} has no place in a bundle of study {study}; see docs/bundle.md")
 
 
+def limit_of(name: str) -> int:
+    """Return the most bytes that a file of this name in a bundle may have."""
+    head, *rest = name.split("/")
+    if head == "results" and len(rest) > 1 and (name.endswith(".json") or rest[1] == "study.yaml"):
+        return LIMITS.get(rest[1], SMALL)
+    return MAX_FILE
+
+
+def index_limit(files: int) -> int:
+    """Return the most bytes of a bundle.json that names so many files: a name and a sha256 are far below 1 KiB."""
+    return (64 << 10) + (files << 10)
+
+
 def strict_json(data: bytes, where: str) -> Any:
-    """Return a JSON document: finite numbers, integers below 2^53, no key twice. Raises UserError that says `where`."""
+    """Return a JSON document: finite numbers, integers below 2^53, no key twice, not too deep, and texts that can be
+    written again and hold no control characters but newline and tab. Raises UserError that says `where`.
+    """
     suspicious = re.search(rb"[0-9]{16}|[eE]\+?[0-9]{3}", data)  # Python code for each number is slow
     hooks = {"parse_int": _integer, "parse_float": _float} if suspicious else {}
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_constant, object_pairs_hook=_distinct, **hooks)
+        found = json.loads(data.decode("utf-8"), parse_constant=_constant, object_pairs_hook=_distinct, **hooks)
+        _check_depth(found)
+        text = canonical_json(found)
+        text.encode()
     except RecursionError:
         raise UserError(f"{where}: nested too deep to be one of our files; get the bundle again") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and, of a lone surrogate, UnicodeEncodeError
         raise UserError(f"{where}: not a JSON file that this program reads: {str(error)[:160]}") from None
+    if bad := CONTROL.search(text) or ESCAPED.search(text):
+        raise UserError(f"{where}: a control character in a text: {text[max(0, bad.end() - 20) : bad.end() + 20]!r}")
+    return found
+
+
+def _check_depth(document: Any) -> None:
+    inner = [[document]]
+    for _ in range(MAX_DEPTH):
+        values = (value for one in inner for value in (one.values() if isinstance(one, dict) else one))
+        inner = [value for value in values if isinstance(value, (dict, list))]
+        if not inner:
+            return
+    raise RecursionError
+
+
+def strict_text(data: bytes, where: str) -> str:
+    """Return a text in UTF-8 without control characters but newline and tab. Raises UserError that says `where`."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: byte {error.start + 1} is not UTF-8; get the bundle again") from None
+    if bad := CONTROL.search(text):
+        raise UserError(f"{where}: a control character, {bad[0]!r}; get the bundle again")
+    return text
 
 
 def _integer(text: str) -> int:
@@ -176,8 +228,8 @@ def _entry(name: str, value: Any, where: str) -> Entry:
     if not isinstance(value, dict) or set(value) != {"bytes", "sha256", "step", "code"}:
         raise UserError(f"{where}: files[{name[:80]!r}]: expected bytes, sha256, step and code")
     size, digest, step, code = (value[key] for key in ("bytes", "sha256", "step", "code"))
-    if type(size) is not int or not 0 <= size <= MAX_FILE:
-        raise UserError(f"{where}: {name[:80]}: {str(size)[:20]} bytes, expected at most {MAX_FILE >> 20} MiB")
+    if type(size) is not int or not 0 <= size <= limit_of(name):
+        raise UserError(f"{where}: {name[:80]}: {str(size)[:20]} bytes, expected at most {limit_of(name)}")
     if not isinstance(digest, str) or not SHA256.fullmatch(digest):
         raise UserError(f"{where}: {name[:80]}: sha256 is {str(digest)[:80]!r}, expected 64 hex digits")
     if step is not None and (not isinstance(step, str) or not PART.fullmatch(step)):

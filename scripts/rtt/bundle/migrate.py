@@ -17,9 +17,9 @@ def upgrade(results: Path, version: int) -> None:
     for number in range(version, VERSION):
         try:
             STEPS[number](results)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
-                f"{results.name}: not a bundle of version {number}: {error} is missing or garbled"
+                f"results/{results.name}: not a bundle of version {number}: {error!s:.160} is missing or garbled"
             ) from None
 
 
@@ -28,23 +28,23 @@ def version_of(plan: Any) -> int:
     return 1 if isinstance(plan, dict) and "variants" not in plan and "evals" in plan else VERSION
 
 
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path.parent.name}/{path.name}: the plan names this file, which is not in the bundle")
-    return strict_json(path.read_bytes(), path.name)
+def _read(results: Path, name: str) -> Any:
+    where = f"results/{results.name}/{name}"
+    if not (results / name).is_file():
+        raise UserError(f"{where}: the plan names this file, which is not in the bundle")
+    return strict_json((results / name).read_bytes(), where)
 
 
 def _variants_and_labels(results: Path) -> None:
     """Version 1 to 2: the plan has variants, selections have labels and points of several trajectories."""
-    plan = _read(results / "plan.json")
+    plan = _read(results, "plan.json")
     for stem in plan["selections"]:
         name = check_name(f"{stem}.json", "plan.json: selections")
-        path = results / "selections" / name
-        old, trajectory = _read(path), _read(results / "evals" / name)
+        old, trajectory = _read(results, f"selections/{name}"), _read(results, f"evals/{name}")
         run, labels = trajectory["run_id"], trajectory["labels"]
         scoring = old["scorings"][0]  # retain accuracy was the first scoring's
         write_json(
-            path,
+            results / "selections" / name,
             {
                 **old,
                 "labels": {key: labels[key] for key in ("dataset", "arm", "model", "method", "seed")},

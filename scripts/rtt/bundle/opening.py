@@ -8,21 +8,24 @@ import re
 import shutil
 import tempfile
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rtt.bundle import contents, documents, migrate
-from rtt.bundle.container import check_names, container, extract, read_small
-from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, MAX_INDEX, SOURCES, VERSION, Index, read_index
+from rtt.bundle.container import Container, check_names, container, extract, index_bytes
+from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, SOURCES, VERSION, Index, read_index
 from rtt.codeversion import changed
 from rtt.download import download, is_url, say
 from rtt.errors import UserError
-from rtt.files import disk_errors, write_json
+from rtt.files import disk_errors
 from rtt.sources import Source
 
 DOWNLOADS = Path("dist/downloads")
 NAMED = re.compile(r"[a-z][a-z0-9_-]*-([0-9a-f]{10})\.zip")
 GIVEN = "given"
+BY_HAND = "download it by hand and name its path: artifacts=PATH"
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,18 @@ class Opened:
 
     path: Path
     index: Index
-    id: str  # of a bundle: of its bundle.json's sha256; of a results folder: of its path
+    data: bytes  # of its bundle.json; a results folder has none, so of the one that it would have
     inputs: tuple[str, ...]  # files that it is made of
+
+    @property
+    def sha256(self) -> str:
+        """Of bundle.json, and so of all of it."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """The digits of it that stand in names."""
+        return self.sha256[:10]
 
     @property
     def name(self) -> str:
@@ -50,11 +63,15 @@ def run(args: argparse.Namespace) -> int:
     """Verify and unpack."""
     opened = look(args.artifacts)
     unpack(opened, args.out)
-    checked = "every sha256 is right" if (opened.path.suffix == ".zip" or (opened.path / INDEX).is_file()) else (
-        "a results folder has no checksums to verify"
-    )  # fmt: skip
+    checked = f"every sha256 is right; sha256 of {INDEX}: {opened.sha256}"
+    if _is_results(opened.path):
+        checked = "a results folder has no checksums to verify"
     print(f"{opened.path}: study {opened.index.study}, {len(opened.index.files)} files; {checked}; {args.out}")
     return 0
+
+
+def _is_results(path: Path) -> bool:
+    return path.is_dir() and not (path / INDEX).is_file()
 
 
 def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
@@ -62,18 +79,28 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
     if not is_url(str(artifacts)):
         return Path(artifacts)
     url = str(artifacts)
-    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
+    try:
+        name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
+    except ValueError as error:
+        raise UserError(f"artifacts={url!r}: not a URL: {error}") from None
     name = name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.zip", name) else "bundle.zip"
     folder = downloads / hashlib.sha256(url.encode()).hexdigest()[:10]
     if (folder / name).is_file():
         say(f"{url}: downloaded before; delete {folder} to download it again")
         return folder / name
-    downloads.mkdir(parents=True, exist_ok=True)
     source = Source(url, "bundle", "file", url, "", "", None, "", "", "", (), None)
-    with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:
-        download(url, Path(part, name), source, limit=MAX_DOWNLOAD)
-        folder.mkdir(exist_ok=True)
-        Path(part, name).replace(folder / name)
+    with disk_errors(downloads):
+        downloads.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:
+            came = Path(part, name)
+            download(url, came, source, limit=MAX_DOWNLOAD, instead=BY_HAND)
+            try:
+                look(came)  # a page that says "log in", say, would be taken for the bundle ever after
+            except UserError as error:
+                what = str(error).replace(str(came), "what came")
+                raise UserError(f"{url}: {what}; nothing was kept; look at it in a browser, or {BY_HAND}") from None
+            folder.mkdir(exist_ok=True)
+            came.replace(folder / name)
     return folder / name
 
 
@@ -83,26 +110,26 @@ def look(artifacts: str | Path) -> Opened:
     Raises UserError: no such file, damaged, hostile, of another program, of an unknown version, not what its name says.
     """
     path = local(artifacts)
-    if path.is_dir() and not (path / INDEX).is_file():
+    if _is_results(path):
         if not (path / "plan.json").is_file():
             raise UserError(f"{path}: neither {INDEX} nor plan.json in it: no unpacked bundle and no results folder")
-        found = contents.collect(path)
-        index = contents.index(found)
-        identity = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:10]
-        return Opened(path, index, identity, tuple(str(one) for one in found.paths.values()))
+        with disk_errors(path):
+            found = contents.collect(path)
+            index = contents.index(found)
+        return Opened(path, index, contents.written(index), tuple(str(one) for one in found.paths.values()))
     with container(path) as files:
-        data = read_small(files, INDEX)
+        data = index_bytes(files)
         index = read_index(data, f"{path}: {INDEX}")
         check_names(files, index.files)
         inputs = (str(path),) if path.is_file() else tuple(str(path / name) for name in sorted(files.sizes))
-    identity = hashlib.sha256(data).hexdigest()[:10]
+    opened = Opened(path, index, data, inputs)
     named = NAMED.fullmatch(path.name)
-    if named and named[1] != identity:
+    if named and named[1] != opened.id:
         raise UserError(
-            f"{path}: its name ends in the first digits of the sha256 of its {INDEX}, which is {identity}…: "
+            f"{path}: its name ends in the first digits of the sha256 of its {INDEX}, which is {opened.id}…: "
             "this is another bundle than its name says; get it again"
         )
-    return Opened(path, index, identity, inputs)
+    return opened
 
 
 def stale(index: Index) -> list[str]:
@@ -113,7 +140,8 @@ def stale(index: Index) -> list[str]:
     ]
     files = {name: index.files[name] for name in index.below(*DERIVED)}
     if steps := changed({name: (one.step, one.code) for name, one in files.items() if one.step and one.code}):
-        lines.append(f"note: analysis code has changed since: {', '.join(steps)}; what it makes may differ")
+        what = "analysis code or its locked packages have changed since"
+        lines.append(f"note: {what}: {', '.join(steps)}; what they make may differ")
     return lines
 
 
@@ -127,20 +155,19 @@ def unpack(opened: Opened, out: Path) -> None:
     with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
         whole, made = Path(part, GIVEN), Path(part, "made")
         whole.mkdir()
-        if opened.path.is_dir() and not (opened.path / INDEX).is_file():
-            contents.collect(opened.path).copy(whole)
-            write_json(whole / INDEX, contents.as_json(opened.index))
-        else:
-            with container(opened.path) as files:
-                for name, entry in opened.index.files.items():
-                    extract(files, name, entry, whole / name)
-                (whole / INDEX).write_bytes(read_small(files, INDEX, MAX_INDEX))
-            if hashlib.sha256((whole / INDEX).read_bytes()).hexdigest()[:10] != opened.id:
-                raise UserError(f"{opened.path}: changed while it was read; try again")
+        with _files(opened) as files:
+            for name, entry in opened.index.files.items():
+                extract(files, name, entry, whole / name)
+        (whole / INDEX).write_bytes(opened.data)
         results = whole / "results" / study
         if opened.index.version < VERSION:
             migrate.upgrade(results, opened.index.version)
         documents.check(results)
+        if contents.recovers(contents.planned(results)) != opened.index.shown:
+            raise UserError(
+                f"{opened.path}: {INDEX} says shown: {str(opened.index.shown).lower()}, its plan.json says otherwise: "
+                "no program of ours wrote this"
+            )
         for name in SOURCES:
             (made / name).parent.mkdir(exist_ok=True)
             if (results / name).exists():
@@ -152,6 +179,17 @@ def unpack(opened: Opened, out: Path) -> None:
         for name in SOURCES:
             _put(made / name, place / name)
         _put(whole, out / GIVEN)
+
+
+@contextmanager
+def _files(opened: Opened) -> Iterator[Container]:
+    if _is_results(opened.path):
+        yield contents.collect(opened.path)
+        return
+    with container(opened.path) as files:
+        if index_bytes(files) != opened.data:
+            raise UserError(f"{opened.path}: changed while it was read; try again")
+        yield files
 
 
 def _put(source: Path, target: Path) -> None:

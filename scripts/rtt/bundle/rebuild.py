@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from rtt import report, tables
 from rtt.bundle import contents
-from rtt.bundle.layout import INDEX, VERSION, Index, read_index
+from rtt.bundle.layout import DERIVED, INDEX, VERSION, Index, read_index
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.view import load, make_view
@@ -52,14 +52,19 @@ def reasons(index: Index) -> list[str]:
     """Say what is known of why rebuilt files differ: versions and code."""
     found = [] if index.version == VERSION else [f"the bundle is of version {index.version}, older than this program"]
     now = {name: contents.current(name, index.study) for name in index.files}
-    steps = {now[name][0] for name, entry in index.files.items() if now[name] and entry.code != now[name][1]}
-    return found + [f"this code is not the code that made the bundle's: {', '.join(sorted(steps))}"] * bool(steps)
+    steps = {now[name][0] for name, one in index.files.items() if now[name] and one.code not in (None, now[name][1])}
+    text = f"this code or its locked packages are not those that made the bundle's: {', '.join(sorted(steps))}"
+    return found + [text] * bool(steps)
 
 
 def verdicts(given: Path, made: Path, shown: bool) -> dict[str, str]:
-    """Compare each rebuilt file with the given one, by name below results/<study>/."""
+    """Compare each rebuilt file with the given one, by name below results/<study>/; given ones that are not rebuilt
+    are named, too.
+    """
     found = {}
-    for name, _ in contents.derived_files(shown):
+    names = [name for name, _ in contents.derived_files(shown)]
+    there = sorted(path.relative_to(given).as_posix() for path in given.rglob("*") if path.is_file())
+    for name in dict.fromkeys([*names, *(one for one in there if one.split("/")[0] in DERIVED)]):
         one, other = given / name, made / name
         if not other.is_file():
             found[name] = LOST

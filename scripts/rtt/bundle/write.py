@@ -8,11 +8,10 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rtt.bundle import contents, crate, documents, rebuild
+from rtt.bundle import contents, crate, documents, licences, rebuild
 from rtt.bundle.layout import CRATE, INDEX, strict_json
 from rtt.codeversion import PACKAGE
-from rtt.files import atomic_path, canonical_json, disk_errors, read_json, write_json, write_text
-from rtt.sources import TABLE
+from rtt.files import atomic_path, disk_errors, read_json, write_json, write_text
 
 REPOSITORY = PACKAGE.parents[1]
 # What an audit says of these defects quotes no text of the dataset.
@@ -20,16 +19,16 @@ NO_TEXT = ("letter_prior", "missing_rows")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # zip knows nothing earlier
 README = """# Study {study}
 
-Every score of the study, and the tables, figures and report made of them. No weights{texts}.
+Every score of the study, and the {made} made of them. No weights{texts}.
 
 To draw everything again and compare it with what is here, in a clone of the project:
 
     make figures ARTIFACTS=<this file>
 
-`results/{study}/report.html` is a page that another program wrote: the one that you rebuild is yours.
-Licences: `LICENSE` for the code and the results, `licences.tsv` for the data that the study took from elsewhere.
+{page}Licences: `LICENSE` for the code and the results, `licences.tsv` for the data and models from elsewhere.
 The code that made the scores: {commits}.
 """
+PAGE = "`results/{study}/report.html` is a page that another program wrote: the one that you rebuild is yours.\n"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +57,7 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
         root = Path(part)
-        found.copy(root, link=True)
+        found.link(root)
         place = root / "results" / study
         if not texts:
             for path in place.glob("data/*/audit.json"):
@@ -71,13 +70,9 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
         _beside(root, found, commits)
         found.paths = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
         found.made |= {name: now for name in found.paths if (now := contents.current(name, study))}
-        index = contents.index(found)
-        claim = f"Recovery of unlearned facts by retraining on T: {len(index.below('evals'))} evaluations, the tables, "
-        claim += "figures and report made of them. Redraw: make figures ARTIFACTS=<this file>."
-        text = crate.metadata(study, index.files, _date(results, manifests), commits, claim)
-        write_text(root / CRATE, text)
+        write_text(root / CRATE, crate.metadata(contents.index(found), _date(results, manifests), commits))
         found.paths[CRATE] = root / CRATE
-        data = (canonical_json(contents.as_json(contents.index(found))) + "\n").encode()
+        data = contents.written(contents.index(found))
         target = out / f"{study}-{hashlib.sha256(data).hexdigest()[:10]}.zip"
         with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name in sorted([*found.paths, INDEX]):
@@ -103,23 +98,19 @@ def _beside(root: Path, found: contents.Contents, commits: list[str]) -> None:
     for path in sorted((REPOSITORY / "rules").glob("*.smk")):
         shutil.copyfile(path, root / "workflow/rules" / path.name)
     shutil.copyfile(REPOSITORY / "LICENSE", root / "LICENSE")
-    header, *rows = TABLE.read_text(encoding="utf-8").splitlines()
-    columns = [header.split("\t").index(name) for name in ("group", "licence", "url")]
-    plan = (root / "results" / found.study / "plan.json").read_text(encoding="utf-8")
-    used = [[row.split("\t")[i] for i in columns] for row in rows]
-    lines = sorted({"\t".join(row) for row in used if f'"{row[0]}"' in plan})
-    write_text(root / "licences.tsv", "\n".join(["group\tlicence\turl", *lines]) + "\n")
+    specs = [read_json(path) for path in sorted((root / "results" / found.study / "specs").glob("*.json"))]
+    write_text(root / "licences.tsv", licences.table(specs))
     texts = ", but the facts' texts" if found.texts else ", no texts of the datasets"
-    write_text(
-        root / "README.md",
-        README.format(study=found.study, texts=texts, commits=", ".join(commits) or "not known (no manifest says it)"),
-    )
+    made, page = ("tables, figures and report", PAGE.format(study=found.study)) if found.shown else ("tables", "")
+    known = ", ".join(commits) or "not known (no manifest says it)"
+    text = README.format(study=found.study, texts=texts, commits=known, made=made, page=page)
+    write_text(root / "README.md", text)
 
 
 def _date(results: Path, manifests: list[dict]) -> str:
     """When the newest run ended: as manifests say, else as their files' times do; ISO 8601, UTC."""
-    ended = [str(m["ended"]) for m in manifests if m.get("ended")]
-    if ended:
-        return max(ended)
-    times = [path.stat().st_mtime for path in results.glob("manifests/*.json")] or [results.stat().st_mtime]
-    return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00")
+    times = [documents.moment(m["ended"]) for m in manifests if m.get("ended")]
+    if not times:
+        paths = [*results.glob("manifests/*.json")] or [results]
+        times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in paths]
+    return max(times).strftime("%Y-%m-%dT%H:%M:%S+00:00")

@@ -1,0 +1,152 @@
+"""Untrusted bundles, fuzzed with hypothesis: refused in plain words, or drawn without harm; markup stays text."""
+
+import json
+import string
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import bundle_builder as builder
+import pytest
+from bundle_builder import OLD, index_of, pack, silent, tree
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rtt import report
+from rtt.bundle import layout, opening, rebuild
+from rtt.errors import UserError
+from rtt.figures import render
+from rtt.figures.draw import FIGURES
+from rtt.figures.view import load, make_view
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[int, dict[str, bytes]]:
+    """The sources of a good bundle of each version."""
+    root = tmp_path_factory.mktemp("good")
+    opening.unpack(opening.look(OLD), root)
+    return {1: builder.of_version_1(), 2: builder.sources(root / "results/tiny")}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=6), st.integers(0, 6)), min_size=1, max_size=4
+    )
+)
+def test_garbled_archives_are_refused_or_the_same(tmp_path_factory, spoils):
+    """Bytes replaced, inserted and deleted: what still opens is what was packed."""
+    data = OLD.read_bytes()
+    for where, new, dropped in spoils:
+        at = int(where * len(data))
+        data = data[:at] + new + data[at + dropped :]
+    folder = tmp_path_factory.mktemp("garbled")
+    (folder / "x.zip").write_bytes(data)
+    try:
+        with silent():
+            opening.unpack(opening.look(folder / "x.zip"), folder / "out/put")
+    except UserError:
+        left = {name for name in tree(folder) if not name.startswith("out/put/")}
+        assert left == {"x.zip"} and not tree(folder / "out")
+        return
+    with zipfile.ZipFile(OLD) as good:
+        for name in good.namelist():
+            where = folder / "out/put/given" / name
+            if where.exists():
+                assert where.read_bytes() == good.read(name)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.text(alphabet=string.ascii_letters + "./\\:~ -_\0\n" + "é", max_size=40))
+def test_any_name_stays_inside(name):
+    try:
+        layout.check_name(name, "x")
+        layout.check_place(name, "tiny", "x")
+    except UserError:
+        return
+    assert (Path("/base") / name).resolve().is_relative_to("/base")
+
+
+SCRIPT, ESC = "<script>alert(1)</script>", "\x1b[31m"
+HOSTILE = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=20),
+    st.sampled_from([SCRIPT, ESC, "\ud800", "../../x", "-->", "=1+1", 2**31, -1, 1e15, [], {}, [[]], "$\\frac$"]),
+)  # fmt: skip
+
+
+def places(value, path=()):
+    """Every place in a JSON document, as a list of keys; of long lists the first two items."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_document_with_anything_in_it_is_refused_or_can_be_drawn(files, tmp_path_factory, data):
+    """No error but a UserError on the way from the archive to the report, and no markup of theirs in the page."""
+    version = data.draw(st.sampled_from([2, 2, 1]))
+    whole = files[version]
+    name = data.draw(st.sampled_from(sorted(whole)))
+    content = whole[name]
+    if name.endswith(".yaml"):
+        at = data.draw(st.integers(0, len(content)))
+        content = content[:at] + data.draw(st.one_of(st.binary(max_size=9), st.just(SCRIPT.encode()))) + content[at:]
+    else:
+        document = json.loads(content)
+        for _ in range(data.draw(st.integers(1, 2))):
+            *path, last = data.draw(st.sampled_from([path for path in places(document) if path]))
+            inner = document
+            for key in path:
+                inner = inner[key]
+            inner[last] = data.draw(HOSTILE)
+        content = json.dumps(document).encode()
+    folder = tmp_path_factory.mktemp("document")
+    changed = whole | {name: content}
+    pack(folder / "x.zip", changed, index_of(changed) | {"version": version})
+    try:
+        with silent():
+            opening.unpack(opening.look(folder / "x.zip"), folder / "out")
+            rebuild.make_tables(folder / "out/results/tiny")
+            page = report.page(folder / "out/results/tiny", folder / "out/results/tiny/study.yaml")
+    except UserError as error:
+        assert str(error).isprintable()
+        return
+    assert SCRIPT not in page and ESC not in page
+    for table in (folder / "out/results/tiny/tables").glob("*.csv"):
+        assert not layout.CONTROL.search(table.read_text()) and "=1+1" not in table.read_text()
+
+
+# --- others' markup
+
+
+def test_markup_in_documents_stays_text(files, tmp_path):
+    files = {k: v.replace(b"split_0", f"{SCRIPT}--><b>".encode()) for k, v in files[2].items()}
+    detail = {"path": SCRIPT, "line": 1, "kind": SCRIPT, "message": f"'\">{SCRIPT}"}
+    files = builder.edited(files, "data", lambda audit: audit.update(details=[detail]))
+    files = builder.edited(files, "manifests", lambda manifest: manifest.update(packages={SCRIPT: SCRIPT}))
+    files |= {builder.BASE + "study.yaml": f"study: tiny # </pre>{SCRIPT}\n".encode()}
+    builder.pack(tmp_path / "x.zip", files)
+    with silent():
+        opening.unpack(opening.look(tmp_path / "x.zip"), tmp_path / "out")
+        rebuild.rebuild(tmp_path / "out", "tiny", shown=True)
+    page = (tmp_path / "out/results/tiny/report.html").read_text()
+    assert "&lt;script&gt;" in page and "<script" not in page and "--><b>" not in page
+
+
+def test_markup_in_drawn_names_stays_text(tmp_path):
+    """No bundle may hold such names; figures of tables from elsewhere may."""
+    with silent():
+        opening.unpack(opening.look(OLD), tmp_path)
+    rebuild.make_tables(tmp_path / "results/tiny")
+    hostile = {"GD": f"{SCRIPT}--><b>", "pretrained": "<img src=x onerror=alert(2)>", "birth_years_a": "]]>&x;<!--"}
+    folder = tmp_path / "results/tiny/tables"
+    tables = [table.replace({"method": hostile, "arm": hostile, "dataset": hostile}) for table in load(folder)]
+    view = make_view(*tables)
+    drawn = ""
+    for name in FIGURES:
+        [svg] = render(name, view, [".svg"])
+        found = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()}
+        assert {"svg", "path"} <= found and not found & {"script", "img", "b"}, name
+        drawn += svg.decode()
+    assert "&lt;script&gt;" in drawn and "&lt;img src=x" in drawn  # text is drawn as outlines, and named in a comment
