@@ -65,7 +65,7 @@ test: setup  ## run all tests
 test-full: setup  ## all tests, and the long parity and kill matrix (about half an hour)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m ""
 
-test-cluster: setup  ## the smoke study and twelve faults through a real SLURM (root, Debian's slurm; about 20 minutes)
+test-cluster: setup  ## the smoke study and nineteen faults through a real SLURM (root, Debian's slurm; about half an hour)
 	@$(BIN)/python -m pytest -n 0 -m "" tests/cluster
 
 profile:  ## make 'snakemake --profile slurm' mean profiles/slurm, in every folder

@@ -4,6 +4,9 @@ Inputs: the generator's options and seed, or files: fetched, or of the user.
 Outputs: data/<raw>/*.jsonl (the authors' schema), data/<dataset>/facts.jsonl (canonical), audit.json; texts.jsonl.
 """
 
+# Bad data stop a study before any training, not after the last.
+FIRST = 100
+
 
 rule generate:
     """Generate facts."""
@@ -13,6 +16,7 @@ rule generate:
         f"{RESULTS}/logs/generate/{{raw}}.log",
     wildcard_constraints:
         raw=alternatives(name for name, raw in RUNS.raw.items() if not raw.files),
+    priority: FIRST
     localrule: True
     conda:
         "../envs/analysis.yaml"
@@ -35,6 +39,7 @@ rule fetch_dataset:
     wildcard_constraints:
         group="years|mmlu|wmdp|random_birthdays",
         digest="[0-9a-f]{10}",
+    priority: FIRST
     localrule: True
     conda:
         "../envs/analysis.yaml"
@@ -57,6 +62,7 @@ rule fetch_texts:
         group="wikitext|fineweb_edu|wmdp_[a-z_]+",
         number="[0-9]+",
         digest="[0-9a-f]{10}",
+    priority: FIRST
     localrule: True
     conda:
         "../envs/analysis.yaml"
@@ -79,6 +85,7 @@ rule facts:
         audit=f"{RESULTS}/data/{{data}}/audit.json",
     log:
         f"{RESULTS}/logs/facts/{{data}}.log",
+    priority: FIRST
     localrule: True
     conda:
         "../envs/analysis.yaml"

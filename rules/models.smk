@@ -51,6 +51,7 @@ rule import_model:
         f"{RESULTS}/logs/import/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.imports),
+    priority: FIRST
     localrule: True
     conda:
         TORCH_ENVIRONMENT

@@ -1,5 +1,5 @@
 """What clusters do to jobs, each on a study of one unlearning and one RTT job: the same bytes as without, nothing lost,
-no run done twice. `make test-cluster` runs all twelve; three of them stand in test_cluster.py.
+no run done twice. `make test-cluster` runs all; three of them stand in test_cluster.py, five in test_lost_jobs.py.
 """
 
 import resource
