@@ -12,6 +12,8 @@ from pathlib import Path
 from torch.optim import AdamW
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+if not Path(sys.argv[1], "config.json").is_file():
+    sys.exit(f"{sys.argv[1]}: no model there: `python -m rtt export STUDY --out {Path(sys.argv[1]).parent}` writes it")
 original, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int((sys.argv[3:] or [90])[0])
 model, tokenizer = AutoModelForCausalLM.from_pretrained(original), AutoTokenizer.from_pretrained(original)
 model.get_input_embeddings().requires_grad_(False)

@@ -61,7 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     for name, (module_name, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if name == called:
-            module = importlib.import_module(module_name)
+            try:
+                module = importlib.import_module(module_name)
+            except ModuleNotFoundError as error:
+                if error.name != "torch":
+                    raise
+                text = f"{called} needs torch, which {sys.prefix} lacks: make setup, then . .venv/bin/activate"
+                parser.exit(1, f"error: {text}\n")
             module.configure(command)
     args = parser.parse_args(argv)
     # The shell around a step ignores SIGTERM, so that it outlives the step, which saves; the step itself does not.

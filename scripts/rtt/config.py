@@ -287,7 +287,10 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
     source = " ".join([str(path), *(f"with --config {key}={value!r}" for key, value in (overrides or {}).items())])
     for key, value in (overrides or {}).items():
         if key not in OVERRIDES:
-            raise UserError(f"--config {key}: this key cannot be set here; allowed: {', '.join(OVERRIDES)}")
+            raise UserError(
+                f"--config {key}: this key cannot be set here; allowed: {', '.join(OVERRIDES)}; and for Snakemake "
+                "artifacts (figures of a bundle) and bundle_texts"
+            )
         if isinstance(value, list):  # Snakemake leaves a list's items as texts: seeds=[1, 2] comes as ["1", "2"]
             value = [yaml.safe_load(item) if isinstance(item, str) else item for item in value]
         if key == "methods":

@@ -26,7 +26,8 @@ from rtt.config import DEFAULT_STUDY, Study, load_study
 from rtt.doctor_slurm import DO, LOOK, OK, Check, output
 from rtt.errors import UserError
 from rtt.files import read_yaml
-from rtt.plan import Plan, device_of
+from rtt.plan import DEVICES, Plan, device_of
+from rtt.resources import Site, read_site
 from rtt.runs import Runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,6 +153,33 @@ def gpu(patient: Patient) -> Iterator[Check]:
             why = why or "nvidia-smi is not here"
             advice = "install the driver, or set device: cpu" if demanded else "a CPU does the work, slowly"
             yield Check(DO if demanded else LOOK, "GPU", f"none to be seen ({why}): {advice}")
+
+
+def gpu_memory(patient: Patient) -> Iterator[Check]:
+    """A GPU holds what training needs, where the site file says which GPU it is."""
+    if not patient.study.gpus or getattr(patient.study.model, "parameters", None) is None:
+        return
+    plan = Plan(patient.study, device_of("h100"), root=patient.folder)
+    if not sum(bill.jobs for bill in plan.stages.values()):  # which finds the phases, too
+        return
+    needed = max((plan.memory(phase)["needed"] for phase in plan.phases.values()), default=0.0)
+    model = (_site(patient).gpu_model or "").lower()
+    limits = [device.memory for name, device in DEVICES.items() if model.startswith(name.split("-")[0])]
+    advice = f"what fits where, and with which devices and deepspeed: python -m rtt plan {patient.study_file}"
+    text = f"training needs {_gb(needed)} of each"
+    if limits and needed <= min(limits):
+        yield Check(OK, "GPU memory", f"{text}; {model} has {_gb(min(limits))}")
+    elif limits and needed > max(limits):
+        yield Check(DO, "GPU memory", f"{text}, {model} has {_gb(max(limits))}: {advice}")
+    else:
+        yield Check(LOOK, "GPU memory", f"{text}: has it? {advice}")
+
+
+def _site(patient: Patient) -> Site:
+    try:
+        return read_site(patient.profile / "site.yaml") if patient.on_slurm else Site()
+    except UserError:  # the check of SLURM says so
+        return Site()
 
 
 def _nvidia_smi(keys: str) -> tuple[list[str], str | None]:
@@ -355,7 +383,7 @@ def slurm(patient: Patient) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
-    python, packages, gpu, attention, fetched, disk, work_folder, profile, slurm, secrets,
+    python, packages, gpu, gpu_memory, attention, fetched, disk, work_folder, profile, slurm, secrets,
 )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def judge(view: View, panel: Panel) -> list[Judged]:
         elif math.isnan(verdict.control_high):
             judged.append(Judged(row, None, "there is no control"))
         elif row["status"] == "not_unlearned":
-            judged.append(Judged(row, verdict.holds, "never unlearned, so coming back means nothing here"))
+            judged.append(Judged(row, verdict.holds, "not unlearned to the floor, so what comes back says little"))
         elif not verdict.holds and "recovery_corrected" in row["cannot_tell"].split(";"):
             judged.append(Judged(row, verdict.holds, f"cannot tell: {WIDE_TEXT}"))
         else:
@@ -73,7 +73,7 @@ def criterion_sentence(judged: list[Judged]) -> str:
         text = f"The criterion is not met: it cannot be judged for {_list(open_)}."
     else:
         text = f"The criterion holds for {count(len(judged), len(judged), 'method')}."
-    return text + (f" It says nothing about {_list(void)}, never unlearned." if void else "")
+    return text + (f" It says little about {_list(void)}, not unlearned to the floor." if void else "")
 
 
 def claim(view: View, panel: Panel) -> str:

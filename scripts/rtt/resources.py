@@ -44,7 +44,8 @@ class Site(Strict):
         None, description="as in `sinfo -o %G`: gpu:h100:4 is h100; null: any"
     )
     qos: str | None = None
-    max_hours: Annotated[float, Field(gt=0)] = Field(24, description="the partition's longest job")
+    # YAML reads 24:00:00 as 86400: no partition's jobs are so long.
+    max_hours: Annotated[float, Field(gt=0, le=2000)] = Field(24, description="the partition's longest job, in hours")
     max_memory_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="of a node; null: no limit is known")
     cpus_per_gpu: Annotated[int, Field(ge=1)] = 4
 

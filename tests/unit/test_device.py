@@ -81,6 +81,14 @@ def test_cpu_hides_the_gpus_from_every_step(asked, sees):
     assert run(asked).stdout.splitlines()[-1] == f"sees {sees}"
 
 
+def test_without_torch_a_step_says_what_to_do():
+    """As in the analysis environment."""
+    block = "import sys; sys.modules['torch'] = None; from rtt.__main__ import main; main(['unlearn', '--help'])"
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: unlearn needs torch, which ") and "make setup" in done.stderr
+
+
 def test_another_word_is_refused():
     done = run("gpu")
     assert (done.returncode, done.stdout) == (1, "")

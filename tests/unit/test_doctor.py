@@ -238,6 +238,29 @@ def test_the_command_for_a_node_keeps_the_study_s_other_keys(ask, slurm, profile
     ]  # fmt: skip
 
 
+SHARED = {"launcher": "torchrun", "devices": 4, "deepspeed": "zero3"}
+
+
+@pytest.mark.parametrize(
+    ("config", "site", "status", "words"),
+    [
+        ({}, {"gpu_model": "h100"}, "do", "198.3 GB of each, h100 has 80.0 GB: what fits where"),
+        (SHARED, {"gpu_model": "h100"}, "ok", "54.6 GB of each; h100 has 80.0 GB"),
+        (SHARED, {"gpu_model": "a100"}, "look", "54.6 GB of each: has it?"),  # there are two
+        ({}, {}, "look", "198.3 GB of each: has it?"),
+    ],
+)
+def test_a_gpu_that_is_too_small_by_the_plan(profile, config, site, status, words):
+    """198.3 GB and 54.6 GB: what `rtt plan config/paper.yaml` prints."""
+    patient = doctor.Patient(load_study("config/paper.yaml", config), "config/paper.yaml", ROOT, Path(profile(**site)))
+    (check,) = doctor.gpu_memory(patient)
+    assert (check.status, check.name) == (status, "GPU memory") and words in check.text
+
+
+def test_a_miniature_needs_no_such_word(profile):
+    assert not list(doctor.gpu_memory(doctor.Patient(load_study(SMOKE), SMOKE, ROOT, Path(profile()))))
+
+
 def test_flash_attn_that_does_not_fit_is_found(ask, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text(FAKE_TORCH.replace("{gpus}", "1"))
     (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol')")

@@ -57,7 +57,7 @@ def test_claim_leaves_out_what_was_never_unlearned_or_attacked():
         recovery_row("RIA", status="none_within_budget"),
     )
     assert text.startswith("GD hid the facts")
-    assert "; not counted: RMU: never unlearned" in text
+    assert "; not counted: RMU: not unlearned to the floor" in text
     assert "RIA: no point of the unlearning run" in text
     nothing = claim(recovery_row("GD", acc_control_rtt=NAN))
     assert nothing == (
@@ -83,7 +83,7 @@ def test_criterion_holds_fails_or_is_open():
     assert verdict(good, absent) == "The criterion is not met: it cannot be judged for RIA."
     assert "fails: for RMU" in verdict(bad, absent)
     assert "cannot be judged for RIA" in verdict(bad, absent)
-    assert verdict(good, void).endswith("It says nothing about FIF, never unlearned.")
+    assert verdict(good, void).endswith("It says little about FIF, not unlearned to the floor.")
 
 
 # ---- seeds

@@ -125,7 +125,13 @@ def test_the_example_sets_nothing():
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("acount: x\n", "acount"), ("gpu_model: 'h100:2'\n", "gpu_model"), ("max_hours: 0\n", "max_hours"), ("a: [", "")],
+    [
+        ("acount: x\n", "acount"),
+        ("gpu_model: 'h100:2'\n", "gpu_model"),
+        ("max_hours: 0\n", "max_hours"),
+        ("max_hours: 24:00:00\n", "max_hours"),
+        ("a: [", ""),
+    ],
 )
 def test_a_mistake_in_it_is_named(tmp_path, text, named):
     path = tmp_path / "site.yaml"
