@@ -58,18 +58,19 @@ def test_a_whole_study(launcher, fresh: Clone, finished: Clone):
 
 
 @pytest.mark.parametrize(
-    ("device", "visible", "slots"),
+    ("device", "visible", "slots", "on"),
     [
-        ("cuda", "2,3,5", "--include localhost:2,3"),
-        ("cuda", None, "--num_gpus 2"),
-        ("cpu", "2,3", "--num_gpus 2"),
+        ("cuda", "2,3,5", "--include localhost:2,3", "cuda"),
+        ("cuda", None, "--num_gpus 2", "cuda"),
+        ("cpu", "2,3", "--num_gpus 2", "cpu"),
+        ("auto", "2,3", "--num_gpus 2", "cpu"),  # a miniature
     ],
 )
-def test_deepspeed_takes_the_job_s_gpus(fresh: Clone, device, visible, slots):
+def test_deepspeed_takes_the_job_s_gpus(fresh: Clone, device, visible, slots, on):
     """With --num_gpus alone it takes the machine's first. A stand-in says what it was called with."""
     (fresh.folder / "bin").mkdir()
     launcher = fresh.folder / "bin/deepspeed"
-    launcher.write_text('#!/bin/sh\necho "called with $@"\nexit 1\n')
+    launcher.write_text('#!/bin/sh\necho "called with $@, on $RTT_DEVICE"\nexit 1\n')
     launcher.chmod(0o755)
     variables = {"PATH": f"{launcher.parent}:{clone_environment(fresh.folder)['PATH']}"}
     variables |= {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
@@ -77,4 +78,5 @@ def test_deepspeed_takes_the_job_s_gpus(fresh: Clone, device, visible, slots):
     done = fresh.python("-m", "snakemake", "-c2", "--configfile", SMOKE, *config, "--until", "pretrain", **variables)
     assert done.returncode == 1
     (log,) = fresh.results().glob("logs/pretrain/*.log")
-    assert f"called with --no_local_rank {slots} --master_port " in log.read_text()
+    said = log.read_text()
+    assert f"called with --no_local_rank {slots} --master_port " in said and f", on {on}\n" in said
