@@ -2,7 +2,6 @@
 
 import csv
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -125,12 +124,8 @@ def finished(pristine, shared_folder) -> Clone:
     with FileLock(shared_folder / "finished.lock"):
         if not clone.folder.exists():
             shutil.copytree(pristine, clone.folder)
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             done = clone.smoke()
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             (clone.folder / "output.txt").write_text(f"exit code {done.returncode}\n{done.stdout}")
-            (clone.folder / "cpu_seconds.txt").write_text(f"{cpu:.1f}\n")
     output = (clone.folder / "output.txt").read_text()
     if not output.startswith("exit code 0\n"):
         pytest.fail(f"the smoke study did not run to its end:\n{output}", pytrace=False)

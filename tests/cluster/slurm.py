@@ -131,7 +131,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in found]
 
 
-def wait_for(what: str, check, seconds: float = 30.0, every: float = 0.1):
+def wait_for(what: str, check, seconds: float = 120.0, every: float = 0.1):
     """Return check()'s first true value. Raises TimeoutError that names `what`."""
     deadline = time.monotonic() + seconds
     while True:

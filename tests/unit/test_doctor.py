@@ -312,7 +312,8 @@ def test_on_a_cluster_all_is_well(ask, slurm, commands, profile, monkeypatch):
     assert checks["partition"] == ("ok", "gpu, jobs of 24 h at most")
     said = r"sbatch would take the study's largest job \(account mine, \d+ MB, \d+ minutes, 1 CPU, no GPU\)"
     assert checks["a job"][0] == "ok" and re.fullmatch(said, checks["a job"][1])
-    assert not {"MinJobAge", "PreemptMode", "GPU model", "site file"} & set(checks)
+    assert checks["site file"][0] == "ok" and checks["site file"][1].endswith("site.yaml")
+    assert not {"MinJobAge", "PreemptMode", "GPU model"} & set(checks)
     assert checks["work folder"][1].endswith("nfs4 on /work") and checks["secrets"][0] == "ok"
 
 

@@ -79,7 +79,7 @@ def test_a_killed_process_is_stale_and_its_file_is_deleted(tmp_path, registered)
 def test_a_zombie_is_not_live(tmp_path, registered):
     process = registered()
     os.kill(process.pid, signal.SIGKILL)  # and nobody waits for it
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -166,20 +166,27 @@ def test_a_step_registers_only_within_a_run(tmp_path, monkeypatch):
 
 def test_of_many_that_claim_at_once_exactly_one_wins(tmp_path):
     code = """
-        import sys, time
+        import os, sys, time
         from rtt import locks
         from rtt.errors import UserError
+        folder, go, end = sys.argv[1:]
         print("ready", flush=True)
-        while time.time() < float(sys.argv[2]):
+        while not os.path.exists(go):
             pass
         try:
-            locks.claim(sys.argv[1], "run")
+            locks.claim(folder, "run")
             print("won", flush=True)
-            time.sleep(2)
         except UserError:
             print("lost", flush=True)
+        while not os.path.exists(end):
+            time.sleep(0.01)
     """
-    at = str(time.time() + 1.5)
-    processes = [start(code, str(tmp_path), at) for _ in range(6)]
-    answers = sorted(process.communicate(timeout=60)[0].split()[-1] for process in processes)
+    folder, go, end = tmp_path / "locks", tmp_path / "go", tmp_path / "end"
+    processes = [start(code, str(folder), str(go), str(end)) for _ in range(6)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 6
+    go.touch()
+    answers = sorted(process.stdout.readline().strip() for process in processes)
+    end.touch()
+    for process in processes:
+        process.communicate(timeout=60)
     assert answers == ["lost"] * 5 + ["won"]

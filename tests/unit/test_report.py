@@ -175,7 +175,7 @@ def test_the_command_writes_the_page_or_nothing(tmp_path, study, capsys):
     out.unlink()
     (tmp_path / "empty").mkdir()
     assert main([*command[:2], str(tmp_path / "empty"), *command[3:]]) == 1
-    assert "recovery.csv: no such file; run `python -m rtt tables` first" in capsys.readouterr().err
+    assert "recovery.csv: no such file; `python -m rtt tables` writes it" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
 
 

@@ -75,7 +75,7 @@ def kill_when(clone: Clone, come: Callable[[], bool], delay: float) -> str:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not [child for child in alive if running(child)], "outside the process group"
     return said.read_text()
 
