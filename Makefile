@@ -48,6 +48,7 @@ demo: setup  ## run the default study; print the recovery table and where the re
 	@$(BIN)/python -m rtt run --cores $(CORES) $(if $(STUDY),--configfile $(STUDY))
 
 bundle: setup  ## pack the finished study (STUDY) into dist/<study>-<hash>.zip, without weights
+	@$(BIN)/python -m rtt check $(STUDY) >/dev/null
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores $(CORES) \
 	  $(if $(STUDY),--configfile $(STUDY)) $(if $(TEXTS),--config bundle_texts=true)
 

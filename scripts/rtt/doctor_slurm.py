@@ -83,6 +83,11 @@ def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Che
         text = "; ".join(str(error).splitlines())
         yield Check(DO, "site file", text + f"; {UNNAMEABLE}" * (": gpu_model:" in text))
         return
+    if path.is_file():
+        yield Check(OK, "site file", str(path))
+    else:
+        text = f"no {path}: no account, the default partition, any GPU, {site.max_hours:g} hours"
+        yield Check(LOOK, "site file", f"{text}; else: cp {path.with_suffix('.example.yaml')} {path}, and edit")
     missing = [name for name in ("sbatch", "squeue", "sinfo", "scancel") if shutil.which(name) is None]
     if missing:
         text = f"{', '.join(missing)} not found: log in to a login node, or `module load slurm`"

@@ -57,7 +57,12 @@ def read_site(path: Path = SITE) -> Site:
     try:
         return Site.model_validate(read_yaml(path, "site file", "account, partition, gpu_model, ..."))
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
+        keys = f"unknown key; allowed: {', '.join(Site.model_fields)}"
+        lines = [
+            f"{path}: {'.'.join(map(str, e['loc']))}: "
+            + (keys if e["type"] == "extra_forbidden" else f"{e['msg']} (found {e['input']!r})")
+            for e in error.errors()
+        ]
         raise UserError("\n".join(lines)) from None
 
 

@@ -107,7 +107,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `python -m rtt tables` first") from None
+        raise UserError(f"{path}: no such file; `python -m rtt tables` writes it, a study's run does too; is it another folder?") from None
     for name in TEXT:
         if name in table:
             table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)

@@ -113,9 +113,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file or folder; artifacts= names a bundle (.zip), a folder or a URL"
-        ) from None
+        raise UserError(f"{path}: no such file or folder; expected a bundle (.zip), its folder or a URL") from None
     # zipfile raises the others on headers that contradict each other.
     except (
         zipfile.BadZipFile,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rtt.figures.style import SCORINGS, dataset_title, number
+from rtt.figures.style import ARMS, SCORINGS, dataset_title, number
 from rtt.figures.view import View, make_view
 from rtt.figures.words import mean_text, statuses
 from rtt.stats.variants import DEFAULT
@@ -62,7 +62,7 @@ def cells(view: View, rows: pd.DataFrame) -> list[dict[str, Any]]:
             if cell.empty:
                 continue
             columns = ("acc_unlearned", "acc_rtt", "acc_control_rtt", "recovery", "recovery_corrected")
-            texts = {column: mean_text(cell, column) for column in columns}
+            texts = {column: mean_text(cell, column) if cell[column].notna().any() else "–" for column in columns}
             texts |= {name: number(cell[name].mean()) for name in ("retain_before", "retain_unlearned", "t_acc_rtt")}
             status = statuses(cell).strip(" ()") or "ok"
             found.append({"panel": panel, "method": method, "rows": cell, "status": status, **texts})
@@ -116,14 +116,18 @@ def contrast_rows(path: Path, view: View) -> dict[str, list[dict]] | None:
     mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["selection"] == view.selection)
     found: dict[str, list[dict]] = {"arms": [], "methods": []}
     for row in table[mask & (table["scoring"] == view.scoring)].to_dict("records"):
-        row |= {f"{side}_name": row[side] for side in ("arm_a", "arm_b")}
-        if len(view.panels) > len({panel.arm for panel in view.panels}):
-            row |= {f"arm_{x}_name": f"{row[f'arm_{x}']} ({dataset_title(str(row[f'dataset_{x}']))})" for x in "ab"}
+        row |= {f"arm_{x}_name": _arm_name(view, row[f"arm_{x}"], row[f"dataset_{x}"]) for x in "ab"}
         row["quantity"] = QUANTITIES.get(row["quantity"], row["quantity"])
         row["points"] = per_seed(row)
         row["verdict"] = verdict(row)
         found["methods" if row["arm_a"] == row["arm_b"] else "arms"].append(row)
     return found
+
+
+def _arm_name(view: View, arm: str, dataset: str) -> str:
+    """An arm's name as in the figures; without a model where several were tried, as contrasts are over all of them."""
+    names = [panel.name for panel in view.panels if (panel.arm, panel.dataset) == (arm, dataset)]
+    return names[0] if len(names) == 1 else f"{ARMS.get(arm, arm)} ({dataset_title(str(dataset))})"
 
 
 def per_seed(row: dict) -> list[str]:
