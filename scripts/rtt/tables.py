@@ -107,7 +107,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `python -m rtt tables` writes it, a study's run does too; is it another folder?") from None
+        hint = "`python -m rtt tables` writes it, a study's run does too; is it in another folder?"
+        raise UserError(f"{path}: no such file; {hint}") from None
     for name in TEXT:
         if name in table:
             table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
