@@ -6,7 +6,7 @@ CORES ?= 2
 STUDY ?=
 ARTIFACTS ?=
 TEXTS ?=
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 UPGRADE ?=
 
 VENV := .venv

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -92,8 +93,10 @@ def commands() -> str:
 
 
 def output(*words: str) -> str:
-    """Return what a program prints on stdout."""
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    """Return what a program prints on stdout. Without variables of ours: `make help` shows their values as defaults."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def snakemake_targets() -> str:

@@ -14,6 +14,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[1]
 SMOKE = "config/smoke.yaml"
 FAULTS = "faults.txt"
+pytest.register_assert_rewrite("doctor_fixtures")
 TORCH_RULES = {"pretrain", "teach", "unlearn", "rtt", "rtt_control"}
 
 

@@ -18,7 +18,7 @@ from rtt.errors import Stopped, UserError
 COMMANDS = {
     "run": ("rtt.runner", "run a study through Snakemake, safely again after a kill, and print its recovery table"),
     "check": ("rtt.config", "validate a study file; --schema prints the JSON schema"),
-    "doctor": ("rtt.doctor", "is all there that a study needs, here or on a cluster? A line per check"),
+    "doctor": ("rtt.doctor.command", "is all there that a study needs, here or on a cluster? A line per check"),
     "plan": ("rtt.plan", "what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
     "fetch": ("rtt.fetch", "fetch and verify external files"),
     "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),

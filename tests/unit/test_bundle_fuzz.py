@@ -81,9 +81,23 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=10, **DRAWN)
 @given(st.data())
 def test_a_document_with_anything_in_it_is_refused_or_can_be_drawn(files, tmp_path_factory, data):
+    refused_or_drawn(files, tmp_path_factory.mktemp("document"), data)
+
+
+@pytest.mark.full
+@settings(max_examples=200, **DRAWN)
+@given(st.data())
+def test_many_documents_with_anything_in_them(files, tmp_path_factory, data):
+    refused_or_drawn(files, tmp_path_factory.mktemp("document"), data)
+
+
+def refused_or_drawn(files, folder, data):
     """No error but a UserError on the way from the archive to the report, and no markup of theirs in the page."""
     version = data.draw(st.sampled_from([2, 2, 1]))
     whole = files[version]
@@ -101,7 +115,6 @@ def test_a_document_with_anything_in_it_is_refused_or_can_be_drawn(files, tmp_pa
                 inner = inner[key]
             inner[last] = data.draw(HOSTILE)
         content = json.dumps(document).encode()
-    folder = tmp_path_factory.mktemp("document")
     changed = whole | {name: content}
     pack(folder / "x.zip", changed, index_of(changed) | {"version": version})
     try:

@@ -125,7 +125,7 @@ def test_sigterm_saves_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
     same_bytes(whole, torch.load(out))
 
 
-@pytest.mark.parametrize(("step", "processes"), [(15, 1), (STEPS, 1), (STEPS, 2)])
+@pytest.mark.parametrize(("step", "processes"), [(15, 1), pytest.param(STEPS, 1, marks=pytest.mark.full), (STEPS, 2)])
 def test_sigterm_amid_scores_and_after_the_last_step(step, processes, tmp_path, whole):
     state, out, how = tmp_path / "state", tmp_path / "out.pt", {"processes": processes, "minutes": "1000"}
     stopped = start(state, out, stop_at=step, amid=1, **how)
@@ -140,7 +140,7 @@ def test_sigterm_amid_scores_and_after_the_last_step(step, processes, tmp_path, 
     (same_bytes if processes == 1 else within_bounds)(whole, found)
 
 
-@pytest.mark.parametrize(("engine", "step"), [("zero2", 15), ("zero3", 16)])
+@pytest.mark.parametrize(("engine", "step"), [pytest.param("zero2", 15, marks=pytest.mark.full), ("zero3", 16)])
 def test_two_processes_stop_together_and_go_on(engine, step, tmp_path, whole):
     """One of them gets SIGTERM before the scores of step 15, which ZeRO-3 finishes first (Scorer.scores)."""
     state, out = tmp_path / "state", tmp_path / "out.pt"

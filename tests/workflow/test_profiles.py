@@ -10,8 +10,9 @@ import subprocess
 import pytest
 import yaml
 from conftest import ROOT, SMOKE, TORCH_RULES, Clone, clone_environment
-from rtt import doctor
 from rtt.config import load_study
+from rtt.doctor import surroundings
+from rtt.doctor.checks import Patient
 
 PROFILES = ROOT / "profiles"
 # No job is ever out: the main process need not wait before it asks for them.
@@ -116,8 +117,8 @@ def test_the_doctor_sees_a_profile_that_would_have_a_say(tmp_path, monkeypatch, 
     shutil.copytree(PROFILES / "slurm", tmp_path / "mine")
     for name in made:
         (tmp_path / name).mkdir()
-    patient = doctor.Patient(load_study(str(ROOT / SMOKE)), SMOKE, tmp_path, tmp_path / "mine")
-    for check, start in zip(doctor.profile(patient), said, strict=True):
+    patient = Patient(load_study(str(ROOT / SMOKE)), SMOKE, tmp_path, tmp_path / "mine")
+    for check, start in zip(surroundings.profile(patient), said, strict=True):
         assert f"{check.status} {check.text}".startswith(start.format(tmp_path))
 
 

@@ -10,26 +10,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rtt.config import Study
+from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, output
 from rtt.errors import UserError
 from rtt.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site
 from rtt.runs import Runs
 
-OK, LOOK, DO = "ok", "look", "do"  # look: nothing here can tell, you can
-TIMEOUT = 30  # seconds for an answer
 MIN_JOB_AGE = 120  # seconds for which SLURM must know an ended job, so that we see it in time
 UNNAMEABLE = (
     "`gpu_model` can't name a model with a hyphen, nor can Snakemake's SLURM plugin: `gpu_model: null`, and a "
     "`partition` that has only those GPUs, or a constraint (snakemake --default-resources constraint=NAME)"
 )
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line: status OK, LOOK or DO; text says what was found, and what to do."""
-
-    status: str
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -40,18 +30,6 @@ class Partition:
     default: bool
     hours: float | None
     gpus: frozenset[str]
-
-
-def output(*command: str) -> subprocess.CompletedProcess | None:
-    """Run a command; None where it isn't there. One that doesn't answer in TIMEOUT has failed, and says so."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer in {TIMEOUT} s")
 
 
 def hours(limit: str) -> float | None:
@@ -73,6 +51,12 @@ def partitions(text: str) -> list[Partition]:
         before = found[name].gpus if name in found else set()
         found[name] = Partition(name, default, hours(limit), frozenset(before | models))
     return list(found.values())
+
+
+def slurm(patient: Patient) -> Iterator[Check]:
+    """SLURM answers and would take the study's jobs."""
+    if patient.on_slurm:
+        yield from checks(patient.study, patient.profile / "site.yaml", patient.settings, patient.folder)
 
 
 def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Check]:

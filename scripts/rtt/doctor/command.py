@@ -1,0 +1,59 @@
+"""`python -m rtt doctor`: is all there that a study needs, on this machine or on a cluster? A line per check.
+
+Starts no job and imports no torch; with --gpu it asks torch, in a process of its own, for seconds. docs/hpc.md.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import yaml
+
+from rtt.config import DEFAULT_STUDY, load_study
+from rtt.doctor.checks import DO, ROOT, Check, Patient
+from rtt.doctor.machine import attention, gpu, gpu_memory, packages, python
+from rtt.doctor.slurm import slurm
+from rtt.doctor.surroundings import disk, fetched, profile, secrets, work_folder
+from rtt.errors import UserError
+
+CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
+    python, packages, gpu, gpu_memory, attention, fetched, disk, work_folder, profile, slurm, secrets,
+)  # fmt: skip
+
+
+def examine(patient: Patient) -> Iterator[Check]:
+    """Yield every check's result, as it comes."""
+    for check in CHECKS:
+        yield from check(patient)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `doctor`."""
+    parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_STUDY})")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the study")
+    parser.add_argument("--profile", metavar="NAME", help="slurm, local, or a profile's folder (default: none)")
+    parser.add_argument("--gpu", action="store_true", help="import torch and look for GPUs: on the node that has them")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line per check; return 1 where something must be done."""
+    folder = Path.cwd() if (Path.cwd() / "Snakefile").is_file() else ROOT
+    overrides = {}
+    for item in args.config:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--config {item}: expected KEY=VALUE")
+        overrides[key] = yaml.safe_load(value)
+    file = args.configfile or str(folder / DEFAULT_STUDY)
+    study = load_study(file, overrides)
+    found = None
+    if args.profile:
+        found = next((p for p in (Path(args.profile), folder / "profiles" / args.profile) if p.is_dir()), None)
+        if found is None:
+            raise UserError(f"--profile {args.profile}: no such folder, nor {folder / 'profiles' / args.profile}")
+    patient, todo = Patient(study, str(Path(file).resolve()), folder, found, args.gpu, tuple(args.config)), 0
+    for check in examine(patient):
+        todo += check.status == DO
+        print(f"{check.status:<5} {check.name}: {check.text}", flush=True)
+    print(f"{todo} to do" if todo else "nothing to do")
+    return 1 if todo else 0
