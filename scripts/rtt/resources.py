@@ -14,8 +14,9 @@ from rtt import costs, memory
 from rtt.config import Study
 from rtt.errors import UserError
 from rtt.files import read_yaml
+from rtt.gpus import DEVICES, device_of
 from rtt.modelfile import ModelFile
-from rtt.plan import DEVICES, Plan, device_of
+from rtt.plan import Plan
 from rtt.specs import AttackSpec, UnlearnSpec
 from rtt.strict import Strict
 

@@ -30,6 +30,12 @@ def sources(results: Path) -> dict[str, bytes]:
     return found | {f"{BASE}specs/{run}.json": json.dumps({"kind": "unlearn", "settings": settings}).encode()}
 
 
+def of_version_2(root: Path) -> dict[str, bytes]:
+    """The sources of the old bundle, brought up to version 2 in the folder `root`."""
+    opening.unpack(opening.look(OLD), root)
+    return sources(root / "results/tiny")
+
+
 def of_version_1() -> dict[str, bytes]:
     """The old bundle's files as they are, less what was made of them."""
     with zipfile.ZipFile(OLD) as archive:

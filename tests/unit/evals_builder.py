@@ -5,10 +5,13 @@
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+from rtt.__main__ import main
 from rtt.files import write_json
+from rtt.tables import read_table
 
 ARMS = ("pretrained", "taught", "taught_same_data")
 METHODS = ("GD", "RMU", "RIA", "FIF")
@@ -214,3 +217,39 @@ def _retain(size, scorings, accuracy):
     answers = np.arange(size) % 4
     right = _plant(_seed("retain"), size, accuracy)
     return questions(ids, ["split_0"] * size, ["retain"] * size, answers, dict.fromkeys(scorings, right), _seed("r"))
+
+
+# --- tables of them
+
+SMALL = dict(arms=("pretrained",), methods=("GD",), splits=2, per_split=8, retain=8, lrs=(1e-3,), epochs=2)
+
+
+def tables(folder, *options):
+    """Run the command; return its exit code."""
+    where = ["--evals", folder / "evals", "--selections", folder / "selections", "--out", folder / "tables"]
+    return main(["tables", *map(str, where), *options])
+
+
+def planted(study, **keys):
+    """Return the rows of recovery.csv that have these values; there are some."""
+    table = read_table(study / "tables" / "recovery.csv")
+    for name, value in keys.items():
+        table = table[table[name] == value]
+    assert len(table), keys
+    return table
+
+
+def write_plan(folder, variants, scorings=("letter",)):
+    """Write plan.json; return the option that names it."""
+    plan = {"study": {"selection": {"scorings": list(scorings)}}, "variants": variants}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return "--plan", str(folder / "plan.json")
+
+
+def edit(folder, name, change):
+    """Change an evaluation; return its path."""
+    path = folder / "evals" / f"{name}.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    return path

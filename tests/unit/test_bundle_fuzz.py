@@ -22,9 +22,7 @@ from rtt.figures.view import load, make_view
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[int, dict[str, bytes]]:
     """The sources of a good bundle of each version."""
-    root = tmp_path_factory.mktemp("good")
-    opening.unpack(opening.look(OLD), root)
-    return {1: builder.of_version_1(), 2: builder.sources(root / "results/tiny")}
+    return {1: builder.of_version_1(), 2: builder.of_version_2(tmp_path_factory.mktemp("good"))}
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

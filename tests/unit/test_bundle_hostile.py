@@ -16,9 +16,7 @@ from rtt.errors import UserError
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, bytes]:
     """The sources of a good bundle."""
-    root = tmp_path_factory.mktemp("good")
-    opening.unpack(opening.look(OLD), root)
-    return builder.sources(root / "results/tiny")
+    return builder.of_version_2(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bundle_builder as builder
 import pytest
-from bundle_builder import BASE, OLD, edited, index_of, pack, silent
+from bundle_builder import BASE, edited, index_of, pack, silent
 from rtt import costs, download
 from rtt.__main__ import main
 from rtt.bundle import container, contents, layout, opening, rebuild
@@ -25,9 +25,7 @@ from test_fetch import Server, download_port
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, bytes]:
     """The sources of a good bundle."""
-    root = tmp_path_factory.mktemp("good")
-    opening.unpack(opening.look(OLD), root)
-    return builder.sources(root / "results/tiny")
+    return builder.of_version_2(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture

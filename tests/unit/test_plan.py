@@ -22,10 +22,11 @@ from rtt.config import load_study
 from rtt.corpus import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
 from rtt.data.facts import build_facts, read_facts
 from rtt.errors import UserError
+from rtt.gpus import DEVICES, device_of
 from rtt.methods import METHODS
 from rtt.modelfile import FOLDER, ModelFile, load_modelfile
 from rtt.models import miniature, miniature_tokenizer
-from rtt.plan import DEVICES, MFU, Plan, device_of, half_widths, make
+from rtt.plan import MFU, Plan, half_widths, make
 from rtt.score import Scorer
 from rtt.select import best
 from rtt.settings import Model, Selection, Unlearning

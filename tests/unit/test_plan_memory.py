@@ -257,7 +257,8 @@ def test_a_model_of_any_shape_has_one():
 
 def test_a_plan_of_one_device_and_of_many(tmp_path):
     from rtt import plan_text
-    from rtt.plan import DEVICES, make
+    from rtt.gpus import DEVICES
+    from rtt.plan import make
 
     made = make(tiny.study(), DEVICES["h100"], root=tmp_path)
     told = plan_text.show(made, "tiny")

@@ -10,9 +10,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from evals_builder import make_evals
-from rtt import __main__ as program
-from rtt.errors import UserError
+from evals_builder import SMALL, edit, make_evals, planted, tables
 from rtt.evals import natural, read_eval, read_folder
 from rtt.stats.looks import halves
 from rtt.stats.recovery import cannot_tell
@@ -29,19 +27,6 @@ ISSUE = (
     "retain_unlearned floor recovery recovery_low recovery_high recovery_corrected recovery_corrected_low "
     "recovery_corrected_high recovery_difference recovery_difference_low recovery_difference_high status cannot_tell"
 ).split()
-SMALL = dict(arms=("pretrained",), methods=("GD",), splits=2, per_split=8, retain=8, lrs=(1e-3,), epochs=2)
-
-
-def tables(folder, *options):
-    """Run the command; return its exit code."""
-    where = ["--evals", folder / "evals", "--selections", folder / "selections", "--out", folder / "tables"]
-    return program.main(["tables", *map(str, where), *options])
-
-
-def refuse(folder, capsys) -> str:
-    assert tables(folder) == 1
-    assert not (folder / "tables").exists()
-    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +59,6 @@ def study(tmp_path_factory):
     )
     assert tables(folder) == 0
     return folder
-
-
-def planted(study, **keys):
-    table = read_table(study / "tables" / "recovery.csv")
-    for name, value in keys.items():
-        table = table[table[name] == value]
-    assert len(table), keys
-    return table
 
 
 def test_recovery_columns_are_the_issues(study):
@@ -350,118 +327,8 @@ def test_the_selected_point_is_found_among_several_trajectories(tmp_path):
     assert chosen[["run", "step", "accuracy"]].to_numpy().tolist() == [[name, 30, 0.25]]
 
 
-def write_plan(folder, variants, scorings=("letter",)):
-    plan = {"study": {"selection": {"scorings": list(scorings)}}, "variants": variants}
-    (folder / "plan.json").write_text(json.dumps(plan))
-    return "--plan", str(folder / "plan.json")
-
-
-@pytest.fixture(scope="module")
-def varied(tmp_path_factory):
-    """Two seeds of the default and of a variant whose attack brings back less; original and control are shared."""
-    folder = tmp_path_factory.mktemp("varied")
-    more = {("unlearned_rtt", "pretrained", "GD", 0): 0.75, ("unlearned_rtt", "pretrained", "GD", 1): 0.5}
-    make_evals(folder, **SMALL | {"seeds": (0, 1)}, accuracies={**more, "original_rtt": 1.0})
-    stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "selections")}
-    other = dict(stems, evals=[])
-    for stem in stems["evals"]:
-        if ".gd-" not in stem:
-            other["evals"].append(stem)
-            continue
-        document = json.loads((folder / "evals" / f"{stem}.json").read_text())
-        for result in document["results"]:
-            for question in [q for q in result["questions"] if q["role"] == "V"][: 2 if "s0" in stem else 1]:
-                for scoring in question["scores"]:
-                    question["scores"][scoring] = [float(i != question["answer"]) for i in range(4)]
-        other["evals"].append(f"{stem}-variant")
-        (folder / "evals" / f"{stem}-variant.json").write_text(json.dumps(document))
-    variants = {
-        "weak": {**other, "reported": "nested"},
-        "on_v": {**stems, "reported": "paper"},
-        "default": {**stems, "reported": "nested"},
-    }
-    assert tables(folder, *write_plan(folder, variants)) == 0
-    return folder
-
-
-def test_variants_share_runs_and_have_their_own_rows(varied):
-    rows = planted(varied, selection="paper", scoring="letter")
-    assert list(dict.fromkeys(rows.variant)) == ["default", "weak", "on_v"]
-    assert rows[rows.variant == "default"].acc_rtt.tolist() == [0.75, 0.5]
-    assert rows[rows.variant == "weak"].acc_original_rtt.tolist() == [1.0, 1.0]
-    assert set(read_table(varied / "tables" / "accuracy.csv").variant) == set(rows.variant)
-    contrast = read_table(varied / "tables" / "contrasts.csv")
-    assert contrast.empty  # one arm, one method: variants are not mixed into contrasts
-
-
-def test_variant_effects_are_paired_with_the_default(varied):
-    table = read_table(varied / "tables" / "variants.csv")
-    assert " ".join(table.columns) == (
-        "variant dataset arm model method retain_budget selection scoring quantity n_seeds per_seed mean low high"
-    )
-    assert set(table.quantity) == {"acc_unlearned", "acc_rtt", "recovery", "recovery_corrected"}
-    recovered = planted(varied, scoring="letter").set_index(["variant", "selection", "seed"])
-    for variant, ours, theirs, label in (
-        ("weak", "nested", "nested", "nested"),
-        ("weak", "paper", "paper", "paper"),
-        ("on_v", "paper", "nested", "paper - nested"),
-    ):
-        rows = table[(table.variant == variant) & (table.selection == label) & (table.scoring == "letter")]
-        assert len(rows) == 4
-        for row in rows.itertuples():
-            differences = [
-                recovered.loc[(variant, ours, seed), row.quantity]
-                - recovered.loc[("default", theirs, seed), row.quantity]
-                for seed in (0, 1)
-            ]
-            assert [float(x) for x in row.per_seed.split(";")] == pytest.approx(differences, abs=2e-6)
-            mean = np.mean(differences)
-            half = 12.706205 * abs(differences[0] - differences[1]) / 2  # t(.975; 1), s / sqrt(2) = |d| / 2
-            assert (row.n_seeds, row.mean) == (2, pytest.approx(mean, abs=2e-6))
-            assert (row.low, row.high) == pytest.approx((mean - half, mean + half), abs=2e-5)
-    weak = table[(table.variant == "weak") & (table.quantity == "acc_rtt") & (table.selection == "paper")]
-    assert weak["mean"].max() < 0
-    assert set(table.selection[table.variant == "on_v"]) == {"paper - nested"}
-
-
 def test_without_variants_the_table_has_its_header_only(study):
     assert len((study / "tables" / "variants.csv").read_text().splitlines()) == 1
-
-
-def test_one_seed_has_an_effect_without_interval(varied, tmp_path):
-    for name in ("evals", "selections"):
-        (tmp_path / name).symlink_to(varied / name)
-    variants = json.loads((varied / "plan.json").read_text())["variants"]
-    for one in variants.values():
-        for kind in ("evals", "selections"):
-            one[kind] = [stem for stem in one[kind] if "-s0" in stem]
-    assert tables(tmp_path, *write_plan(tmp_path, variants)) == 0
-    table = read_table(tmp_path / "tables" / "variants.csv")
-    assert set(table.n_seeds) == {1} and table[["low", "high"]].isna().all(axis=None) and table["mean"].notna().all()
-
-
-def test_the_plan_names_the_main_scoring_and_it_comes_first(varied, tmp_path):
-    for name in ("evals", "selections"):
-        (tmp_path / name).symlink_to(varied / name)
-    default = json.loads((varied / "plan.json").read_text())["variants"]["default"]
-    assert tables(tmp_path, *write_plan(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
-    found = list(dict.fromkeys(planted(tmp_path).scoring))
-    assert found == ["likelihood", "letter", "likelihood_fresh"]
-
-
-@pytest.mark.parametrize(
-    ("plan", "message"),
-    [
-        ({"study": {}}, "variants is None"),
-        ({"variants": {"x": {}}}, "no 'default', found x"),
-        ({"variants": {"default": {"evals": [], "selections": []}}}, "variants.default: expected the lists"),
-    ],
-)
-def test_a_plan_that_is_not_one(small, capsys, plan, message):
-    (small / "plan.json").write_text(json.dumps(plan))
-    assert tables(small, "--plan", str(small / "plan.json")) == 1
-    error = capsys.readouterr().err
-    assert str(small / "plan.json") in error and message in error
 
 
 def test_cannot_tell_where_the_interval_reaches_too_far(study):
@@ -510,174 +377,6 @@ def test_prediction_is_the_first_maximum(tmp_path):
     path.write_text(json.dumps(document))
     points = read_eval(path)
     assert np.array_equal(points.forget_correct["letter"][0], points.forget.answers == 1)
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
-@pytest.fixture
-def small(tmp_path):
-    make_evals(tmp_path, **SMALL)
-    return tmp_path
-
-
-def edit(folder, name, change):
-    path = folder / "evals" / f"{name}.json"
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
-    return path
-
-
-def test_nan_is_named(small, capsys):
-    def change(document):
-        document["results"][2]["questions"][3]["scores"]["likelihood"][1] = math.nan
-
-    path = edit(small, "attack-pretrained-s0.original", change)
-    error = refuse(small, capsys)
-    assert str(path) in error and "results[2]" in error and "likelihood" in error and "people_p/split_0/004" in error
-
-
-@pytest.mark.parametrize("kind", ["attack-pretrained-s0.gd-0.1", "unlearn-pretrained-gd-s0"])
-def test_other_questions_than_the_original(small, capsys, kind):
-    def change(document):
-        for result in document["results"]:
-            result["questions"][0]["id"] = "people_p/split_0/999"
-
-    path = edit(small, kind, change)
-    error = refuse(small, capsys)
-    assert str(path) in error and "model-pretrained-s0.json" in error and "split_0/001" in error
-
-
-def test_a_missing_v_split(small, capsys):
-    path = edit(small, "attack-pretrained-s0.gd-0.1", lambda d: d["results"].pop(0))
-    error = refuse(small, capsys)
-    assert str(path) in error and "no result for lr 0.001, epoch 1, v_split split_0" in error
-
-
-def test_a_v_split_missing_altogether(small, capsys):
-    def change(document):
-        document["results"] = [r for r in document["results"] if r["v_split"] == "split_0"]
-
-    path = edit(small, "attack-pretrained-s0.gd-0.1", change)
-    assert f"{path}: v_splits ['split_0']" in refuse(small, capsys)
-
-
-def test_other_answers(small, capsys):
-    def change(document):
-        for result in document["results"]:
-            result["questions"][2]["answer"] = (result["questions"][2]["answer"] + 1) % 4
-
-    edit(small, "unlearn-pretrained-gd-s0", change)
-    assert "answers differ" in refuse(small, capsys)
-
-
-def test_control_of_another_shape(small, capsys):
-    def change(document):
-        for result in document["results"]:
-            del result["questions"][0]
-
-    path = edit(small, "attack-control-people_f-s0.control", change)
-    error = refuse(small, capsys)
-    assert str(path) in error and "same T and V sizes" in error
-
-
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        ("model-pretrained-s0", "no evaluation of kind original"),
-        ("attack-pretrained-s0.original", "recovery has no denominator"),
-        ("attack-pretrained-s0.gd-0.1", "its RTT evaluation is missing"),
-        ("unlearn-pretrained-gd-s0", "no evaluation of kind unlearned for method GD"),
-    ],
-)
-def test_a_missing_file(small, capsys, missing, message):
-    (small / "evals" / f"{missing}.json").unlink()
-    assert message in refuse(small, capsys)
-
-
-def test_a_study_that_attacks_nothing_has_accuracies_alone(small):
-    for path in (small / "evals").glob("attack-*.json"):
-        path.unlink()
-    assert tables(small) == 0
-    accuracy = read_table(small / "tables/accuracy.csv")
-    assert set(accuracy["stage"]) == {"original", "unlearned"}
-    assert (accuracy["retain_budget"] == 0.1).any()  # the selected point is named
-    assert not len(read_table(small / "tables/recovery.csv"))
-
-
-def selection(folder, change):
-    path = folder / "selections" / "select-pretrained-gd-s0.json"
-    document = json.loads(path.read_text())
-    change(document)
-    path.write_text(json.dumps(document))
-    return path
-
-
-def test_a_missing_selection(small, capsys):
-    (small / "selections" / "select-pretrained-gd-s0.json").unlink()
-    assert "no selection for GD of (people_p, pretrained, miniature, 0)" in refuse(small, capsys)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d["selected"]["0.1"].update(step=25), "selected step 25 is not in unlearn-pretrained-gd-s0"),
-        (lambda d: d["selected"]["0.1"].update(run="other"), "selected step 30 is not in other"),
-        (lambda d: d["selected"].update({"0.1": 30}), "selected['0.1'] is 30, expected"),
-        (lambda d: d["selected"]["0.1"].update(step=True), "selected['0.1'].step is True"),
-        (lambda d: d["selected"].update(all=None), "key 'all' is not a retain budget"),
-        (lambda d: d["labels"].pop("method"), "labels.method is missing"),
-        (lambda d: d["points"][0].update(run="gone"), "trajectory gone has no evaluation of kind unlearned"),
-        (lambda d: d["points"].clear(), "trajectory unlearn-pretrained-gd-s0 was scored and not selected from"),
-    ],
-)
-def test_a_selection_that_does_not_fit(small, capsys, change, message):
-    path = selection(small, change)
-    error = refuse(small, capsys)
-    assert str(path) in error and message in error
-
-
-def test_two_files_with_the_same_labels(small, capsys):
-    first = small / "evals" / "attack-pretrained-s0.gd-0.1.json"
-    (small / "evals" / "attack-stale.json").write_bytes(first.read_bytes())
-    error = refuse(small, capsys)
-    assert "attack-stale.json" in error and str(first) in error
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d.pop("labels"), "labels is missing"),
-        (lambda d: d["labels"].pop("seed"), "missing ['seed']"),
-        (lambda d: d["labels"].update(color="red"), "unknown ['color']"),
-        (lambda d: d["labels"].update(method="a/b"), "labels.method is 'a/b'"),
-        (lambda d: [q.update(scores={}) for r in d["results"] for q in r["questions"]], "expected one or more of"),
-        (lambda d: d.update(schema_version=2), "schema_version is 2"),
-        (lambda d: d.update(kind="other"), "kind is 'other'"),
-        (lambda d: d["results"][0]["questions"][0]["scores"]["letter"].pop(), "other than 4 numbers"),
-        (lambda d: d["results"][0]["questions"][0]["scores"].pop("letter"), "differ in their scorings"),
-        (lambda d: d["results"][0]["questions"][0].update(answer=4), "from 0 to 3"),
-        (lambda d: d["results"][0]["questions"][0].update(role="T"), "role must be V"),
-        (lambda d: d["results"][0]["questions"].append(d["results"][0]["questions"][0]), "stands twice"),
-        (lambda d: d["results"].append(d["results"][0]), "repeats lr 0.001"),
-        (lambda d: d["results"][0].update(epoch=0), "epoch >= 1"),
-        (lambda d: d.update(status="none_within_budget"), "expected none"),
-    ],
-)
-def test_malformed_files_are_named(small, capsys, change, message):
-    path = edit(small, "attack-pretrained-s0.original", change)
-    error = refuse(small, capsys)
-    assert str(path) in error and message in error
-
-
-def test_empty_folder(tmp_path, capsys):
-    assert "no evaluation" in refuse(tmp_path, capsys)
-
-
-def test_read_table_says_what_to_run(tmp_path):
-    with pytest.raises(UserError, match="rtt tables"):
-        read_table(tmp_path / "recovery.csv")
 
 
 # --------------------------------------------------------------------------------------------------------------- schema

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from rtt.doctor.checks import DO, LOOK, OK, ROOT, Check, Patient, gigabytes, output
 from rtt.errors import UserError
-from rtt.plan import DEVICES, Plan, device_of
+from rtt.gpus import DEVICES, device_of
+from rtt.plan import Plan
 from rtt.resources import Site, read_site
 
 PROBE = """

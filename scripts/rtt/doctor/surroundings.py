@@ -14,7 +14,8 @@ import psutil
 
 from rtt import locks
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, gigabytes
-from rtt.plan import Plan, device_of
+from rtt.gpus import device_of
+from rtt.plan import Plan
 from rtt.runs import Runs
 
 SCRATCH = 1e9  # bytes: temporary files of a step

@@ -1,0 +1,97 @@
+"""The tables of a study with variants: shared runs, and effects paired by seed with the default."""
+
+import json
+
+import numpy as np
+import pytest
+from evals_builder import SMALL, make_evals, planted, tables, write_plan
+from rtt.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """Two seeds of the default and of a variant whose attack brings back less; original and control are shared."""
+    folder = tmp_path_factory.mktemp("varied")
+    more = {("unlearned_rtt", "pretrained", "GD", 0): 0.75, ("unlearned_rtt", "pretrained", "GD", 1): 0.5}
+    make_evals(folder, **SMALL | {"seeds": (0, 1)}, accuracies={**more, "original_rtt": 1.0})
+    stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "selections")}
+    other = dict(stems, evals=[])
+    for stem in stems["evals"]:
+        if ".gd-" not in stem:
+            other["evals"].append(stem)
+            continue
+        document = json.loads((folder / "evals" / f"{stem}.json").read_text())
+        for result in document["results"]:
+            for question in [q for q in result["questions"] if q["role"] == "V"][: 2 if "s0" in stem else 1]:
+                for scoring in question["scores"]:
+                    question["scores"][scoring] = [float(i != question["answer"]) for i in range(4)]
+        other["evals"].append(f"{stem}-variant")
+        (folder / "evals" / f"{stem}-variant.json").write_text(json.dumps(document))
+    variants = {
+        "weak": {**other, "reported": "nested"},
+        "on_v": {**stems, "reported": "paper"},
+        "default": {**stems, "reported": "nested"},
+    }
+    assert tables(folder, *write_plan(folder, variants)) == 0
+    return folder
+
+
+def test_variants_share_runs_and_have_their_own_rows(varied):
+    rows = planted(varied, selection="paper", scoring="letter")
+    assert list(dict.fromkeys(rows.variant)) == ["default", "weak", "on_v"]
+    assert rows[rows.variant == "default"].acc_rtt.tolist() == [0.75, 0.5]
+    assert rows[rows.variant == "weak"].acc_original_rtt.tolist() == [1.0, 1.0]
+    assert set(read_table(varied / "tables" / "accuracy.csv").variant) == set(rows.variant)
+    contrast = read_table(varied / "tables" / "contrasts.csv")
+    assert contrast.empty  # one arm, one method: variants are not mixed into contrasts
+
+
+def test_variant_effects_are_paired_with_the_default(varied):
+    table = read_table(varied / "tables" / "variants.csv")
+    assert " ".join(table.columns) == (
+        "variant dataset arm model method retain_budget selection scoring quantity n_seeds per_seed mean low high"
+    )
+    assert set(table.quantity) == {"acc_unlearned", "acc_rtt", "recovery", "recovery_corrected"}
+    recovered = planted(varied, scoring="letter").set_index(["variant", "selection", "seed"])
+    for variant, ours, theirs, label in (
+        ("weak", "nested", "nested", "nested"),
+        ("weak", "paper", "paper", "paper"),
+        ("on_v", "paper", "nested", "paper - nested"),
+    ):
+        rows = table[(table.variant == variant) & (table.selection == label) & (table.scoring == "letter")]
+        assert len(rows) == 4
+        for row in rows.itertuples():
+            differences = [
+                recovered.loc[(variant, ours, seed), row.quantity]
+                - recovered.loc[("default", theirs, seed), row.quantity]
+                for seed in (0, 1)
+            ]
+            assert [float(x) for x in row.per_seed.split(";")] == pytest.approx(differences, abs=2e-6)
+            mean = np.mean(differences)
+            half = 12.706205 * abs(differences[0] - differences[1]) / 2  # t(.975; 1), s / sqrt(2) = |d| / 2
+            assert (row.n_seeds, row.mean) == (2, pytest.approx(mean, abs=2e-6))
+            assert (row.low, row.high) == pytest.approx((mean - half, mean + half), abs=2e-5)
+    weak = table[(table.variant == "weak") & (table.quantity == "acc_rtt") & (table.selection == "paper")]
+    assert weak["mean"].max() < 0
+    assert set(table.selection[table.variant == "on_v"]) == {"paper - nested"}
+
+
+def test_one_seed_has_an_effect_without_interval(varied, tmp_path):
+    for name in ("evals", "selections"):
+        (tmp_path / name).symlink_to(varied / name)
+    variants = json.loads((varied / "plan.json").read_text())["variants"]
+    for one in variants.values():
+        for kind in ("evals", "selections"):
+            one[kind] = [stem for stem in one[kind] if "-s0" in stem]
+    assert tables(tmp_path, *write_plan(tmp_path, variants)) == 0
+    table = read_table(tmp_path / "tables" / "variants.csv")
+    assert set(table.n_seeds) == {1} and table[["low", "high"]].isna().all(axis=None) and table["mean"].notna().all()
+
+
+def test_the_plan_names_the_main_scoring_and_it_comes_first(varied, tmp_path):
+    for name in ("evals", "selections"):
+        (tmp_path / name).symlink_to(varied / name)
+    default = json.loads((varied / "plan.json").read_text())["variants"]["default"]
+    assert tables(tmp_path, *write_plan(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
+    found = list(dict.fromkeys(planted(tmp_path).scoring))
+    assert found == ["likelihood", "letter", "likelihood_fresh"]
