@@ -88,7 +88,7 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
     if (folder / name).is_file():
         say(f"{url}: downloaded before; delete {folder} to download it again")
         return folder / name
-    source = Source(url, "bundle", "file", url, "", "", None, "", "", "", (), None)
+    source = Source("bundle", "bundle", "file", url, "", "", None, "", "", "", (), None)
     with disk_errors(downloads):
         downloads.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:

@@ -13,7 +13,8 @@ from rtt.figures.words import alternative, title, told
 CAPTIONS = {
     "accuracy": "What the paper's figures show, per dataset and method: accuracy on V, with 95 % Wilson intervals. "
     "Open marks: unlearned, before RTT. Filled marks: after RTT.",
-    "recovery": "What RTT brings back, as a share of what the original has after RTT, with 95 % bootstrap intervals.",
+    "recovery": "What RTT brings back, as a share of what the original has after RTT, with 95 % bootstrap intervals. "
+    "The title counts by the floor-corrected ratio.",
     "tradeoff": "Each unlearning run from the model before it (star) through its points; large open marks: selected.",
     "curves": "Accuracy after each epoch of RTT, pooled over the V splits. Of these looks, one is chosen.",
     "sensitivity": "Accuracy on V with 95 % intervals, each row with one thing chosen otherwise than reported. A row "
