@@ -25,7 +25,7 @@ rule part:
     output: "results/toy/part-{i}.txt"
     log: "results/toy/logs/part-{i}.log"
     shell:
-        "(echo x >> starts-{wildcards.i}; echo half > {output}; eval \"$PART\") &> {log};"
+        '(echo x >> starts-{wildcards.i}; echo half > {output}; eval "$PART") &> {log};'
         "echo {wildcards.i} > {output}"
 rule sum:
     input: "results/toy/part-1.txt", "results/toy/part-2.txt"
@@ -77,6 +77,7 @@ class Toy:
         deadline = time.monotonic() + HANG
         while not (self.folder / path).exists():
             assert time.monotonic() < deadline, f"{path} has not appeared"
+            assert self.started[-1].poll() is None, f"it ended before {path}"
             time.sleep(0.02)
 
     def starts(self, part: int) -> int:
