@@ -14,8 +14,21 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[1]
 SMOKE = "config/smoke.yaml"
 FAULTS = "faults.txt"
-pytest.register_assert_rewrite("doctor_fixtures")
 TORCH_RULES = {"pretrain", "teach", "unlearn", "rtt", "rtt_control"}
+pytest.register_assert_rewrite("doctor_fixtures")
+# The files that take longest. A file is one worker's (--dist loadfile): begun last, it would leave the others idle.
+LONGEST = (
+    "cluster/test_cluster", "unit/test_resume", "unit/test_parity", "workflow/test_docs_commands",
+    "workflow/test_bundle", "workflow/test_kill", "workflow/test_own_model", "workflow/test_profiles",
+    "workflow/test_pipeline", "workflow/test_launchers", "workflow/test_study_files", "workflow/test_smollm",
+    "unit/test_parity_modes", "unit/test_runner", "unit/test_report", "unit/test_envs",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the LONGEST files; each file's order stays."""
+    place = {f"{name}.py": at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(place)))
 
 
 def clone_environment(folder: Path) -> dict[str, str]:

@@ -85,6 +85,7 @@ def test_after_a_kill_of_the_main_process_its_jobs_are_named_and_what_they_make_
     run.check("SIGKILL of the main process", f"a rerun named job {job}; the next took its output", unlearn=1, rtt=1)
 
 
+@pytest.mark.cluster
 def test_a_missing_account_is_said_before_and_after_sbatch_refuses(run):
     site = run.clone.folder / "profiles/slurm/site.yaml"
     site.write_text("partition: billed\n")

@@ -45,6 +45,7 @@ def test_attack_benchmark_both_sides_train_the_same(work):
     assert found["ratio"][1] == pytest.approx(ratio)
 
 
+@pytest.mark.full
 def test_startup_benchmark_counts_the_imports(work):
     printed, found = run("startup", work, "--commands", "attack")
     one = found["commands"]["attack"]

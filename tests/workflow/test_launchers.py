@@ -36,6 +36,7 @@ def worked_together(results: Path, stem: str) -> bool:
     return bool(made) and all((one["engine"], one["world_size"]) == ("zero2", 2) for one in made)
 
 
+@pytest.mark.full
 def test_two_jobs_of_deepspeed_at_once_start_on_ports_of_their_own(fresh: Clone, finished: Clone):
     """Pretraining, then teaching and unlearning side by side."""
     wanted = [*finished.results().glob("evals/teach-*"), *finished.results().glob("evals/unlearn-pretrained-*")]

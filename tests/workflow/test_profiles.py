@@ -75,7 +75,7 @@ def test_no_profile_is_loaded_by_itself():
     [
         ("mine", {"SNAKEMAKE_PROFILE": "mine"}, "--workflow-profile", 4),
         ("profiles/default", {}, "--profile", 2),
-        ("default", {}, "--profile", 2),
+        pytest.param("default", {}, "--profile", 2, marks=pytest.mark.full),
     ],
 )
 def test_another_profile_changes_one_of_the_two_ways(refused, fresh, place, variables, heard_beside, attempts):

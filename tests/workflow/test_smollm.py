@@ -1,4 +1,7 @@
-"""A slice of config/smollm-small.yaml by real Snakemake: the real model, the authors' files, six facts."""
+"""A slice of config/smollm-small.yaml by real Snakemake: the real model, the authors' files, six facts.
+
+`make test` imports the model and scores it; `make test-full` unlearns and attacks it too.
+"""
 
 import csv
 import json
@@ -33,8 +36,8 @@ def mirror(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(pristine, mirror, tmp_path_factory) -> Path:
-    """The slice's results."""
+def clone(pristine, mirror, tmp_path_factory) -> Path:
+    """A clone with the slice as a study."""
     study = yaml.safe_load((pristine / "config/smollm-small.yaml").read_text())
     study["study"] = "slice"
     for dataset in study["data"]["datasets"].values():
@@ -48,17 +51,32 @@ def results(pristine, mirror, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("slice") / "clone"
     subprocess.run(["cp", "-r", str(pristine), str(folder)], check=True)
     (folder / "config/slice.yaml").write_text(yaml.safe_dump(study))
-    command = [sys.executable, "-m", "snakemake", "-c1", "--configfile", "config/slice.yaml"]
-    done = subprocess.run(command, cwd=folder, env=clone_environment(folder), capture_output=True, text=True)
+    return folder
+
+
+def run(clone: Path, *arguments: str) -> Path:
+    """Run the slice, or a part of it; return its results."""
+    command = [sys.executable, "-m", "snakemake", "-c1", "--configfile", "config/slice.yaml", *arguments]
+    done = subprocess.run(command, cwd=clone, env=clone_environment(clone), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder / "results/slice"
+    return clone / "results/slice"
 
 
-def test_the_weights_are_those_of_the_gguf_file(results):
+@pytest.fixture(scope="module")
+def results(clone) -> Path:
+    """The slice's results."""
+    return run(clone)
+
+
+def test_the_weights_are_those_of_the_gguf_file_and_answer(clone):
+    results = run(clone, "--until", "original")
     manifest = json.loads(next(results.glob("manifests/import-*.json")).read_text())
     assert manifest["model_sha256"].startswith(WEIGHTS)
+    (scores,) = [json.loads(path.read_text()) for path in results.glob("evals/original-*.json")]
+    assert {len(result["questions"]) for result in scores["results"]} == {6 + 4}
 
 
+@pytest.mark.full
 def test_the_table_says_that_six_questions_tell_nothing(results):
     rows = list(csv.DictReader((results / "tables/recovery.csv").read_text().splitlines()))
     assert {(row["dataset"], row["arm"], row["method"], row["scoring"]) for row in rows} >= {
@@ -75,6 +93,7 @@ def test_the_table_says_that_six_questions_tell_nothing(results):
             assert ("recovery" in row["cannot_tell"].split(";")) == (width > 0.25)
 
 
+@pytest.mark.full
 def test_every_process_says_what_it_ran_on(results):
     kinds = set()
     for path in results.glob("manifests/*.json"):
@@ -84,6 +103,7 @@ def test_every_process_says_what_it_ran_on(results):
     assert kinds == {"import", "original", "unlearn", "attack"}
 
 
+@pytest.mark.full
 def test_training_moved_what_it_should(results):
     """Two steps of GD raise the forget loss; RTT lowers the loss of T."""
     unlearn = json.loads(next(results.glob("manifests/unlearn-*.json")).read_text())
