@@ -59,8 +59,8 @@ def profile(tmp_path):
 def judged(slurm, profile):
     """A function of a study and a site file's keys; returns {check: (status, text)} of what SLURM is asked."""
 
-    def run(study: str = SMOKE, config: dict | None = None, **site) -> dict[str, tuple[str, str]]:
-        path, settings = Path(profile(**site), "site.yaml"), {"slurm-status-command": "squeue"}
+    def run(study: str = SMOKE, config: dict | None = None, retries: int = 0, **site) -> dict[str, tuple[str, str]]:
+        path, settings = Path(profile(**site), "site.yaml"), {"slurm-status-command": "squeue", "retries": retries}
         found = checks(load_study(study, config or {}), path, settings, ROOT)
         return {check.name: (check.status, check.text) for check in found}
 

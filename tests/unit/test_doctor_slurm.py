@@ -4,6 +4,7 @@ import re
 
 import pytest
 from conftest import ROOT
+from doctor_fixtures import SMOKE
 from rtt.config import load_study
 from rtt.doctor import surroundings
 from rtt.doctor.slurm import hours, partitions
@@ -41,8 +42,8 @@ def test_no_job_is_submitted(ask, slurm, profile):
     ask("--profile", profile(), "--config", "device=cuda")
     calls = [line.split("/bin/")[1] for line in (slurm / "calls").read_text().splitlines()]
     jobs = [line for line in calls if line.startswith("sbatch") and "--version" not in line]
-    (job,) = jobs
-    assert "--test-only" in job and "--account=mine" in job and "--gpus=1" in job
+    assert len(jobs) == 2  # the first attempt, and the last
+    assert all("--test-only" in job and "--account=mine" in job and "--gpus=1" in job for job in jobs)
 
 
 def test_sbatch_is_asked_for_the_study_s_largest_job(slurm, judged):
@@ -76,6 +77,20 @@ def test_what_to_do_about_a_refusal(judged, commands, refusal, site, words):
     commands("sbatch", refusal, 1)
     status, text = judged(**site)["a job"]
     assert status == "do" and f"no GPU): {refusal}; " in text and words in text
+
+
+def test_a_later_attempt_asks_for_more_and_may_be_refused(judged, slurm):
+    study = load_study(SMOKE)
+    needs, runs = Resources(study, Site(account="mine", max_hours=2), ROOT), Runs(study, ROOT)
+    specs = (runs.sources | runs.unlearn | runs.attacks | runs.originals | runs.controls).values()
+    first, last = (max(needs.mem_mb(spec, attempt) for spec in specs) for attempt in (1, 4))
+    assert first < last
+    said = "Memory specification can not be satisfied"
+    (slurm / "sbatch").write_text(f'#!/bin/sh\ncase "$*" in *--mem={last}*) echo "{said}" >&2; exit 1;; esac\n')
+    checks = judged(retries=3)
+    assert checks["a job"][0] == "ok" and f"{first} MB" in checks["a job"][1]
+    status, text = checks["retries"]
+    assert status == "do" and f"attempt 4 (account mine, {last} MB" in text and f"{said}; say in" in text
 
 
 @pytest.mark.parametrize(

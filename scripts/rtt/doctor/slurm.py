@@ -85,7 +85,7 @@ def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Che
     yield from _status(settings)
     yield from _configuration()
     yield from _partition(study, site, path, partitions(listed.stdout))
-    yield from _job(study, site, path, root)
+    yield from _job(study, site, path, root, int(settings.get("retries", 0)))
 
 
 def _said(done: subprocess.CompletedProcess) -> str:
@@ -151,12 +151,30 @@ def _partition(study: Study, site: Site, path: Path, found: list[Partition]) -> 
         yield Check(LOOK, "GPU model", text + advice)
 
 
-def _job(study: Study, site: Site, path: Path, root: Path) -> Iterator[Check]:
-    """Would sbatch take the largest job: of each resource the most that any run of the study asks for at first?"""
+def _job(study: Study, site: Site, path: Path, root: Path, retries: int) -> Iterator[Check]:
+    """Would sbatch take the largest job, at its first and at its last attempt?"""
+    hint = f"another `partition` in {path}, or lower `max_hours`, `max_memory_gb`, `cpus_per_gpu` (docs/hpc.md)"
+    job, said = _judged(study, site, root, attempt=1)
+    if said is None:
+        yield Check(OK, "a job", f"sbatch would take the study's largest job ({job})")
+    else:
+        why = re.search(r"node configuration|memory|cpu count|time limit is", said, re.IGNORECASE)
+        hint = hint if why else account_hint(site, path) or f"correct {path}"
+        yield Check(DO, "a job", f"sbatch would refuse the study's largest job ({job}): {said}; {hint}")
+        return
+    job, said = _judged(study, site, root, attempt=1 + retries) if retries else ("", None)
+    if said is not None:
+        text = f"sbatch would refuse that job's attempt {1 + retries} ({job}), should it come to that: {said}"
+        yield Check(DO, "retries", f"{text}; say in {path} what a node has and a job may: `max_memory_gb`, `max_hours`")
+
+
+def _judged(study: Study, site: Site, root: Path, attempt: int) -> tuple[str, str | None]:
+    """Return a job in words that asks for the most of each resource that any run asks for, and sbatch's refusal."""
     needs, runs = Resources(study, site, root), Runs(study, root)
     groups = (runs.sources, runs.unlearn, runs.attacks, runs.originals, runs.controls)
     specs = [spec for group in groups for spec in group.values()]
-    memory, minutes = max(map(needs.mem_mb, specs)), max(map(needs.runtime, specs))
+    memory = max(needs.mem_mb(spec, attempt) for spec in specs)
+    minutes = max(needs.runtime(spec, attempt) for spec in specs)
     cpus, gpus = needs.of({})["cpus_per_task"], study.gpus
     flags = {
         "account": site.account if site.account != NO_ACCOUNT else None,
@@ -170,12 +188,4 @@ def _job(study: Study, site: Site, path: Path, root: Path) -> Iterator[Check]:
     flags |= {"gpus": f"{site.gpu_model}:{gpus}" if site.gpu_model else gpus} if gpus else {}
     command = ["sbatch", "--test-only", "--job-name=rtt-doctor", "--wrap=true"]
     done = output(*command, *(f"--{name}={value}" for name, value in flags.items() if value))
-    job, said = f"the study's largest job ({', '.join(what)})", _said(done)
-    if done.returncode == 0:
-        yield Check(OK, "a job", f"sbatch would take {job}")
-        return
-    if re.search(r"node configuration|memory|cpu count|time limit is", said, re.IGNORECASE):
-        hint = f"another `partition` in {path}, or lower `max_hours`, `max_memory_gb`, `cpus_per_gpu` (docs/hpc.md)"
-    else:
-        hint = account_hint(site, path) or f"correct {path}"
-    yield Check(DO, "a job", f"sbatch would refuse {job}: {said}; {hint}")
+    return ", ".join(what), _said(done) if done.returncode else None
