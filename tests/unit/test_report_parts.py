@@ -105,15 +105,19 @@ def test_summary_shortens_long_names(tmp_path):
     assert "CPU seconds: no manifests found" in text
 
 
-def test_contrasts_name_datasets_where_an_arm_has_several(tmp_path):
+def test_contrasts_name_arms_as_the_figures_do(tmp_path):
+    """With the dataset where an arm has several; without the model, over which a contrast is pooled."""
     cell = (0.1, "nested", "letter", "acc_rtt", 1, "0.1", 0.1, NAN, NAN, "yes", "")
-    rows = [("pretrained", "taught", "mmlu", "mmlu", "GD", *cell)]
-    write_table(tmp_path / "contrasts.csv", pd.DataFrame(rows, columns=COLUMNS))
     several = view_of(recovery_row(dataset="mmlu"), recovery_row(dataset="years"))
-    for view, names in (
-        (several, ["pretrained (MMLU)", "taught (MMLU)"]),
-        (view_of(recovery_row()), list(rows[0][:2])),
+    one = view_of(recovery_row(), recovery_row(arm="taught"))
+    models = view_of(*(recovery_row(model=model, arm=arm) for model in "ab" for arm in ("pretrained", "taught")))
+    for view, datasets, names in (
+        (several, ("mmlu", "mmlu"), ["learned in pretraining (MMLU)", "taught later (MMLU)"]),
+        (one, ("people_p", "people_f"), ["learned in pretraining", "taught later"]),
+        (models, ("people_p", "people_f"), ["learned in pretraining (people_p)", "taught later (people_f)"]),
     ):
+        rows = [("pretrained", "taught", *datasets, "GD", *cell)]
+        write_table(tmp_path / "contrasts.csv", pd.DataFrame(rows, columns=COLUMNS))
         (row,) = contrast_rows(tmp_path / "contrasts.csv", view)["arms"]
         assert [row["arm_a_name"], row["arm_b_name"]] == names
 
