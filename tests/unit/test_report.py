@@ -14,7 +14,7 @@ from rtt.report import page
 from rtt.stats.contrasts import COLUMNS
 from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 from rtt.summary import summary
-from rtt.tables import write_table
+from rtt.tables import read_table, write_table
 
 NAN = float("nan")
 EVIL = '<script>alert("x")</script>'
@@ -100,6 +100,26 @@ def test_page_is_one_wellformed_self_contained_document(html):
     levels = [int(tag[1]) for tag in reader.tags if re.fullmatch(r"h\d", tag)]
     assert all(after <= before + 1 for before, after in pairwise([0, *levels])), levels
     assert html.count("<th") - html.count("<thead") == html.count('<th scope="')
+
+
+def test_rows_stand_under_their_facts(html, study):
+    """Each group of rows is a tbody, whose heading a screen reader says with its rows and with no others."""
+    table = next(part for part in re.split("</?table>", html) if "<span>Scoring by letter, selection nested" in part)
+    rows = read_table(study / "tables/recovery.csv").query("selection == 'nested' and scoring == 'letter'")
+    expected = {
+        facts: list(rows[rows["arm"] == arm]["method"])
+        for arm, facts in (
+            ("pretrained", "Learned in pretraining"),
+            ("taught", "Taught later"),
+            ("taught_same_data", "Taught later, same data"),
+        )
+    }
+    columns, found = table.count('scope="col"'), {}
+    for body in re.findall("<tbody>(.+?)</tbody>", table, re.DOTALL):
+        for width, facts in re.findall(r'scope="rowgroup" colspan="(\d+)">(.+?)<', body):
+            assert int(width) == columns and facts not in found
+            found[facts] = re.findall(r'scope="row">(\w+)<', body)
+    assert found == expected
 
 
 def test_page_says_what_the_tables_say(html, study):
