@@ -67,11 +67,16 @@ def read_site(path: Path = SITE) -> Site:
         raise UserError("\n".join(lines)) from None
 
 
+def to_make(path: Path) -> str:
+    """Return what makes a site file."""
+    return f"cp {path.with_suffix('.example.yaml')} {path}, and edit"
+
+
 def account_hint(site: Site, path: Path = SITE) -> str | None:
     """Return what to do about an account that is not set, None where nothing is to be done."""
     if site.account:
         return None
-    todo = f"set `account` in {path}" if path.is_file() else f"cp {path.with_suffix('.example.yaml')} {path}, and edit"
+    todo = f"set `account` in {path}" if path.is_file() else to_make(path)
     return (
         f"no SLURM account is set: if sbatch refuses the jobs, {todo}. `sacctmgr show associations user=$USER "
         f"format=account,partition` lists yours; `account: {NO_ACCOUNT}` says that this cluster has none"

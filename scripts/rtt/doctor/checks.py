@@ -46,9 +46,6 @@ class Patient:
         return self.settings.get("executor") == "slurm"
 
 
-# --- the software
-
-
 def output(*command: str) -> subprocess.CompletedProcess | None:
     """Run a command; None where it isn't there. One that doesn't answer in TIMEOUT has failed, and says so."""
     if shutil.which(command[0]) is None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rtt.config import Study
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, output
 from rtt.errors import UserError
-from rtt.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site
+from rtt.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site, to_make
 from rtt.runs import Runs
 
 MIN_JOB_AGE = 120  # seconds for which SLURM must know an ended job, so that we see it in time
@@ -71,7 +71,7 @@ def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Che
         yield Check(OK, "site file", str(path))
     else:
         text = f"no {path}: no account, the default partition, any GPU, {site.max_hours:g} hours"
-        yield Check(LOOK, "site file", f"{text}; else: cp {path.with_suffix('.example.yaml')} {path}, and edit")
+        yield Check(LOOK, "site file", f"{text}; else: {to_make(path)}")
     missing = [name for name in ("sbatch", "squeue", "sinfo", "scancel") if shutil.which(name) is None]
     if missing:
         text = f"{', '.join(missing)} not found: log in to a login node, or `module load slurm`"
@@ -154,7 +154,10 @@ def _partition(study: Study, site: Site, path: Path, found: list[Partition]) -> 
 def _job(study: Study, site: Site, path: Path, root: Path, retries: int) -> Iterator[Check]:
     """Would sbatch take the largest job, at its first and at its last attempt?"""
     hint = f"another `partition` in {path}, or lower `max_hours`, `max_memory_gb`, `cpus_per_gpu` (docs/hpc.md)"
-    job, said = _judged(study, site, root, attempt=1)
+    needs, runs = Resources(study, site, root), Runs(study, root)
+    groups = (runs.sources, runs.unlearn, runs.attacks, runs.originals, runs.controls)
+    specs = [spec for group in groups for spec in group.values()]
+    job, said = _judged(needs, specs, attempt=1)
     if said is None:
         yield Check(OK, "a job", f"sbatch would take the study's largest job ({job})")
     else:
@@ -162,20 +165,18 @@ def _job(study: Study, site: Site, path: Path, root: Path, retries: int) -> Iter
         hint = hint if why else account_hint(site, path) or f"correct {path}"
         yield Check(DO, "a job", f"sbatch would refuse the study's largest job ({job}): {said}; {hint}")
         return
-    job, said = _judged(study, site, root, attempt=1 + retries) if retries else ("", None)
+    job, said = _judged(needs, specs, attempt=1 + retries) if retries else ("", None)
     if said is not None:
         text = f"sbatch would refuse that job's attempt {1 + retries} ({job}), should it come to that: {said}"
         yield Check(DO, "retries", f"{text}; say in {path} what a node has and a job may: `max_memory_gb`, `max_hours`")
 
 
-def _judged(study: Study, site: Site, root: Path, attempt: int) -> tuple[str, str | None]:
+def _judged(needs: Resources, specs: list, attempt: int) -> tuple[str, str | None]:
     """Return a job in words that asks for the most of each resource that any run asks for, and sbatch's refusal."""
-    needs, runs = Resources(study, site, root), Runs(study, root)
-    groups = (runs.sources, runs.unlearn, runs.attacks, runs.originals, runs.controls)
-    specs = [spec for group in groups for spec in group.values()]
+    site = needs.site
     memory = max(needs.mem_mb(spec, attempt) for spec in specs)
     minutes = max(needs.runtime(spec, attempt) for spec in specs)
-    cpus, gpus = needs.of({})["cpus_per_task"], study.gpus
+    cpus, gpus = needs.of({})["cpus_per_task"], needs.gpus
     flags = {
         "account": site.account if site.account != NO_ACCOUNT else None,
         "partition": site.partition,
