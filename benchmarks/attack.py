@@ -25,7 +25,7 @@ from field_run import STARTED, Clock
 ROOT = Path(__file__).resolve().parents[1]
 RATES = [5e-4, 1e-3, 2e-3, 7.5e-4, 1.5e-3, 3e-3]
 PARTS = ("import", "load", "evaluate", "train", "other", "exit")
-OURS = {  # part -> what of rtt.attack counts as it
+OURS = {  # part -> what of rtt.steps.attack counts as it
     "load": ("read_facts", "load", "scorer_of", "training_passes", "weights"),
     "evaluate": ("result",),
     "train": ("train",),
@@ -55,9 +55,9 @@ class Folder:
 
     def __init__(self, work: Path, raw: dict):
         from rtt.__main__ import main
-        from rtt.config import Study
         from rtt.files import canonical_json, write_text
-        from rtt.runs import Runs
+        from rtt.study.expand import Runs
+        from rtt.study.schema import Study
 
         self.work, self.runs = work, Runs(Study.model_validate_json(json.dumps(raw)))
         for spec in self.runs.specs():
@@ -145,7 +145,7 @@ def child(out: str, words: list[str]) -> int:
     """Run `rtt` with the parts of `attack` timed."""
     clock = Clock()
     main = importlib.import_module("rtt.__main__").main
-    attack = importlib.import_module("rtt.attack")
+    attack = importlib.import_module("rtt.steps.attack")
     for part, names in OURS.items():
         for name in names:
             setattr(attack, name, clock.timed(part, getattr(attack, name)))
@@ -157,11 +157,11 @@ def child(out: str, words: list[str]) -> int:
 def field_data(folder: Folder, path: Path) -> None:
     """Write the texts of T in training order, by V split, and the questions."""
     import numpy as np
-    from rtt.attack import v_splits_of
-    from rtt.corpus import training_passes
     from rtt.data.facts import read_facts
-    from rtt.models import load_tokenizer
-    from rtt.text import encode, mcq_prompt, training_texts
+    from rtt.data.text import encode, mcq_prompt, training_texts
+    from rtt.models.load import load_tokenizer
+    from rtt.steps.attack import v_splits_of
+    from rtt.training.order import training_passes
 
     spec, rtt = folder.attack, folder.attack.rtt
     if (rtt.optimizer, rtt.warmup_steps, rtt.decay, rtt.loss) != ("adamw", 0, 0, "QUESTION_LETTER_ANSWER"):

@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --billions 8   # also 3 or 8
     python benchmarks/gpu.py --tiny         # seconds, a CPU does; its figures mean nothing
 
-Each row is a process of its own (a row out of memory costs the others nothing): `rtt.train.train`, as the pipeline
+Each row is a process of its own (a row out of memory costs the others nothing): `rtt.training.train.train`, as the pipeline
 calls it, on `--steps` batches of 4 texts of random tokens, as long as Years' MCQs (LENGTHS), all tokens counted. A
 step's time is the mean from the start of one step's forward pass to the start of the next, WARM-UP steps left out.
 
@@ -19,8 +19,8 @@ bf16, the bandwidth on a copy of a large tensor, its reads and its writes counte
     (one read more) and its states: Lion 4, AdamW 6. Activations and logits are not counted: the floor is low.
 "by phase" adds up what can't overlap: max(3 s N / bandwidth, FLOPs / peak), then (2 + o) s N / bandwidth.
 
-Memory: the peak that torch's allocator handed out against `rtt.memory.on_device` (the longest text's length given), and
-what the device had in use against `rtt.memory.needed`. ZeRO: torchrun, one process, RTT_DEEPSPEED; its losses against
+Memory: the peak that torch's allocator handed out against `rtt.planner.memory.on_device` (the longest text's length given), and
+what the device had in use against `rtt.planner.memory.needed`. ZeRO: torchrun, one process, RTT_DEEPSPEED; its losses against
 the row without. flash-attn where it can be imported. Ends with 1 when a row failed, otherwise than for want of memory.
 """
 
@@ -102,15 +102,15 @@ def step(job: dict) -> dict:
     """Child: train; return seconds per step, losses, and the device's memory."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import torch
-    from rtt import engine
-    from rtt.losses import plain_loss
-    from rtt.settings import Training
-    from rtt.train import prepare_torch, start_dtype, train
+    from rtt import distributed
+    from rtt.study.settings import Training
+    from rtt.training.losses import plain_loss
+    from rtt.training.train import prepare_torch, start_dtype, train
 
     prepare_torch(0)
     cuda, shape = torch.cuda.is_available(), SHAPES[job["shape"]]
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[start_dtype(job["precision"])]
-    model = build(shape, job["attention"], engine.device(), dtype)
+    model = build(shape, job["attention"], distributed.device(), dtype)
     count = sum(p.numel() for p in model.parameters())
     matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2) - (0 if shape[6] else shape[5] * shape[1])
     items = texts(job["steps"], shape[5])
@@ -121,8 +121,8 @@ def step(job: dict) -> dict:
         starts.append(time.perf_counter())
         return plain_loss(model, batch)
 
-    if engine.partitioned():
-        model.to("cpu")  # as `rtt.models.load` leaves it
+    if distributed.partitioned():
+        model.to("cpu")  # as `rtt.models.load.load` leaves it
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -198,10 +198,10 @@ def floors(one: dict, shape: tuple, optimizer: str, precision: str, measured: di
 
 
 def predicted(one: dict, name: str, row: tuple) -> tuple[float, float]:
-    """(bytes that `rtt.memory` counts on the device, bytes that it says are needed)."""
+    """(bytes that `rtt.planner.memory` counts on the device, bytes that it says are needed)."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from rtt import memory
-    from rtt.settings import Training
+    from rtt.planner import memory
+    from rtt.study.settings import Training
 
     optimizer, precision, _, deepspeed = row
     layers, hidden, _, _, mlp, vocabulary, _ = SHAPES[name]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rtt.stats.intervals import Z95, wilson
-from rtt.stats.looks import best_look, halves, select
+from rtt.stats.look_choice import best_look, halves, select
 from rtt.stats.recovery import PSEUDO, recover, weights
 from scipy.special import ndtr, ndtri
 

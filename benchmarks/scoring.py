@@ -1,11 +1,11 @@
-"""MCQ scoring: `rtt.score` against lm-evaluation-harness, the same model and questions, in one run.
+"""MCQ scoring: `rtt.scoring.score` against lm-evaluation-harness, the same model and questions, in one run.
 
     PYTHONPATH=scripts python benchmarks/scoring.py                  # Years and MMLU, a random-weight Llama
     PYTHONPATH=scripts python benchmarks/scoring.py --model FOLDER   # a model's folder
     PYTHONPATH=scripts python benchmarks/scoring.py --quick          # generated questions, seconds, for the tests
 
 lm-evaluation-harness (`pip install lm_eval`, in a virtual environment of its own with this project's packages) gets the
-texts of `rtt.score.continuations` as requests of HFLM.loglikelihood, its one-token cache on: its tasks, metrics and
+texts of `rtt.scoring.score.continuations` as requests of HFLM.loglikelihood, its one-token cache on: its tasks, metrics and
 bootstraps are left out, so what it takes is its least. Both sides have the same batch size. Ours is timed with its
 tokenising (`Scorer(...)`), though a trajectory tokenises once and scores many times: `scores` alone is the last ratio.
 Each side is warmed up on a batch, then they take turns, and who begins changes.
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from rtt.errors import UserError
-from rtt.models import load
-from rtt.score import Scorer, continuations
-from rtt.train import prepare_torch
+from rtt.models.load import load
+from rtt.scoring.score import Scorer, continuations
+from rtt.training.train import prepare_torch
 from training import MMLU, YEARS, Side, facts_of, llama, ratio, table, tokenizer_of
 
 CASES = ((YEARS, "letter"), (YEARS, "likelihood"), (MMLU, "letter"), (MMLU, "likelihood"))

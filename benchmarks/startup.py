@@ -35,7 +35,7 @@ def child(out: str, words: list[str]) -> int:
     """Run `rtt` to the end of its first optimizer step; write when that began and ended, and what imports took."""
     clock = Clock()
     main = importlib.import_module("rtt.__main__").main
-    train = importlib.import_module("rtt.train")
+    train = importlib.import_module("rtt.training.train")
     forward, began = train.Step.forward, []
 
     def first(step, batch):

@@ -29,16 +29,16 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rtt import packing
-from rtt.corpus import training_passes
 from rtt.data.facts import Fact, build_facts
 from rtt.data.generate import generate
+from rtt.data.text import training_texts
 from rtt.errors import UserError
-from rtt.losses import plain_loss
-from rtt.models import load_tokenizer
-from rtt.settings import Training
-from rtt.text import training_texts
-from rtt.train import prepare_torch, train
+from rtt.models.load import load_tokenizer
+from rtt.study.settings import Training
+from rtt.training import packing
+from rtt.training.losses import plain_loss
+from rtt.training.order import training_passes
+from rtt.training.train import prepare_torch, train
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
@@ -125,7 +125,7 @@ def split_up(side: Side, model):
 
 
 def run_ours(model, tokenizer, items: list[dict], settings: Training, packed: bool = False) -> tuple[list[float], Side]:
-    """Return (each step's loss, what it took) of `rtt.train.train`."""
+    """Return (each step's loss, what it took) of `rtt.training.train.train`."""
     side = Side()
     prepare_torch(0)
     switch = mock.patch.dict(os.environ, {packing.PACKING: str(int(packed))})
@@ -280,7 +280,7 @@ def llama(tokenizer, hidden: int, layers: int) -> LlamaForCausalLM:
 
 
 def items_of(facts: list[Fact], loss: str, steps: int, batch_size: int, tokenizer) -> list[dict]:
-    """Return the first steps of RTT's shuffled order (`rtt.corpus.training_passes`), encoded."""
+    """Return the first steps of RTT's shuffled order (`rtt.training.order.training_passes`), encoded."""
     each = len(training_texts(facts[0], loss))
     epochs = -(-steps * batch_size // (each * len(facts)))
     rng = np.random.default_rng(0)

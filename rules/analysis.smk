@@ -5,7 +5,7 @@ Outputs: tables/*.csv, figures/*.svg and *.png, report.html; code/<step>-<hash o
 report draws the figures itself, from the same tables.
 """
 
-from rtt.reporting.captions import described, labels
+from rtt.report.captions import described, labels
 
 
 rule tables:

@@ -12,14 +12,15 @@ from snakemake.logging import logger
 SCRIPTS = os.path.join(workflow.basedir, "scripts")
 sys.path.insert(0, SCRIPTS)
 
-from rtt import config as study_config
-from rtt import executor, locks
-from rtt import resources as cluster
-from rtt.codeversion import code_version
+from rtt.planner import resources as cluster
+from rtt.runtime import locks, slurm_executor
+from rtt.study.load import load_study, to_yaml
+from rtt.code_version import code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, write_text
-from rtt.runs import Runs, budget_name, target_name
-from rtt.specs import TextsSpec
+from rtt.study.expand import Runs
+from rtt.study.names import DEFAULT_STUDY, budget_name, target_name
+from rtt.study.specs import TextsSpec
 
 # Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
 # A cluster sends SIGTERM to all of a job's processes: shell and tee ignore it, so that they outlive a step that saves.
@@ -82,13 +83,13 @@ def read_study(workflow):
     files = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
     if len(files) > 1:
         raise WorkflowError(f"one study file decides a run, found {len(files)}: {', '.join(files)}")
-    path = files[0] if files else os.path.join(os.path.relpath(workflow.basedir), study_config.DEFAULT_STUDY)
+    path = files[0] if files else os.path.join(os.path.relpath(workflow.basedir), DEFAULT_STUDY)
     # Snakemake takes True and False alone for truth values; a study file says true and false.
     truth = {"true": True, "false": False}
     given = {key: value for key, value in workflow.config_settings.config.items() if key not in OPTIONS}
     overrides = {key: truth.get(str(value), value) for key, value in given.items()}
     try:
-        return study_config.load_study(os.path.normpath(path), overrides)
+        return load_study(os.path.normpath(path), overrides)
     except UserError as error:
         raise WorkflowError(str(error))
 
@@ -115,7 +116,7 @@ def claim():
         locks.claim(locks.FOLDER, "snakemake")
     except UserError as error:
         raise WorkflowError(str(error))
-    executor.ours = True
+    slurm_executor.ours = True
 
 
 def account_hint(workflow):
@@ -139,7 +140,7 @@ def write_specs(runs, results):
         if not path.exists():
             write_text(path, canonical_json(spec.model_dump(mode="json")) + "\n")
     write_text(Path(results, "plan.json"), canonical_json(runs.plan()) + "\n")
-    write_text(Path(results, "study.yaml"), study_config.to_yaml(runs.study))
+    write_text(Path(results, "study.yaml"), to_yaml(runs.study))
 
 
 def spec_file(wildcards):

@@ -29,7 +29,7 @@ include: "analysis.smk"
 include: "bundle.smk"
 
 
-executor.mend()
+slurm_executor.mend()
 
 # Snakemake's own lock, met next, names nobody; and jobs of a killed run hold none.
 if workflow.is_main_process and (found := locks.busy()):

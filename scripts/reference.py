@@ -21,11 +21,11 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from rtt.__main__ import COMMANDS  # noqa: E402
 from rtt.bundle import documents, layout  # noqa: E402
-from rtt.config import schema  # noqa: E402
 from rtt.data.facts import Fact  # noqa: E402
-from rtt.specs import SPECS  # noqa: E402
 from rtt.stats import contrasts, variants  # noqa: E402
-from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
+from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
+from rtt.study.load import schema  # noqa: E402
+from rtt.study.specs import SPECS  # noqa: E402
 
 FOLDER = ROOT / "docs/reference"
 

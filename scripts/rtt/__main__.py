@@ -12,36 +12,40 @@ import shlex
 import signal
 import sys
 
-from rtt import __version__, device, locks, offline
+from rtt import __version__, device
 from rtt.errors import Stopped, UserError
+from rtt.runtime import locks, offline
 
 COMMANDS = {
-    "run": ("rtt.runner", "run a study through Snakemake, safely again after a kill, and print its recovery table"),
-    "check": ("rtt.config", "validate a study file; --schema prints the JSON schema"),
+    "run": (
+        "rtt.runtime.runner",
+        "run a study through Snakemake, safely again after a kill, and print its recovery table",
+    ),
+    "check": ("rtt.steps.check", "validate a study file; --schema prints the JSON schema"),
     "doctor": ("rtt.doctor.command", "is all there that a study needs, here or on a cluster? A line per check"),
-    "plan": ("rtt.plan", "what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
-    "fetch": ("rtt.fetch", "fetch and verify external files"),
+    "plan": ("rtt.planner.plan", "what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
+    "fetch": ("rtt.fetch.step", "fetch and verify external files"),
     "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),
     "facts": ("rtt.data.facts", "read a dataset folder into canonical facts"),
     "audit": ("rtt.data.audit", "report a dataset folder's defects by file and line"),
-    "import": ("rtt.import_model", "turn a model file's model into a local folder"),
-    "original": ("rtt.original", "score a pretrained model before unlearning"),
-    "pretrain": ("rtt.pretrain", "train the miniature base model from scratch"),
-    "teach": ("rtt.teach", "teach facts to a model after its pretraining"),
-    "unlearn": ("rtt.unlearn", "unlearn facts along one trajectory and score its points"),
-    "select": ("rtt.select", "choose the point of a trajectory within each retain budget"),
-    "attack": ("rtt.attack", "RTT: retrain checkpoints on T, score V"),
-    "export": ("rtt.export", "an original and its facts' texts in one folder, for a method of one's own"),
-    "loss": ("rtt.probe", "a loss of any checkpoint on a file's texts, as JSON"),
-    "score": ("rtt.probe", "a checkpoint's multiple-choice scores on a file's questions, as JSON"),
-    "tables": ("rtt.tables", "evaluation JSON -> recovery.csv and accuracy.csv"),
+    "import": ("rtt.steps.import_model", "turn a model file's model into a local folder"),
+    "original": ("rtt.steps.original", "score a pretrained model before unlearning"),
+    "pretrain": ("rtt.steps.pretrain", "train the miniature base model from scratch"),
+    "teach": ("rtt.steps.teach", "teach facts to a model after its pretraining"),
+    "unlearn": ("rtt.steps.unlearn", "unlearn facts along one trajectory and score its points"),
+    "select": ("rtt.steps.choose", "choose the point of a trajectory within each retain budget"),
+    "attack": ("rtt.steps.attack", "RTT: retrain checkpoints on T, score V"),
+    "export": ("rtt.steps.export", "an original and its facts' texts in one folder, for a method of one's own"),
+    "loss": ("rtt.steps.inspect", "a loss of any checkpoint on a file's texts, as JSON"),
+    "score": ("rtt.steps.inspect", "a checkpoint's multiple-choice scores on a file's questions, as JSON"),
+    "tables": ("rtt.stats.tables", "evaluation JSON -> recovery.csv and accuracy.csv"),
     "figure": ("rtt.figures", "tables -> one figure as SVG and PNG"),
-    "report": ("rtt.report", "tables and figures -> report.html"),
+    "report": ("rtt.report.page", "tables and figures -> report.html"),
     "bundle": ("rtt.bundle.write", "a finished study -> one zip without weights, from which all can be redrawn"),
     "unpack": ("rtt.bundle.opening", "verify a bundle, every byte of it, and unpack it"),
     "verdict": ("rtt.bundle.rebuild", "does what was rebuilt of a bundle equal what is in it?"),
-    "compare": ("rtt.compare", "two bundles side by side: which numbers differ, against their intervals"),
-    "summary": ("rtt.summary", "print the recovery table and the compute ledger"),
+    "compare": ("rtt.bundle.compare", "two bundles side by side: which numbers differ, against their intervals"),
+    "summary": ("rtt.report.summary", "print the recovery table and the compute ledger"),
 }
 
 

@@ -125,3 +125,23 @@ def read_yaml(path: str | Path, what: str, keys: str) -> dict:
         found = "an empty file" if raw is None else type(raw).__name__
         raise UserError(f"{path}: expected keys and values ({keys}), found {found}")
     return raw
+
+
+def natural(text: str) -> tuple:
+    """Sort key that puts `split_2` before `split_10`."""
+    parts, digits = [], ""
+    for character in text + "\0":
+        if character.isdecimal():
+            digits += character
+            continue
+        if digits:
+            parts.append((0, int(digits), digits))
+            digits = ""
+        parts.append((1, ord(character), ""))
+    return tuple(parts)
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as `m:ss` or `h:mm:ss`."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from conftest import ROOT
 from rtt.__main__ import main
-from rtt.config import load_study
 from rtt.doctor.slurm import checks
 from rtt.doctor.surroundings import SECRET
+from rtt.study.load import load_study
 
 SMOKE = str(ROOT / "config/smoke.yaml")
 SINFO = "gpu*|1-00:00:00|gpu:h100:4(S:0-1)\ngpu*|1-00:00:00|gpu:a100:8\nshort|2:00:00|(null)"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from rtt.__main__ import main
 from rtt.files import write_json
-from rtt.tables import read_table
+from rtt.stats.tables import read_table
 
 ARMS = ("pretrained", "taught", "taught_same_data")
 METHODS = ("GD", "RMU", "RIA", "FIF")

@@ -16,13 +16,13 @@ import tempfile
 
 import tiny
 import torch
-from rtt import engine
-from rtt import train as training
-from rtt.corpus import training_passes, unlearning_pairs
-from rtt.losses import plain_loss
+from rtt import distributed
 from rtt.methods import METHODS
-from rtt.score import Scorer
-from rtt.settings import Model, RMUUnlearning, Training, Unlearning
+from rtt.scoring.score import Scorer
+from rtt.study.settings import Model, RMUUnlearning, Training, Unlearning
+from rtt.training import train as training
+from rtt.training.losses import plain_loss
+from rtt.training.order import training_passes, unlearning_pairs
 
 SHAPE = Model(hidden_size=32, intermediate_size=48, layers=3, heads=2)
 RATES = {"adamw": 1e-3, "lion": 3e-4}
@@ -57,14 +57,14 @@ def settings_of(objective, optimizer, steps, batch_size):
 def first_gradients(model, optimizer_of):
     """Lion's moving average after its first step is (1 - beta2) times the clipped gradient."""
     found = {}
-    for made in gc.get_objects() if engine.name() in ("zero1", "zero2") else ():
+    for made in gc.get_objects() if distributed.name() in ("zero1", "zero2") else ():
         if type(made).__name__ == "DeepSpeedZeroOptimizer":  # it links states before a client's optimizer has any
             made._hp_optimizer_states_linked = False
             made._lazy_init_hp_params_optimizer_state()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if engine.deepspeed_config():
+        if distributed.deepspeed_config():
             from deepspeed.utils import safe_get_full_optimizer_state
 
             moment = safe_get_full_optimizer_state(parameter, "exp_avg")
@@ -116,7 +116,7 @@ def main(out, steps, *cases):
         objective, optimizer, *more = case.split("-")
         batch_size, precision, padding = [*more, *["4", "fp32", ""][len(more) :]]
         found[case] = run(objective, optimizer, int(steps), int(batch_size), facts, retain, precision, padding)
-    if engine.is_main():
+    if distributed.is_main():
         torch.save(found, out)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from rtt.figures.view import make_view
-from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
+from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_rtt": 0.85, "acc_original_rtt": 0.95, "acc_control_rtt": 0.3}
 RATES = {"recovery": 0.89, "recovery_corrected": 0.86, "recovery_difference": 0.57}

@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import parity
 import tiny
 import torch
-from rtt import engine, train
+from rtt import distributed
 from rtt.errors import Stopped, UserError
-from rtt.resume import State
-from rtt.score import Scorer
+from rtt.scoring.score import Scorer
+from rtt.training import train
+from rtt.training.resume import State
 
 
 def signalled(score_prompts):
@@ -42,7 +43,7 @@ def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion")
     scorer = Scorer(tiny.tokenizer(), facts, batch_size=5)
 
     def action(step, trained):
-        if step == stop_at and engine.rank() == engine.world() - 1:  # one process alone gets the signal
+        if step == stop_at and distributed.rank() == distributed.world() - 1:  # one process alone gets the signal
             if amid:
                 scorer._score_prompts = signalled(scorer._score_prompts)
             else:
@@ -60,7 +61,7 @@ def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if engine.is_main():
+    if distributed.is_main():
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         torch.save({"losses": losses, "weights": weights, "scores": state.results}, out)
     return 0

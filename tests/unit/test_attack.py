@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from rtt import attack as module
 from rtt.errors import UserError
 from rtt.files import write_json
-from rtt.models import weights
-from rtt.resume import State
-from rtt.score import Scorer
-from rtt.settings import Attack
+from rtt.models.load import weights
+from rtt.scoring.score import Scorer
+from rtt.steps import attack as module
+from rtt.study.settings import Attack
+from rtt.training.resume import State
 
 RTT = Attack(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 

@@ -19,18 +19,18 @@ import pytest
 import subword
 import tiny
 import torch
-from rtt import download
 from rtt.__main__ import main
 from rtt.data.facts import read_facts, write_facts
+from rtt.data.text import encode, sentence
 from rtt.errors import UserError
+from rtt.fetch import download
 from rtt.files import canonical_json, write_json, write_text
 from rtt.methods import METHODS
-from rtt.models import load, save, save_weights, weight_files
-from rtt.runs import Runs
-from rtt.score import Scorer
-from rtt.settings import Training, Unlearning
-from rtt.text import encode, sentence
-from rtt.train import train
+from rtt.models.load import load, save, save_weights, weight_files
+from rtt.scoring.score import Scorer
+from rtt.study.expand import Runs
+from rtt.study.settings import Training, Unlearning
+from rtt.training.train import train
 from safetensors.torch import load_file, save_file
 from test_fetch import Server, row, table
 

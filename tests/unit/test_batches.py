@@ -2,7 +2,7 @@
 
 import hypothesis.strategies as st
 from hypothesis import given
-from rtt.batches import by_length, length, padded_to, shared
+from rtt.training.batches import by_length, length, padded_to, shared
 
 TEXTS = st.lists(st.integers(1, 30), min_size=1, max_size=24)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-from rtt import memory
-from rtt.settings import Training
+from rtt.planner import memory
+from rtt.study.settings import Training
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 

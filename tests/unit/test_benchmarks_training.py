@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 import tiny
 import torch
 from rtt.errors import UserError
-from rtt.settings import Training
+from rtt.study.settings import Training
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "training.py"
 

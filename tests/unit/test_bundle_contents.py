@@ -17,10 +17,10 @@ import pytest
 from bundle_builder import OLD, silent, tree
 from PIL import Image
 from rocrate.rocrate import ROCrate
-from rtt import codeversion
+from rtt import code_version
 from rtt.bundle import contents, licences, migrate, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
-from rtt.codeversion import code_version
+from rtt.code_version import code_version
 from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
 
@@ -263,7 +263,7 @@ def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
     assert len(lines) == len({step for step, _ in current.values()})  # the old bundle's code is long gone
     for run, (step, _) in current.items():
         assert any(run in line and f"step {step} " in line and "nothing is run again" in line for line in lines)
-    monkeypatch.setattr(codeversion, "code_version", lambda step: dict(index.runs.values()).get(step, "x" * 10))
+    monkeypatch.setattr(code_version, "code_version", lambda step: dict(index.runs.values()).get(step, "x" * 10))
     lines = opening.stale(index)
     assert len(lines) == 1 and "locked packages have changed since: figure, report, tables" in lines[0]
 

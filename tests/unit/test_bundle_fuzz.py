@@ -11,12 +11,12 @@ import pytest
 from bundle_builder import OLD, index_of, pack, silent, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rtt import report
 from rtt.bundle import layout, opening, rebuild
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.draw import FIGURES
 from rtt.figures.view import load, make_view
+from rtt.report import page as report
 
 
 @pytest.fixture(scope="module")

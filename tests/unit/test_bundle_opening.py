@@ -11,14 +11,15 @@ from pathlib import Path
 import bundle_builder as builder
 import pytest
 from bundle_builder import BASE, edited, index_of, pack, silent
-from rtt import costs, download
 from rtt.__main__ import main
 from rtt.bundle import container, contents, layout, opening, rebuild
 from rtt.bundle.layout import INDEX
-from rtt.config import load_study, to_yaml
 from rtt.errors import UserError
+from rtt.fetch import download
 from rtt.files import canonical_json
-from rtt.runs import Runs
+from rtt.planner import costs
+from rtt.study.expand import Runs
+from rtt.study.load import load_study, to_yaml
 from test_fetch import Server, download_port
 
 

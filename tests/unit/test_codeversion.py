@@ -6,21 +6,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rtt import codeversion
+from rtt import code_version
 
-PACKAGE = Path(codeversion.__file__).parent
+PACKAGE = Path(code_version.__file__).parent
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     copied = tmp_path / "rtt"
     shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(codeversion, "PACKAGE", copied)
+    monkeypatch.setattr(code_version, "PACKAGE", copied)
     return copied
 
 
 def versions():
-    return {step: codeversion.code_version.__wrapped__(step) for step in codeversion.STEPS}
+    return {step: code_version.code_version.__wrapped__(step) for step in code_version.STEPS}
 
 
 def changed(package, name, old, new):
@@ -74,8 +74,8 @@ def test_a_string_that_is_no_docstring_is_logic(package):
 
 def test_other_locked_packages_are_other_code_of_what_draws(package, tmp_path, monkeypatch):
     before, lock = versions(), tmp_path / "requirements-analysis.lock"
-    lock.write_bytes(codeversion.LOCK.read_bytes() + b"more==1.0\n")
-    monkeypatch.setattr(codeversion, "LOCK", lock)
+    lock.write_bytes(code_version.LOCK.read_bytes() + b"more==1.0\n")
+    monkeypatch.setattr(code_version, "LOCK", lock)
     after = versions()
     assert {step for step in after if after[step] != before[step]} == {"tables", "figure", "report"}
 
@@ -84,22 +84,22 @@ def test_both_locks_have_the_same_versions():
     """So that the hash of one is right for whoever has the other's environment."""
     whole, analysis = (
         dict(re.findall(r"^([a-z0-9._-]+)==([^ \\;]+)", path.read_text(), re.MULTILINE))
-        for path in (codeversion.LOCK.with_name("requirements.lock"), codeversion.LOCK)
+        for path in (code_version.LOCK.with_name("requirements.lock"), code_version.LOCK)
     )
     assert len(analysis) > 20 and analysis.items() <= whole.items()
 
 
 def test_every_file_is_there_and_hashes_are_ten_digits():
-    for step, names in codeversion.STEPS.items():
+    for step, names in code_version.STEPS.items():
         assert all((PACKAGE / name).exists() for name in names), step
-        assert len(codeversion.code_version(step)) == 10
-        int(codeversion.code_version(step), 16)
+        assert len(code_version.code_version(step)) == 10
+        int(code_version.code_version(step), 16)
 
 
 # What a step may import without its hash covering it: no number depends on these.
 UNHASHED = {
-    "rtt", "rtt.config", "rtt.settings", "rtt.specs", "rtt.errors", "rtt.files", "rtt.data", "rtt.codeversion",
-    "rtt.locks", "rtt.strict", "rtt.device", "rtt.offline",
+    "rtt", "rtt.study.schema", "rtt.study.settings", "rtt.study.specs", "rtt.errors", "rtt.files", "rtt.data", "rtt.code_version",
+    "rtt.runtime.locks", "rtt.study.strict", "rtt.device", "rtt.runtime.offline",
 }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_the_hash_covers_what_a_step_imports(step):
     """Reads the imports: a module that a step of training uses is in its hash, or named as harmless here."""
     covered = {
         file.relative_to(PACKAGE).as_posix()
-        for name in codeversion.STEPS[step]
+        for name in code_version.STEPS[step]
         for file in ([PACKAGE / name] if (PACKAGE / name).is_file() else (PACKAGE / name).rglob("*.py"))
     }
     missing = set()
@@ -127,7 +127,7 @@ def test_the_hash_covers_what_a_step_imports(step):
     # (modelfile) are unlearn's alone, and evaluations are read (evals) by select; inputs only refuses a folder.
     known = {"rtt.data.facts", "rtt.data.generate"}
     known |= {
-        "teach": {"rtt.pretrain", "rtt.modelfile"}, "attack": {"rtt.runs", "rtt.modelfile"},
-        "pretrain": {"rtt.modelfile"}, "original": {"rtt.modelfile"}, "unlearn": {"rtt.evals", "rtt.data.inputs"},
+        "teach": {"rtt.steps.pretrain", "rtt.study.model_file"}, "attack": {"rtt.study.expand", "rtt.study.model_file"},
+        "pretrain": {"rtt.study.model_file"}, "original": {"rtt.study.model_file"}, "unlearn": {"rtt.scoring.read", "rtt.study.digests"},
     }.get(step, set())  # fmt: skip
     assert {line for line in missing if line.split()[-1] not in known} == set()

@@ -9,10 +9,10 @@ import bundle_builder as builder
 import pandas as pd
 import pytest
 from bundle_builder import OLD, edited, pack, silent
-from rtt import compare, offline
 from rtt.__main__ import main
-from rtt.bundle import opening
+from rtt.bundle import compare, opening
 from rtt.errors import UserError
+from rtt.runtime import offline
 from rtt.stats.intervals import wilson
 
 

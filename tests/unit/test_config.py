@@ -7,13 +7,14 @@ import jsonschema
 import pytest
 import tiny
 import yaml
-from rtt import config
 from rtt.__main__ import main
-from rtt.config import Study, load_study, schema
 from rtt.errors import UserError
 from rtt.files import read_yaml
+from rtt.study import schema as config
+from rtt.study.load import load_study, schema
+from rtt.study.schema import Study
 
-ROOT = Path(config.__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml"))
 GD = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}
 
@@ -245,7 +246,7 @@ def test_config_stays_light():
     import subprocess
     import sys
 
-    code = "import sys, rtt.specs; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    code = "import sys, rtt.study.specs; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "scripts", check=True
     )

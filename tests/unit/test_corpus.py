@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from rtt.corpus import point_steps, pretraining_documents, training_passes, unlearning_pairs
 from rtt.errors import UserError
 from rtt.methods import METHODS
-from rtt.settings import Pretraining, Unlearning
+from rtt.study.settings import Pretraining, Unlearning
+from rtt.training.order import point_steps, pretraining_documents, training_passes, unlearning_pairs
 
 RETAIN = SimpleNamespace(learn=None, learn_splits=["train"], held_out_splits=["held_out"])  # what a spec says
 
@@ -108,9 +108,9 @@ def test_same_data_has_the_composition_of_pretraining(data):
 
 
 def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypatch, data):
-    from rtt import teach
     from rtt.data.facts import write_facts
-    from rtt.settings import Teaching
+    from rtt.steps import teach
+    from rtt.study.settings import Teaching
 
     write_facts(tmp_path / "f.jsonl", data["birth_years_b"])
     write_facts(tmp_path / "r.jsonl", data["cities"])
@@ -207,8 +207,8 @@ def test_unlearning_says_what_the_method_says(data, name):
 
 def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
     """Through the step itself, with training spied on."""
-    from rtt import unlearn
     from rtt.data.facts import write_facts
+    from rtt.steps import unlearn
 
     write_facts(tmp_path / "f.jsonl", data["birth_years_a"])
     write_facts(tmp_path / "r.jsonl", data["cities"])
@@ -346,7 +346,7 @@ def test_pairs_last_as_long_as_the_epochs(data):
 
 def test_a_retain_split_that_the_data_lacks_is_named(tmp_path, data):
     from rtt.data.facts import write_facts
-    from rtt.retain import read_retain
+    from rtt.data.retain import read_retain
 
     write_facts(tmp_path / "r.jsonl", data["cities"])
     args = SimpleNamespace(retain=tmp_path / "r.jsonl", held_out=tmp_path / "r.jsonl")

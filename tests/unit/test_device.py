@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from rtt import device, engine
-from rtt.config import load_study
+from rtt import device, distributed
 from rtt.errors import UserError
+from rtt.study.load import load_study
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_a_step_that_sees_no_gpu_says_what_it_saw(monkeypatch, asked):
     monkeypatch.setenv("SLURM_JOB_ID", "71")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError) as caught:
-        engine.connect()
+        distributed.connect()
     for words in (
         f"device: {asked}: this step sees no GPU",
         socket.gethostname(),
@@ -66,7 +66,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, asked, variables):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="devices: 2 processes on this host, but they see 1 GPU "):
-        engine.connect()
+        distributed.connect()
 
 
 def run(asked: str) -> subprocess.CompletedProcess:

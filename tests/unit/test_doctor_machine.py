@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 from doctor_fixtures import SMOKE
 from rtt.__main__ import main
-from rtt.config import load_study
 from rtt.doctor import machine
 from rtt.doctor.checks import Patient
+from rtt.study.load import load_study
 
 pytest_plugins = ["doctor_fixtures"]
 

@@ -5,11 +5,11 @@ import re
 import pytest
 from conftest import ROOT
 from doctor_fixtures import SMOKE
-from rtt.config import load_study
 from rtt.doctor import surroundings
 from rtt.doctor.slurm import hours, partitions
-from rtt.resources import Resources, Site
-from rtt.runs import Runs
+from rtt.planner.resources import Resources, Site
+from rtt.study.expand import Runs
+from rtt.study.load import load_study
 
 pytest_plugins = ["doctor_fixtures"]
 

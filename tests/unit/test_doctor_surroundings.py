@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from doctor_fixtures import SMOKE
-from rtt import locks
 from rtt.__main__ import main
-from rtt.config import load_study
 from rtt.doctor import surroundings
 from rtt.doctor.checks import Patient
+from rtt.runtime import locks
+from rtt.study.load import load_study
 
 pytest_plugins = ["doctor_fixtures"]
 

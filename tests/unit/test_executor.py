@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rtt import executor
+from rtt.runtime import slurm_executor
 from throttler import Throttler
 
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -48,9 +48,9 @@ def client(tmp_path, monkeypatch):
 @pytest.fixture
 def plugin(monkeypatch):
     module = load(monkeypatch)
-    monkeypatch.setattr(executor, "PAUSE", 0.0)
-    monkeypatch.setattr(executor, "ours", False)
-    assert executor.mend(module) and executor.mend(module)
+    monkeypatch.setattr(slurm_executor, "PAUSE", 0.0)
+    monkeypatch.setattr(slurm_executor, "ours", False)
+    assert slurm_executor.mend(module) and slurm_executor.mend(module)
     return module
 
 
@@ -93,14 +93,14 @@ def look(one, jobs: list) -> list[str]:
 
 
 def test_it_is_the_version_that_is_pinned():
-    assert importlib.metadata.version(executor.PLUGIN).startswith(executor.VERSION)
+    assert importlib.metadata.version(slurm_executor.PLUGIN).startswith(slurm_executor.VERSION)
 
 
 def test_another_version_is_left_alone(monkeypatch):
     module = load(monkeypatch)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.0")
     before = dict(vars(module.Executor))
-    assert not executor.mend(module)
+    assert not slurm_executor.mend(module)
     assert dict(vars(module.Executor)) == before
 
 
@@ -111,7 +111,7 @@ def test_before_it_is_set_up_it_may_be_asked(one):
 
 def test_without_an_answer_all_jobs_go_on(one, plugin, client, tmp_path):
     client("squeue", code=1)
-    for _ in range(executor.GONE + 1):
+    for _ in range(slurm_executor.GONE + 1):
         assert look(one, [job(plugin, "7"), job(plugin, "8")]) == ["7", "8"]
     assert one.ended == one.failed == [] and not (tmp_path / "sacct.asked").exists()
 
@@ -130,7 +130,7 @@ def test_a_job_that_slurm_has_forgotten_is_judged_by_its_files(one, plugin, clie
     client("squeue", "7|RUNNING", "8|RUNNING")
     assert look(one, jobs) == ["7", "8"]
     client("squeue", "8|PREEMPTED")
-    assert [look(one, jobs) for _ in range(executor.GONE)] == [["7", "8"]] * (executor.GONE - 1) + [["8"]]
+    assert [look(one, jobs) for _ in range(slurm_executor.GONE)] == [["7", "8"]] * (slurm_executor.GONE - 1) + [["8"]]
     assert one.ended == ["7"] and one.failed == []
 
 
@@ -175,6 +175,6 @@ def test_folders_of_logs_are_cleaned_by_the_run_that_has_claimed_the_folder_alon
     """A run that is refused leaves the folder of another's waiting job: SLURM opens its log there when it starts."""
     waiting = one.slurm_logdir / "rule_unlearn/a-s0"
     waiting.mkdir(parents=True)
-    monkeypatch.setattr(executor, "ours", ours)
+    monkeypatch.setattr(slurm_executor, "ours", ours)
     one.clean_old_logs()
     assert waiting.exists() is not ours

@@ -16,7 +16,7 @@ from data_builder import dataset, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtt.__main__ import main
-from rtt.codeversion import code_version
+from rtt.code_version import code_version
 from rtt.data.audit import KINDS, audit_folder
 from rtt.data.facts import DEFAULT_POLICY, Fact, build_facts, fresh_choices, read_facts, write_facts
 from rtt.errors import UserError

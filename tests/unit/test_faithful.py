@@ -11,18 +11,20 @@ import tiny
 import torch
 from evals_builder import make_evals
 from rtt.__main__ import main
-from rtt.config import load_study
-from rtt.corpus import unlearning_pairs
 from rtt.data.facts import build_facts
+from rtt.data.text import encode, mcq, sentence
 from rtt.files import canonical_json
-from rtt.losses import plain_loss, text_loss
 from rtt.methods import METHODS
-from rtt.models import load_tokenizer, miniature, miniature_tokenizer
-from rtt.original import scorer_of
-from rtt.runs import Runs
-from rtt.tables import read_table
-from rtt.text import collate, encode, mcq, sentence
-from rtt.train import cast, make_optimizer, prepare_torch, train
+from rtt.models.load import load_tokenizer
+from rtt.models.miniature import miniature, miniature_tokenizer
+from rtt.stats.tables import read_table
+from rtt.steps.original import scorer_of
+from rtt.study.expand import Runs
+from rtt.study.load import load_study
+from rtt.training.collate import collate
+from rtt.training.losses import plain_loss, text_loss
+from rtt.training.order import unlearning_pairs
+from rtt.training.train import cast, make_optimizer, prepare_torch, train
 from test_config import ROOT
 
 FILE = ROOT / "config/faithful.yaml"

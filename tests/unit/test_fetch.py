@@ -13,11 +13,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from rtt import download, fetch_hub, sources
 from rtt.__main__ import main
 from rtt.errors import UserError
-from rtt.fetch import fetch
+from rtt.fetch import download
+from rtt.fetch import hub as fetch_hub
+from rtt.fetch.step import fetch
 from rtt.files import disk_errors, read_json, sha256
+from rtt.study import sources
 
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or Path(__file__).parents[3] / "shared" / "upstream-data")
 FIRST, SECOND = b'{"n": 1}\n' * 300, b'{"n": 2}\n' * 200

@@ -12,16 +12,16 @@ import pytest
 import tiny
 from pydantic import ValidationError
 from rtt.__main__ import main
-from rtt.corpus import Encoder, pretraining_documents, training_passes, unlearning_pairs
 from rtt.data.audit import audit_folder
 from rtt.data.generate import DATASETS, FILLER, FIRST_NAMES, LAST_NAMES, generate, people, run, vocabulary
+from rtt.data.text import encode, letter_text, mcq_prompt, sentence
 from rtt.errors import UserError
 from rtt.files import digest, write_json
 from rtt.methods import METHODS
-from rtt.models import miniature_tokenizer
-from rtt.score import Scorer
-from rtt.settings import People, Pretraining, Unlearning
-from rtt.text import encode, letter_text, mcq_prompt, sentence
+from rtt.models.miniature import miniature_tokenizer
+from rtt.scoring.score import Scorer
+from rtt.study.settings import People, Pretraining, Unlearning
+from rtt.training.order import Encoder, pretraining_documents, training_passes, unlearning_pairs
 
 DEFAULT = {
     "splits": 5, "facts_per_split": 32, "retain_train": 96, "retain_held_out": 128, "first_names": 24, "last_names": 24,
@@ -338,7 +338,7 @@ def subword():
 
 
 def test_subwords_are_the_same_in_every_process(subword):
-    code = "from rtt.models import miniature_tokenizer as m; print(m('subword').backend_tokenizer.to_str())"
+    code = "from rtt.models.miniature import miniature_tokenizer as m; print(m('subword').backend_tokenizer.to_str())"
     scripts = Path(__file__).parents[2] / "scripts"
     made = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=scripts, stdin=subprocess.DEVNULL

@@ -16,11 +16,11 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import errors
-from rtt import import_model as imports
 from rtt.errors import UserError
 from rtt.files import sha256
-from rtt.modelfile import ModelFile
-from rtt.models import load, model_hash, save
+from rtt.models.load import load, model_hash, save
+from rtt.steps import import_model as imports
+from rtt.study.model_file import ModelFile
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -1,4 +1,4 @@
-"""rtt.locks with real processes: who is live, who is stale, and that of two that claim at once one gets it."""
+"""rtt.runtime.locks with real processes: who is live, who is stale, and that of two that claim at once one gets it."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rtt import locks
 from rtt.errors import UserError
+from rtt.runtime import locks
 
-SCRIPTS = Path(locks.__file__).parents[1]
+SCRIPTS = Path(locks.__file__).parents[2]
 
 
 def start(code: str, *arguments: str) -> subprocess.Popen:
@@ -28,7 +28,7 @@ def start(code: str, *arguments: str) -> subprocess.Popen:
 
 REGISTER_AND_SLEEP = """
     import sys, time
-    from rtt import locks
+    from rtt.runtime import locks
     locks.register(sys.argv[1], "a step of the test", role=sys.argv[2])
     print("ready", flush=True)
     time.sleep(float(sys.argv[3]))
@@ -143,7 +143,7 @@ def test_claim_gives_up_on_an_orphaned_step(tmp_path, registered):
 
 def test_those_that_started_us_are_not_in_the_way(tmp_path):
     with locks.hold(tmp_path, "rtt run"):
-        child = start("import sys; from rtt import locks; locks.claim(sys.argv[1], 'snakemake')", str(tmp_path))
+        child = start("import sys; from rtt.runtime import locks; locks.claim(sys.argv[1], 'snakemake')", str(tmp_path))
         assert child.wait(30) == 0
 
 
@@ -167,7 +167,7 @@ def test_a_step_registers_only_within_a_run(tmp_path, monkeypatch):
 def test_of_many_that_claim_at_once_exactly_one_wins(tmp_path):
     code = """
         import os, sys, time
-        from rtt import locks
+        from rtt.runtime import locks
         from rtt.errors import UserError
         folder, go, end = sys.argv[1:]
         print("ready", flush=True)

@@ -1,4 +1,4 @@
-"""rtt.locks on a cluster: who is asked of SLURM. squeue is a script that says what a test writes; tests/cluster has a
+"""rtt.runtime.locks on a cluster: who is asked of SLURM. squeue is a script that says what a test writes; tests/cluster has a
 real one.
 """
 
@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from rtt import locks, slurm
 from rtt.errors import UserError
+from rtt.runtime import locks, slurm_queue
 
 
 @pytest.fixture
@@ -170,5 +170,5 @@ def test_on_a_node_the_host_is_slurm_s_name_for_it(squeue, monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "node3")
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     assert locks.register(locks.FOLDER, "x").name == f"{os.getpid()}-node3.json"
-    assert (slurm.host(), slurm.job_id()) == ("node3", "5")
+    assert (slurm_queue.host(), slurm_queue.job_id()) == ("node3", "5")
     assert [(holder.host, holder.job) for holder in locks.live()] == [("node3", "5")]

@@ -8,8 +8,9 @@ import subword
 import tiny
 import torch
 from rtt.data.facts import Fact
-from rtt.losses import masked_mean, plain_loss, text_loss
-from rtt.text import LOSSES, collate, encode, mcq, sentence, training_texts
+from rtt.data.text import LOSSES, encode, mcq, sentence, training_texts
+from rtt.training.collate import collate
+from rtt.training.losses import masked_mean, plain_loss, text_loss
 
 
 def examples(seed=0, n=5):

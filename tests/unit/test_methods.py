@@ -10,7 +10,7 @@ import torch
 from rtt.errors import UserError
 from rtt.methods import FIF, GD, METHODS, RIA, RMU
 from rtt.methods.rmu import lower_copy
-from rtt.text import collate
+from rtt.training.collate import collate
 
 ROWS = {
     "forget": [tiny.plain([], [5, 9, 30, 41]), tiny.plain([7], [8, 12])],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rtt.errors import UserError
-from rtt.modelfile import layer_number, load_modelfile, rmu_layers
+from rtt.study.model_file import layer_number, load_modelfile, rmu_layers
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "config/models"

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
-from rtt import models
 from rtt.data.generate import vocabulary
 from rtt.errors import UserError
 from rtt.files import sha256
+from rtt.models import load as models
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 import tiny
-from rtt.config import load_study, schema
-from rtt.runs import Runs
+from rtt.study.expand import Runs
+from rtt.study.load import load_study, schema
 from test_config import ROOT
 
 FOLDER = ROOT / "config/modes"

@@ -7,10 +7,10 @@ import sys
 
 import data_builder
 import pytest
-from rtt import offline
 from rtt.__main__ import COMMANDS, main
 from rtt.errors import UserError
-from rtt.modelfolder import check_folder
+from rtt.runtime import offline
+from rtt.study.model_folder import check_folder
 
 STEPS = ("generate", "facts", "original", "pretrain", "teach", "unlearn", "select", "attack", "tables", "report")
 

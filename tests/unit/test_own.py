@@ -7,16 +7,16 @@ import pytest
 import tiny
 import torch
 from rtt.__main__ import main
-from rtt.config import load_study
-from rtt.data import inputs
 from rtt.data.facts import write_facts
+from rtt.data.text import mcq
 from rtt.errors import UserError
 from rtt.files import canonical_json
-from rtt.models import load, load_tokenizer, save
-from rtt.runs import Runs
-from rtt.settings import Model
-from rtt.text import mcq
-from rtt.unlearn import take_weights
+from rtt.models.load import load, load_tokenizer, save
+from rtt.steps.unlearn import take_weights
+from rtt.study import digests as inputs
+from rtt.study.expand import Runs
+from rtt.study.load import load_study
+from rtt.study.settings import Model
 
 OWN = {
     "arms": None,
@@ -198,7 +198,7 @@ def test_a_mistake_in_a_user_s_file_is_said_with_file_line_and_key(place, capsys
 
 def test_files_in_the_authors_folder_are_taken_before_any_download(place, monkeypatch):
     """Nothing else is asked for: without the files this fetch would have to reach a network."""
-    monkeypatch.setattr("rtt.fetch.download", lambda *_: pytest.fail("a download was tried"))
+    monkeypatch.setattr("rtt.fetch.step.download", lambda *_: pytest.fail("a download was tried"))
     tiny.write_raw("data/dates-years-trimmed", "birth_years_a")
     assert main(["fetch", "years", "--out", "out", "--data", "data"]) == 0
     assert facts("out") == 0

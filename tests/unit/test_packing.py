@@ -8,12 +8,12 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rtt import packing
 from rtt.errors import UserError
-from rtt.losses import text_loss
 from rtt.methods import METHODS
-from rtt.settings import RMUUnlearning
-from rtt.text import collate, null
+from rtt.study.settings import RMUUnlearning
+from rtt.training import packing
+from rtt.training.collate import collate, null
+from rtt.training.losses import text_loss
 from test_losses import examples
 
 

@@ -9,9 +9,9 @@ import yaml
 
 pytest.importorskip("torch")
 import torch
-from rtt.config import Study
 from rtt.errors import UserError
-from rtt.runs import Runs
+from rtt.study.expand import Runs
+from rtt.study.schema import Study
 from test_parity import ADAMW, compare, trained
 
 ROOT = Path(__file__).parents[2]

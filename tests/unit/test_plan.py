@@ -14,23 +14,24 @@ from typing import get_args
 import numpy as np
 import pytest
 import tiny
-from rtt import costs, plan_text
-from rtt import settings as study_settings
 from rtt.__main__ import main
-from rtt.candidates import Candidates
-from rtt.config import load_study
-from rtt.corpus import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
 from rtt.data.facts import build_facts, read_facts
 from rtt.errors import UserError
-from rtt.gpus import DEVICES, device_of
 from rtt.methods import METHODS
-from rtt.modelfile import FOLDER, ModelFile, load_modelfile
-from rtt.models import miniature, miniature_tokenizer
-from rtt.plan import MFU, Plan, half_widths, make
-from rtt.score import Scorer
-from rtt.select import best
-from rtt.settings import Model, Selection, Unlearning
+from rtt.models.miniature import miniature, miniature_tokenizer
+from rtt.planner import costs
+from rtt.planner import text as plan_text
+from rtt.planner.gpus import DEVICES, device_of
+from rtt.planner.plan import MFU, Plan, half_widths, make
+from rtt.point_choice.choose import best
+from rtt.point_choice.kept_weights import Candidates
+from rtt.scoring.score import Scorer
 from rtt.stats.recovery import recover
+from rtt.study import settings as study_settings
+from rtt.study.load import load_study
+from rtt.study.model_file import FOLDER, ModelFile, load_modelfile
+from rtt.study.settings import Model, Selection, Unlearning
+from rtt.training.order import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
 
 ROOT = Path(__file__).parents[2]
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or ROOT.parent / "shared" / "upstream-data")

@@ -5,14 +5,14 @@ import json
 import pytest
 import tiny
 import torch
-from rtt import memory
-from rtt.costs import Part
 from rtt.errors import UserError
-from rtt.losses import plain_loss
-from rtt.memory import Engine, Launch, Phase, Shape
-from rtt.modelfile import load_modelfile
-from rtt.settings import Model, Training
-from rtt.train import cast, make_optimizer
+from rtt.planner import memory
+from rtt.planner.costs import Part
+from rtt.planner.memory import Engine, Launch, Phase, Shape
+from rtt.study.model_file import load_modelfile
+from rtt.study.settings import Model, Training
+from rtt.training.losses import plain_loss
+from rtt.training.train import cast, make_optimizer
 from torch.nn import Linear
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -256,9 +256,9 @@ def test_a_model_of_any_shape_has_one():
 
 
 def test_a_plan_of_one_device_and_of_many(tmp_path):
-    from rtt import plan_text
-    from rtt.gpus import DEVICES
-    from rtt.plan import make
+    from rtt.planner import text as plan_text
+    from rtt.planner.gpus import DEVICES
+    from rtt.planner.plan import make
 
     made = make(tiny.study(), DEVICES["h100"], root=tmp_path)
     told = plan_text.show(made, "tiny")

@@ -6,7 +6,7 @@ import pytest
 import subword
 from rtt.__main__ import main
 from rtt.data.facts import write_facts
-from rtt.models import save
+from rtt.models.load import save
 
 
 @pytest.fixture

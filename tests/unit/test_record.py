@@ -11,18 +11,20 @@ import jsonschema
 import pytest
 import tiny
 import torch
-from rtt import attack, config, select, unlearn
 from rtt.__main__ import main
 from rtt.data.facts import write_facts
-from rtt.evals import Attack, Points, read_eval
 from rtt.files import canonical_json, read_json, write_text
-from rtt.models import load, weights
-from rtt.record import write_eval
-from rtt.resume import State
-from rtt.runs import Runs
+from rtt.models.load import load, weights
+from rtt.point_choice import choose as select
+from rtt.scoring.read import Attack, Points, read_eval
+from rtt.scoring.write import write_eval
+from rtt.steps import attack, unlearn
+from rtt.study import schema as config
+from rtt.study.expand import Runs
+from rtt.training.resume import State
 from safetensors.torch import load_file
 
-ROOT = Path(config.__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 METHOD = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}
 STUDY = {
     "arms": ["pretrained", "taught"],
@@ -104,7 +106,7 @@ STEPS = {
 
 
 def planted(points, before, budgets, selection):
-    """In the place of rtt.select.best: the points of STEPS."""
+    """In the place of rtt.point_choice.choose.best: the points of STEPS."""
     (method,) = {name for name in STEPS for point in points if f"-{name}-" in point["run"]}
     return {b: next((p for p in points if p["step"] == STEPS[method][b]), None) for b in budgets}
 
@@ -256,8 +258,8 @@ def test_metrics_are_the_accuracies(chain):
 def test_points_are_the_weights_that_were_scored(chain):
     """Score a saved point anew: the same numbers as in the trajectory's evaluation."""
     from rtt.data.facts import read_facts
-    from rtt.models import load_weights
-    from rtt.score import Scorer
+    from rtt.models.load import load_weights
+    from rtt.scoring.score import Scorer
 
     retain = [fact for fact in read_facts(chain.facts("cities")) if fact.split == "held_out"]
     facts = [*read_facts(chain.facts("birth_years_a")), *retain]

@@ -10,11 +10,11 @@ import pytest
 from report_builder import audit, full_study, manifest, recovery, recovery_row, write_study
 from rtt.__main__ import main
 from rtt.errors import UserError
-from rtt.report import page
+from rtt.report.page import page
+from rtt.report.summary import summary
 from rtt.stats.contrasts import COLUMNS
+from rtt.stats.tables import read_table, write_table
 from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
-from rtt.summary import summary
-from rtt.tables import read_table, write_table
 
 NAN = float("nan")
 EVIL = '<script>alert("x")</script>'
@@ -23,7 +23,7 @@ EVIL = '<script>alert("x")</script>'
 @pytest.fixture
 def no_figures(monkeypatch):
     """Drawing takes a second a page; tests of the text do without."""
-    monkeypatch.setattr("rtt.report.FIGURES", {})
+    monkeypatch.setattr("rtt.report.page.FIGURES", {})
 
 
 class Reader(HTMLParser):

@@ -2,26 +2,26 @@
 
 import pytest
 from report_builder import accuracy, recovery, recovery_row, view_of
-from rtt import findings
 from rtt.figures.view import make_view
+from rtt.report import conclusions
 
 NAN = float("nan")
 
 
 def claim(*rows):
     view = view_of(*rows)
-    return findings.claim(view, findings.main_panels(view)[0])
+    return conclusions.claim(view, conclusions.main_panels(view)[0])
 
 
 def verdict(*rows):
     view = view_of(*rows)
-    return findings.criterion_sentence(findings.judge(view, findings.main_panels(view)[0]))
+    return conclusions.criterion_sentence(conclusions.judge(view, conclusions.main_panels(view)[0]))
 
 
 def caveats(*rows):
     table = recovery(*rows)
     view = make_view(table, accuracy(table))
-    return findings.caveats(view, table, accuracy(table))
+    return conclusions.caveats(view, table, accuracy(table))
 
 
 # ---- the claim and the criterion
@@ -90,14 +90,14 @@ def test_criterion_holds_fails_or_is_open():
 
 
 def test_one_seed_supports_no_statement():
-    assert "one seed cannot support a statement" in findings.over_seeds_sentence(view_of(recovery_row()))
+    assert "one seed cannot support a statement" in conclusions.over_seeds_sentence(view_of(recovery_row()))
 
 
 def test_over_seeds_uses_a_t_interval_and_leaves_out_what_means_nothing():
     values = (0.6, 0.7, 0.8)
     rows = [recovery_row(seed=s, acc_rtt=v, acc_control_rtt=0.3) for s, v in enumerate(values)]
     rows.append(recovery_row(seed=3, acc_rtt=0.99, status="not_unlearned"))
-    (cell,) = findings.over_seeds(view_of(*rows))
+    (cell,) = conclusions.over_seeds(view_of(*rows))
     assert cell["differences"] == pytest.approx([0.3, 0.4, 0.5])
     # mean .4, s = .1, t(.975; 2) = 4.302653: half width 4.302653 * .1 / sqrt(3)
     assert (cell["low"], cell["high"]) == pytest.approx((0.4 - 0.248414, 0.4 + 0.248414), abs=1e-6)
@@ -110,7 +110,7 @@ def test_over_seeds_sentence_names_the_methods():
         for m, a in (("GD", (0.8, 0.81)), ("RMU", (0.2, 0.5)))
         for s, v in enumerate(a)
     ]
-    assert findings.over_seeds_sentence(view_of(*rows)) == (
+    assert conclusions.over_seeds_sentence(view_of(*rows)) == (
         "Over 2 seeds, the t interval of accuracy on V after RTT, unlearned minus control, lies above 0 for "
         "facts learned in pretraining: 1 of 2 methods (GD)."
     )

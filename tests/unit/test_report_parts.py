@@ -7,16 +7,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report_builder import accuracy, full_study, manifest, recovery, recovery_row, view_of, write_study
-from rtt.config import load_study
 from rtt.figures.view import make_view
-from rtt.reporting import changed, cost, published, strength
-from rtt.reporting.captions import described, labels
-from rtt.reporting.cost import ledger, provenance
-from rtt.reporting.images import image, inline_svg
-from rtt.reporting.recovered import contrast_rows
+from rtt.report import changed, cost, published, strength
+from rtt.report.captions import described, labels
+from rtt.report.cost import ledger, provenance
+from rtt.report.images import image, inline_svg
+from rtt.report.recovered import contrast_rows
+from rtt.report.summary import summary
 from rtt.stats.contrasts import COLUMNS
-from rtt.summary import summary
-from rtt.tables import write_table
+from rtt.stats.tables import write_table
+from rtt.study.load import load_study
 
 NAN = float("nan")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rtt.config import load_study
 from rtt.errors import UserError
-from rtt.resources import LEAST_MB, NOTICE, UNKNOWN_MB, Resources, Site, account_hint, read_site
-from rtt.runs import Runs
+from rtt.planner.resources import LEAST_MB, NOTICE, UNKNOWN_MB, Resources, Site, account_hint, read_site
+from rtt.study.expand import Runs
+from rtt.study.load import load_study
 
 ROOT = Path(__file__).parents[2]
 RUN = SimpleNamespace(run="x")
@@ -149,5 +149,5 @@ def test_an_account_that_is_not_set_gives_the_command_to_type(tmp_path):
 
 
 def test_neither_torch_nor_pandas_is_imported():
-    code = "import sys, rtt.resources; sys.exit(bool({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    code = "import sys, rtt.planner.resources; sys.exit(bool({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0

@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 
 import torch
 from rtt.errors import UserError
-from rtt.resume import WHOLE, State, newest
+from rtt.training.resume import WHOLE, State, newest
 
 WORKER = Path(__file__).with_name("resuming.py")
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rtt import locks, runner
 from rtt.errors import UserError
-from rtt.progress import COSTS, Progress, clock
+from rtt.files import clock
+from rtt.runtime import locks, runner
+from rtt.runtime.progress import COSTS, Progress
 
 SCRIPTS = Path(runner.__file__).parents[1]
 

@@ -9,7 +9,7 @@ import subword
 import tiny
 import torch
 from rtt.errors import UserError
-from rtt.score import SCORINGS, Scorer, accuracy, continuations
+from rtt.scoring.score import SCORINGS, Scorer, accuracy, continuations
 
 
 def varied(folder):

@@ -8,11 +8,11 @@ from evals_builder import make_evals, questions, write_eval
 from hypothesis import given
 from hypothesis import strategies as st
 from rtt.__main__ import main
-from rtt.codeversion import code_version
+from rtt.code_version import code_version
 from rtt.files import canonical_json, read_json, write_text
-from rtt.runs import Runs
-from rtt.select import best, describe
-from rtt.settings import Selection
+from rtt.point_choice.choose import best, describe
+from rtt.study.expand import Runs
+from rtt.study.settings import Selection
 
 
 def point(step, forget, retain=0.9, at_floor=False, floor=0.25, run="run"):

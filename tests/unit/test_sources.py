@@ -8,9 +8,9 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from rtt import sources
 from rtt.errors import UserError
 from rtt.files import sha256, write_json
+from rtt.study import sources
 
 COMMIT = "26be6ba96ff6552ff180cbce6bc205ff5d4efc8a"
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or Path(__file__).parents[3] / "shared" / "upstream-data")
@@ -141,8 +141,6 @@ def test_own_files_change_the_digest_only_when_they_differ(tmp_path):
 
 
 def test_importing_needs_no_torch():
-    code = (
-        "import sys, rtt.sources; sys.exit(bool({'torch', 'transformers', 'datasets', 'pydantic'} & set(sys.modules)))"
-    )
-    env = {**os.environ, "PYTHONPATH": str(Path(sources.__file__).parents[1])}
+    code = "import sys, rtt.study.sources; sys.exit(bool({'torch', 'transformers', 'datasets', 'pydantic'} & set(sys.modules)))"
+    env = {**os.environ, "PYTHONPATH": str(Path(sources.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import tiny
 from pydantic import ValidationError
-from rtt import config
-from rtt.config import load_study
 from rtt.errors import UserError
 from rtt.files import canonical_json, digest, read_json, write_text
-from rtt.runs import Runs, target_name
-from rtt.specs import SPECS, Target, load_spec
+from rtt.study import schema as config
+from rtt.study.expand import Runs
+from rtt.study.load import load_study
+from rtt.study.names import target_name
+from rtt.study.specs import SPECS, Target, load_spec
 
 METHODS = {name: {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]} for name in ("GD", "RMU", "RIA", "FIF")}
 FULL = {"arms": ["pretrained", "taught", "taught_same_data"], "methods": METHODS, "seeds": [0, 3]}
@@ -239,6 +240,6 @@ def test_kinds_are_complete(tmp_path):
 @pytest.mark.parametrize("path", ["config/config.yaml", "config/smoke.yaml"])
 def test_studies_of_this_repository_have_specs_that_come_back(tmp_path, path):
 
-    root = Path(config.__file__).parents[2]
+    root = Path(__file__).parents[2]
     for spec in all_specs(load_study(root / path)):
         assert load_spec(written(tmp_path, spec), spec.kind) == spec

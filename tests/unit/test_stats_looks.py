@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rtt.stats.looks import best_look, halves, letter_floor, select
+from rtt.stats.look_choice import best_look, halves, letter_floor, select
 from scipy.stats import binom
 
 sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)

@@ -11,11 +11,12 @@ import jsonschema
 import numpy as np
 import pytest
 from evals_builder import SMALL, edit, make_evals, planted, tables
-from rtt.evals import natural, read_eval, read_folder
-from rtt.stats.looks import halves
+from rtt.files import natural
+from rtt.scoring.read import read_eval, read_folder
+from rtt.stats.assemble import assemble
+from rtt.stats.look_choice import halves
 from rtt.stats.recovery import cannot_tell
-from rtt.stats.study import assemble
-from rtt.tables import read_table, recovery_table
+from rtt.stats.tables import read_table, recovery_table
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,7 +260,7 @@ def test_questions_are_resampled_within_v_split_and_half(study, monkeypatch):
         seen.append(strata)
         return {}
 
-    monkeypatch.setattr("rtt.tables.recover", spy)
+    monkeypatch.setattr("rtt.stats.tables.recover", spy)
     recovery_table(assemble(read_folder(study / "evals"), study / "selections")[:1])
     split_of = np.repeat(np.arange(5), 16)
     expected = set(zip(split_of, halves(split_of), strict=True))

@@ -6,7 +6,7 @@ import math
 import pytest
 from evals_builder import SMALL, edit, make_evals, tables
 from rtt.errors import UserError
-from rtt.tables import read_table
+from rtt.stats.tables import read_table
 
 
 def refuse(folder, capsys) -> str:

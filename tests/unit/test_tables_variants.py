@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from evals_builder import SMALL, make_evals, planted, tables, write_plan
-from rtt.tables import read_table
+from rtt.stats.tables import read_table
 
 
 @pytest.fixture(scope="module")

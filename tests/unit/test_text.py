@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rtt.data.facts import Fact
+from rtt.data.text import LOSSES, Text, encode, mcq, mcq_prompt, question_prompt, sentence, training_texts
 from rtt.errors import UserError
-from rtt.text import LOSSES, Text, collate, encode, mcq, mcq_prompt, question_prompt, sentence, training_texts
+from rtt.training.collate import collate
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 

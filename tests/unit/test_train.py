@@ -5,11 +5,11 @@ import copy
 import pytest
 import tiny
 import torch
-from rtt.batches import micro_batch
 from rtt.errors import UserError
-from rtt.losses import plain_loss
-from rtt.settings import Training
-from rtt.train import cast, prepare_torch, train
+from rtt.study.settings import Training
+from rtt.training.batches import micro_batch
+from rtt.training.losses import plain_loss
+from rtt.training.train import cast, prepare_torch, train
 
 
 def items(n, seed=0):

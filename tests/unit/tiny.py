@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 import subword
 import torch
-from rtt.config import Study
 from rtt.data.facts import Fact, build_facts
 from rtt.data.generate import generate
-from rtt.models import miniature, miniature_tokenizer
-from rtt.settings import Model
+from rtt.models.miniature import miniature, miniature_tokenizer
+from rtt.study.schema import Study
+from rtt.study.settings import Model
 
 torch.set_num_threads(1)
 

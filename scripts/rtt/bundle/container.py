@@ -10,17 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from rtt.bundle.layout import (
-    FREE,
-    INDEX,
-    MAX_FILE,
-    MAX_FILES,
-    MAX_TOTAL,
-    RATIO,
-    Entry,
-    check_name,
-    index_limit,
-)
+from rtt.bundle.layout import FREE, INDEX, MAX_FILE, MAX_FILES, MAX_TOTAL, RATIO, Entry, check_name, index_limit
 from rtt.errors import UserError
 from rtt.files import disk_errors
 

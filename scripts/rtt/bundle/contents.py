@@ -20,7 +20,7 @@ from rtt.bundle.layout import (
     read_index,
     strict_json,
 )
-from rtt.codeversion import changed, code_version
+from rtt.code_version import changed, code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, sha256
 

@@ -45,8 +45,8 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Text = Annotated[str, Field(max_length=100_000)]
 Moment = Annotated[str, Field(max_length=40), AfterValidator(_is_moment)]
 Stem = Annotated[str, Field(pattern=f"^{PART.pattern}$")]
-# What becomes cells of tables. A study's own names have these characters (rtt.settings, rtt.config, rtt.modelfile,
-# rtt.evals); a split is a file's name, so anything but the beginning of a spreadsheet's formula.
+# What becomes cells of tables. A study's own names have these characters (rtt.study.settings, rtt.study.schema, rtt.study.model_file,
+# rtt.scoring.read); a split is a file's name, so anything but the beginning of a spreadsheet's formula.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-][A-Za-z0-9_.+-]*$", max_length=200)]
 Split = Annotated[str, Field(pattern=r"^[^=+@\t\n-][^\t\n]*$", max_length=300)]
 Id = Annotated[str, Field(pattern=r"^[^\t\n]+$", max_length=600)]
@@ -153,7 +153,7 @@ class Question(BaseModel):
 
 
 class Result(Loose):
-    """One result of an evaluation. What belongs together, `rtt.evals` checks."""
+    """One result of an evaluation. What belongs together, `rtt.scoring.read` checks."""
 
     lr: Annotated[float, Field(ge=0, le=1e6)]
     epoch: Annotated[int, Field(ge=0, le=10**9)]

@@ -5,7 +5,7 @@ A bundle is one zip (docs/bundle.md). `bundle.json` names every other file with 
     {"format": FORMAT, "version": VERSION, "study": "demo", "texts": false, "shown": true,
      "files": {"results/demo/evals/<stem>.json": {"bytes": 1, "sha256": "...", "step": "attack", "code": "..."}}}
 
-`step` and `code` say which step wrote a file and the hash of its code (`rtt.codeversion`), null where nothing knows.
+`step` and `code` say which step wrote a file and the hash of its code (`rtt.code_version`), null where nothing knows.
 """
 
 import json

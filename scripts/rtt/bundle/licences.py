@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rtt.sources import read_sources
+from rtt.study.sources import read_sources
 
 COLUMNS = ("name", "licence", "source")
 UNKNOWN = "see there"

@@ -16,11 +16,11 @@ from pathlib import Path
 from rtt.bundle import contents, documents, migrate
 from rtt.bundle.container import Container, check_names, container, extract, index_bytes
 from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, SOURCES, VERSION, Index, read_index
-from rtt.codeversion import changed
-from rtt.download import download, is_url, say
+from rtt.code_version import changed
 from rtt.errors import UserError
+from rtt.fetch.download import download, is_url, say
 from rtt.files import disk_errors
-from rtt.sources import Source
+from rtt.study.sources import Source
 
 DOWNLOADS = Path("dist/downloads")
 NAMED = re.compile(r"[a-z][a-z0-9_-]*-([0-9a-f]{10})\.zip")

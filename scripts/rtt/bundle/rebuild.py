@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from rtt import report, tables
 from rtt.bundle import contents
 from rtt.bundle.layout import DERIVED, INDEX, VERSION, Index, read_index
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.view import load, make_view
 from rtt.files import atomic_path, write_text
+from rtt.report import page as report
+from rtt.stats import tables
 
 EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
     "equal, byte for byte",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rtt.bundle import contents, crate, documents, licences, rebuild
 from rtt.bundle.layout import CRATE, INDEX, strict_json
-from rtt.codeversion import PACKAGE
+from rtt.code_version import PACKAGE
 from rtt.files import atomic_path, disk_errors, read_json, write_json, write_text
 
 REPOSITORY = PACKAGE.parents[1]

@@ -14,9 +14,10 @@ from fractions import Fraction
 from math import comb
 from pathlib import Path
 
-from rtt.data.reader import DEV, Folder, Mcq, holds, natural, read_folder, role
+from rtt.data.reader import DEV, Folder, Mcq, holds, read_folder, role
 from rtt.data.reader import KINDS as SENTENCE_FILES
 from rtt.errors import UserError
+from rtt.files import natural
 
 KINDS = (
     "malformed",

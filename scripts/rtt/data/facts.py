@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rtt.codeversion import code_version
+from rtt.code_version import code_version
 from rtt.data.audit import KINDS, audit, fact_id
 from rtt.data.reader import Folder, read_folder, role
 from rtt.errors import UserError

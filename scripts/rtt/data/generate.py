@@ -1,6 +1,6 @@
 """Generated facts in the authors' JSONL schema: people with birth years, and people with cities.
 
-Inputs: the generator's options (`rtt.settings.People`) and a seed. Outputs: one folder of JSONL files per dataset, read
+Inputs: the generator's options (`rtt.study.settings.People`) and a seed. Outputs: one folder of JSONL files per dataset, read
 by the same reader as the authors' files.
 
 Three datasets share one pool of names, so that no name stands in two of them:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rtt.errors import UserError
+from rtt.files import natural
 
 # Prefix of a sentence file -> the kind of its sentences. A file without any of the prefixes holds MCQs.
 KINDS = {"corpus_": "sentences", "whp_corpus_": "ria_sentences", "fwf_corpus_": "fif_sentences"}
@@ -106,11 +107,6 @@ def same(text: str) -> str:
 def words(text: str) -> list[str]:
     """Return the words of `text` as they are compared, digits of every script as 0-9."""
     return re.findall(r"\w+", re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), same(text)))
-
-
-def natural(name: str) -> list:
-    """Sort key: split_2 before split_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def role(file: str) -> tuple[str, str]:

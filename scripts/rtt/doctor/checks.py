@@ -5,8 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtt.config import Study
 from rtt.files import read_yaml
+from rtt.study.schema import Study
 
 ROOT = Path(__file__).resolve().parents[3]
 OK, LOOK, DO = "ok", "look", "do"  # look: nothing here can tell, you can

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import yaml
 
-from rtt.config import DEFAULT_STUDY, load_study
 from rtt.doctor.checks import DO, ROOT, Check, Patient
 from rtt.doctor.machine import attention, gpu, gpu_memory, packages, python
 from rtt.doctor.slurm import slurm
 from rtt.doctor.surroundings import disk, fetched, profile, secrets, work_folder
 from rtt.errors import UserError
+from rtt.study.load import load_study
+from rtt.study.names import DEFAULT_STUDY
 
 CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
     python, packages, gpu, gpu_memory, attention, fetched, disk, work_folder, profile, slurm, secrets,

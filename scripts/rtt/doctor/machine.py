@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from rtt.doctor.checks import DO, LOOK, OK, ROOT, Check, Patient, gigabytes, output
 from rtt.errors import UserError
-from rtt.gpus import DEVICES, device_of
-from rtt.plan import Plan
-from rtt.resources import Site, read_site
+from rtt.planner.gpus import DEVICES, device_of
+from rtt.planner.plan import Plan
+from rtt.planner.resources import Site, read_site
 
 PROBE = """
 import json, sys, torch

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rtt.config import Study
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, output
 from rtt.errors import UserError
-from rtt.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site, to_make
-from rtt.runs import Runs
+from rtt.planner.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site, to_make
+from rtt.study.expand import Runs
+from rtt.study.schema import Study
 
 MIN_JOB_AGE = 120  # seconds for which SLURM must know an ended job, so that we see it in time
 UNNAMEABLE = (

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 
-from rtt import locks
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, gigabytes
-from rtt.gpus import device_of
-from rtt.plan import Plan
-from rtt.runs import Runs
+from rtt.planner.gpus import device_of
+from rtt.planner.plan import Plan
+from rtt.runtime import locks
+from rtt.study.expand import Runs
 
 SCRATCH = 1e9  # bytes: temporary files of a step
 # File systems that several machines see; others are asked about.

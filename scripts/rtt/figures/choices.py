@@ -8,7 +8,7 @@ import pandas as pd
 
 from rtt.figures.style import SCORINGS, percent
 from rtt.figures.view import Panel, View
-from rtt.stats.variants import DEFAULT
+from rtt.study.names import DEFAULT
 
 SAME = ("acc_unlearned", "acc_rtt", "acc_original_rtt", "t_acc_rtt", "n_questions")
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, COLOURS, FACTS, dataset_title
-from rtt.stats.variants import DEFAULT
-from rtt.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
+from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
+from rtt.study.names import DEFAULT
 
 MAIN_BUDGET = 0.1
 
@@ -130,7 +130,7 @@ class View:
         mask = (rows["arm"] == panel.arm) & (rows["model"] == panel.model)
         own = mask & (rows["dataset"] == panel.dataset)
         if control:
-            # A control's rows carry its own dataset, which may be another one; the arm's own goes first (rtt.tables).
+            # A control's rows carry its own dataset, which may be another one; the arm's own goes first (rtt.stats.tables).
             mask &= rows["stage"] == "control_rtt"
             own &= mask
             datasets = {p.dataset for p in self.panels if (p.arm, p.model) == (panel.arm, panel.model)}

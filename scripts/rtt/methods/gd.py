@@ -2,7 +2,7 @@
 retain texts.
 """
 
-from rtt.losses import text_loss
+from rtt.training.losses import text_loss
 
 
 class GD:

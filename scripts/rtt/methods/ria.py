@@ -2,7 +2,7 @@
 per fact.
 """
 
-from rtt.losses import text_loss
+from rtt.training.losses import text_loss
 
 
 class RIA:

@@ -6,9 +6,9 @@ import copy
 
 import torch
 
-from rtt.losses import inputs, masked_mean
-from rtt.modelfile import rmu_layers
-from rtt.models import decoder_layers
+from rtt.models.load import decoder_layers
+from rtt.study.model_file import rmu_layers
+from rtt.training.losses import inputs, masked_mean
 
 
 def lower_copy(model, layer: int):
@@ -30,7 +30,7 @@ class RMU:
 
     h: output of decoder layer `settings.layer`; u: uniform in [0, 1) then normalised. Only mlp.down_proj of that layer
     and of the `settings.layers_trained - 1` below it are trained (a list names the layers instead). Layers are numbers
-    from 0 or fractions of the depth; null takes the paper's (`rtt.modelfile.rmu_layers`).
+    from 0 or fractions of the depth; null takes the paper's (`rtt.study.model_file.rmu_layers`).
     """
 
     def __init__(self, model, settings, seed):

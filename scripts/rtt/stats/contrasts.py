@@ -138,7 +138,7 @@ def criterion(
 ) -> list[Criterion]:
     """Judge each method of one arm and seed against the control, from the recovery table (in its row order).
 
-    `recovery` as read by `rtt.tables.read_table`. It does not hold without an admissible point or without a control.
+    `recovery` as read by `rtt.stats.tables.read_table`. It does not hold without an admissible point or without a control.
     """
     rows = recovery[
         (recovery["seed"] == seed)

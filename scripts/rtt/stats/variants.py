@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from rtt.errors import UserError
-from rtt.evals import SCORINGS
 from rtt.files import read_json
+from rtt.scoring.read import SCORINGS
 from rtt.stats.intervals import t_interval
-from rtt.stats.looks import SELECTIONS
+from rtt.stats.look_choice import SELECTIONS
+from rtt.study.names import DEFAULT
 
-DEFAULT = "default"
 QUANTITIES = ("acc_unlearned", "acc_rtt", "recovery", "recovery_corrected")
 # A variant that reports its `paper` selection is compared with what the default reports, its `nested` one.
 ON_V = "paper - nested"

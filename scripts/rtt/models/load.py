@@ -1,0 +1,239 @@
+"""How models are saved and loaded."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import is_flash_attn_2_available, logging
+
+from rtt import distributed
+from rtt.errors import UserError
+from rtt.files import atomic_path, digest, sha256
+from rtt.study.model_file import layer_number
+from rtt.study.model_folder import check_folder, weight_files
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ATTN_BACKENDS = ("auto", "sdpa", "flash_attention_2", "eager")
+ATTN_VARIABLE = "RTT_ATTN_BACKEND"  # from the environment: how attention is computed is no part of a spec
+logging.disable_progress_bar()  # its bars for three small files hide our own progress
+
+
+@contextmanager
+def _writing(place: str | Path) -> Iterator[None]:
+    """Turn a full disk into a UserError: safetensors raises an error of its own, not OSError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{place}: cannot be written: {error}; nothing partial is left; free space, or put the results on another "
+            "disk"
+        ) from None
+
+
+def save(model, tokenizer, folder: str | Path) -> None:
+    """Write config, weights (safetensors) and tokenizer as a folder that is whole or absent. Raises UserError."""
+    folder = Path(folder)
+    if distributed.is_main():
+        with _writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _save(model, tokenizer, folder)
+    distributed.barrier()
+
+
+def _save(model, tokenizer, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+        whole = Path(scratch) / "whole"
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        shutil.rmtree(folder, ignore_errors=True)
+        whole.rename(folder)
+
+
+def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | None]:
+    """Return (attention backend, warning or None) for `requested` (auto, sdpa, flash_attention_2, eager).
+
+    `auto` is flash-attn where it can run: installed, on CUDA, in fp16 or bf16; SDPA otherwise. Raises UserError for
+    another name.
+    """
+    if requested not in ATTN_BACKENDS:
+        raise UserError(f"attn_backend: found {requested!r}, allowed: {', '.join(ATTN_BACKENDS)}")
+    if requested in ("sdpa", "eager"):
+        return requested, None
+    reason = None
+    if device != "cuda":
+        reason = f"it needs a CUDA GPU (this model is on {device})"
+    elif dtype not in ("fp16", "bf16"):
+        reason = f"it needs fp16 or bf16 weights (these are {dtype})"
+    elif not is_flash_attn_2_available():
+        reason = "the package flash-attn is not installed or fits not this GPU (requirements-flash.txt)"
+    if reason is None:
+        return "flash_attention_2", None
+    return "sdpa", None if requested == "auto" else f"warning: no flash_attention_2: {reason}; sdpa is used instead"
+
+
+def load_tokenizer(folder: str | Path):
+    """Return a folder's tokenizer. One without a padding token pads with its end-of-text token, which attention masks
+    and labels make harmless, and says so. Raises UserError when it has neither, or gives no character offsets.
+    """
+    # AutoTokenizer goes by the model's type, and may build another tokenizer than tokenizer.json spells out (a model of
+    # type qwen2 gets Qwen's end-of-text token added): it is asked only where there is no such file.
+    kind = PreTrainedTokenizerFast if (Path(folder) / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        tokenizer = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{folder}: the tokenizer can't be read: {str(error).splitlines()[0]}") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: this tokenizer gives no character offsets; one with a tokenizer.json is needed")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"{folder}: the tokenizer has neither a padding token nor an end-of-text token: "
+                "set pad_token in tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        print(f"{folder}: no padding token; {tokenizer.eos_token!r} (end of text) pads", file=sys.stderr)
+    return tokenizer
+
+
+def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = None):
+    """Return (model, tokenizer) of a causal language model's folder, on this process's device (under ZeRO-3 in host
+    memory). Never runs code from the folder, never asks a hub, reads safetensors alone.
+
+    `dtype`: fp32, bf16 or fp16, of the weights in memory. `attn_backend`: as in `resolve_attn`; None takes the
+    environment's RTT_ATTN_BACKEND, else auto. Raises UserError for a folder that is not such a model.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
+    check_folder(folder)
+    backend, warning = resolve_attn(
+        attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, distributed.device().type
+    )
+    if warning:
+        print(warning, file=sys.stderr)
+    tokenizer = load_tokenizer(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=backend,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: the model can't be read: {str(error).splitlines()[0]}") from None
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they don't belong together"
+        )
+    # `rtt.data.text.encode` refuses a text that is longer, before any training. Without a fixed context there is no limit.
+    context = getattr(model.config, "max_position_embeddings", None)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
+    if not distributed.partitioned():
+        model.to(distributed.device())
+    if broken := not_finite(model):
+        raise UserError(
+            f"{folder}: the weights {broken} hold NaN or infinity, so the model gives no scores; make or download it "
+            "again"
+        )
+    return model, tokenizer
+
+
+def not_finite(model) -> str | None:
+    """Return the name of the first parameter that holds NaN or infinity, None where all are finite."""
+    return next((name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())), None)
+
+
+def decoder_layers(model) -> torch.nn.ModuleList:
+    """Return the decoder layers of a Llama-like model (Llama, Mistral, Qwen, SmolLM, ...). Raises UserError for
+    another shape.
+    """
+    layers = getattr(getattr(model, "model", None), "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise UserError(f"{type(model).__name__} has no model.layers: layers can be chosen in Llama-like models only")
+    return layers
+
+
+def freeze_layers(model, train: Sequence[int | float]) -> list[int]:
+    """Freeze all weights but those of the decoder layers `train` (numbers from 0, or fractions of the depth, as in
+    `rtt.study.model_file.layer_number`); return their numbers. Raises UserError for a layer that the model has not.
+    """
+    layers = decoder_layers(model)
+    numbers = sorted({layer_number(layer, len(layers)) for layer in train})
+    model.requires_grad_(False)
+    for number in numbers:
+        layers[number].requires_grad_(True)
+    return numbers
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    """Return a copy of a model's weights, in host memory: a GPU needs its own for training."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def write_weights(found: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Write weights as `engine.whole_weights` gives them. Raises UserError when the disk is full."""
+    with _writing(path), atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, temporary)
+
+
+def save_weights(model, path: str | Path) -> None:
+    """Write all parameters, trained or frozen, in their dtype (a trajectory's points share config and tokenizer with
+    their source). Tied parameters are written once. Raises UserError when the disk is full.
+    """
+    found = distributed.whole_weights(model)
+    if distributed.is_main():
+        write_weights(found, path)
+
+
+def load_weights(model, path: str | Path) -> None:
+    """Put parameters into `model`, cast to its dtype: of a file that `save_weights` wrote, or of a model's folder.
+
+    Raises UserError when they are damaged or another model's; the model is then not to be used.
+    """
+    found = set()
+    try:
+        for file in weight_files(path) if Path(path).is_dir() else [path]:
+            state = load_file(file)
+            if unexpected := model.load_state_dict(state, strict=False).unexpected_keys:
+                raise UserError(f"{file}: these weights belong to another model: {', '.join(unexpected[:5])}")
+            found |= set(state)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the step that makes it first") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file, or cut short: {error}") from None
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: these weights belong to another model: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    # named_parameters has a tied parameter under one of its names; a checkpoint may have it under the other
+    tied = tied_names(model)
+    if missing := [n for n, _ in model.named_parameters() if n not in found and not tied.get(n, set()) & found]:
+        raise UserError(f"{path}: these weights belong to another model: {', '.join(missing[:5])} missing")
+
+
+def tied_names(model) -> dict[str, set[str]]:
+    """Return {name: all names of the same parameter}."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {name: same for same in names.values() for name in same}
+
+
+def model_hash(folder: str | Path) -> str:
+    """sha256 of a model folder's weights: of its one file, or of the names and sha256 of its shards."""
+    files = weight_files(folder)
+    return sha256(files[0]) if len(files) == 1 else digest({path.name: sha256(path) for path in files})

@@ -1,0 +1,336 @@
+"""What one run of a study costs, from its spec: tokens, FLOPs, bytes. Closed forms; no torch, no model.
+
+Used by `rtt.planner.plan`. What is counted and what isn't: docs/plan.md.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
+
+from rtt.data.facts import Fact, build_facts, read_facts
+from rtt.data.generate import generate, vocabulary
+from rtt.errors import UserError
+from rtt.files import canonical_json
+from rtt.study.model_file import ModelFile, layer_number, rmu_layers
+from rtt.study.settings import Model, Pretraining, RMUUnlearning, Teaching, Training
+from rtt.study.specs import DataSpec, Foreign, TextsSpec, UnlearnSpec
+
+AUTHORS_PER_SPLIT = 157
+SENTENCES = 3  # of a fact in the authors' files (PAPER.md); an epoch of unlearning shows each
+SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models.load)
+DOWN_PROJ = 0.25  # share of a decoder layer's parameters in mlp.down_proj: .27 in Llama-3-8B, .25 in SmolLM2
+BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its gradient, each optimizer state
+# Reads and writes of a value per trained parameter and step, counted in the code of lion-pytorch (19) and of torch's
+# foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
+PASSES = {"adamw": 24, "lion": 23}
+# Of an evaluation JSON, measured on the miniature's: per scored question, per scoring of it, once a file (its spec).
+QUESTION_BYTES, SCORING_BYTES, FILE_BYTES = 80, 59, 6000
+CHARACTERS = 4.5  # of a token of English prose, assumed: what `max_characters` leaves of a plain text
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Number of facts, and mean tokens of the texts of one fact.
+
+    prompt: MCQ up to "Answer:"; mcq: with letter and answer; question: without choices, up to "Answer:"; answered: with
+    the answer; choice: one of four. sentence, ria, fif: one of three. BOS and padding are not counted.
+    """
+
+    prompt: float
+    mcq: float
+    question: float
+    answered: float
+    choice: float
+    sentence: float
+    ria: float
+    fif: float
+
+    def trained(self, loss: str) -> float:
+        """Mean tokens of a training text of a fact with the loss `loss` (of an MCQ or a sentence, rtt.study.settings)."""
+        if loss == "LETTER":
+            return self.prompt + 1
+        return {"QUESTION_ANSWER": self.answered, "CORPUS": self.sentence}.get(loss, self.mcq)
+
+    def scored(self, scorings: Sequence[str]) -> float:
+        """Mean tokens that go through the model to score a fact: each prompt once, a continuation but its last token.
+
+        The fresh choices are taken to be as long as the choices.
+        """
+        by_likelihood = [scoring for scoring in scorings if scoring != "letter"]
+        total = self.prompt if "letter" in scorings else 0.0
+        return total + (self.question if by_likelihood else 0.0) + len(by_likelihood) * 4 * (self.choice - 1)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A dataset as a run sees it: facts per split, in order, and their texts; `exact` when read or generated."""
+
+    splits: dict[str, int]
+    texts: Texts
+    exact: bool
+
+    def __len__(self) -> int:
+        return sum(self.splits.values())
+
+
+# Mean tokens on the authors' files (26be6ba), by SmolLM2's tokenizer: every digit is a token there; Llama-3's takes up
+# to three digits in one, so its texts are shorter. tests/unit/test_plan.py holds them to the files.
+TYPICAL = {
+    "years": Texts(59.2, 66.2, 27.2, 32.2, 5.0, 22.5, 22.2, 23.0),
+    "mmlu": Texts(67.9, 77.0, 28.2, 35.4, 6.9, 42.2, 41.9, 40.9),
+    "mmlu_long": Texts(148.8, 162.1, 91.8, 103.1, 11.2, 89.9, 89.2, 90.3),
+    "random_birthdays": Texts(43.9, 50.9, 11.9, 16.9, 5.0, 15.7, 15.7, 15.8),
+}
+TYPICAL["wmdp"] = TYPICAL["mmlu"]  # an assumption: its files are not public
+MMLU = ("mmlu_STEM", "mmlu_business", "mmlu_chemistry", "mmlu_culture", "mmlu_geography")
+MMLU_LONG = ("mmlu_health", "mmlu_history", "mmlu_law", "mmlu_philosophy", "mmlu_social sciences")
+SPLITS = {"years": 5, "wmdp": 5, "random_birthdays": 10}
+# Assumed, not measured (their files are elsewhere): mean tokens of a whole text.
+PLAIN = {"fineweb_edu": 1030.0, "wikitext": 110.0} | dict.fromkeys(
+    ("wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"), 5000.0
+)
+
+PIECE = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|\s|_")
+PER_PIECE = 1.05  # SmolLM2's tokens per piece on the authors' MCQs and sentences: 1.03 to 1.09, Random Birthdays 1.21
+
+
+def words(text: str) -> float:
+    """Tokens of the miniature's word tokenizer: exact."""
+    return len(re.sub(r"[.?:,]", " ", text).split())
+
+
+def pieces(text: str) -> float:
+    """About the tokens of a byte-pair tokenizer: words, digits, punctuation and line ends."""
+    return PER_PIECE * len(PIECE.findall(text))
+
+
+def counter(model: Model | ModelFile) -> Callable[[str], float]:
+    """Return the function that counts (words) or estimates (pieces) a text's tokens."""
+    return words if isinstance(model, Model) and model.tokenizer == "word" else pieces
+
+
+def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
+    """Mean tokens of the texts of these facts (at least one)."""
+
+    def mean(values) -> float:
+        values = [count(value) for value in values]
+        return sum(values) / len(values) if values else 0.0
+
+    def prompt(fact: Fact) -> str:  # rtt.data.text, which imports torch
+        lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", fact.choices, strict=True)]
+        return "\n".join([fact.question, *lines, "Answer:"])
+
+    def answer(fact: Fact) -> str:
+        return fact.choices[fact.answer]
+
+    return Texts(
+        prompt=mean(prompt(fact) for fact in facts),
+        mcq=mean(f"{prompt(fact)} {'ABCD'[fact.answer]}. {answer(fact)}" for fact in facts),
+        question=mean(f"{fact.question}\nAnswer:" for fact in facts),
+        answered=mean(f"{fact.question}\nAnswer: {answer(fact)}" for fact in facts),
+        choice=mean(f" {choice}" for fact in facts for choice in fact.choices),
+        sentence=mean(text for fact in facts for text in fact.sentences),
+        ria=mean(text for fact in facts for text in fact.ria_sentences),
+        fif=mean(text for fact in facts for text in fact.fif_sentences),
+    )
+
+
+class Sizes:
+    """The sizes of a study's datasets: from `results/<study>/data` where a facts.jsonl is there already, generated
+    anew for the miniature, read from the user's folders, and typical ones for the authors' datasets.
+    """
+
+    def __init__(self, results: str | Path, model: Model | ModelFile, root: str | Path = "."):
+        self.results, self.root, self.count = Path(results), Path(root), counter(model)
+        self.typical: set[str] = set()  # groups whose lengths are from the table
+        self._known: dict[tuple, Facts] = {}
+
+    def of(self, spec: DataSpec, splits: Sequence[str] | None = None) -> Facts:
+        """Return a dataset's sizes, of `splits` alone where they are given. Raises UserError as reading it does."""
+        key = (spec.run_id, tuple(splits or ()))
+        if key not in self._known:
+            self._known[key] = self._of(spec, splits)
+        return self._known[key]
+
+    def _of(self, spec: DataSpec, splits: Sequence[str] | None) -> Facts:
+        path, raw = self.results / "data" / spec.run_id / "facts.jsonl", spec.raw
+        if path.is_file():
+            facts = read_facts(path)
+        elif raw.people:
+            facts = _people(spec)
+        elif raw.files and raw.files.folder:
+            folder, policy = self.root / raw.files.folder, spec.policy.model_dump()
+            facts, _ = build_facts(folder, spec.dataset, spec.splits, policy, spec.seed, spec.facts_per_split)
+        else:
+            return self._from_table(spec, splits)
+        facts = [fact for fact in facts if splits is None or fact.split in splits]
+        if not facts:
+            raise UserError(f"{spec.dataset}: no facts in splits {', '.join(splits)}; correct them in the study file")
+        found = list(dict.fromkeys(fact.split for fact in facts))
+        return Facts({s: sum(fact.split == s for fact in facts) for s in found}, texts_of(facts, self.count), True)
+
+    def _from_table(self, spec: DataSpec, splits: Sequence[str] | None) -> Facts:
+        raw = spec.raw
+        group = raw.files.group if raw.files else "random_birthdays"
+        names = [f"split_{i}" for i in range(raw.birthdays.splits if raw.birthdays else SPLITS.get(group, 0))]
+        names = spec.splits or ([*MMLU, *MMLU_LONG] if group == "mmlu" else names)
+        names = [name for name in names if splits is None or name in splits]
+        per_split = spec.facts_per_split or (raw.birthdays.facts_per_split if raw.birthdays else AUTHORS_PER_SPLIT)
+        tables = [TYPICAL["mmlu_long" if group == "mmlu" and name in MMLU_LONG else group] for name in names]
+        mean = Texts(*(sum(values) / len(tables) for values in zip(*map(astuple, tables), strict=True)))
+        self.typical.add(group)
+        return Facts(dict.fromkeys(names, per_split), mean, False)
+
+
+@cache
+def _written(options: str, dataset: str, policy: str, seed: int) -> tuple[Fact, ...]:
+    """The facts of a generated dataset, as the steps `generate` and `facts` make them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in generate(dataset, json.loads(options), seed).items():
+            Path(folder, name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return tuple(build_facts(folder, dataset, None, json.loads(policy), seed)[0])
+
+
+def _people(spec: DataSpec) -> list[Fact]:
+    options, policy = (canonical_json(part.model_dump()) for part in (spec.raw.people, spec.policy))
+    return list(_written(options, spec.dataset, policy, spec.raw.seed))
+
+
+# Training texts
+
+
+def pass_tokens(facts: int, texts: Texts, loss: str, epochs: int, batch_size: int, samples: int | None) -> tuple:
+    """Return (steps, tokens) of `rtt.training.order.training_passes`: every epoch is filled up to whole batches."""
+    shown = min(samples or facts, facts) * (SENTENCES if loss in ("CORPUS", "NUMBER") else 1)
+    steps = -(-shown // batch_size) * epochs
+    return steps, steps * batch_size * texts.trained("CORPUS" if loss == "NUMBER" else loss)
+
+
+def teaching_tokens(parts: Sequence[Facts], settings: Teaching) -> tuple:
+    """Return (steps, tokens) of a teaching phase on all parts' facts together."""
+    total = sum(map(len, parts))
+    means = (sum(len(p) * v for p, v in zip(parts, values, strict=True)) / total for values in _columns(parts))
+    return pass_tokens(total, Texts(*means), settings.loss, settings.epochs, settings.batch_size, settings.samples)
+
+
+def _columns(parts: Sequence[Facts]) -> list[tuple[float, ...]]:
+    return list(zip(*(astuple(part.texts) for part in parts), strict=True))
+
+
+def pretraining_tokens(parts: Sequence[Facts], settings: Pretraining) -> tuple:
+    """Return (steps, tokens) of `rtt.training.order.pretraining_documents` on all parts' facts."""
+    total = sum(map(len, parts))
+    plain = sum(len(p) * (SENTENCES * p.texts.sentence + p.texts.answered) / (SENTENCES + 1) for p in parts) / total
+    mcq = sum(len(part) * part.texts.mcq for part in parts) / total
+    steps, mcqs = settings.steps, settings.mcqs_per_batch
+    return steps, steps * ((settings.batch_size - mcqs) * plain + mcqs * mcq)
+
+
+def unlearning_tokens(spec: UnlearnSpec, facts: Facts, retain: Facts | TextsSpec) -> tuple:
+    """Return (steps, tokens of the forget texts, tokens of the retain texts) of a whole trajectory."""
+    settings, share = spec.settings, spec.settings.mcq_share
+    steps = points(spec, len(facts))[-1]
+    if spec.texts:
+        forget = sum(part.count * plain(part) for part in spec.texts) / sum(part.count for part in spec.texts)
+    else:
+        told = {"RIA": facts.texts.ria, "FIF": facts.texts.fif}.get(spec.method, facts.texts.sentence)
+        forget = share * facts.texts.trained(settings.mcq_loss) + (1 - share) * told
+    if isinstance(retain, TextsSpec):
+        kept = plain(retain)
+    else:
+        kept = share * retain.texts.trained(settings.mcq_loss) + (1 - share) * retain.texts.sentence
+    return steps, steps * settings.batch_size * forget, steps * settings.batch_size * kept
+
+
+def plain(texts: TextsSpec) -> float:
+    """Mean tokens of plain texts: those of the whole texts, or what `max_characters` leaves at most."""
+    whole, limit = PLAIN[texts.group], texts.max_characters
+    return whole if limit is None else min(whole, limit / CHARACTERS)
+
+
+def points(spec: UnlearnSpec, facts: int) -> list[int]:
+    """Return the steps at which a trajectory is scored (`rtt.training.order.point_steps`, which imports torch); a foreign
+    model's one point is step 0.
+    """
+    settings = spec.settings
+    if isinstance(settings, Foreign):
+        return [0]
+    if settings.points:
+        return list(settings.points)
+    n = sum(part.count for part in spec.texts) or facts
+    shown = min(n, settings.samples or n) * (1 if spec.texts else SENTENCES)
+    per_epoch = -(-shown // settings.batch_size)
+    return [per_epoch * epoch for epoch in range(1, settings.epochs + 1)]
+
+
+# The model
+
+
+def parameters(model: Model | ModelFile) -> int:
+    """Return the number of parameters: the model file's, or the miniature's closed form (tied embeddings, a Llama).
+
+    Raises UserError when the model file does not say.
+    """
+    if isinstance(model, ModelFile):
+        if model.parameters is None:
+            raise UserError(f"model {model.name}: `parameters` is missing in its file; add the count, as 8030261248")
+        return model.parameters
+    size = 2 + len(vocabulary()) if model.tokenizer == "word" else SUBWORDS
+    return size * model.hidden_size + model.layers * layer_parameters(model) + model.hidden_size
+
+
+def layer_parameters(model: Model) -> int:
+    """Return the number of parameters of a decoder layer of the miniature."""
+    h, i = model.hidden_size, model.intermediate_size
+    return 4 * h * h + 3 * h * i + 2 * h
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a model that a training phase works on, as shares of its parameters.
+
+    forward: what is run; backward: what gradients pass through; trained: what is updated; copied: a frozen copy beside.
+    """
+
+    forward: float = 1.0
+    backward: float = 1.0
+    trained: float = 1.0
+    copied: float = 0.0
+
+    def flops(self, n: int, tokens: float) -> float:
+        """FLOPs of training on so many tokens: 2 n each for the forward pass, the gradients of the activations and
+        those of the weights; 6 n in all when everything is trained (Kaplan et al. 2020).
+        """
+        return 2 * n * tokens * (self.forward + self.backward + self.trained)
+
+
+def part_of(settings: Training, model: Model | ModelFile) -> Part:
+    """Return the part that `settings` trains. Parameters are taken to be spread evenly over the layers.
+
+    A model file that gives no `layers` counts as trained whole.
+    """
+    depth = model.layers
+    if depth is None:
+        return Part()
+    if isinstance(settings, RMUUnlearning):
+        layer, trained = rmu_layers(depth, settings.layer, settings.layers_trained)
+        run = (layer + 1) / depth
+        return Part(run, run - trained[0] / depth, DOWN_PROJ * len(trained) / depth, run)
+    if layers := settings.train_layers:
+        numbers = sorted({layer_number(layer, depth) for layer in layers})
+        return Part(1.0, 1 - numbers[0] / depth, len(numbers) / depth)
+    return Part()
+
+
+def traffic(settings: Training, n: int, steps: int, part: Part = Part()) -> float:
+    """Bytes that the optimizer's steps read and write."""
+    return steps * n * part.trained * BYTES[settings.precision] * PASSES[settings.optimizer]
+
+
+def eval_bytes(questions: float, scorings: Sequence[str]) -> float:
+    """Bytes of an evaluation JSON with so many scored questions."""
+    return FILE_BYTES + questions * (QUESTION_BYTES + SCORING_BYTES * len(scorings))

@@ -1,0 +1,276 @@
+"""Bytes that a training job holds on each device, in host memory and on disk, by launcher and ZeRO stage: closed forms;
+no torch, no model.
+
+Used by `rtt.planner.plan`. The formulas and what is not counted: docs/plan.md.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rtt.planner import costs
+from rtt.study.deepspeed import Engine, engine_of
+from rtt.study.model_file import ModelFile
+from rtt.study.settings import Model, Training
+from rtt.study.specs import TextsSpec
+
+BYTES = costs.BYTES
+STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keeps
+AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
+ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: what the allocator cannot use, and the device's context with its libraries
+# Assumed: the longest text of a dataset, in its mean MCQs. The authors' longest: 1.0 (Random Birthdays) to 5.8 (MMLU).
+LONGEST = 6
+PLAIN_LONGEST, LEAST_CHARACTERS, MOST_TOKENS = 8, 3, 8192  # of plain texts: in means, per token, a model's context
+# (vocabulary, width of the MLP) of the models' config.json: their files here do not say.
+SHAPES = {
+    "llama-3-8b": (128256, 14336),
+    "zephyr-7b-beta": (32000, 14336),
+    "qwen2.5-3b-instruct": (151936, 11008),
+    "smollm2-135m-instruct": (49152, 1536),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model: parameters, decoder layers, hidden units, width of the MLP, vocabulary; known: none of them assumed."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    mlp: int
+    vocabulary: int
+    known: bool = True
+
+    @property
+    def largest(self) -> float:
+        """Parameters of the largest module that ZeRO-3 gathers at once: a decoder layer or the output matrix."""
+        matrix = self.vocabulary * self.hidden
+        return max(matrix, (self.parameters - matrix) / self.layers)
+
+
+def shape_of(model: Model | ModelFile) -> Shape:
+    """Return a model's shape. What its file does not say is assumed: 32 layers, 12 hidden^2 parameters a layer, an MLP
+    of 3.5 hidden, Llama-3's vocabulary. Raises UserError where the number of parameters is missing.
+    """
+    n = costs.parameters(model)
+    if isinstance(model, Model):
+        words = n - model.layers * costs.layer_parameters(model) - model.hidden_size
+        return Shape(n, model.layers, model.hidden_size, model.intermediate_size, words // model.hidden_size)
+    layers = model.layers or 32
+    hidden = model.hidden or round(math.sqrt(n / layers / 12))
+    vocabulary, mlp = SHAPES.get(model.name, (128256, round(3.5 * hidden)))
+    return Shape(n, layers, hidden, mlp, vocabulary, bool(model.name in SHAPES and model.layers and model.hidden))
+
+
+NO_ENGINE = Engine()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a job is spread. devices: its processes; micro_batch: most texts per forward pass on one device (None: all);
+    checkpointing: of activations.
+    """
+
+    devices: int = 1
+    engine: Engine = NO_ENGINE
+    micro_batch: int | None = None
+    checkpointing: bool = False
+
+    def rows(self, batch_size: int) -> int:
+        """Texts per forward pass on one device, as `rtt.training.batches.micro_batch` cuts its part of the batch."""
+        share = -(-batch_size // self.devices)
+        return max(n for n in range(1, share + 1) if share % n == 0 and n <= (self.micro_batch or share))
+
+
+def launch_of(study) -> Launch:
+    """Return how the study's jobs are spread. Raises UserError as `engine_of`."""
+    engine = engine_of(study.deepspeed, shape_of(study.model).hidden)
+    return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing)
+
+
+WHOLE = costs.Part()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A training phase. longest: tokens of the longest text; graphs: forward passes that one backward pass follows
+    (unlearning: of the forget and of the retain texts); head: logits are made; restored: RTT, which keeps its starting
+    weights in host memory. settings: learning rates do not matter.
+    """
+
+    stage: str
+    settings: Training
+    shape: Shape
+    longest: float
+    part: costs.Part = WHOLE
+    graphs: int = 1
+    head: bool = True
+    restored: bool = False
+
+
+def longest(*parts: costs.Facts | TextsSpec) -> float:
+    """Tokens of the longest text among facts' and plain texts, assumed (LONGEST)."""
+    return max(_longest_plain(p) if isinstance(p, TextsSpec) else LONGEST * p.texts.mcq for p in parts)
+
+
+def _longest_plain(texts: TextsSpec) -> float:
+    cut = math.inf if texts.max_characters is None else texts.max_characters / LEAST_CHARACTERS
+    return min(PLAIN_LONGEST * costs.PLAIN[texts.group], cut, MOST_TOKENS)
+
+
+def layer_activations(shape: Shape, precision: str) -> float:
+    """Bytes per token that a Llama decoder layer keeps for its backward pass, with fused attention (no length^2).
+
+    Both norms keep their input in fp32 and the normalised one; the inputs of the matrices (autocast casts the shared
+    ones for each of q, k, v, gate, up); query, key and value (repeated to all heads), the attention's output before and
+    after it is put together; the MLP's four.
+    """
+    product, stream, inputs = _elements(precision)
+    h, m = shape.hidden, shape.mlp
+    return 2 * (4 + stream) * h + inputs * product * h + 5 * product * h + 4 * product * m
+
+
+def _elements(precision: str) -> tuple[int, int, int]:
+    """Bytes of an element of a product, of the residual stream; how many inputs of shared matrices are kept."""
+    if precision == "bf16_mixed":
+        return 2, 4, 5
+    return BYTES[precision], BYTES[precision], 2
+
+
+def saved_activations(shape: Shape, precision: str, layers: float, head: bool, checkpointing: bool = False) -> float:
+    """Bytes per token kept from a forward pass to its backward pass; layers: those that gradients pass through.
+
+    checkpointing: a layer keeps its input alone. head: the last norm, the output matrix' input, and log-probabilities
+    in fp32.
+    """
+    product, stream, _ = _elements(precision)
+    layer = stream * shape.hidden if checkpointing else layer_activations(shape, precision)
+    last = (4 + stream + product) * shape.hidden + 4 * shape.vocabulary
+    return layers * layer + (last if head else 0)
+
+
+def activations(phase: Phase, launch: Launch) -> float:
+    """Most bytes of activations on a device: what the forward passes keep, and what the backward pass adds: the logits
+    in their dtype and two gradients of them in fp32, or a decoder layer that is computed again.
+    """
+    shape, precision = phase.shape, phase.settings.precision
+    tokens = launch.rows(phase.settings.batch_size) * phase.longest
+    layers = phase.part.backward * shape.layers
+    kept = saved_activations(shape, precision, layers, phase.head, launch.checkpointing)
+    logits = (8 + _elements(precision)[0]) * shape.vocabulary if phase.head else 0
+    again = layer_activations(shape, precision) if launch.checkpointing else 0
+    return tokens * (phase.graphs * kept + max(logits, again))
+
+
+def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
+    """Bytes on one device in training, by kind. weights: with RMU's frozen copy, which every device holds. engine:
+    partitions, buckets and gathered weights. work: the larger of activations and the optimizer's temporary tensors.
+    """
+    engine, w, n = launch.engine, launch.devices, phase.shape.parameters
+    settings, part = phase.settings, phase.part
+    size, mixed = BYTES[settings.precision], settings.precision == "bf16_mixed"
+    trained = part.trained * n * size  # bytes of the trained weights
+    own = trained / w  # of a device's partition of them
+    copied = part.copied * n * size
+    casts = n * AUTOCAST * part.forward if mixed else 0.0
+    bucket = min(engine.bucket * size, trained)
+    found = {"weights": n * size + copied, "gradients": trained, "optimizer": trained, "autocast": casts, "engine": 0.0}
+    if engine.stage == 0:
+        found["engine"] = trained if w > 1 else 0.0  # DistributedDataParallel's buckets hold all gradients again
+        step = trained if settings.optimizer == "adamw" else 2 * min(phase.shape.largest * size, trained)
+    elif engine.stage < 3:
+        # Two buckets: one fills while the other is reduced. The optimizer works on a flat copy of its partition, whose
+        # gradients are made flat before the step.
+        found |= {"gradients": trained if engine.stage == 1 else own, "optimizer": own, "engine": own + 2 * bucket}
+        step = own + (own if settings.optimizer == "adamw" else 2 * own)
+    else:
+        gathered = min(max(engine.gathered, phase.shape.largest), n)
+        # DeepSpeed's own product casts a weight each time and keeps no cast of it (runtime/zero/linear.py).
+        casts = min(phase.shape.largest, n) * AUTOCAST if mixed else 0.0
+        group = min(engine.sub_group * size, own)
+        found |= {
+            "weights": (0 if engine.offload_weights else n * size / w) + copied, "gradients": own, "optimizer": own,
+            "autocast": casts, "engine": gathered * size + bucket + phase.shape.largest * size,
+        }  # fmt: skip
+        step = group + (group if settings.optimizer == "adamw" else 2 * group)
+    found["optimizer"] *= STATES[settings.optimizer]
+    if engine.offload:
+        step = 0.0
+        found |= {"optimizer": 0.0} | ({"gradients": 0.0} if engine.stage == 3 else {})
+        if engine.stage < 3:
+            found["engine"] = 2 * bucket
+    return found | {"work": max(activations(phase, launch), step)}
+
+
+def needed(parts: dict[str, float]) -> float:
+    """Bytes of a device that hold these: 5 % and 2 GB more, an assumption."""
+    return ALLOCATOR * sum(parts.values()) + CONTEXT
+
+
+def in_host(phase: Phase, launch: Launch = Launch()) -> float:
+    """Most bytes of host memory of a job's weights: each process loads a whole copy; RTT keeps its starting weights in
+    each, ZeRO-3 the model whose copy it trains; offload keeps weights (ZeRO-3: a second copy in bf16 and fp32 alike),
+    gradients (two copies while the optimizer works) and optimizer states once for all processes. Python and libraries
+    are not counted.
+    """
+    size, engine = BYTES[phase.settings.precision], launch.engine
+    whole = phase.shape.parameters * size
+    trained = whole * phase.part.trained
+    held = launch.devices * whole * (phase.restored + (engine.stage == 3))
+    if engine.offload:
+        held += trained * (1 + 2 + STATES[phase.settings.optimizer])
+    if engine.offload_weights:
+        held += whole
+    return max(launch.devices * whole, held)
+
+
+def state_on_disk(phase: Phase, launch: Launch = Launch()) -> float:
+    """Bytes of one resumable state: weights and optimizer states; under ZeRO-1 and 2 the optimizer's own copy of the
+    weights beside the model's.
+    """
+    whole = phase.shape.parameters * BYTES[phase.settings.precision]
+    trained = whole * phase.part.trained
+    copy = trained if launch.engine.stage in (1, 2) else 0.0
+    return whole + trained * STATES[phase.settings.optimizer] + copy
+
+
+# What fits where
+
+DEVICE_SETS = ((1, 80e9), (2, 80e9), (4, 80e9), (8, 80e9), (2, 40e9), (4, 40e9), (8, 24e9))
+ROWS = tuple((precision, optimizer) for precision in ("bf16_mixed", "bf16") for optimizer in ("lion", "adamw"))
+
+
+def choices(devices: int) -> list[tuple[str, str | None, bool]]:
+    """(name, deepspeed, gradient checkpointing) that are tried, from the least to the most."""
+    names = [None, "zero3-offload"] if devices == 1 else [None, "zero1", "zero2", "zero3", "zero3-offload"]
+    last = {None: devices == 1, "zero3": True, "zero3-offload": True}  # checkpointing is tried where it is cheaper
+    tried = []
+    for name in names:
+        tried.append((name or "none", name, False))
+        if last.get(name):
+            tried.append((f"{name or 'none'} + checkpointing", name, True))
+    return tried
+
+
+def fits(phases: Sequence[Phase], micro_batch: int | None = None) -> list[dict]:
+    """For each precision and optimizer (ROWS) and set of devices: the first of `choices` with which every phase fits,
+    with `needed` bytes of one device and of the host; name None where none does.
+    """
+    rows = []
+    for precision, optimizer in ROWS:
+        changed = [
+            replace(p, settings=p.settings.model_copy(update={"precision": precision, "optimizer": optimizer}))
+            for p in phases
+        ]
+        for devices, size in DEVICE_SETS:
+            row = {"precision": precision, "optimizer": optimizer, "devices": devices, "memory": size, "setting": None}
+            for name, deepspeed, checkpointing in choices(devices):
+                engine = engine_of(deepspeed, phases[0].shape.hidden)
+                launch = Launch(devices, engine, micro_batch, checkpointing)
+                most = max(needed(on_device(phase, launch)) for phase in changed)
+                host = max(in_host(phase, launch) for phase in changed)
+                if most <= size:
+                    row |= {"setting": name, "bytes": most, "host": host}
+                    break
+            rows.append(row)
+    return rows

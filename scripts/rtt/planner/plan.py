@@ -1,0 +1,380 @@
+"""`python -m rtt plan STUDY`: what a study costs, before anything runs. No torch, no model (docs/plan.md).
+
+Inputs: a study file, a device from a small table. Output: a table and its assumptions, or JSON.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rtt.bundle.contents import FIGURES
+from rtt.errors import UserError
+from rtt.planner import costs, memory
+from rtt.planner import text as plan_text
+from rtt.planner.gpus import DEVICES, Device, device_of
+from rtt.stats.intervals import Z95, wilson
+from rtt.stats.recovery import TOO_WIDE
+from rtt.study.expand import Runs
+from rtt.study.load import load_study
+from rtt.study.names import DEFAULT_STUDY
+from rtt.study.schema import Study
+from rtt.study.settings import Pretraining, Scores
+from rtt.study.specs import (
+    AttackSpec,
+    Foreign,
+    OriginalSpec,
+    PretrainSpec,
+    SelectSpec,
+    TeachSpec,
+    TextsSpec,
+    UnlearnSpec,
+)
+
+FLOOR = 0.25  # four choices
+MFU = 0.3
+
+
+@dataclass
+class Bill:
+    """What a stage costs. runs: trajectories, or RTT runs; train and score: tokens, without padding. hours: in all, of
+    which score_hours are scoring's and optimizer_hours the optimizer's reading and writing.
+    """
+
+    jobs: int = 0
+    runs: int = 0
+    train_tokens: float = 0.0
+    score_tokens: float = 0.0
+    flops: float = 0.0
+    hours: float = 0.0
+    score_hours: float = 0.0
+    optimizer_hours: float = 0.0
+
+    def __add__(self, other: "Bill") -> "Bill":
+        return Bill(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+    def times(self, n: int) -> "Bill":
+        """The same n times."""
+        return Bill(*(n * value for value in asdict(self).values()))
+
+
+class Plan:
+    """The costs of a study's runs on a device. root: the folder that a study's relative paths start from."""
+
+    def __init__(self, study: Study, device: Device, mfu: float = MFU, root: str | Path = "."):
+        if not 0 < mfu <= 1:
+            raise UserError(f"--mfu: found {mfu}; expected the share of the peak that is reached, above 0, at most 1")
+        self.study, self.device, self.mfu, self.runs = study, device, mfu, Runs(study, root)
+        self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
+        self.shape, self.launch = memory.shape_of(study.model), memory.launch_of(study)
+        self.phases: dict[str, memory.Phase] = {}  # of each training stage the one that needs most of a device
+        self.fp32_scoring = False
+        self.eval_size = 0.0
+
+    # One run
+
+    def _hours(self, flops: float, half: bool) -> float:
+        return flops / ((self.device.bf16 if half else self.device.fp32) * self.mfu) / 3600
+
+    def _score(self, model, tokens: float, precision: str, scores: Scores) -> Bill:
+        """precision: of training, or of the weights. Autocast is for training alone: after bf16_mixed the weights are
+        in fp32, and scored so unless the scores ask for bf16.
+        """
+        flops = 2 * costs.parameters(model) * tokens
+        half = precision in ("bf16", "fp16") or scores.precision == "bf16"
+        self.fp32_scoring |= not half
+        hours = self._hours(flops, half)
+        return Bill(score_tokens=tokens, flops=flops, hours=hours, score_hours=hours)
+
+    def _train(
+        self,
+        stage: str,
+        model,
+        tokens: float,
+        settings,
+        steps: int,
+        longest: float,
+        frozen_tokens: float = 0.0,
+        **shape,
+    ) -> Bill:
+        """longest: tokens of the longest text. shape: `memory.Phase`'s graphs, head and restored."""
+        n, part = costs.parameters(model), costs.part_of(settings, model)
+        flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
+        moved = costs.traffic(settings, n, steps, part) / self.device.bandwidth / 3600
+        phase = memory.Phase(stage, settings, memory.shape_of(model), longest, part, **shape)
+        self.phases[stage] = max(self.phases.get(stage, phase), phase, key=self._on_device)
+        hours = self._hours(flops, settings.precision != "fp32") + moved
+        return Bill(train_tokens=tokens, flops=flops, hours=hours, optimizer_hours=moved)
+
+    def _on_device(self, phase: memory.Phase) -> float:
+        return sum(memory.on_device(phase, self.launch).values())
+
+    def _questions(self, retain, facts: costs.Facts) -> list[costs.Facts]:
+        return [facts, self.sizes.of(retain.held_out, retain.held_out_splits)]
+
+    def _scored(self, parts: list[costs.Facts], scores, times: int) -> float:
+        self.eval_size += costs.eval_bytes(times * sum(map(len, parts)), scores.scorings)
+        return sum(len(part) * part.texts.scored(scores.scorings) for part in parts)
+
+    def source(self, spec: PretrainSpec | OriginalSpec | TeachSpec) -> Bill:
+        """Pretraining or teaching, if any, and the scoring before unlearning."""
+        facts = self.sizes.of(spec.facts)
+        parts = self._questions(spec.retain, facts)
+        tokens = self._scored(parts, spec.scores, 1)
+        if isinstance(spec, OriginalSpec):
+            return self._score(spec.model, tokens, spec.model.dtype, spec.scores)
+        training = spec.training
+        if isinstance(training, Pretraining):
+            learn = self.sizes.of(spec.retain.learn, spec.retain.learn_splits)
+            steps, trained = costs.pretraining_tokens([*parts, learn], training)
+        else:
+            taught = [facts, *([self.sizes.of(spec.also_taught)] if spec.also_taught else [])]
+            steps, trained = costs.teaching_tokens(taught, training)
+        name = "pretraining" if isinstance(spec, PretrainSpec) else f"teaching ({spec.arm})"
+        longest = memory.longest(*(parts if isinstance(training, Pretraining) else taught))
+        bill = self._train(name, spec.model, trained, training, steps, longest)
+        return Bill(runs=1) + bill + self._score(spec.model, tokens, training.precision, spec.scores)
+
+    def trajectory(self, spec: UnlearnSpec) -> Bill:
+        """One unlearning trajectory with the scoring of its points; a foreign model is only scored."""
+        source, settings = spec.source, spec.settings
+        facts = self.sizes.of(source.facts)
+        found = self.points(spec)
+        tokens = found * self._scored(self._questions(source.retain, facts), source.scores, found)
+        if isinstance(settings, Foreign):
+            return Bill(runs=1) + self._score(source.model, tokens, "fp32", source.scores)
+        retain = source.retain.learn
+        if not isinstance(retain, TextsSpec):
+            retain = self.sizes.of(retain, source.retain.learn_splits)
+        steps, forget, kept = costs.unlearning_tokens(spec, facts, retain)
+        bill = self._train(
+            f"unlearning ({spec.method})", source.model, forget + kept, settings, steps,
+            memory.longest(*(spec.texts or [facts]), retain), kept, graphs=2, head=spec.method != "RMU",
+        )  # fmt: skip
+        return Bill(runs=1) + bill + self._score(source.model, tokens, settings.precision, source.scores)
+
+    def points(self, spec: UnlearnSpec) -> int:
+        """Number of a trajectory's scored points."""
+        return len(costs.points(spec, len(self.sizes.of(spec.source.facts))))
+
+    def v_sizes(self, spec: AttackSpec) -> tuple[costs.Facts, list[int]]:
+        """The attacked facts, and the sizes of the splits that serve as V."""
+        facts = self.sizes.of(spec.facts)
+        return facts, list(facts.splits.values())[: spec.rtt.v_splits]
+
+    def checkpoint(self, spec: AttackSpec) -> Bill:
+        """RTT on one checkpoint: every learning rate and V split."""
+        rtt, model = spec.rtt, spec.source.model
+        facts, v_sizes = self.v_sizes(spec)
+        rates, bill = len(rtt.learning_rates), Bill()
+        for size in v_sizes:
+            steps, tokens = costs.pass_tokens(
+                len(facts) - size, facts.texts, rtt.loss, rtt.epochs, rtt.batch_size, rtt.samples
+            )
+            longest = memory.longest(facts)
+            trained = self._train("RTT", model, rates * tokens, rtt, rates * steps, longest, restored=True)
+            bill += Bill(runs=rates) + trained
+        tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.scorings)
+        return bill + self._score(model, tokens, rtt.precision, spec.scores)
+
+    def looks(self, spec: AttackSpec) -> int:
+        """How often RTT on one checkpoint scores all facts."""
+        rtt = spec.rtt
+        return len(rtt.learning_rates) * len(self.v_sizes(spec)[1]) * len(rtt.score_epochs or range(rtt.epochs))
+
+    def attack(self, spec: AttackSpec, checkpoints: int) -> Bill:
+        """RTT on so many checkpoints."""
+        return self.checkpoint(spec).times(checkpoints)
+
+    def checkpoints(self, spec: AttackSpec) -> tuple[int, int, int]:
+        """Return (least, most, all points) of an attack: budgets may choose the same point, or none."""
+        fixed = sum(target.kind != "unlearned" for target in spec.targets)
+        every = [sum(map(self.points, select.trajectories)) for select in spec.selections]
+        most = sum(min(len(spec.retain_budgets), n) for n in every)
+        return fixed + len(every), fixed + most, fixed + sum(every)
+
+    # The study
+
+    @cached_property
+    def stages(self) -> dict[str, Bill]:
+        """Costs by the Snakefile's rule, in the order of the pipeline; jobs as `snakemake -n` counts them when nothing
+        is there yet.
+        """
+        runs = self.runs
+        groups = {(raw.files.group, raw.files.digest) for raw in runs.raw.values() if raw.files and raw.files.group}
+        texts = {(texts.group, texts.count, texts.digest) for texts in runs.texts.values()}
+        jobs = {
+            "fetch_dataset": len(groups),
+            "fetch_texts": len(texts),
+            "generate": sum(not raw.files for raw in runs.raw.values()),
+            "facts": len(runs.data),
+            "import_model": len(runs.imports),
+        }
+        stages = {name: Bill(jobs=n) for name, n in jobs.items()}
+        for spec in runs.sources.values():
+            stages[spec.kind] = stages.get(spec.kind, Bill()) + Bill(jobs=1) + self.source(spec)
+        stages["unlearn"] = sum((Bill(jobs=1) + self.trajectory(spec) for spec in runs.unlearn.values()), Bill())
+        stages["select"] = Bill(jobs=len(runs.selects))
+        for name, specs in (("rtt", runs.attacks), ("rtt_original", runs.originals), ("rtt_control", runs.controls)):
+            stages[name] = sum(
+                (Bill(jobs=1) + self.attack(spec, self.checkpoints(spec)[1]) for spec in specs.values()), Bill()
+            )
+            for spec in specs.values():
+                questions = self.looks(spec) * len(self.sizes.of(spec.facts))
+                self.eval_size += self.checkpoints(spec)[1] * costs.eval_bytes(questions, spec.scores.scorings)
+        stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
+        return {name: bill for name, bill in stages.items() if bill.jobs}
+
+    def selection(self) -> dict:
+        """RTT on the selected points against RTT on every point of every trajectory; the original and the control are
+        in neither.
+        """
+        result = {name: Bill() for name in ("at_least", "at_most", "whole_grid")}
+        for spec in self.runs.attacks.values():
+            fixed = sum(target.kind != "unlearned" for target in spec.targets)
+            for name, n in zip(result, self.checkpoints(spec), strict=True):
+                result[name] += self.attack(spec, n - fixed)
+        return {name: {"runs": b.runs, "flops": b.flops, "hours": b.hours} for name, b in result.items()}
+
+    def disk(self) -> dict[str, float]:
+        """Bytes of weights and evaluations. A group is a method's trajectories: its best point per retain budget, and
+        the one being written. A model of a local path is linked, not copied.
+        """
+        imports = sum(
+            costs.parameters(spec.model) * {"fp32": 4}.get(spec.model.dtype, 2)
+            for spec in self.runs.imports.values()
+            if not spec.model.path
+        )
+        sources = sum(
+            costs.parameters(spec.model) * costs.BYTES[spec.training.precision]
+            for spec in self.runs.sources.values()
+            if not isinstance(spec, OriginalSpec)
+        )
+        groups = [self._group_bytes(spec) for spec in self.runs.selects.values()]
+        _ = self.stages  # adds up the evaluations, finds the phases
+        state = max((memory.state_on_disk(p, self.launch) for p in self.phases.values()), default=0)
+        fixed = imports + sources + self.eval_size + 2 * state
+        return {
+            "imports": imports, "sources": sources, "evals": self.eval_size, "groups": len(groups), "state": state,
+            "largest_group": max(groups, default=0), "at_least": fixed + max(groups, default=0),
+            "at_most": fixed + sum(groups),
+        }  # fmt: skip
+
+    def memory(self, phase: memory.Phase) -> dict:
+        """What a phase holds on a device and in host memory, in bytes."""
+        parts = memory.on_device(phase, self.launch)
+        return {
+            "stage": phase.stage, "optimizer": phase.settings.optimizer, "precision": phase.settings.precision,
+            "bytes": parts, "total": sum(parts.values()), "needed": memory.needed(parts),
+            "host": memory.in_host(phase, self.launch), "state": memory.state_on_disk(phase, self.launch),
+            "rows": self.launch.rows(phase.settings.batch_size), "longest": phase.longest,
+        }  # fmt: skip
+
+    def _group_bytes(self, spec: SelectSpec) -> float:
+        size = max(costs.BYTES[getattr(s, "precision", "fp32")] for s in spec.unlearned.strengths)
+        found = sum(map(self.points, spec.trajectories))
+        return costs.parameters(spec.source.model) * size * min(len(spec.retain_budgets) + 1, found)
+
+    def intervals(self, original: float, attacked: float) -> list[dict]:
+        """Expected 95 % half-widths per number of V questions, one seed: see `half_widths`."""
+        datasets: dict[int, list[str]] = {}
+        for spec in self._attacks():
+            n, name = sum(self.v_sizes(spec)[1]), spec.facts.dataset
+            if name not in datasets.setdefault(n, []):
+                datasets[n].append(name)
+        return [
+            {"n": n, "datasets": names, **half_widths(n, original, attacked)} for n, names in sorted(datasets.items())
+        ]
+
+    def _attacks(self) -> Iterator[AttackSpec]:
+        for group in (self.runs.attacks, self.runs.originals, self.runs.controls):
+            yield from group.values()
+
+
+def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) -> dict[str, float]:
+    """Half-widths of 95 % intervals on n V questions: an accuracy of .5 and of .3 (Wilson), recovery r / o, corrected
+    recovery (r - f) / (o - f) and the difference r - u at u = floor, by the delta method.
+
+    The checkpoints' answers are taken as independent: answers to the same questions go together, and `rtt.stats`
+    pairs them, so that real intervals are mostly narrower.
+    """
+
+    def accuracy(p: float) -> float:
+        low, high = wilson(p * n, n)
+        return float(high - low) / 2
+
+    def ratio(f: float) -> float:
+        r, o = attacked - f, original - f
+        return Z95 * math.sqrt(variance(attacked) / o**2 + r**2 * variance(original) / o**4)
+
+    def variance(p: float) -> float:
+        return p * (1 - p) / n
+
+    return {
+        "accuracy_at_0.5": accuracy(0.5),
+        "accuracy_at_0.3": accuracy(0.3),
+        "recovery": ratio(0.0),
+        "recovery_corrected": ratio(floor),
+        "recovery_difference": Z95 * math.sqrt(variance(attacked) + variance(floor)),
+    }
+
+
+def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float] = (0.8, 0.5), root=".") -> dict:
+    """Return the whole plan as plain data: what `--json` prints. at: accuracies of original + RTT and of unlearned +
+    RTT for the intervals. Raises UserError: accuracies or mfu out of range, no parameter count, unreadable data.
+    """
+    original, attacked = at
+    if not (FLOOR < original < 1 and 0 < attacked < 1):
+        raise UserError(f"--at: found {original} {attacked}; expected accuracies, the first above {FLOOR}, below 1")
+    plan = Plan(study, device, mfu, root)
+    total = sum(plan.stages.values(), Bill(jobs=1))
+    n = costs.parameters(study.model)
+    return {
+        "study": study.study,
+        "model": {"name": study.model.name, "parameters": n},
+        "device": {
+            **asdict(device),
+            "bandwidth": None if math.isinf(device.bandwidth) else device.bandwidth,
+            "mfu": mfu,
+        },
+        "stages": {name: asdict(bill) for name, bill in plan.stages.items()},
+        "total": asdict(total),
+        "fp32_scoring": plan.fp32_scoring,
+        "selection": plan.selection(),
+        "disk": plan.disk(),
+        "launch": asdict(plan.launch),
+        "memory": sorted(map(plan.memory, plan.phases.values()), key=lambda phase: -phase["needed"]),
+        "fits": memory.fits(list(plan.phases.values()), plan.launch.micro_batch) if plan.phases else [],
+        "shape": asdict(plan.shape),
+        "intervals": {"original": original, "attacked": attacked, "too_wide": TOO_WIDE, "rows": plan.intervals(*at)},
+        "lengths": {
+            "typical": sorted(plan.sizes.typical),
+            "texts": {t.group: costs.plain(t) for t in plan.runs.texts.values()},
+        },
+    }
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("study", nargs="?", default=DEFAULT_STUDY, help="study file (default: %(default)s)")
+    parser.add_argument("--gpu", default="h100", help=f"{', '.join(DEVICES)}, cpu (default: %(default)s)")
+    parser.add_argument("--mfu", type=float, help=f"share of the peak FLOP/s that is reached (default: {MFU})")
+    parser.add_argument("--flops", type=float, metavar="RATE", help="FLOP/s really reached, in place of the table's")
+    parser.add_argument(
+        "--at", type=float, nargs=2, metavar=("ORIGINAL", "UNLEARNED"), default=(0.8, 0.5),
+        help="accuracies after RTT that the intervals are for (default: .8 .5)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan."""
+    if args.flops is not None and args.mfu is not None:
+        raise UserError("--flops and --mfu: give one; --flops is what is really reached")
+    mfu = 1.0 if args.flops is not None else MFU if args.mfu is None else args.mfu
+    plan = make(load_study(args.study), device_of(args.gpu, args.flops), mfu, tuple(args.at))
+    print(json.dumps(plan, indent=1, allow_nan=False) if args.json else plan_text.show(plan, args.study))
+    return 0

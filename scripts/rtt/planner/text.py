@@ -1,0 +1,289 @@
+"""The plan of a study for a terminal: lines of at most 98 columns."""
+
+import textwrap
+
+from rtt.planner import costs
+from rtt.planner import memory as bytes_of
+
+WIDTH = 98
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+HEAD = ("stage", "jobs", "runs", "tokens trained", "tokens scored", "FLOPs", "hours")
+
+
+def count(value: float) -> str:
+    """A number of things: 0 as -, 1234567 as 1.2 M."""
+    if not value:
+        return "-"
+    for size, unit in UNITS:
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units: disks and GPUs are sold so."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value / 1e3:.1f} kB"
+
+
+def hours(value: float) -> str:
+    """Hours, or minutes, or seconds."""
+    if not value:
+        return "-"
+    if value >= 1:
+        return f"{value:,.1f} h"
+    return f"{value * 60:.1f} min" if value * 60 >= 1 else f"{value * 3600:.2g} s"
+
+
+def flops(value: float) -> str:
+    """FLOPs."""
+    return f"{value:.1e}" if value else "-"
+
+
+def table(head: tuple, rows: list[tuple]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    aligned = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (head, *rows)
+    ]
+    return [line.rstrip() for line in (aligned[0], "-" * len(aligned[0]), *aligned[1:])]
+
+
+def paragraph(text: str, bullet: str = "") -> list[str]:
+    """Lines of running text."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet), break_on_hyphens=False
+    )
+
+
+def stage_table(plan: dict) -> list[str]:
+    """Jobs, runs, tokens, FLOPs and hours by stage."""
+    rows = [(name, plan["stages"][name]) for name in plan["stages"]] + [("total, with all", plan["total"])]
+    return table(
+        HEAD,
+        [
+            (
+                name, f"{bill['jobs']:,}", f"{bill['runs']:,}" if bill["runs"] and "total" not in name else "-",
+                count(bill["train_tokens"]), count(bill["score_tokens"]), flops(bill["flops"]), hours(bill["hours"]),
+            )
+            for name, bill in rows
+        ],
+    )  # fmt: skip
+
+
+def breakdown(plan: dict) -> list[str]:
+    """What the hours are made of."""
+    total = plan["total"]
+    parts = {"scoring": total["score_hours"], "the optimizer's reads and writes": total["optimizer_hours"]}
+    told = ", ".join(f"{name} {hours(value)}" for name, value in parts.items())
+    rest = hours(total["hours"] - sum(parts.values()))
+    faster, hint = plan["device"]["bf16"] / plan["device"]["fp32"], ""
+    if plan["fp32_scoring"] and faster > 1 and total["score_hours"] > total["hours"] / 10:
+        hint = f" Scoring is in fp32; scores.precision: bf16 would take down to a {faster:.0f}th of its time."
+    return paragraph(f"Of the {hours(total['hours'])}: training's products {rest}, {told}.{hint}")
+
+
+def selection(plan: dict) -> list[str]:
+    """What selection saves."""
+    found = plan["selection"]
+    least, most, whole = (found[name] for name in ("at_least", "at_most", "whole_grid"))
+    if not whole["runs"]:
+        return ["No unlearned model is attacked: there is nothing to select."]
+    lines = table(
+        ("RTT on unlearned models", "runs", "FLOPs", "hours"),
+        [
+            (name, f"{b['runs']:,}", flops(b["flops"]), hours(b["hours"]))
+            for name, b in (
+                ("every point", whole),
+                ("selected points, at most", most),
+                ("selected points, at least", least),
+            )
+        ],
+    )
+    saved, time = 1 - most["runs"] / whole["runs"], hours(whole["hours"] - most["hours"]).replace("-", "no time")
+    told = (
+        f"Selection saves at least {whole['runs'] - most['runs']:,} of {whole['runs']:,} runs ({saved:.0%}) and "
+        f"{time}. Retain budgets that choose the same point are attacked once: at least, where all of a method do (a "
+        "budget that no point keeps within is not attacked at all). The stages above count the most."
+    )
+    lines += ["", *paragraph(told)]
+    return lines
+
+
+HEADS = {
+    "weights": "weights", "gradients": "grads", "optimizer": "states", "autocast": "casts", "engine": "engine",
+    "work": "work",
+}  # fmt: skip
+
+
+def launch(plan: dict) -> str:
+    """How a job is spread, in a line's words."""
+    how, engine = plan["launch"], plan["launch"]["engine"]
+    n = how["devices"]
+    told = "one device" if n == 1 else f"{n} devices"
+    told += f", ZeRO-{engine['stage']}" if engine["stage"] else ", no DeepSpeed"
+    told += " with offload" if engine["offload"] else ""
+    told += f", micro batches of {how['micro_batch']}" if how["micro_batch"] else ""
+    return told + (", gradient checkpointing" if how["checkpointing"] else "")
+
+
+def memory(plan: dict) -> list[str]:
+    """Memory by phase, and whether it fits."""
+    device, phases = plan["device"], plan["memory"]
+    if not phases:
+        return ["Memory of a device in training", "Nothing is trained."]
+    unit, name = (1e9, "GB") if phases[0]["total"] >= 1e9 else (1e6, "MB")
+
+    def short(value: float) -> str:
+        return f"{value / unit:,.1f}" if value else "-"
+
+    rows = [
+        (
+            f"{p['stage']}, {p['optimizer']} {p['precision']}",
+            *(short(p["bytes"][kind]) for kind in HEADS), short(p["total"]), short(p["host"]),
+        )
+        for p in phases
+    ]  # fmt: skip
+    lines = [f"Memory of a device in training, in {name} ({launch(plan)})"]
+    lines += table(("phase", *HEADS.values(), "sum", "host"), rows)
+    if device["memory"] is not None:
+        worst = [p["stage"] for p in phases if p["needed"] > device["memory"]]
+        most, told = size(phases[0]["needed"]), f"{device['name']} ({size(device['memory'])})"
+        if worst:
+            says = f"Does not fit on {told}: {', '.join(worst)}. The largest needs {most}; what fits where: below."
+        else:
+            says = f"Fits on {told}: the largest needs {most}."
+        lines += ["", *paragraph(f"{says} In that, 5 % and 2 GB for the allocator and the device's context.")]
+    return lines
+
+
+def fits(plan: dict) -> list[str]:
+    """For each precision, optimizer and set of devices the smallest setting that fits."""
+    if all(row["setting"] == "none" for row in plan["fits"]):
+        most = size(max(row["bytes"] for row in plan["fits"]))
+        return paragraph(f"Everything, without DeepSpeed, on one device of 24 GB: at most {most} of it are needed.")
+    lines = paragraph(
+        "The first setting with which every phase above fits, from the least to the most: none, zero1, zero2, zero3, "
+        "zero3-offload; checkpointing: gradient_checkpointing. Bytes of a device with 5 % and 2 GB for the allocator "
+        "and the context; host memory of the job."
+    )
+    for precision, optimizer in bytes_of.ROWS:
+        found = [row for row in plan["fits"] if (row["precision"], row["optimizer"]) == (precision, optimizer)]
+        rows = [
+            (
+                f"{row['devices']} x {row['memory'] / 1e9:.0f} GB", row["setting"] or "no",
+                size(row["bytes"]) if row["setting"] else "-", size(row["host"]) if row["setting"] else "-",
+            )
+            for row in found
+        ]  # fmt: skip
+        lines += ["", *table((f"{precision}, {optimizer}".ljust(18), "setting", "a device", "host"), rows)]
+    return lines
+
+
+def intervals(plan: dict) -> list[str]:
+    """Expected half-widths."""
+    found = plan["intervals"]
+    if not found["rows"]:
+        return ["No RTT: no intervals."]
+    names = ("accuracy_at_0.5", "accuracy_at_0.3", "recovery", "recovery_corrected", "recovery_difference")
+    lines = table(
+        ("V questions", "accuracy .5", "accuracy .3", "recovery", "corrected", "difference"),
+        [(str(row["n"]), *(f"+-{row[name]:.3f}" for name in names)) for row in found["rows"]],
+    )
+    lines += [""] + [
+        line for row in found["rows"] for line in paragraph(f"{row['n']}: {', '.join(row['datasets'])}", "  ")
+    ]
+    wide = sorted({name for row in found["rows"] for name in names[2:] if row[name] > found["too_wide"]})
+    told = f"wider than .25 either way, so that cells would say cannot tell: {', '.join(wide)}" if wide else (
+        "all narrow enough to tell (.25 either way)"
+    )  # fmt: skip
+    return [*lines, "", *paragraph(
+        f"One seed, 95 %; original + RTT at {found['original']:g}, unlearned + RTT at {found['attacked']:g}, floor .25 "
+        f"(--at changes them). Expected: {told}."
+    )]  # fmt: skip
+
+
+def assumptions(plan: dict) -> list[str]:
+    """What the figures stand on."""
+    device, lengths = plan["device"], plan["lengths"]
+    n = plan["model"]["parameters"]
+    points = [
+        f"{plan['model']['name']} has {n:,} parameters. Training takes 6 FLOPs per parameter and token, scoring 2; "
+        "frozen layers have no weight gradients, and no gradients pass below the lowest trained one; RMU runs the "
+        "layers up to the one it reads, and its frozen copy of them on retain texts. Attention's square term is not "
+        "counted.",
+    ]
+    if device["source"] == "--flops":
+        rate = f"{device['name']} at {device['bf16']:.3g} FLOP/s, as given"
+        points.append(f"Device: {rate}; the optimizer's memory traffic is in it.")
+    else:
+        passes = f"{costs.PASSES['lion']} (Lion) or {costs.PASSES['adamw']} (AdamW)"
+        points.append(
+            f"Device: {device['name']}, bf16 {device['bf16'] / 1e12:.0f} and fp32 {device['fp32'] / 1e12:.1f} TFLOP/s "
+            f"({device['source']}), of which {device['mfu']:.0%} is reached (--mfu; a guess, not a measurement: "
+            f"batches of a few short texts may reach less). Each optimizer step also reads or writes {passes} values "
+            f"per trained parameter, at {device['bandwidth'] / 1e12:.2f} TB/s."
+        )
+    points += [
+        "Scoring: weights of fp32 and bf16_mixed training in fp32, without TF32, unless scores.precision is bf16.",
+        "Hours are of one device at work. Padding, loading, saving, fetching and waiting are not in them.",
+    ]
+    if lengths["typical"]:
+        points.append(
+            f"{', '.join(lengths['typical'])}: no facts.jsonl here yet, so texts have the mean tokens of the authors' "
+            "files by SmolLM2's tokenizer (wmdp: MMLU's; generated birthdays: Random Birthdays'), and a split "
+            f"{costs.AUTHORS_PER_SPLIT} facts where the study says nothing. A facts.jsonl counts with its own texts."
+        )
+    if not plan["shape"]["known"]:
+        points.append(
+            f"Shape, in part assumed (memory): {plan['shape']['layers']} layers of {plan['shape']['hidden']}, an MLP "
+            f"of {plan['shape']['mlp']}, {plan['shape']['vocabulary']:,} tokens."
+        )
+    if lengths["texts"]:
+        told = ", ".join(f"{group} {tokens:.0f}" for group, tokens in lengths["texts"].items())
+        points.append(
+            f"Mean tokens of plain texts, assumed: {told} (whole texts, or {costs.CHARACTERS:g} characters of "
+            "max_characters each). They weigh much in unlearning."
+        )
+    points += [
+        "Memory: casts are autocast's bf16 copies of the weights; engine: DeepSpeed's or DistributedDataParallel's "
+        "partitions, buckets and gathered weights; work: the larger of activations with logits and the optimizer's "
+        f"temporary tensors. Texts up to {bytes_of.LONGEST} times a dataset's mean MCQ, attention without its square "
+        "(SDPA, flash). Host: every process loads all weights; RTT keeps its starting weights there. The scorer's "
+        "cache is not counted. What fits where: of all phases, trained with that precision and optimizer.",
+        "Disk: of each method's points the best per retain budget and the one being written. At least: every method is "
+        "attacked before the next is unlearned, which Snakemake does not promise (docs/plan.md); at "
+        "most: all groups at once. State: of one job; as much again for each that runs beside it. A hub's model lies "
+        "in the hub's cache. Fetched datasets are not counted.",
+        "Intervals: Wilson for an accuracy; the delta method for the others, with checkpoints taken as independent "
+        "(rtt.stats pairs questions, so that most are narrower).",
+    ]
+    return [line for point in points for line in paragraph(point, "- ")]
+
+
+def show(plan: dict, study: str) -> str:
+    """Return the plan as text."""
+    disk = plan["disk"]
+    disk_rows = [
+        ("imported models", size(disk["imports"])), ("pretrained and taught models", size(disk["sources"])),
+        ("unlearned points, largest group", size(disk["largest_group"])), ("evaluations", size(disk["evals"])),
+        ("resumable state of one job, twice", size(2 * disk["state"])),
+        ("peak, at least (one group at a time)", size(disk["at_least"])),
+        (f"peak, at most ({disk['groups']} groups)", size(disk["at_most"])),
+    ]  # fmt: skip
+    parts = [
+        [f"Plan of {study} (study {plan['study']}) on {plan['device']['name']}"],
+        [*stage_table(plan), "", *breakdown(plan)],
+        selection(plan),
+        table(("disk", "bytes"), disk_rows),
+        memory(plan),
+        *([["What fits where", *fits(plan)]] if plan["fits"] else []),
+        ["Expected 95 % intervals, half-widths", *intervals(plan)],
+        ["Assumptions", *assumptions(plan)],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts)

@@ -1,0 +1,31 @@
+"""What `snakemake --report` says of a result: computed from the study. Read by the Snakefile, so it imports little."""
+
+from rtt.study.schema import Study
+
+
+def described(study: Study) -> dict[str, str]:
+    """Return what a study is made of, in words, by name: facts, methods, seeds, budgets, scoring, RTT, variants."""
+    if study.tasks:
+        facts = ", ".join(f"{task.dataset} ({task.arm})" for task in study.tasks)
+    else:
+        facts = ", ".join(arm.replace("_", " ") for arm in study.arms or [])
+    rates = study.rtt.learning_rates if study.rtt else []
+    return {
+        "facts": facts or "none",
+        "model": study.model.name,
+        "methods": ", ".join([*study.methods.named, *study.unlearned_models]) or "none",
+        "seeds": ", ".join(map(str, study.seeds)),
+        "budgets": ", ".join(f"{100 * budget:g} %" for budget in study.retain_budgets),
+        "scoring": study.selection.scorings[0],
+        "scorings": ", ".join(study.scores.scorings),
+        "rtt": f"learning rates {', '.join(f'{rate:g}' for rate in rates)}, {study.rtt.epochs} epochs"
+        if rates
+        else "none",
+        "variants": ", ".join(study.variants) or "none",
+    }
+
+
+def labels(study: Study, **result: str) -> dict[str, str]:
+    """Return the labels of a result: what it is, then what of the study tells it from another study's."""
+    words = described(study)
+    return result | {name: words[name] for name in ("facts", "methods", "seeds")}

@@ -1,0 +1,275 @@
+"""Who is at work on a working directory: one small file per process, under `results/.locks/`.
+
+A process of ours - `python -m rtt run`, a bare `snakemake` (the Snakefile's `onstart`), every step, on a compute node
+too - writes `<pid>-<host>.json` when it starts and deletes it when it ends. After a SIGKILL the file stays, so a file
+counts only while its pid exists with the same start time; of a job on another host SLURM is asked. This supplements
+Snakemake's own lock, which a SIGKILL leaves behind and which knows nothing of steps that outlive their Snakemake.
+A step also names what it writes: of two steps that write the same run, the second waits, then stops.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from rtt import ownership
+from rtt.errors import UserError
+from rtt.files import write_json
+from rtt.runtime import slurm_queue
+
+FOLDER = Path("results/.locks")  # relative to the working directory
+VARIABLE = "RTT_LOCKS"  # how a step learns the folder: set by claim(), inherited by everything started from there
+
+# Seconds. psutil's start time moves when the system's clock is set; a reused pid within so short a time is unlikely,
+# and would only make us refuse once too often.
+TOLERANCE = 10.0
+ENDING = 60.0  # seconds for which a step waits until the one before it has ended: SLURM gives it KillWait
+POLL = 0.2
+SHOWN = 120  # characters of a command
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One registered process. `start_time` is in seconds since 1970; `role` is `main` or `step`. `job`: its SLURM job,
+    "" outside one. `writes`: the run that it writes, "" for none. pid 0: a job that waits, or has registered nothing.
+    """
+
+    pid: int
+    start_time: float
+    host: str
+    command: str
+    role: str
+    job: str = ""
+    writes: str = ""
+
+    def __str__(self) -> str:
+        command = self.command if len(self.command) <= SHOWN else self.command[:SHOWN] + " ..."
+        if not self.pid:
+            return f"SLURM job {self.job}, {self.host} ({command})"
+        since = datetime.fromtimestamp(self.start_time).strftime("%Y-%m-%d %H:%M:%S")
+        job = f"SLURM job {self.job}, " * bool(self.job)
+        return f"{job}pid {self.pid} on {self.host} ({command}), since {since}"
+
+    @property
+    def asked_of_slurm(self) -> bool:
+        """Is it a job elsewhere?"""
+        return bool(self.job) and self.host != slurm_queue.host()
+
+
+@contextlib.contextmanager
+def _mutex(folder: Path) -> Iterator[None]:
+    """Serialise looking and writing, for milliseconds. The kernel frees it when its holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "mutex", "w") as handle:
+        # Some network file systems have no flock; Snakemake's own lock still guards there.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _alive(holder: Holder, at_work: set[tuple[str, str]]) -> bool:
+    """Does the process still run? One on another host is alive as long as SLURM doesn't say otherwise (`at_work`)."""
+    if holder.host != slurm_queue.host():
+        return not holder.job or (holder.job, holder.host) in at_work
+    try:
+        process = psutil.Process(holder.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - holder.start_time) <= TOLERANCE
+    except psutil.NoSuchProcess:  # psutil's ZombieProcess too
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _scan(folder: Path, writes: str | None = None) -> list[Holder]:
+    """Return the live ones, oldest first; with `writes`, of those that write this run. The dead ones' files go."""
+    found: dict[Path, Holder] = {}
+    for path in sorted(folder.glob("[0-9]*.json")):
+        try:
+            holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            continue
+        except (ValueError, TypeError):  # not one of ours, or a disk that was full
+            path.unlink(missing_ok=True)
+            continue
+        if writes in (None, holder.writes):
+            found[path] = holder
+    at_work = slurm_queue.at_work({(holder.job, holder.host) for holder in found.values() if holder.asked_of_slurm})
+    for path, holder in list(found.items()):
+        if not _alive(holder, at_work):
+            path.unlink(missing_ok=True)
+            del found[path]
+    return sorted(found.values(), key=lambda holder: (holder.start_time, holder.pid))
+
+
+def live(folder: str | Path = FOLDER) -> list[Holder]:
+    """Return the registered processes that are alive, oldest first; delete the files of the dead."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    with _mutex(folder):
+        return _scan(folder)
+
+
+def _strangers(holders: list[Holder]) -> list[Holder]:
+    family = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    return [holder for holder in holders if holder.host != slurm_queue.host() or holder.pid not in family]
+
+
+def others(folder: str | Path = FOLDER) -> list[Holder]:
+    """Return the live ones other than this process and those that started it."""
+    return _strangers(live(folder))
+
+
+def _path(folder: str | Path, pid: int | None) -> Path:
+    return Path(folder) / f"{os.getpid() if pid is None else pid}-{slurm_queue.host()}.json"
+
+
+def _write(folder: Path, command: str, role: str, pid: int, writes: str = "") -> Path:
+    path = _path(folder, pid)
+    started = psutil.Process(pid).create_time()
+    holder = Holder(pid, started, slurm_queue.host(), command, role, slurm_queue.job_id(), writes)
+    write_json(path, asdict(holder), indent=None)
+    return path
+
+
+def register(folder: str | Path, command: str, role: str = "step", pid: int | None = None) -> Path:
+    """Write the file of process `pid` (default: this one), whoever else is live. Returns its path.
+
+    Raises psutil.NoSuchProcess when `pid` has already ended.
+    """
+    folder = Path(folder)
+    with _mutex(folder):
+        return _write(folder, command, role, os.getpid() if pid is None else pid)
+
+
+def release(folder: str | Path = FOLDER, pid: int | None = None) -> None:
+    """Delete the file of process `pid` (default: this one), if there is one."""
+    _path(folder, pid).unlink(missing_ok=True)
+
+
+def _refusal(holders: list[Holder], folder: Path) -> str:
+    lines = ["this working directory is in use:"]
+    for holder in holders:
+        lines.append(f"  {holder}")
+        if holder.host != slurm_queue.host() and not holder.job:
+            path = folder / f"{holder.pid}-{holder.host}.json"
+            lines.append(f"  It can't be checked from here ({slurm_queue.host()}). If it has ended, delete {path}.")
+    here = [str(holder.pid) for holder in holders if holder.host == slurm_queue.host()]
+    if here:
+        lines.append(f"Wait until it ends, or stop it: kill {' '.join(here)}")
+    if jobs := sorted({holder.job for holder in holders if holder.asked_of_slurm}):
+        lines.append(
+            "Wait until the jobs end: the same command then takes what they have made. Or stop them; what is in "
+            f"training is saved first: scancel {' '.join(jobs)}"
+        )
+    return "\n".join(lines)
+
+
+def _queued(folder: Path, known: list[Holder]) -> list[Holder]:
+    """Return the jobs of an earlier run that SLURM knows of and that have not registered, waiting ones above all.
+
+    folder: the locks' folder; the working directory is two above. Nothing is asked where no job was ever submitted.
+    """
+    directory = folder.resolve().parents[1]
+    if not slurm_queue.available() or not (directory / "results" / ".slurm").is_dir():
+        return []
+    registered = {holder.job for holder in known} | {slurm_queue.job_id()}
+    found = slurm_queue.unfinished(directory)
+    if found is None:
+        raise UserError(
+            "SLURM doesn't answer (squeue): whether jobs of an earlier run are still at work in this folder can't be "
+            "told. Try again when it does"
+        )
+    return [
+        Holder(0, time.time(), job.node or job.state.lower(), job.rule, "step", job.id)
+        for job in found
+        if job.id not in registered
+    ]
+
+
+def busy(folder: str | Path = FOLDER) -> str | None:
+    """Return who is at work here besides this process and those that started it, and what to do; None for nobody."""
+    folder = Path(folder)
+    found = others(folder)
+    try:
+        found += _queued(folder, found)
+    except UserError as error:
+        return str(error)
+    return _refusal(found, folder) if found else None
+
+
+def claim(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str], None] = print) -> Path:
+    """Register this process as the one main process of a working directory.
+
+    Only the process itself and those that started it may hold the directory already. Steps that outlived their
+    main process are waited for, `wait` seconds at most. Of two that claim at once exactly one gets it.
+    Raises UserError that names pid, command and start of each process in the way, or its SLURM job.
+    """
+    folder = Path(folder).resolve()
+    deadline, told = time.monotonic() + wait, False
+    while True:
+        with _mutex(folder):
+            found = _strangers(_scan(folder))
+            found += _queued(folder, found)
+            if not found:
+                os.environ[VARIABLE] = str(folder)
+                return _write(folder, command, "main", os.getpid())
+        orphans = all(holder.role == "step" and (holder.job or holder.host == slurm_queue.host()) for holder in found)
+        if not orphans or time.monotonic() >= deadline:
+            raise UserError(_refusal(found, folder))
+        if not told:
+            names = "; ".join(str(holder) for holder in found)
+            say(f"waiting up to {wait:.0f} s for a step that a killed run has left behind: {names}")
+            told = True
+        time.sleep(1.0 if any(holder.asked_of_slurm for holder in found) else POLL)
+
+
+@contextlib.contextmanager
+def hold(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str], None] = print) -> Iterator[Path]:
+    """claim(), and release() at the end of the block."""
+    path = claim(folder, command, wait, say)
+    try:
+        yield path
+    finally:
+        release(path.parent)
+
+
+@contextlib.contextmanager
+def step(command: str, writes: str = "", wait: float = ENDING) -> Iterator[None]:
+    """Register this process as a step while the block runs; nothing is done outside a run (no RTT_LOCKS).
+
+    writes: the run that it writes. Another step that is at it is waited for, `wait` seconds at most: it may be ending.
+    Raises UserError that names it. A step ended by a signal leaves its file; the next look finds it dead and deletes
+    it.
+    """
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        yield
+        return
+    ownership.own = _enter(Path(folder), command, writes, wait)
+    try:
+        yield
+    finally:
+        ownership.own = None
+        release(folder)
+
+
+def _enter(folder: Path, command: str, writes: str, wait: float) -> Path:
+    deadline = time.monotonic() + wait
+    while True:
+        with _mutex(folder):
+            rivals = _scan(folder, writes) if writes else []
+            if not rivals:
+                return _write(folder, command, "step", os.getpid(), writes)
+        if time.monotonic() >= deadline:
+            raise UserError(f"{writes}: another step writes this run. {_refusal(rivals, folder)}")
+        time.sleep(1.0)

@@ -1,0 +1,301 @@
+"""`python -m rtt run`: a study through Snakemake, with progress, and safe to start again after any kill.
+
+Snakemake decides what runs. This adds: nobody else is at work here (rtt.runtime.locks); the lock of a killed Snakemake is
+removed; progress in a few lines, with the whole output in a file; on failure the failing step's log; at the
+end the recovery table.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+import yaml
+
+from rtt.errors import UserError
+from rtt.files import clock
+from rtt.runtime import locks
+from rtt.runtime.progress import Progress
+
+DEFAULT_CONFIG = "config/config.yaml"
+POLL = 0.2  # seconds between looks at Snakemake's output
+SILENCE = 20.0  # seconds after which running jobs are named again
+ORPHANS = 60.0  # seconds to wait for steps that a killed run left behind
+GRACE = 60.0  # seconds for steps to save themselves
+TAIL = 20  # lines of a failing step's log
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # scripts/: the code that this very process runs
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_CONFIG})")
+    parser.add_argument("--cores", type=_cores, default=2, metavar="N", help="processes at once (default: %(default)s)")
+    parser.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="override single keys of the study"
+    )
+    parser.add_argument("--snakefile", metavar="FILE", help="another workflow (default: this project's)")
+    parser.add_argument("--directory", metavar="DIR", help="working directory (default: this one, or the project's)")
+    parser.add_argument("rest", nargs="*", metavar="TARGET", help="targets; after --, arguments for snakemake")
+
+
+def _cores(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores (1 or more)")
+    return int(text)
+
+
+def study_name(path: Path, overrides: list[str]) -> str:
+    """Return the `study:` of a study file, or of `--config study=NAME`.
+
+    Raises UserError when the file can't be read or names no study. Everything else in it is the Snakefile's to check.
+    """
+    try:
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't read this study file: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file: {error}") from None
+    name = study.get("study") if isinstance(study, dict) else None
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--config {override}: expected KEY=VALUE")
+        if key == "study":
+            name = value
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise UserError(
+            f"{path}: study: found {name!r}, expected the name of a folder under results/: "
+            "a lower-case letter, then lower-case letters, digits, _ or -"
+        )
+    return name
+
+
+def _environment() -> dict[str, str]:
+    """Variables for Snakemake and its steps: this interpreter and this code first, one thread per process."""
+    environment = dict(os.environ)
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    paths = [str(PACKAGE_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def _say(line: str) -> None:
+    # A terminal that has gone away must not end a run.
+    with suppress(OSError):
+        print(line, flush=True)
+
+
+class Signals:
+    """While the block runs, SIGINT, SIGTERM and SIGHUP end nothing: `first` holds the number of the first that came."""
+
+    def __enter__(self):
+        self.first, self._old = None, {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
+                self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.first = self.first or number
+
+    def __exit__(self, *exception):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def _stop(child: subprocess.Popen, output: Path, offset: int) -> None:
+    """End Snakemake and its steps, by SIGINT and SIGTERM; SIGKILL for steps that have not saved themselves in time.
+
+    Snakemake alone lets running steps finish, which may take minutes; and a second SIGINT makes it stumble, so it gets
+    none when it has had the terminal's (Ctrl-C reaches the whole process group).
+    """
+    _say("stopping: what is finished is kept, what is in training is saved first")
+    time.sleep(0.5)
+    with suppress(psutil.NoSuchProcess):
+        steps = psutil.Process(child.pid).children(recursive=True)
+        if b"Terminating processes on user request" not in output.read_bytes()[offset:]:
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.5)  # it has to know before its steps fail
+        for process in steps:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            steps += [child, *psutil.Process(child.pid).children(recursive=True)]
+        psutil.wait_procs(steps, GRACE)
+        for process in steps:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    child.wait()
+
+
+def _follow(child: subprocess.Popen, output: Path, offset: int, progress: Progress, signals: Signals) -> int:
+    """Read Snakemake's output until it ends. Returns its exit code, or 128 + the number of the signal that we got."""
+    rest, spoke = b"", time.monotonic()
+    with open(output, "rb") as stream:
+        stream.seek(offset)
+        while True:
+            ended = child.poll() is not None  # asked before reading, so that nothing written is missed
+            *lines, rest = (rest + stream.read()).split(b"\n")
+            for line in lines:
+                progress.feed(line.decode("utf-8", "replace"))
+            if lines:
+                spoke = time.monotonic()
+            else:
+                progress.flush()
+            if ended:
+                return 128 + signals.first if signals.first else child.returncode
+            if signals.first:
+                _stop(child, output, offset)
+                continue
+            if time.monotonic() - spoke > SILENCE:
+                progress.still()
+                spoke = time.monotonic()
+            time.sleep(POLL)
+
+
+def _unlock(command: list[str], directory: Path, environment: dict[str, str]) -> None:
+    """Remove the lock that a killed Snakemake has left. Call it only while nothing is live."""
+    folder = directory / ".snakemake" / "locks"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    _say("removing the lock that a killed run has left")
+    done = subprocess.run(
+        [*command, "--unlock"], cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(_explain(done.stdout + done.stderr))
+
+
+def _explain(output: str) -> str:
+    """Return what Snakemake said before it ran anything, without its greeting and without places in the Snakefile."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if re.match(r"^\w*(Error|Exception)( in file .*)?:?$", line):
+            message = [text for text in lines[number + 1 :] if not re.match(r'^\s+File ".*", line \d+', text)]
+            return "\n".join(message or [line])
+    return "\n".join(lines[-TAIL:])
+
+
+def _report_failures(progress: Progress, directory: Path, output: Path, offset: int) -> None:
+    """Show each failing step with the end of its log, or what Snakemake said when no step was at fault."""
+    for rule, log in progress.failures:
+        print(f"error: step {rule} failed", file=sys.stderr)
+        path = directory / log if log else None
+        if path and path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+            print(f"the end of its log, {log}:", *(f"  | {line}" for line in lines), sep="\n", file=sys.stderr)
+        elif log:
+            print(f"it has written no log ({log})", file=sys.stderr)
+    if not progress.failures:
+        text = output.read_bytes()[offset:].decode("utf-8", "replace")
+        print(f"error: {_explain(text)}", file=sys.stderr)
+    print(f"all that Snakemake said: {_shown(output)}", file=sys.stderr)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as a user would type it from where they are."""
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _summarise(results: Path, environment: dict[str, str]) -> int:
+    """Print the recovery table, if the targets asked for one, and where the report is."""
+    code = 0
+    if (results / "tables" / "recovery.csv").is_file():
+        summary = [sys.executable, "-m", "rtt", "summary", "--results", _shown(results)]
+        code = subprocess.run(summary, env=environment).returncode
+    return code
+
+
+def _directory(args: argparse.Namespace) -> Path:
+    if args.directory:
+        directory = Path(args.directory)
+        if not directory.is_dir():
+            raise UserError(f"--directory {directory}: no such folder")
+        return directory.resolve()
+    here = Path.cwd()
+    return here if args.snakefile or (here / "Snakefile").is_file() else PACKAGE_ROOT.parent
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a study. Returns 0 when all is there, 1 when a step failed, 128 + n after signal n (130: Ctrl-C)."""
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        _say("stopped before anything was started")
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    directory = _directory(args)
+    snakefile = Path(args.snakefile).resolve() if args.snakefile else directory / "Snakefile"
+    if not snakefile.is_file():
+        raise UserError(
+            f"{snakefile}: no such Snakefile; run this in the project's folder, or name one: --snakefile FILE"
+        )
+    configfile = Path(args.configfile).resolve() if args.configfile else directory / DEFAULT_CONFIG
+    study = study_name(configfile, args.config)
+    results = directory / "results" / study
+
+    command = [sys.executable, "-m", "snakemake", "--cores", str(args.cores), "--snakefile", str(snakefile)]
+    if args.configfile:
+        # Short and the same in every clone where it can be: it stands in Snakemake's messages.
+        inside = configfile.is_relative_to(directory)
+        command += ["--configfile", str(configfile.relative_to(directory) if inside else configfile)]
+    command += ["--rerun-incomplete", "--scheduler", "greedy", "--nocolor"]
+    config = ["--config", *args.config] if args.config else []
+    holder = shlex.join(["python", "-m", "rtt", "run", *(["--configfile", args.configfile] if args.configfile else [])])
+
+    started = time.monotonic()
+    with ExitStack() as stack:
+        lock = stack.enter_context(locks.hold(directory / locks.FOLDER, holder, wait=ORPHANS, say=_say))
+        environment = _environment()
+        _unlock([*command, *config], directory, environment)
+        signals = stack.enter_context(Signals())
+        _say(f"study {study}, {args.cores} processes at once; the time left is an estimate")
+        output = results / "logs" / "run.log"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        progress = Progress(args.cores, _say)
+        with open(output, "ab") as stream:
+            offset = stream.tell()
+            # To a file, not a pipe: if we are killed, Snakemake and its steps can end properly.
+            child = subprocess.Popen(
+                [*command, *args.rest, *config],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        with suppress(psutil.NoSuchProcess):
+            locks.register(lock.parent, "snakemake for " + holder, role="main", pid=child.pid)
+        try:
+            code = _follow(child, output, offset, progress, signals)
+        finally:
+            locks.release(lock.parent, child.pid)
+        if code > 128:
+            _say("stopped; the same command goes on from here")
+            return code
+        if code:
+            _report_failures(progress, directory, output, offset)
+            return 1
+    if progress.nothing_to_do:
+        _say("nothing to do: everything is there and up to date")
+    elif not progress.n_done:  # a dry run, a list, a graph: what was asked for is Snakemake's own output
+        _say(output.read_bytes()[offset:].decode("utf-8", "replace").rstrip())
+        return 0
+    else:
+        _say(f"done: {progress.n_done} steps in {clock(time.monotonic() - started)}")
+    return _summarise(results, environment)

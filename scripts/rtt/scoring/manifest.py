@@ -1,0 +1,98 @@
+"""The manifest of a process: what it cost and what it ran on; not the same bytes twice."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from rtt import distributed
+from rtt.code_version import code_version
+from rtt.files import write_json
+from rtt.ownership import still_ours
+from rtt.study.specs import Spec
+
+PACKAGES = (
+    "torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "snakemake", "pydantic", "deepspeed",
+    "lion-pytorch", "flash-attn",
+)  # fmt: skip
+
+
+class Manifest:
+    """Cost and provenance of one process; written beside the evaluation JSON."""
+
+    def __init__(self, step: str, spec: Spec):
+        self.step, self.spec = step, spec
+
+    def write(self, path: str | Path, model, **more) -> None:
+        """Write the manifest of what was done with `model`. CPU seconds count all processes whole, imports included;
+        the other figures are the main one's.
+        """
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        (cpu,) = distributed.total([usage.ru_utime + usage.ru_stime])
+        if not distributed.is_main():
+            return
+        still_ours()
+        process_age = time.time() - _process_start()
+        write_json(
+            path,
+            {
+                "run_id": self.spec.run_id,
+                "stage": self.step,
+                "seed": self.spec.seed,
+                "cpu_seconds": round(cpu, 2),
+                "wall_seconds": round(process_age, 2),
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                "peak_memory_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)),
+                "code": code_version(self.step),
+                **_git(),
+                "packages": _versions(),
+                "python": platform.python_version(),
+                "hardware": {
+                    "machine": platform.machine(),
+                    "system": platform.system(),
+                    "cpus": os.cpu_count(),
+                    "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+                },
+                "precision": str(model.dtype).removeprefix("torch."),
+                "attn_backend": model.config._attn_implementation,
+                "engine": distributed.name(),
+                "world_size": distributed.world(),
+                "deterministic": torch.are_deterministic_algorithms_enabled(),
+                "threads": torch.get_num_threads(),
+                **more,
+            },
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of PACKAGES, of those that are installed: a conda environment of a step has no Snakemake."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _process_start() -> float:
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def _git() -> dict:
+    def git(*words):
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": None, "git_dirty": None}

@@ -1,0 +1,218 @@
+"""Multiple-choice scoring: every choice's log-probability, per question.
+
+Three scorings (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from rtt import distributed
+from rtt.data.facts import Fact
+from rtt.data.text import LETTERS, Text, encode, letter_text, mcq_prompt, question_prompt
+from rtt.errors import Stopped, UserError
+from rtt.training.resume import Terminated
+
+SCORINGS = ("letter", "likelihood", "likelihood_fresh")
+
+
+def continuations(fact: Fact, scorings: Sequence[str] = SCORINGS, bare_letter: bool = False) -> dict[str, list[Text]]:
+    """Return {scoring: four texts}; the scores are log p(target | prompt).
+
+    bare_letter (faithful): the letter's token has no space before it, as in the authors' code.
+    """
+    plain = question_prompt(fact.question)
+    makers = {
+        "letter": lambda: [letter_text(mcq_prompt(fact.question, fact.choices), x, bare_letter) for x in LETTERS],
+        "likelihood": lambda: [Text(plain, f" {choice}") for choice in fact.choices],
+        "likelihood_fresh": lambda: [Text(plain, f" {choice}") for choice in fact.fresh_choices],
+    }
+    return {scoring: makers[scoring]() for scoring in scorings}
+
+
+class Scorer:
+    """Scores of fixed facts: tokenised once, scored many times.
+
+    Raises UserError for the scoring `letter` when the tokenizer splits a letter, and for a text longer than the
+    model's context.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        facts: Iterable[Fact],
+        scorings: Sequence[str] = SCORINGS,
+        bare_letter: bool = False,
+        batch_size: int = 64,
+        precision: str = "fp32",
+    ):
+        self.facts, self.scorings, self.batch_size = list(facts), tuple(scorings), batch_size
+        self.precision = precision  # bf16: products in bf16, sums of log-probabilities in fp32
+        self.pad_token_id = tokenizer.pad_token_id
+        # Choices share nothing but the prompt's tokens: each prompt is run once, what follows continues its KV cache.
+        self.prompts: list[tuple[int, ...]] = []
+        self.targets: list[tuple[int, tuple[int, ...]]] = []  # (prompt's index, the continuation's tokens)
+        known: dict[tuple[int, ...], int] = {}
+        for fact in self.facts:
+            for text in (x for four in continuations(fact, self.scorings, bare_letter).values() for x in four):
+                example = encode(tokenizer, text)
+                # From the first token that reaches into the continuation.
+                start = next(i for i, label in enumerate(example["labels"]) if label != -100)
+                prompt, ids = tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
+                self.targets.append((known.setdefault(prompt, len(known)), ids))
+        self.prompts = list(known)
+
+    @torch.no_grad()
+    def scores(self, model) -> list[float]:
+        """Return log p (nats) of every continuation, in order; the model is put into eval mode.
+
+        Raises UserError when one is not finite; `rtt.errors.Stopped` when SIGTERM comes amid them, which under ZeRO-3
+        waits for the last: a process that left would keep the others waiting.
+        """
+        model.eval()
+        wanted: list[list[int]] = [[] for _ in self.prompts]
+        for index, (prompt, _) in enumerate(self.targets):
+            wanted[prompt].append(index)
+        values = [0.0] * len(self.targets)
+        by_length = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            batches = [by_length[at : at + self.batch_size] for at in range(0, len(by_length), self.batch_size)]
+            mine = batches[distributed.rank() :: distributed.world()]
+            for chosen in mine:
+                if not distributed.partitioned() and Terminated.together():
+                    raise Stopped
+                self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], values)
+            if distributed.partitioned():
+                self._keep_pace(model, batches, wanted)
+            elif len(mine) < len(batches[:: distributed.world()]) and Terminated.together():
+                raise Stopped
+        scored = {index: values[index] for chosen in mine for prompt in chosen for index in wanted[prompt]}
+        scored = distributed.merged(scored)
+        result = [scored[index] for index in range(len(values))]
+        broken = [i for i, value in enumerate(result) if not math.isfinite(value)]
+        if broken:
+            first = self.facts[broken[0] // (len(self.scorings) * len(LETTERS))]
+            raise UserError(
+                f"the model's scores are not finite: {len(broken)} of {len(result)}, the first of question {first.id}: "
+                "where it was trained, lower the learning rate or the steps; where not, its weights or dtype"
+            )
+        return result
+
+    def _keep_pace(self, model, batches, wanted) -> None:
+        """Under ZeRO-3 every forward pass needs all processes: make up for those that others have more."""
+
+        def passes(chosen) -> int:
+            tails = {(i, self.targets[k][1][:-1]) for i in chosen for k in wanted[i] if len(self.targets[k][1]) > 1}
+            return 1 + math.ceil(len(tails) / self.batch_size)
+
+        counts = [sum(map(passes, batches[process :: distributed.world()])) for process in range(distributed.world())]
+        for _ in range(max(counts) - counts[distributed.rank()]):
+            model(torch.zeros((1, 1), dtype=torch.long, device=distributed.device()), use_cache=False)
+
+    def _score_prompts(self, model, prompts, wanted, result) -> None:
+        """Add to `result` the scores of the targets `wanted` (their indices) of each prompt; shortest prompt first."""
+        lengths = [len(prompt) for prompt in prompts]
+        # Continuations of one prompt that differ only in their last token are one row: the last is never fed.
+        tails: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for row, indices in enumerate(wanted):
+            for index in indices:
+                if len(self.targets[index][1]) > 1:
+                    tails.setdefault((row, self.targets[index][1][:-1]), []).append(index)
+        ids, mask = self._padded(model, prompts)
+        ends = sorted({length - 1 for length in lengths})  # what predicts a continuation; nothing else needs logits
+        # Right padding does not change causal attention: with equal lengths the mask only costs time.
+        output = model(
+            ids,
+            attention_mask=None if bool(mask.all()) else mask,
+            use_cache=bool(tails),
+            logits_to_keep=torch.tensor(ends, device=ids.device),
+        )
+        places = [
+            (row, ends.index(lengths[row] - 1), self.targets[index][1][0], index)
+            for row, indices in enumerate(wanted)
+            for index in indices
+        ]
+        _add(output.logits, places, result)
+        rows = sorted(tails, key=lambda tail: len(tail[1]))
+        for first in range(0, len(rows), self.batch_size):
+            part = rows[first : first + self.batch_size]
+            owners = torch.tensor([row for row, _ in part], device=ids.device)
+            tail_ids, tail_mask = self._padded(model, [tail for _, tail in part])
+            positions = torch.tensor([lengths[row] for row, _ in part], device=ids.device)[:, None]
+            whole = torch.cat([mask[owners], tail_mask], 1)
+            logits = model(
+                tail_ids,
+                attention_mask=None if bool(whole.all()) else whole,
+                position_ids=positions + torch.arange(tail_ids.shape[1], device=ids.device),
+                past_key_values=_selected(output.past_key_values, owners),
+                use_cache=True,
+            ).logits
+            places = [
+                (i, position, token, index)
+                for i, tail in enumerate(part)
+                for index in tails[tail]
+                for position, token in enumerate(self.targets[index][1][1:])
+            ]
+            _add(logits, places, result)
+
+    def _padded(self, model, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (ids, mask), each (rows, longest), padded on the right."""
+        ids = torch.full((len(rows), max(map(len, rows))), self.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        device = next(model.parameters()).device
+        return ids.to(device), mask.to(device)
+
+    def questions(self, model, role) -> list[dict]:
+        """Return the `questions` of one result of an evaluation JSON; `role(fact)` gives T, V or retain."""
+        values = iter(self.scores(model))
+        return [
+            {
+                "id": fact.id,
+                "split": fact.split,
+                "role": role(fact),
+                "answer": fact.answer,
+                "scores": {scoring: [round(next(values), 6) for _ in LETTERS] for scoring in self.scorings},
+            }
+            for fact in self.facts
+        ]
+
+
+def _add(logits: torch.Tensor, places: list[tuple[int, int, int, int]], result: list[float]) -> None:
+    """Add log p of the token at each (row, position, token, index) to result[index]."""
+    logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    row, position, token, index = zip(*places, strict=True)
+    for value, target in zip(logprobs[row, position, token].tolist(), index, strict=True):
+        result[target] += value
+
+
+def _selected(cache, rows: torch.Tensor):
+    """A KV cache of these rows of `cache`, which stays as it is."""
+    cache = copy.copy(cache)
+    cache.layers = [copy.copy(layer) for layer in cache.layers]
+    cache.batch_select_indices(rows)  # replaces the copied layers' tensors, the original ones keep theirs
+    return cache
+
+
+def accuracy(
+    questions: Sequence[dict], scoring: str, role: str | None = None, calibrated: bool = False
+) -> float | None:
+    """Return the share of questions (of one role) whose first highest score is the answer's; None without questions.
+
+    calibrated: each choice's mean score over these questions is subtracted first (Deeb & Roger's code; with `letter`
+    log-probabilities in the place of logits, whose difference is the same for all letters of a question).
+    """
+    chosen = [question for question in questions if role in (None, question["role"])]
+    if not chosen:
+        return None
+    rows = [question["scores"][scoring] for question in chosen]
+    if calibrated:
+        means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+        rows = [[score - mean for score, mean in zip(row, means, strict=True)] for row in rows]
+    hits = sum(row.index(max(row)) == question["answer"] for row, question in zip(rows, chosen, strict=True))
+    return hits / len(chosen)

@@ -1,0 +1,86 @@
+"""Step `choose`: of a method's trajectories and their points, the one that is attacked, for each retain budget.
+
+Inputs: a SelectSpec, the evaluations of the original and of the trajectories, their folders of weights. Outputs:
+selections/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. No torch.
+"""
+
+import argparse
+from pathlib import Path
+
+from rtt.code_version import code_version
+from rtt.errors import UserError
+from rtt.files import read_json, write_json
+from rtt.point_choice.choose import best, describe, retain_accuracy
+from rtt.point_choice.kept_weights import choose_weights
+from rtt.scoring.read import Points, read_eval
+from rtt.study.specs import load_spec
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `select`."""
+    parser.add_argument("--spec", required=True)
+    parser.add_argument("--original", required=True, type=Path, help="evaluation JSON before unlearning")
+    parser.add_argument("--unlearned", required=True, nargs="+", type=Path, help="evaluation JSON of each trajectory")
+    parser.add_argument("--points", required=True, nargs="+", type=Path, help="the trajectories' folders of weights")
+    parser.add_argument("--out", required=True, type=Path, help="selection JSON to write")
+    parser.add_argument("--chosen", required=True, type=Path, help="folder for the chosen weights")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Select a point per budget and give its weights their fixed name."""
+    spec = load_spec(args.spec, "select")
+    if len(args.unlearned) != len(spec.trajectories) or len(args.points) != len(spec.trajectories):
+        raise UserError(f"{args.spec}: {len(spec.trajectories)} trajectories; give as many --unlearned and --points")
+    original = _read(args.original)
+    if not len(original.retain.ids):
+        raise UserError(f"{args.original}: no question of role retain, so no retain budget can be kept")
+    points = []
+    for trajectory, path in zip(spec.trajectories, args.unlearned, strict=True):
+        unlearned = _read(path)
+        if unlearned.run_id != trajectory.run_id:
+            raise UserError(f"{path}: found {unlearned.run_id}, expected the run {trajectory.run_id}")
+        if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
+            raise UserError(f"{path}: its questions are not those of {args.original}; give the two of one arm")
+        for result in read_json(path)["results"]:
+            points.append(describe(trajectory.run_id, result["step"], result["questions"], spec.selection))
+    retain_before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
+    chosen = best(points, retain_before, spec.retain_budgets, spec.selection)
+    selected = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in chosen.items()}
+    folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}
+    if missing := choose_weights(selected, folders, args.chosen):
+        raise UserError(
+            f"the chosen weights of {', '.join(missing)} are gone; delete {args.points[0].parent}/{missing[0]} and "
+            "start the study again: it will unlearn them once more"
+        )
+    args.chosen.mkdir(parents=True, exist_ok=True)
+    source = spec.source
+    write_json(
+        args.out,
+        {
+            "run_id": spec.run_id,
+            "code": code_version("select"),
+            "labels": {
+                "dataset": source.facts.dataset,
+                "arm": source.arm,
+                "model": source.model.name,
+                "method": spec.method,
+                "seed": spec.seed,
+            },
+            "rule": spec.selection.rule,
+            "scorings": spec.selection.scorings,
+            "retain_before": {spec.selection.for_retain: retain_before},
+            "points": points,
+            "selected": selected,
+        },
+    )
+    for budget, point in selected.items():
+        found = f"{point['run']}, step {point['step']}" if point else "no point admitted"
+        print(f"{spec.run_id}: retain budget {budget}: {found}")
+    return 0
+
+
+def _read(path: Path) -> Points:
+    found = read_eval(path)
+    if not isinstance(found, Points):
+        raise UserError(f"{path}: this is an RTT evaluation; give those of kind original and unlearned")
+    return found

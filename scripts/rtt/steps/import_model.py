@@ -1,0 +1,258 @@
+"""Step `import`: a model file's model as a local folder (safetensors, config, tokenizer) that is whole or absent.
+
+A hub's model is taken from the mirror (`<mirror>/<org>/<name>` or `<mirror>/<name>`), else the hub's cache, else the
+hub. Files that are there already are linked, not copied; a GGUF file is converted. Input: an ImportSpec. Outputs: the
+model's folder, a manifest.
+"""
+
+import argparse
+import copy
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, errors, snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from rtt.errors import UserError
+from rtt.fetch.download import pip_download, unzip
+from rtt.files import disk_errors, read_json, sha256, write_json
+from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, save
+from rtt.scoring.manifest import Manifest
+from rtt.study.model_file import Gguf, ModelFile, layer_number
+from rtt.study.model_folder import check_folder
+from rtt.study.specs import load_spec
+
+LOCK = Path(__file__).resolve().parents[3] / "data" / "models.lock.json"
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model")
+PROBE = "Question: In what year?\nA. 1905\nB. 1917\nAnswer: B. 1917"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `import`."""
+    parser.add_argument("--spec", required=True)
+    parser.add_argument("--model", required=True, help="folder to write the model to")
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--mirror", help="folder to look into before any download")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import, check, record."""
+    spec = load_spec(args.spec, "import")
+    manifest = Manifest("import", spec)
+    model, where = import_model(spec.model, args.model, args.mirror)
+    manifest.write(args.manifest, model, source=where, model_sha256=model_hash(args.model))
+    return 0
+
+
+def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = None, lock: Path = LOCK):
+    """Make the folder `out`; return (the model without weights, where it came from). Raises UserError; `out` is then
+    what it was.
+    """
+    out = Path(out)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as scratch:
+            whole = Path(scratch) / "whole"
+            if model.gguf:
+                file, where = _gguf_file(model.gguf, mirror, Path(scratch))
+                convert(file, whole, model.dtype)
+            else:
+                folder, where = _folder(model, mirror, lock)
+                link(folder, whole)
+            if model.tokenizer:
+                _other_tokenizer(Path(model.tokenizer), whole)
+            empty = check(model, whole, where)
+            shutil.rmtree(out, ignore_errors=True)
+            whole.rename(out)
+    return empty, where
+
+
+def check(model: ModelFile, folder: Path, where: str):
+    """Return the folder's model without weights, after comparing it with what its model file says of it."""
+    for file in check_folder(folder):
+        try:
+            with safe_open(file, "pt"):  # reads the header, and whether the file is as long as it says
+                pass
+        except SafetensorError as error:
+            raise UserError(
+                f"{where}: {file.name}: not a safetensors file, or cut short: {error}; copy or download it again"
+            ) from None
+    load_tokenizer(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config, dtype=DTYPES[model.dtype], trust_remote_code=False)
+    except (ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{where}: not a causal language model of transformers: {str(error).splitlines()[0]}") from None
+    depth = config.num_hidden_layers
+    found = {
+        "layers": depth,
+        "hidden": config.hidden_size,
+        "parameters": sum(parameter.numel() for parameter in empty.parameters()),
+    }
+    for key, value in found.items():
+        if getattr(model, key) not in (None, value):
+            raise UserError(
+                f"model {model.name}: {key}: the model file says {getattr(model, key)}, {where} has {value}"
+            )
+    for layer in (model.rmu.layer, *model.rmu.trained) if model.rmu else ():
+        layer_number(layer, len(decoder_layers(empty)))
+    if model.weights_sha256 and (found_hash := model_hash(folder)) != model.weights_sha256:
+        raise UserError(f"{where}: weights_sha256: the model file says {model.weights_sha256}, found {found_hash}")
+    return empty
+
+
+def link(source: Path, folder: Path) -> None:
+    """Make `folder` of links to a model's config, weights and tokenizer files. Raises UserError for .bin weights, code,
+    or a folder that is none.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; a model is a folder with config.json, tokenizer and safetensors")
+    weights = check_folder(source)
+    folder.mkdir()
+    others = {path for pattern in ("*.json", *TOKENIZER_FILES) for path in source.glob(pattern) if path.is_file()}
+    for path in {*weights, *others}:
+        (folder / path.name).symlink_to(path.resolve())
+
+
+def _other_tokenizer(source: Path, folder: Path) -> None:
+    files = {path for pattern in TOKENIZER_FILES for path in source.glob(pattern) if path.is_file()}
+    if not files:
+        raise UserError(f"{source}: tokenizer: no tokenizer files in this folder")
+    for pattern in TOKENIZER_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
+    for path in files:
+        (folder / path.name).symlink_to(path.resolve())
+
+
+def _folder(model: ModelFile, mirror: str | Path | None, lock: Path) -> tuple[Path, str]:
+    """Return (existing folder, where it came from) of a model that is no GGUF file."""
+    if model.path:
+        return Path(model.path).expanduser(), model.path
+    for name in (model.hub.id, model.hub.id.split("/")[1]) if mirror else ():
+        if (Path(mirror) / name).is_dir():
+            print(f"{model.name}: taken from {Path(mirror) / name}; its revision is not checked", file=sys.stderr)
+            return Path(mirror) / name, str(Path(mirror) / name)
+    revision = model.hub.revision or locked_revision(model.hub.id, lock)
+    return _download(model, revision), f"hub:{model.hub.id}@{revision}"
+
+
+def locked_revision(name: str, lock: Path = LOCK) -> str:
+    """Return the revision of a hub model in the lock file; the first time, what the hub has now, and write it there."""
+    known = read_json(lock) if lock.is_file() else {}
+    if name not in known:
+        try:
+            known[name] = HfApi().model_info(name).sha
+        except (errors.HfHubHTTPError, errors.HTTPError, errors.OfflineModeIsEnabled) as error:
+            raise _unavailable(name, name, error) from None
+        write_json(lock, known)
+        print(f"{name}: revision {known[name]} from now on ({lock})", file=sys.stderr)
+    return known[name]
+
+
+def _download(model: ModelFile, revision: str) -> Path:
+    try:
+        found = snapshot_download(
+            model.hub.id, revision=revision, allow_patterns=list(WANTED), ignore_patterns=["original/*"]
+        )
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        errors.IncompleteSnapshotError,
+        errors.HTTPError,
+    ) as error:
+        raise _unavailable(model.name, f"{model.hub.id} at revision {revision}", error, model.gated) from None
+    return Path(found)
+
+
+def _unavailable(name: str, what: str, error: Exception, gated: bool = False) -> UserError:
+    """What to do about a hub model that did not come."""
+    terms = "accept its terms on its page on the hub, then log in there with `hf auth login` (or set HF_TOKEN)"
+    where = "on a machine with internet: `snakemake fetch` on the login node; or put a folder of it into the mirror"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError) or (gated and status in (401, 403)):
+        return UserError(f"model {name}: {what} is gated: {terms}, and fetch again {where}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UserError(f"model {name}: the hub has no {what}; correct hub.revision in the model file")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return UserError(f"model {name}: the hub has no {what}, or it is private: correct hub.id, or log in")
+    hint = f"; it is gated: {terms}" if gated else ""
+    return UserError(f"model {name}: {what} is not in the local cache and the hub can't be asked; get it {where}{hint}")
+
+
+def _gguf_file(gguf: Gguf, mirror: str | Path | None, scratch: Path) -> tuple[Path, str]:
+    """Return (GGUF file with the right sha256, where it came from)."""
+    name = Path(gguf.file).name
+    places = [folder / name for folder in _mirror_folders(mirror)]
+    if not gguf.wheel:
+        places.append(Path(gguf.file).expanduser())
+    for path in places:
+        if path.is_file():
+            return _verified(path, gguf, str(path)), str(path)
+    if not gguf.wheel:
+        raise UserError(f"{gguf.file}: no such file (gguf.file)" + (f", nor in {mirror}" if mirror else ""))
+    package, version = gguf.wheel.split("==")
+    stem = re.sub(r"[-_.]+", "_", package)
+    pattern = f"{stem}-{version}-*.whl"
+    wheels = [wheel for folder in _mirror_folders(mirror) for wheel in sorted(folder.glob(pattern))]
+    if not wheels:
+        wheels = [pip_download(gguf.wheel, scratch / "wheel", "a folder")]
+    where = f"{wheels[0].name}#{gguf.file}"
+    unzip(wheels[0], gguf.file, scratch / name)
+    return _verified(scratch / name, gguf, where), where
+
+
+def _mirror_folders(mirror: str | Path | None) -> list[Path]:
+    if not mirror or not Path(mirror).is_dir():
+        return []
+    return [Path(mirror), *sorted(path for path in Path(mirror).iterdir() if path.is_dir())]
+
+
+def _verified(path: Path, gguf: Gguf, where: str) -> Path:
+    if (found := sha256(path)) != gguf.sha256:
+        raise UserError(
+            f"{where}: wrong checksum: sha256 is {found}, the model file says {gguf.sha256}: another file, or a "
+            "truncated one; nothing was kept"
+        )
+    return path
+
+
+def convert(file: Path, folder: Path, dtype: str) -> None:
+    """Write a GGUF file's model, its quantised weights made whole, as a folder of safetensors.
+
+    Raises UserError when transformers can't read the file, or when what was written gives other logits or tokens than
+    the GGUF file itself.
+    """
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=DTYPES[dtype], local_files_only=True,
+            quantization_config=GgufConfig(dequantize=True),
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    except (ValueError, KeyError, ImportError, NotImplementedError) as error:
+        raise UserError(f"{file.name}: transformers can't read this GGUF file: {str(error).splitlines()[0]}") from None
+    config = copy.deepcopy(quantised.config)
+    config.__dict__.pop("quantization_config", None)  # with it save_pretrained refuses
+    model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
+    model.load_state_dict(quantised.state_dict())
+    save(model, tokenizer, folder)
+    del model
+    _same(quantised, tokenizer, folder, dtype)
+
+
+def _same(model, tokenizer, folder: Path, dtype: str) -> None:
+    found, found_tokenizer = load(folder, dtype, model.config._attn_implementation)
+    ids, again = tokenizer(PROBE)["input_ids"], found_tokenizer(PROBE)["input_ids"]
+    with torch.no_grad():
+        batch = torch.tensor([ids], device=found.device)
+        same = ids == again and torch.equal(model.to(found.device).eval()(batch).logits, found.eval()(batch).logits)
+    if not same:
+        raise UserError(f"{folder.name}: the converted model gives other tokens or logits than the GGUF file")

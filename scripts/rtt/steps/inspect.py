@@ -1,0 +1,160 @@
+"""Commands `loss` and `score`: what any local checkpoint gives on a file, without a study.
+
+Inputs: a model's folder (transformers, safetensors) and a JSONL file: canonical facts, or an MCQ or sentence file in
+the authors' schema (docs/data.md). Output: one JSON object on stdout (docs/losses.md).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from rtt.data.facts import Fact, read_facts
+from rtt.data.reader import Folder, Malformed, parse_mcq, parse_sentence, read_file
+from rtt.data.text import LOSSES, SENTENCE_LOSSES, Text, encode, mcq, sentence, training_texts
+from rtt.errors import UserError
+from rtt.models.load import load
+from rtt.scoring.score import SCORINGS, Scorer, accuracy
+from rtt.stats.intervals import wilson
+from rtt.training.collate import collate
+from rtt.training.losses import token_nats
+
+SWITCHES = {"loss": ("padding", "bare_letter"), "score": ("bare_letter",)}
+DTYPES = ("fp64", "fp32", "bf16", "fp16")
+
+
+def _names(allowed: tuple[str, ...]):
+    def names(text: str) -> list[str]:
+        found = [name.strip() for name in text.split(",") if name.strip()]
+        if unknown := [name for name in found if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"found {', '.join(unknown)}; allowed: {', '.join(allowed)}")
+        return found
+
+    return names
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `loss` or `score`, whichever `parser` is for."""
+    command = parser.prog.split()[-1]
+    parser.add_argument("--model", required=True, metavar="PATH", help="folder of a causal language model")
+    parser.add_argument("--data", required=True, metavar="FILE", help="facts.jsonl, or an MCQ or a sentence file")
+    if command == "loss":
+        parser.add_argument("--loss", required=True, choices=LOSSES)
+        parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="texts a batch (default: 4)")
+    else:
+        scorings = _names(SCORINGS)
+        parser.add_argument("--scorings", type=scorings, default=["letter", "likelihood"], metavar=",".join(SCORINGS))
+        parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="prompts a batch (default: 64)")
+    switches = SWITCHES[command]
+    parser.add_argument("--faithful", type=_names(switches), default=[], metavar=",".join(switches))
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the weights in memory (default: fp32)")
+
+
+def read_data(path: str) -> list[Fact] | list[str]:
+    """Return a file's facts (of an MCQ file: without sentences or fresh choices), or its sentences.
+
+    Which kind it is, its first line's keys tell. Raises UserError with file and line.
+    """
+    folder, name = Folder(Path(path).parent), Path(path).name
+    rows = read_file(folder, name)
+    if rows and "fresh_choices" in rows[0][1]:
+        return read_facts(path)
+    found: list = []
+    for line, row in rows:
+        try:
+            if "question" in rows[0][1] and "choices" in rows[0][1]:
+                one = parse_mcq(row, name, line)
+                origin = {"file": name, "line": line}
+                choices = list(one.choices)
+                found.append(
+                    Fact(f"{name}:{line}", "", one.split, one.question, choices, one.answer, [], [], [], [], origin)
+                )
+            else:
+                found.append(parse_sentence(row, name, line).text)
+        except Malformed as error:
+            folder.malformed.append((name, line, str(error)))
+    if folder.malformed:
+        _, line, why = min(folder.malformed)
+        raise UserError(f"{path}:{line}: {why} ({len(folder.malformed)} such lines)")
+    if not found:
+        raise UserError(f"{path}: no row; expected facts, MCQs or sentences, one JSON object a line (docs/data.md)")
+    return found
+
+
+def texts_of(data: list[Fact] | list[str], loss: str, bare_letter: bool, path: str) -> list[tuple[str, Text]]:
+    """Return [(name, text)] that `loss` is defined on. Raises UserError when the file has none of that kind."""
+    if isinstance(data[0], str):
+        if loss not in SENTENCE_LOSSES:
+            raise UserError(f"{path}: a file of sentences has the losses {', '.join(SENTENCE_LOSSES)}, not {loss}")
+        return [(f"text {i}", sentence(text, loss)) for i, text in enumerate(data, 1)]
+    from_mcqs = not any(fact.sentences for fact in data)
+    if loss == "NUMBER" and from_mcqs:
+        return [(fact.id, mcq(fact, loss=loss)) for fact in data]
+    texts = [(fact.id, text) for fact in data for text in training_texts(fact, loss, bare_letter)]
+    if not texts:
+        raise UserError(f"{path}: {loss} is a loss of sentences, and these questions have none; give a sentence file")
+    return texts
+
+
+@torch.no_grad()
+def losses(model, tokenizer, texts: list[tuple[str, Text]], batch_size: int, count_padding: bool) -> dict:
+    """Return {"mean", "texts": [{"id", "tokens", "nats"}]}, `nats` summed over the text's counted tokens.
+
+    The mean is `rtt.training.losses.text_loss` of each batch in file order, weighted by its number of texts. Without
+    `count_padding` that is the mean over texts of nats / tokens.
+    """
+    model.eval()
+    device, rows = next(model.parameters()).device, []
+    for first in range(0, len(texts), batch_size):
+        part = texts[first : first + batch_size]
+        examples = [encode(tokenizer, text) for _, text in part]
+        batch = collate(examples, tokenizer.pad_token_id, count_padding)
+        nats, mask = token_nats(model, {key: value.to(device) for key, value in batch.items()})
+        sums, counts = (nats.double() * mask).sum(1).tolist(), mask.sum(1).tolist()
+        for (name, _), total, count in zip(part, sums, counts, strict=True):
+            rows.append({"id": name, "tokens": count, "nats": total})
+    return {"mean": sum(row["nats"] / max(row["tokens"], 1) for row in rows) / len(rows), "texts": rows}
+
+
+def scores(model, tokenizer, facts: list[Fact], scorings: list[str], bare_letter: bool, batch_size: int) -> dict:
+    """Return {"accuracy": {scoring: {...}}, "questions": [...]}, a question as in an evaluation JSON."""
+    scorer = Scorer(tokenizer, facts, scorings, bare_letter, batch_size)
+    questions = [
+        {key: value for key, value in question.items() if key != "role"}
+        for question in scorer.questions(model, lambda fact: None)
+    ]
+    summary, n = {}, len(questions)
+    for scoring in scorings:
+        plain = accuracy([q | {"role": None} for q in questions], scoring)
+        low, high = wilson(round(plain * n), n)
+        calibrated = accuracy([q | {"role": None} for q in questions], scoring, calibrated=True)
+        summary[scoring] = {"n": n, "accuracy": plain, "low": float(low), "high": float(high), "calibrated": calibrated}
+    return {"accuracy": summary, "questions": questions}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the JSON object."""
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size: found {args.batch_size}, expected 1 or more")
+    data = read_data(args.data)
+    bare = "bare_letter" in args.faithful
+    if args.command == "loss":
+        texts = texts_of(data, args.loss, bare, args.data)
+    elif isinstance(data[0], str):
+        raise UserError(f"{args.data}: sentences have no choices to score; give facts.jsonl or a file of MCQs")
+    elif "likelihood_fresh" in args.scorings and not all(fact.fresh_choices for fact in data):
+        raise UserError(f"{args.data}: likelihood_fresh needs fresh choices, which only facts.jsonl has (`rtt facts`)")
+    model, tokenizer = load(args.model, "fp32" if args.dtype == "fp64" else args.dtype)
+    if args.dtype == "fp64":
+        model = model.double()
+    if context := getattr(model.config, "max_position_embeddings", None):
+        tokenizer.model_max_length = min(tokenizer.model_max_length, context)
+    said = {"model": args.model, "data": args.data, "dtype": args.dtype, "faithful": args.faithful}
+    if args.command == "loss":
+        found = losses(model, tokenizer, texts, args.batch_size, "padding" in args.faithful)
+        said |= {"loss": args.loss, "batch_size": args.batch_size}
+    else:
+        found = scores(model, tokenizer, data, args.scorings, bare, args.batch_size)
+    print(json.dumps(said | found, indent=1, ensure_ascii=False, allow_nan=False))
+    return 0

@@ -1,0 +1,57 @@
+"""Step `original`: score a pretrained model on the facts that it is to unlearn, and on held-out retain facts.
+
+Inputs: an OriginalSpec, the model's folder, canonical facts. Outputs: an evaluation JSON (kind `original`), a manifest.
+"""
+
+import argparse
+
+from rtt.data import retain
+from rtt.data.facts import read_facts
+from rtt.files import sha256
+from rtt.models.load import load, model_hash
+from rtt.scoring.manifest import Manifest
+from rtt.scoring.score import Scorer
+from rtt.scoring.write import forget_or_retain, result, source_labels, write_eval
+from rtt.study.specs import Source, load_spec
+from rtt.training.train import prepare_torch
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `original`."""
+    parser.add_argument("--spec", required=True)
+    parser.add_argument("--model", required=True, help="folder of the pretrained model")
+    parser.add_argument("--facts", required=True, help="canonical facts that are to be unlearned")
+    retain.configure(parser)
+    parser.add_argument("--eval", required=True, help="evaluation JSON to write")
+    parser.add_argument("--manifest", required=True)
+
+
+def scorer_of(spec, tokenizer, facts) -> Scorer:
+    """Return the scorer that a spec asks for."""
+    scores = spec.scores
+    return Scorer(tokenizer, facts, scores.scorings, scores.bare_letter, precision=scores.precision)
+
+
+def scores_of(spec: Source, model, tokenizer, facts, held_out) -> dict:
+    """Score a model that is ready to be unlearned on the forget facts and the held-out retain facts."""
+    return result(model, scorer_of(spec, tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
+
+
+def write_original(spec: Source, scores: dict, args: argparse.Namespace) -> None:
+    """Write the evaluation JSON of the model in `args.model`."""
+    write_eval(
+        args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec, step=spec.kind,
+        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model), results=[scores],
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score."""
+    spec = load_spec(args.spec, "original")
+    manifest = Manifest("original", spec)
+    facts, (_, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)
+    prepare_torch(spec.seed)
+    model, tokenizer = load(args.model, spec.model.dtype)
+    write_original(spec, scores_of(spec, model, tokenizer, facts, held_out), args)
+    manifest.write(args.manifest, model, tokens=0)
+    return 0

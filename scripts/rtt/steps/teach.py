@@ -1,0 +1,73 @@
+"""Step `teach`: teach forget facts to a base model after its pretraining, then score it.
+
+Two ways: arm `taught`, as the paper does (fixed texts, no replay); arm `taught_same_data`,
+the pretraining phase again with these facts in the place of the first ones, the same retain facts beside them as
+replay.
+
+Inputs: a TeachSpec, the base model, the canonical facts. Outputs: the model's folder, an evaluation JSON (kind
+`original`), a manifest.
+"""
+
+import argparse
+
+import numpy as np
+
+from rtt.code_version import code_version
+from rtt.data.facts import read_facts
+from rtt.data.retain import read_retain
+from rtt.models.load import freeze_layers, load, save
+from rtt.scoring.manifest import Manifest
+from rtt.steps import pretrain
+from rtt.steps.original import scores_of, write_original
+from rtt.study.settings import Pretraining
+from rtt.study.specs import load_spec
+from rtt.training.finite import effective_update
+from rtt.training.losses import plain_loss
+from rtt.training.order import count_tokens, pretraining_documents, training_passes
+from rtt.training.resume import State
+from rtt.training.train import prepare_torch, start_dtype, train
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `teach`: those of `pretrain`, and the base model."""
+    pretrain.configure(parser)
+    parser.add_argument("--base", required=True, help="folder of the base model")
+    parser.add_argument("--also-taught", nargs="*", default=[], help="canonical facts that are taught too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and score."""
+    spec = load_spec(args.spec, "teach")
+    manifest = Manifest("teach", spec)
+    facts, (learn, held_out) = read_facts(args.facts), read_retain(spec.retain, args)
+    prepare_torch(spec.seed)
+    model, tokenizer = load(args.base, start_dtype(spec.training.precision))
+    if spec.training.train_layers is not None:
+        freeze_layers(model, spec.training.train_layers)
+    rng, training = np.random.default_rng([spec.seed, 11]), spec.training
+    if isinstance(training, Pretraining):
+        items = pretraining_documents([*facts, *held_out, *learn], training, tokenizer, rng)
+    else:
+        also = [fact for path in args.also_taught for fact in read_facts(path)]
+        items = training_passes(
+            [*facts, *also], training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples
+        )
+    scores, last = [], len(items) // training.batch_size
+
+    def score(step, model):
+        scores.append(scores_of(spec, model, tokenizer, facts, held_out))
+
+    state = State(args.state, {"run": spec.run_id, "code": code_version(spec.kind)})
+    title, at = f"teaching ({spec.arm})", state.training("training")
+    losses = train(model, tokenizer, items, plain_loss, training, spec.seed, [last], score, title, at)
+    save(model, tokenizer, args.model)
+    write_original(spec, scores[0], args)
+    manifest.write(
+        args.manifest,
+        model,
+        losses=[losses[0], losses[-1]],
+        effective_update=effective_update(losses),
+        tokens=count_tokens(items),
+    )
+    state.finish()
+    return 0

@@ -1,0 +1,158 @@
+"""Step `unlearn`: one method along one trajectory; at each point the weights are scored, and kept while they are best.
+
+Inputs: an UnlearnSpec, the original model with its evaluation, canonical facts. Outputs: a folder with
+`step-<n>.safetensors` of the points that some retain budget may choose (`rtt.point_choice.kept_weights`), an evaluation JSON (kind
+`unlearned`, one result per point), a manifest. A foreign model is scored as it is, as a point at step 0.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rtt import distributed
+from rtt.code_version import code_version
+from rtt.data import retain
+from rtt.data.facts import read_facts
+from rtt.errors import UserError
+from rtt.files import read_json, sha256
+from rtt.methods import METHODS
+from rtt.models.load import freeze_layers, load, load_weights, model_hash, not_finite, write_weights
+from rtt.point_choice.choose import best, describe, retain_accuracy
+from rtt.point_choice.kept_weights import Candidates
+from rtt.scoring.manifest import Manifest
+from rtt.scoring.write import forget_or_retain, result, unlearn_labels, write_eval
+from rtt.steps.original import scorer_of
+from rtt.study.digests import folder_digest
+from rtt.study.model_folder import check_folder
+from rtt.study.specs import Foreign, UnlearnSpec, load_spec
+from rtt.training.finite import effective_update
+from rtt.training.order import count_tokens, point_steps, unlearning_pairs
+from rtt.training.resume import State
+from rtt.training.train import prepare_torch, start_dtype, train
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `unlearn`."""
+    parser.add_argument("--spec", required=True)
+    parser.add_argument("--source", required=True, help="folder of the original model")
+    parser.add_argument("--original", required=True, help="its evaluation JSON")
+    parser.add_argument("--facts", required=True, help="canonical facts to unlearn, T and V together")
+    parser.add_argument("--texts", nargs="*", default=[], help="plain texts (JSONL) in the place of the facts' own")
+    retain.configure(parser)
+    parser.add_argument("--points", required=True, type=Path, help="folder to write the points' weights to")
+    parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the method's other trajectories' folders")
+    parser.add_argument("--group", required=True, help="id of the method's selection: what its trajectories share")
+    parser.add_argument("--eval", required=True, help="evaluation JSON to write")
+    parser.add_argument("--state", type=Path, help="folder to go on from after a kill; none: nothing is kept")
+    parser.add_argument("--manifest", required=True)
+
+
+def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
+    """Return the trajectory's candidates for its selection."""
+    before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
+    folder, siblings = args.points, args.siblings
+    if args.state:  # the points' folder is an output, which Snakemake deletes before each attempt
+        folder = args.state / spec.run_id
+        siblings = [at for one in siblings for at in (one, args.state.parent / one.name / one.name)]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    args.points.parent.mkdir(parents=True, exist_ok=True)
+    lock = args.points.parent / f".{args.group}.lock"
+    return Candidates(folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.selection))
+
+
+def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
+    """Unlearn `forget`, facts or plain texts, calling `score(step, model)` at each point; return what the manifest
+    says.
+    """
+    settings = spec.settings
+    if settings.train_layers is not None:
+        freeze_layers(model, settings.train_layers)
+    if settings.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    method = METHODS[spec.method](model, settings, spec.seed)
+    rng = np.random.default_rng([spec.seed, 20])
+    items = unlearning_pairs(forget, learn, method, settings, tokenizer, rng)
+    steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
+    checkpoints = state.training("unlearning")
+    losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title, checkpoints)
+    return {
+        "losses": [losses[0], losses[-1]],
+        "effective_update": effective_update(losses),
+        "tokens": count_tokens(items),
+    }
+
+
+def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:
+    """Return the texts that a spec unlearns in the place of its facts' own; none for most."""
+    if len(paths) != len(spec.texts):
+        raise UserError(f"--texts: found {len(paths)} files, the spec names {len(spec.texts)}")
+    pairs = zip(spec.texts, paths, strict=True)
+    return [text for part, path in pairs for text in retain.read_texts(path, part.max_characters)]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Unlearn, score and keep."""
+    spec = load_spec(args.spec, "unlearn")
+    manifest, settings = Manifest("unlearn", spec), spec.settings
+    facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
+    prepare_torch(spec.seed)
+    foreign = isinstance(settings, Foreign)
+    model, tokenizer = load(args.source, "fp32" if foreign else start_dtype(settings.precision))
+    if foreign:
+        if folder_digest(settings.unlearned_model) != settings.digest:
+            raise UserError(f"{settings.unlearned_model}: changed since the study was started; start it again")
+        take_weights(model, args.source, settings.unlearned_model)
+    scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
+    state = State(args.state, {"run": spec.run_id, "code": code_version("unlearn")})
+    kept = candidates(spec, args) if distributed.is_main() else None
+
+    def score(step: int, model) -> None:
+        if str(step) in state.results:  # before a kill, with its weights
+            return
+        rate = 0.0 if foreign else settings.learning_rate
+        scored, found = result(model, scorer, role, lr=rate, step=step), distributed.whole_weights(model)
+        if kept:
+            point = describe(spec.run_id, step, scored["questions"], spec.selection)
+            kept.add(point, lambda path: write_weights(found, path))
+        state.keep(str(step), scored)
+
+    if foreign:
+        score(0, model)
+        done = {"tokens": 0, "unlearned_model": settings.model_dump()}
+    else:
+        done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score, state)
+    results = sorted(state.results.values(), key=lambda scored: scored["step"])
+    write_eval(
+        args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",
+        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), results=results,
+    )  # fmt: skip
+    manifest.write(args.manifest, model, **done)
+    if kept:
+        kept.finish(args.points)
+    state.finish()
+    return 0
+
+
+def take_weights(model, source: str, path: str) -> None:
+    """Put the weights of the folder `path` into the original `model`, as RTT does: its config and tokenizer stay.
+
+    Raises UserError unless the folder's model has the original's parameters, all of them finite.
+    """
+    check_folder(path, tokenizer=False)
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        other = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    shapes = [{name: tuple(p.shape) for name, p in one.named_parameters()} for one in (other, model)]
+    if odd := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
+        raise UserError(
+            f"{path}: {odd[0][0]} {list(odd[0][1])} is not in both this model and its original {source}; "
+            "name the model that it was unlearned from as the study's model"
+        )
+    load_weights(model, path)
+    if broken := not_finite(model):
+        raise UserError(f"{path}: the weights {broken} hold NaN or infinity, so the model gives no scores")

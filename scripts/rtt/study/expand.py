@@ -1,0 +1,293 @@
+"""From a study to the specs of all its runs, by kind and by id. Variants whose specs are equal share their runs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rtt.errors import UserError
+from rtt.study import digests as inputs
+from rtt.study.deepspeed import engine_of, not_under_deepspeed
+from rtt.study.model_file import ModelFile
+from rtt.study.model_folder import check_folder, check_unlearned, shape
+from rtt.study.names import DEFAULT, budget_name, target_name
+from rtt.study.schema import Study
+from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning
+from rtt.study.specs import (
+    AttackSpec,
+    DataSpec,
+    Files,
+    Foreign,
+    ImportSpec,
+    Method,
+    OriginalSpec,
+    PretrainSpec,
+    RawSpec,
+    Retain,
+    SelectSpec,
+    Source,
+    Spec,
+    Target,
+    TeachSpec,
+    TextsSpec,
+    UnlearnSpec,
+)
+
+
+class Runs:
+    """All specs of a study. `root`: the folder that a study's relative paths start from."""
+
+    def __init__(self, study: Study, root: str | Path = "."):
+        self.study, self.root = study, Path(root)
+        self.raw: dict[str, RawSpec] = {}
+        self.data: dict[str, DataSpec] = {}
+        self.texts: dict[str, TextsSpec] = {}
+        self.imports: dict[str, ImportSpec] = {}
+        self.sources: dict[str, Source] = {}
+        self.unlearn: dict[str, UnlearnSpec] = {}
+        self.selects: dict[str, SelectSpec] = {}
+        self.attacks: dict[str, AttackSpec] = {}  # on unlearned models
+        self.originals: dict[str, AttackSpec] = {}  # on an original alone
+        self.controls: dict[str, AttackSpec] = {}
+        self.variants: dict[str, dict] = {}
+        for name in (DEFAULT, *study.variants):
+            self._expand(name, study.variant(name))
+        if study.deepspeed:
+            self._deepspeed_can()
+
+    def _deepspeed_can(self) -> None:
+        """Raise UserError for a precision that DeepSpeed would train in other numbers."""
+        engine = engine_of(self.study.deepspeed)
+        for spec in self.specs():
+            trained = next((getattr(spec, key) for key in ("training", "settings", "rtt") if hasattr(spec, key)), None)
+            if why := not_under_deepspeed(getattr(trained, "precision", None), engine.offload):
+                raise UserError(f"deepspeed: {self.study.deepspeed} for {spec.run_id}: {why}")
+
+    def _expand(self, name: str, study: Study) -> None:
+        reported = "paper" if "select_on_v" in study.faithful else "nested"
+        self.study_now = study
+        self.now = {"evals": [], "selections": [], "reported": reported}
+        for seed in study.seeds:
+            if study.tasks:
+                self._tasks(seed)
+            else:
+                self._arms(seed)
+        # Two tasks may share a control, and two variants anything.
+        self.variants[name] = {key: list(dict.fromkeys(v)) if key != "reported" else v for key, v in self.now.items()}
+
+    def _put(self, where: dict, spec: Spec):
+        where[spec.run_id] = spec
+        return spec
+
+    # The miniature on generated facts
+
+    def _arms(self, seed: int) -> None:
+        study = self.study_now
+        a, b = self._people("birth_years_a", seed), self._people("birth_years_b", seed)
+        base = self._pretrain(a, seed)
+        trainings = {"taught": study.teaching, "taught_same_data": study.pretraining}
+        for arm in study.arms:
+            source: Source = base
+            if arm != "pretrained":
+                source = TeachSpec(
+                    seed=seed, arm=arm, base=base, facts=b, retain=base.retain, training=trainings[arm],
+                    scores=study.scores,
+                )  # fmt: skip
+            self._arm(self._put(self.sources, source))
+        other_way = study.two_way_control and "pretrained" in study.arms
+        self._control(base, b, [arm for arm in study.arms if arm != "pretrained" or not other_way])
+        if other_way:
+            self._control(self._put(self.sources, self._pretrain(b, seed)), a, ["pretrained"])
+
+    def _people(self, name: str, seed: int) -> DataSpec:
+        data = self.study_now.data
+        raw = self._put(self.raw, RawSpec(seed=seed, dataset=name, people=data.generator))
+        return self._put(self.data, DataSpec(seed=seed, raw=raw, policy=data.policy))
+
+    def _pretrain(self, facts: DataSpec, seed: int) -> PretrainSpec:
+        study, cities = self.study_now, self._people("cities", seed)
+        retain = Retain(learn=cities, learn_splits=["train"], held_out=cities, held_out_splits=["held_out"])
+        spec = PretrainSpec(
+            seed=seed, model=study.model, facts=facts, retain=retain, training=study.pretraining, scores=study.scores
+        )
+        return self._put(self.sources, spec)
+
+    # A pretrained model on datasets by name
+
+    def _tasks(self, seed: int) -> None:
+        study = self.study_now
+        digest = self._original_folder(study.model.path) if study.model.path else None
+        base = self._put(self.imports, ImportSpec(seed=0, model=study.model, digest=digest))
+
+        def size(name: str) -> int | None:
+            return study.data.datasets[name].facts_per_split
+
+        for task in study.tasks:
+            facts = self._dataset(task.dataset, seed, per_split=size(task.dataset))
+            retain = self._retain(task, seed)
+            shared = {"seed": seed, "base": base, "facts": facts, "retain": retain, "scores": study.scores}
+            if task.arm == "pretrained":
+                source: Source = OriginalSpec(**shared)
+            else:
+                also = self._part(task.also_taught, seed) if task.also_taught else None
+                source = TeachSpec(arm=task.arm, training=study.teaching, also_taught=also, **shared)
+            texts = [self._texts(part) for part in (task.forget_texts or []) if study.methods.named]
+            self._arm(self._put(self.sources, source), texts)
+            if study.rtt:
+                self._control(base, self._dataset(task.control, seed, per_split=size(task.dataset)), [task.arm], seed)
+
+    def _texts(self, wanted: RetainTexts) -> TextsSpec:
+        spec = TextsSpec(
+            seed=0, group=wanted.texts, count=wanted.count, digest=inputs.group_digest(wanted.texts, wanted.count),
+            max_characters=wanted.max_characters,
+        )  # fmt: skip
+        return self._put(self.texts, spec)
+
+    def _dataset(self, name: str, seed: int, splits: list[str] | None = None, per_split: int | None = None) -> DataSpec:
+        data = self.study_now.data
+        wanted: Dataset = data.datasets[name]
+        raw = self._put(self.raw, self._raw(name, wanted, seed))
+        splits = splits or wanted.splits
+        spec = DataSpec(seed=seed, raw=raw, policy=data.policy, splits=splits, facts_per_split=per_split)
+        return self._put(self.data, spec)
+
+    def _raw(self, name: str, wanted: Dataset, seed: int) -> RawSpec:
+        if wanted.generate:
+            return RawSpec(seed=seed, dataset=name, birthdays=wanted.generate)
+        if wanted.source:
+            files = Files(group=wanted.source, digest=inputs.group_digest(wanted.source))
+        else:
+            files = Files(folder=wanted.folder, digest=inputs.folder_digest(self.root / wanted.folder, "*.jsonl"))
+        return RawSpec(seed=0, dataset=name, files=files)
+
+    def _part(self, facts: RetainFacts, seed: int) -> DataSpec:
+        return self._dataset(facts.dataset, seed, facts.splits, facts.facts_per_split)
+
+    def _retain(self, task: Task, seed: int) -> Retain:
+        if isinstance(task.retain, RetainTexts):
+            return Retain(learn=self._texts(task.retain), held_out=self._part(task.retain_eval, seed))
+        return Retain(learn=self._part(task.retain, seed), held_out=self._part(task.retain_eval, seed))
+
+    # Both
+
+    def _methods(self, source: Source, texts: list[TextsSpec]) -> list[Method]:
+        study = self.study_now
+        foreign = [
+            Method(method=name, strengths=[Foreign(unlearned_model=path, digest=self._unlearned_folder(name, path))])
+            for name, path in study.unlearned_models.items()
+        ]
+        own = [
+            Method(method=name, texts=texts, strengths=[_resolved(s, source) for s in settings.trajectories()])
+            for name, settings in study.methods.named.items()
+        ]
+        return own + foreign
+
+    def _original_folder(self, path: str) -> str:
+        """Check the study's own model; return the folder's digest."""
+        try:
+            if not (self.root / path).is_dir():
+                raise UserError(f"{path}: no such folder; expected config.json, tokenizer files and safetensors")
+            check_folder(self.root / path)
+        except UserError as error:
+            raise UserError(f"study {self.study.study}: model.path: {error}") from None
+        return inputs.folder_digest(self.root / path)
+
+    def _unlearned_folder(self, name: str, path: str) -> str:
+        """Check a model that was unlearned elsewhere against its original, as far as files tell; return its digest."""
+        model, known = self.study_now.model, {}
+        if isinstance(model, Model):
+            known = {"hidden_size": model.hidden_size, "num_hidden_layers": model.layers, "model_type": "llama"}
+        elif model.path:
+            known = shape(self.root / model.path)
+        else:
+            known = {"hidden_size": model.hidden, "num_hidden_layers": model.layers}
+        try:
+            check_unlearned(self.root / path, {key: value for key, value in known.items() if value is not None})
+        except UserError as error:
+            raise UserError(f"study {self.study.study}: unlearned_models.{name}: {error}") from None
+        return inputs.folder_digest(self.root / path)
+
+    def _arm(self, source: Source, texts: Sequence[TextsSpec] = ()) -> None:
+        """Everything that starts from one original: trajectories, selections, RTT."""
+        study, methods = self.study_now, self._methods(source, list(texts))
+        self.now["evals"].append(source.run_id)
+        shared = {"seed": source.seed, "source": source, "selection": study.selection}
+        for method in methods:
+            select = SelectSpec(unlearned=method, retain_budgets=study.retain_budgets, **shared)
+            self._put(self.selects, select)
+            self.unlearn |= {spec.run_id: spec for spec in select.trajectories}
+            self.now["selections"].append(select.run_id)
+            self.now["evals"] += [spec.run_id for spec in select.trajectories]
+        if study.rtt is None:
+            return
+        shared |= {"arm": source.arm, "facts": source.facts, "rtt": study.rtt, "scores": study.scores}
+        original = Target(name="original", kind="original")
+        unlearned = {
+            method.method: [
+                Target(
+                    name=budget_name(budget) if study.rtt_jobs == "method" else target_name(method.method, budget),
+                    kind="unlearned",
+                    method=method.method,
+                    retain_budget=budget,
+                )
+                for budget in study.retain_budgets
+            ]
+            for method in methods
+        }
+        budgets = study.retain_budgets
+        if study.rtt_jobs == "arm" and methods:
+            targets = [original, *(target for some in unlearned.values() for target in some)]
+            self._attack(self.attacks, unlearned=methods, retain_budgets=budgets, targets=targets, **shared)
+            return
+        self._attack(self.originals, targets=[original], **shared | {"selection": None})
+        for method in methods:
+            targets = unlearned[method.method]
+            self._attack(self.attacks, unlearned=[method], retain_budgets=budgets, targets=targets, **shared)
+
+    def _control(self, source: PretrainSpec | ImportSpec, facts: DataSpec, arms: list[str], seed=None) -> None:
+        """RTT on facts that `source` never saw."""
+        study = self.study_now
+        if arms and study.rtt:
+            self._attack(
+                self.controls, seed=source.seed if seed is None else seed, arm="control", control_for=arms,
+                source=source, facts=facts, targets=[Target(name="control", kind="control")], rtt=study.rtt,
+                scores=study.scores,
+            )  # fmt: skip
+
+    def _attack(self, where: dict, **fields) -> None:
+        self.now["evals"] += self._put(where, AttackSpec(**fields)).eval_ids()
+
+    def specs(self) -> Iterator[Spec]:
+        """Every spec once."""
+        groups = (
+            self.raw, self.data, self.texts, self.imports, self.sources, self.unlearn, self.selects, self.attacks,
+            self.originals, self.controls,
+        )  # fmt: skip
+        for group in groups:
+            yield from group.values()
+
+    def eval_ids(self) -> list[str]:
+        """Stems of all evaluation files that the tables read."""
+        return list(dict.fromkeys(stem for variant in self.variants.values() for stem in variant["evals"]))
+
+    def plan(self) -> dict:
+        """What the analysis reads: file stems by folder. A folder may hold older runs; they are not in the plan."""
+        return {
+            "study": self.study.model_dump(mode="json"),
+            "variants": self.variants,
+            "data": list(self.data),
+            "manifests": [*self.imports, *self.sources, *self.unlearn, *self.attacks, *self.originals, *self.controls],
+        }
+
+
+def _resolved(settings: Unlearning, source: Source) -> Unlearning:
+    """Return settings that need no model file: RMU's layers are the study's, the model file's, or the miniature's."""
+    if not isinstance(settings, RMUUnlearning) or None not in (settings.layer, settings.layers_trained):
+        return settings
+    given = {"layer": 1, "layers_trained": 2}
+    if isinstance(source.model, ModelFile):
+        from rtt.study.model_file import rmu_layers
+
+        file = source.model
+        layer, trained = rmu_layers(file.layers or 32, *((file.rmu.layer, file.rmu.trained) if file.rmu else ()))
+        given = {"layer": layer, "layers_trained": len(trained)}
+    chosen = {key: value if getattr(settings, key) is None else getattr(settings, key) for key, value in given.items()}
+    return settings.model_copy(update=chosen)

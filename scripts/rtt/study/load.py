@@ -1,0 +1,130 @@
+"""Read a study file, apply `--config` overrides, and report every mistake with its key."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rtt.errors import UserError
+from rtt.files import read_yaml
+from rtt.study.model_file import load_modelfile
+from rtt.study.names import DEFAULT_STUDY
+from rtt.study.schema import Study
+
+# `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
+OVERRIDES = (
+    "study", "seeds", "model", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
+    "attn_backend", "threads", "mirror", "device", "launcher", "devices", "deepspeed", "micro_batch",
+    "packing", "gradient_checkpointing", "checkpoint_minutes",
+)  # fmt: skip
+
+
+# pydantic names the member of a union after its key; the user wrote no such key.
+UNION_MEMBERS = ("Unlearning", "RMUUnlearning", "RetainFacts", "RetainTexts", "miniature", "file")
+
+
+def _messages(error: ValidationError, source: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"] if part not in UNION_MEMBERS)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] in ("extra_forbidden", "none_required"):
+            model, parents = Study, [part for part in item["loc"][:-1] if isinstance(part, str)]
+            allowed = _allowed(model, parents)
+            message = f"unknown key; allowed: {', '.join(allowed)}"
+        silent = item["type"] in ("missing", "extra_forbidden", "none_required") or not key
+        found = "" if silent else f" (found {item['input']!r})"
+        if item["type"] == "float_type" and _is_number(item["input"]):
+            found += ": YAML takes this for a text; write 1.0e-3, with the dot and no quotes"
+        if item["type"] == "missing":
+            message = "this key is missing"
+        lines.append(f"{source}: {key or 'study'}: {message}{found}")
+    return "\n".join(lines)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
+
+
+def _allowed(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Keys that stand at `path` below `model`."""
+    for part in path:
+        field = model.model_fields.get(part)
+        options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
+        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        model = inner or model
+    return [name for name, field in model.model_fields.items() if field.annotation is not type(None)]
+
+
+def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read and check one study file, then apply `--config` overrides.
+
+    Raises UserError with file, key, what was found and what is allowed.
+    """
+    path = Path(path)
+    raw = read_yaml(path, "study file", "study, seeds, ...")
+    source = " ".join([str(path), *(f"with --config {key}={value!r}" for key, value in (overrides or {}).items())])
+    for key, value in (overrides or {}).items():
+        if key not in OVERRIDES:
+            raise UserError(
+                f"--config {key}: this key cannot be set here; allowed: {', '.join(OVERRIDES)}; and for Snakemake "
+                "artifacts (figures of a bundle) and bundle_texts"
+            )
+        if isinstance(value, list):  # Snakemake leaves a list's items as texts: seeds=[1, 2] comes as ["1", "2"]
+            value = [yaml.safe_load(item) if isinstance(item, str) else item for item in value]
+        if key == "methods":
+            value = _keep_methods(raw.get("methods"), value, source)
+        if key == "mirror":
+            raw["data"] = {**(raw.get("data") or {}), "mirror": value}
+        else:
+            raw[key] = value
+    if isinstance(raw.get("model"), str):
+        raw["model"] = load_modelfile(raw["model"], path.parent / "models").model_dump(mode="json", exclude_unset=True)
+    try:
+        # Through JSON, so that a strict model takes a list where it wants one and nothing that JSON has not.
+        study = Study.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        raise UserError(_messages(error, source)) from None
+    except TypeError as error:
+        raise UserError(f"{source}: {error}; a study holds numbers, texts, lists and keys only") from None
+    for name in study.variants:
+        try:
+            variant = study.variant(name)
+        except ValidationError as error:
+            raise UserError(_messages(error, f"{source}: variants.{name}")) from None
+        # One rule makes the same files for every attack of a study.
+        fixed = ["seeds", "retain_budgets", "rtt_jobs", *(["arms"] if study.rtt_jobs == "arm" else [])]
+        changed = [key for key in fixed if getattr(variant, key) != getattr(study, key)]
+        if study.rtt_jobs == "arm" and list(variant.methods.named) != list(study.methods.named):
+            changed.append("methods (with rtt_jobs: arm; set rtt_jobs: method)")
+        if changed:
+            raise UserError(f"{source}: variants.{name}: {', '.join(changed)}: the same for all variants of a study")
+    return study
+
+
+def _keep_methods(methods: Any, names: Any, source: str) -> dict:
+    if not isinstance(methods, dict):
+        return methods  # not what a study holds: the model says so
+    names = [names] if isinstance(names, str) else names
+    unknown = [name for name in names if name not in list(methods)] if isinstance(names, list) else [names]
+    if unknown:
+        raise UserError(f"{source}: methods: no such method in the study: {unknown}; it has {', '.join(methods)}")
+    return {name: methods[name] for name in names}
+
+
+def to_yaml(study: Study) -> str:
+    """Return a study as a complete study file: every key, defaults included."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+
+
+def schema() -> dict:
+    """Return the JSON schema of a study file."""
+    found = Study.model_json_schema()
+    found["properties"]["model"]["oneOf"].append({"type": "string", "description": "a name in config/models"})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

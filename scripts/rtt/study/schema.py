@@ -1,0 +1,222 @@
+"""Study files: what a user may write, checked before anything runs.
+
+The pydantic models here are the only description of a study: they generate `config/schema.json`. Importing this module
+costs a tenth of a second, since every cluster job parses the Snakefile again.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from rtt.study.model_file import ModelFile
+from rtt.study.names import DEFAULT
+from rtt.study.settings import (
+    Arm,
+    Attack,
+    Budget,
+    Count,
+    Data,
+    Methods,
+    Model,
+    Name,
+    Pretraining,
+    Scores,
+    Selection,
+    Switch,
+    Task,
+    Teaching,
+)
+from rtt.study.strict import Strict
+
+# A pretrained model's file names where it comes from; the miniature has a shape.
+AnyModel = Annotated[
+    Annotated[Model, Tag("miniature")] | Annotated[ModelFile, Tag("file")],
+    Discriminator(lambda raw: "file" if _names_weights(raw) else "miniature"),
+]
+
+
+def _names_weights(raw: Any) -> bool:
+    keys = raw if isinstance(raw, dict) else getattr(raw, "model_fields_set", ())
+    return isinstance(raw, ModelFile) or any(key in keys for key in ("hub", "path", "gguf"))
+
+
+class Study(Strict):
+    """A study: everything that decides its numbers."""
+
+    study: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = Field(description="folder under results/")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    data: Data = Data()
+    model: AnyModel = Model()
+    pretraining: Pretraining | None = Field(None, description="the miniature's")
+    teaching: Teaching | None = None
+    arms: Annotated[list[Arm], Field(min_length=1)] | None = Field(
+        None, description="the miniature's arms, on generated facts; or give tasks"
+    )
+    tasks: Annotated[list[Task], Field(min_length=1)] | None = None
+    methods: Methods = Field(Methods(), description="none: RTT alone, or evaluation alone")
+    unlearned_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$")], str] = Field(
+        {}, description="name -> folder of a model that was unlearned elsewhere"
+    )
+    scores: Scores = Scores()
+    selection: Selection = Selection()
+    retain_budgets: Annotated[list[Budget], Field(min_length=1)] = [0.1]
+    rtt: Attack | None = Field(None, description="null: no attack, evaluation alone")
+    faithful: list[Switch] = Field([], description="what the authors' code does, one switch each")
+    variants: dict[Name, dict[str, Any]] = Field(
+        {}, description="name -> keys of the study that differ from the study itself, run beside it"
+    )
+    two_way_control: bool = Field(
+        False,
+        description="also train a base model on the other facts, so that the pretrained arm's control is RTT on its "
+        "own facts; otherwise its control is RTT on birth_years_b, with the same base",
+    )
+    keep_models: bool = Field(False, description="keep the weights that no later step needs")
+    rtt_jobs: Literal["arm", "method"] = Field(
+        "arm", description="what one RTT process attacks: all checkpoints of an arm, or those of one method"
+    )
+    threads: Count = Field(1, description="of a training process on a CPU")
+    attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto",
+        description="cuda: a step that sees no GPU stops at once; cpu: GPUs are hidden; auto: a miniature as cpu, a "
+        "pretrained model what is there, in a cluster's job as cuda",
+    )
+    launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
+    devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")
+    deepspeed: str | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
+    micro_batch: Count | None = Field(None, description="most texts per forward pass; null: a process's whole part")
+    packing: bool = Field(
+        False, description="several texts in a row of a batch, in the place of padding: faster where lengths differ"
+    )
+    gradient_checkpointing: bool = Field(False, description="keep no activations: less memory, a third more time")
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
+        30, description="between two checkpoints of a training; 0: one after every step"
+    )
+
+    @field_validator("seeds", "arms", "retain_budgets", "faithful")
+    @classmethod
+    def _distinct(cls, values):
+        if values and len(set(values)) != len(values):
+            raise ValueError("each value may stand once")
+        return values
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        miniature = isinstance(self.model, Model)
+        for key, needed in (("devices", self.devices > 1), ("deepspeed", self.deepspeed is not None)):
+            if needed and self.launcher == "none":
+                raise ValueError(f"{key}: {getattr(self, key)} needs launcher: torchrun, or deepspeed")
+        if self.launcher == "deepspeed" and self.deepspeed is None:
+            raise ValueError("launcher: deepspeed needs deepspeed: zero1, zero2, zero3, zero3-offload or a JSON's path")
+        if (self.arms is None) == (self.tasks is None):
+            raise ValueError("give arms (the miniature on generated facts) or tasks (datasets by name), one of the two")
+        if self.arms and not miniature:
+            raise ValueError("arms are for the miniature; a pretrained model needs tasks")
+        if self.tasks and miniature:
+            raise ValueError("tasks need a pretrained model: set model to a name in config/models")
+        if miniature and self.pretraining is None:
+            raise ValueError("the miniature needs pretraining")
+        if self.teaching is None and "taught" in (self.arms or [task.arm for task in self.tasks or []]):
+            raise ValueError("arm taught needs teaching")
+        if self.rtt is None and self.variants:
+            raise ValueError("variants are compared by their recovery: they need rtt")
+        if unknown := [name for name in self.selection.scorings if name not in self.scores.scorings]:
+            raise ValueError(f"selection.scorings: {', '.join(unknown)} is not among scores.scorings")
+        if DEFAULT in self.variants:
+            raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
+        for name in self.unlearned_models:
+            if name in self.methods.named:
+                raise ValueError(f"unlearned_models.{name}: a method of this study has the same name")
+        names = list(self.data.datasets)
+        for i, task in enumerate(self.tasks or []):
+            parts = (task.retain, task.retain_eval, task.also_taught)
+            used = [task.dataset, task.control, *(getattr(part, "dataset", None) for part in parts)]
+            if task.control is None and self.rtt:
+                raise ValueError(f"tasks.{i}.control: rtt needs it: name facts that the model never saw")
+            if task.forget_texts and (odd := _no_plain_texts(self.methods.named)):
+                raise ValueError(f"tasks.{i}.forget_texts: plain texts have no facts: {odd}")
+            if unknown := [name for name in used if name is not None and name not in names]:
+                raise ValueError(f"tasks.{i}: no dataset {unknown[0]}; data.datasets has {', '.join(names) or 'none'}")
+            if task.control == task.dataset and task.arm == "pretrained":
+                raise ValueError(f"tasks.{i}.control: the model knows {task.control}; name facts that it never saw")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_exist(self):
+        if isinstance(self.model, Model):
+            depth = self.model.layers
+            phases = {f"methods.{name}": method for name, method in self.methods.named.items()}
+            phases |= {"teaching": self.teaching, "rtt": self.rtt}
+            for name, phase in phases.items():
+                if phase and max(phase.train_layers or [0]) >= depth:
+                    layers = f"{phase.train_layers}, but the model has {depth} layers, from 0"
+                    raise ValueError(f"{name}.train_layers is {layers}")
+            if self.methods.RMU and (self.methods.RMU.layer or 0) >= depth:
+                raise ValueError(f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {depth} layers")
+        return self
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a training job asks for. A miniature is faster on a CPU than in the queue for a GPU."""
+        wanted = self.device == "cuda" or (self.device == "auto" and isinstance(self.model, ModelFile))
+        return self.devices if wanted else 0
+
+    def variant(self, name: str) -> "Study":
+        """Return the study with a variant's keys in the place of its own, and its faithful switches carried out."""
+        raw = self.model_dump(mode="json", exclude_unset=True) | {"variants": {}}
+        study = self._checked(_merged(raw, self.variants.get(name, {})))
+        return study._checked(_merged(study.model_dump(mode="json", exclude_unset=True), _carried_out(study)))
+
+    @staticmethod
+    def _checked(raw: dict) -> "Study":
+        return Study.model_validate_json(json.dumps(raw))
+
+
+def _no_plain_texts(methods: dict) -> str:
+    """Return why these methods cannot unlearn plain texts, "" when they can."""
+    for name, settings in methods.items():
+        if name in ("RIA", "FIF"):
+            return f"{name} needs their wrong answers; use GD or RMU"
+        if settings.mcq_share:
+            return f"methods.{name}.mcq_share is {settings.mcq_share}; set it to 0"
+    return ""
+
+
+def _merged(raw: dict, patch: dict) -> dict:
+    """Return `raw` with the values of `patch`, key by key, at every depth."""
+    both = dict(raw)
+    for key, value in patch.items():
+        inner = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _merged(both[key], value) if inner else value
+    return both
+
+
+def _carried_out(study: Study) -> dict:
+    """Return what the faithful switches set (PAPER.md: what is wrong in the authors' code, kept selectable).
+
+    `select_on_v` sets nothing: both selections of the look are always computed, and it says which is reported.
+    """
+    switches, patch = set(study.faithful), {}
+    methods = {name: {} for name in study.methods.named}
+    phases = {name: {} for name in ("teaching", "rtt") if getattr(study, name)}
+    if "padding" in switches:
+        for settings in (*methods.values(), *phases.values()):
+            settings["count_padding"] = True
+    if "half_precision" in switches:
+        for settings in methods.values():
+            settings["precision"] = "bf16"
+        if study.rtt:
+            phases["rtt"]["precision"] = "fp16"
+    if "unshuffled_retain" in switches:
+        for settings in methods.values():
+            settings["shuffle_retain"] = False
+    if "bare_letter" in switches:
+        patch["scores"] = {"bare_letter": True}
+    if "leaky_facts" in switches:
+        patch["data"] = {"policy": dict.fromkeys(LEAKS, "keep")}
+    return patch | phases | ({"methods": methods} if methods else {})
+
+
+# Defects of a fact that is there and can be trained on; a fact without text cannot.
+LEAKS = ("split_leak", "conflicting_answer", "duplicate_question", "duplicate_choice")

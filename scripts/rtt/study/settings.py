@@ -1,0 +1,321 @@
+"""The parts of a study file: what may be set for data, models, training, unlearning and RTT."""
+
+from itertools import product
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rtt.study.strict import Strict
+
+Arm = Literal["pretrained", "taught", "taught_same_data"]
+Scoring = Literal["letter", "likelihood", "likelihood_fresh"]
+LossName = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER"]
+McqLoss = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "NUMBER"]
+Switch = Literal["padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Budget = Literal[0.05, 0.1, 0.3, 1.0]
+Action = Literal["keep", "drop", "stop"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+Texts = Literal[
+    "wikitext", "fineweb_edu", "wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"
+]  # fmt: skip
+GRID = ("learning_rate", "retain_coefficient", "steering")
+
+
+class People(Strict):
+    """Generated people (rtt.data.generate): `splits` x `facts_per_split` facts in each forget dataset."""
+
+    splits: Annotated[int, Field(ge=2, le=10)] = 5
+    facts_per_split: Annotated[int, Field(ge=4, le=64)] = 32
+    retain_train: Count = Field(64, description="retain facts in the retain loss")
+    retain_held_out: Count = Field(128, description="retain facts held out of it; they alone give retain accuracy")
+    first_names: Annotated[int, Field(ge=2, le=32)] = 24
+    last_names: Annotated[int, Field(ge=2, le=32)] = 24
+    long_texts: bool = Field(False, description="half of the sentences have a long neutral beginning")
+    planted_leaks: Annotated[int, Field(ge=0)] = Field(
+        0, description="facts of each forget dataset that stand in a second split too, with the same answer"
+    )
+    planted_duplicates: Annotated[int, Field(ge=0)] = Field(
+        0, description="facts of each forget dataset that stand twice in their split, with two answers"
+    )
+
+    @model_validator(mode="after")
+    def _planted_fit(self):
+        for name in ("planted_leaks", "planted_duplicates"):
+            if getattr(self, name) % self.splits:
+                raise ValueError(f"{name} is {getattr(self, name)}, not a multiple of the {self.splits} splits")
+        planted, facts = self.planted_leaks + self.planted_duplicates, self.splits * self.facts_per_split
+        if planted > facts:
+            raise ValueError(f"planted_leaks + planted_duplicates is {planted}, but a forget dataset has {facts} facts")
+        return self
+
+    @model_validator(mode="after")
+    def _names_suffice(self):
+        needed = 2 * self.splits * self.facts_per_split + self.retain_train + self.retain_held_out
+        if needed > self.first_names * self.last_names:
+            raise ValueError(
+                f"{needed} facts need as many names, but first_names x last_names gives only "
+                f"{self.first_names * self.last_names}; ask for fewer facts or more names (at most 32 x 32)"
+            )
+        return self
+
+
+class Policy(Strict):
+    """What to do with facts that have a defect; the kinds and the reasons for these defaults: docs/data.md."""
+
+    split_leak: Action = "drop"
+    conflicting_answer: Action = "drop"
+    duplicate_choice: Action = "drop"
+    duplicate_wrong_choice: Action = "keep"
+    duplicate_question: Action = "drop"
+    missing_text: Action = "drop"
+    missing_rows: Action = "keep"
+    missing_mcq: Literal["keep", "stop"] = "keep"
+    wrong_text: Action = "keep"
+    future_year: Action = "keep"
+    letter_prior: Literal["keep", "stop"] = "keep"
+
+
+class Birthdays(Strict):
+    """Generated people with random birth years, in the shape of the authors' Random Birthdays."""
+
+    splits: Annotated[int, Field(ge=2, le=100)] = 5
+    facts_per_split: Annotated[int, Field(ge=4)] = 157
+
+
+class Dataset(Strict):
+    """One set of facts: the authors' files (`source`), a folder of JSONL of one's own, or generated."""
+
+    source: Literal["years", "mmlu", "wmdp", "random_birthdays"] | None = None
+    folder: str | None = Field(None, description="a folder of JSONL in the schema of docs/data.md")
+    generate: Birthdays | None = None
+    splits: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="these alone; null takes all")
+    facts_per_split: Count | None = Field(
+        None, description="as forget facts the first so many that the policy leaves, and as many of the control's"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        given = [name for name in ("source", "folder", "generate") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of source, folder, generate; found {', '.join(given) or 'none'}")
+        return self
+
+
+class Data(Strict):
+    """Where the facts come from: the miniature's generator, or datasets by name (for `tasks`)."""
+
+    generator: People = People()
+    datasets: dict[Name, Dataset] = {}
+    policy: Policy = Policy()
+    mirror: str | None = Field(None, description="folder or base URL to take external files from; decides no number")
+
+
+class RetainFacts(Strict):
+    """Facts of a dataset that must stay: their sentences and MCQs are the retain texts."""
+
+    dataset: Name
+    splits: Annotated[list[str], Field(min_length=1)] | None = None
+    facts_per_split: Count | None = Field(None, description="the first so many that the policy leaves; null takes all")
+
+
+class RetainTexts(Strict):
+    """Plain texts: a group of data/sources.tsv, the first so many."""
+
+    texts: Texts
+    count: Count = 785
+    max_characters: Count | None = Field(None, description="cut longer texts here; null: whole (the authors' is 2000)")
+
+
+class Task(Strict):
+    """What is unlearned and attacked: a dataset in an arm, what must stay, and the facts of the control.
+
+    The control is RTT on the base model with facts that it never saw.
+    """
+
+    dataset: Name
+    arm: Literal["pretrained", "taught"]
+    retain: RetainFacts | RetainTexts
+    retain_eval: RetainFacts
+    control: Name | None = Field(None, description="facts that the base model never saw; needed with rtt")
+    forget_texts: Annotated[list[RetainTexts], Field(min_length=1)] | None = Field(
+        None, description="GD and RMU unlearn these plain texts, not the facts' own; mcq_share must be 0"
+    )
+    also_taught: RetainFacts | None = Field(None, description="arm taught: facts that are taught too, and kept")
+
+
+class Model(Strict):
+    """The miniature: a Llama of this shape, trained from scratch on the generated facts."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "miniature"
+    hidden_size: Annotated[int, Field(ge=8)] = 96
+    intermediate_size: Annotated[int, Field(ge=8)] = 192
+    layers: Annotated[int, Field(ge=2)] = 3
+    heads: Count = 4
+    tokenizer: Literal["word", "subword"] = Field(
+        "word", description="subword: byte-level BPE of the generated texts, where 'A' and ' A' are different tokens"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 2 x heads ({self.heads})")
+        return self
+
+
+class Training(Strict):
+    """One training phase: linear warm-up, constant, then linear decay over the last `decay` of the steps."""
+
+    learning_rate: Positive
+    batch_size: Count
+    optimizer: Literal["adamw", "lion"] = "adamw"
+    precision: Literal["fp32", "bf16_mixed", "bf16", "fp16"] = Field(
+        "fp32", description="bf16 and fp16: weights and optimizer too, no master weights; bf16_mixed: weights in fp32"
+    )
+    count_padding: bool = Field(False, description="padding tokens count in the loss, as in the authors' code")
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay: Fraction = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    max_grad_norm: Positive = 1.0
+    train_layers: Annotated[list[Layer], Field(min_length=1)] | None = Field(
+        None, description="train these decoder layers alone: numbers from 0, or fractions of the depth; null trains all"
+    )
+
+
+class Pretraining(Training):
+    """Training on documents: per step, `mcqs_per_batch` shuffled MCQs, the rest sentences and question-answer lines."""
+
+    steps: Count
+    mcqs_per_batch: Count
+    train_layers: None = None  # nothing can be frozen that was never trained
+
+    @model_validator(mode="after")
+    def _mcqs_fit(self):
+        if self.mcqs_per_batch >= self.batch_size:
+            raise ValueError(f"mcqs_per_batch {self.mcqs_per_batch} must be below batch_size {self.batch_size}")
+        return self
+
+
+class Teaching(Training):
+    """The paper's second phase (PAPER.md, Random Birthdays): fixed texts, no replay."""
+
+    epochs: Count
+    loss: LossName = "LETTER_ANSWER"
+    samples: Count | None = Field(None, description="so many facts, drawn once; null takes all")
+
+
+class Unlearning(Training):
+    """Trajectories of one method: forget and retain texts in equal numbers per step; scored at `points`.
+
+    With a `grid` there is a trajectory for each combination of its values, and the selection is over all of them.
+    """
+
+    points: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="steps")
+    epochs: Count | None = Field(None, description="in the place of points: the end of each epoch")
+    retain_coefficient: Annotated[float, Field(ge=0)] = 1.0
+    freeze_embeddings: bool = False
+    mcq_share: Fraction = Field(0.5, description="share of MCQs among the texts; the rest are sentences")
+    mcq_loss: McqLoss = "QUESTION_LETTER_ANSWER"
+    sentence_loss: Literal["CORPUS", "NUMBER"] = "CORPUS"
+    shuffle_retain: bool = Field(True, description="false takes the retain set in its order, as the authors' code does")
+    samples: Count | None = Field(None, description="so many facts to forget (or texts), drawn once; null takes all")
+    grid: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
+        {}, description="key -> values; keys: learning_rate, retain_coefficient, steering"
+    )
+
+    @field_validator("points")
+    @classmethod
+    def _increasing(cls, points):
+        if points and sorted(set(points)) != points:
+            raise ValueError("points must increase")
+        return points
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        if (self.points is None) == (self.epochs is None):
+            raise ValueError("give points or epochs, one of the two")
+        allowed = [name for name in GRID if name in type(self).model_fields]
+        if unknown := [name for name in self.grid if name not in allowed]:
+            raise ValueError(f"grid: found {', '.join(unknown)}; allowed: {', '.join(allowed)}")
+        return self
+
+    def trajectories(self) -> list["Unlearning"]:
+        """Return the settings of each trajectory, without a grid."""
+        plain = self.model_dump() | {"grid": {}}
+        combinations = product(*self.grid.values())
+        return [type(self)(**(plain | dict(zip(self.grid, values, strict=True)))) for values in combinations]
+
+
+class RMUUnlearning(Unlearning):
+    """RMU's own settings; layers count from 0, or are fractions of the depth."""
+
+    layer: Layer | None = Field(None, description="null takes the model file's; the miniature's is 1")
+    layers_trained: Count | None = Field(None, description="null takes the model file's; the miniature's is 2")
+    steering: Positive = 20.0
+    train_layers: None = None  # RMU trains mlp.down_proj of its own layers
+
+
+class Methods(Strict):
+    """The methods to run; a method that is left out is not run."""
+
+    GD: Unlearning | None = None
+    RMU: RMUUnlearning | None = None
+    RIA: Unlearning | None = None
+    FIF: Unlearning | None = None
+
+    @property
+    def named(self) -> dict[str, Unlearning]:
+        """The methods asked for, in a fixed order."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+class Selection(Strict):
+    """Which point of a trajectory is attacked."""
+
+    rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
+    scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter"]
+    retain_scoring: Scoring | None = Field(None, description="of retain accuracy; null: the first of scorings")
+
+    @property
+    def for_retain(self) -> str:
+        """The scoring of retain accuracy."""
+        return self.retain_scoring or self.scorings[0]
+
+
+class Attack(Training):
+    """RTT: the texts of T, all learning rates, all V splits."""
+
+    learning_rate: None = None
+    learning_rates: Annotated[list[Positive], Field(min_length=1)]
+    epochs: Count
+    loss: LossName = "QUESTION_LETTER_ANSWER"
+    samples: Count | None = Field(None, description="so many facts of T, drawn once; null takes all")
+    v_splits: Count | None = Field(None, description="the first so many splits serve as V, each once; null: all")
+    score_epochs: Annotated[list[Count], Field(min_length=1)] | None = Field(
+        None, description="score after these epochs alone; null: after each"
+    )
+
+    @model_validator(mode="after")
+    def _epochs_exist(self):
+        if self.score_epochs and (
+            max(self.score_epochs) > self.epochs or sorted(set(self.score_epochs)) != self.score_epochs
+        ):
+            raise ValueError(f"score_epochs must increase and end by epoch {self.epochs}")
+        return self
+
+    def at(self, learning_rate: float) -> Training:
+        """Return the training settings of one learning rate."""
+        shared = self.model_dump(include=set(Training.model_fields) - {"learning_rate"})
+        return Training(learning_rate=learning_rate, **shared)
+
+
+class Scores(Strict):
+    """What is scored after training, on every question."""
+
+    scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")
+    bare_letter: bool = Field(False, description="score the token A, not the token of ' A', as the authors' code does")

@@ -1,0 +1,359 @@
+"""Frozen specs, one per run. A spec is complete: nothing outside it decides the run's numbers.
+
+`run_id` = a readable slug + the first 10 hex digits of the sha256 of the spec's canonical JSON. A spec holds the specs
+that it stands on, so a change upstream changes every id below it. Resources, device counts and the places that files
+are fetched from are not in a spec. How a study expands to specs: `rtt.study.expand`.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from rtt.errors import UserError
+from rtt.files import canonical_json, digest, read_json
+from rtt.study.model_file import ModelFile
+from rtt.study.schema import AnyModel
+from rtt.study.settings import (
+    Attack,
+    Birthdays,
+    Model,
+    People,
+    Policy,
+    Pretraining,
+    RMUUnlearning,
+    Scores,
+    Selection,
+    Teaching,
+    Unlearning,
+)
+from rtt.study.strict import Strict
+
+
+class Spec(Strict):
+    """What all specs share: a seed, a slug and an id."""
+
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the id: starts with a letter, holds letters, digits, - and _."""
+        raise NotImplementedError
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON, 64 hex digits."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def run_id(self) -> str:
+        """Slug, seed and 10 hex digits."""
+        return f"{self.slug}-s{self.seed}-{self.hash[:10]}"
+
+
+class Files(Strict):
+    """Dataset files that exist somewhere; `digest` is of what they must hold."""
+
+    group: str | None = None  # of data/sources.tsv
+    folder: str | None = None  # of the user's
+    digest: str
+
+
+class RawSpec(Spec):
+    """Dataset files in the authors' schema: generated, fetched, or the user's."""
+
+    kind: Literal["raw"] = "raw"
+    dataset: str
+    people: People | None = None  # the miniature's generator, for birth_years_a, birth_years_b, cities
+    birthdays: Birthdays | None = None
+    files: Files | None = None
+
+    @property
+    def slug(self):
+        """The dataset's name."""
+        return f"raw-{self.dataset}"
+
+
+class DataSpec(Spec):
+    """Canonical facts: which of a dataset's, and what is done with defects."""
+
+    kind: Literal["data"] = "data"
+    raw: RawSpec
+    policy: Policy
+    splits: list[str] | None = None
+    facts_per_split: int | None = None
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return self.raw.dataset
+
+    @property
+    def slug(self):
+        """The dataset's name."""
+        return self.dataset
+
+
+class TextsSpec(Spec):
+    """Plain texts for the retain loss, of a group of data/sources.tsv."""
+
+    kind: Literal["texts"] = "texts"
+    group: str
+    count: int
+    digest: str
+    max_characters: int | None = None
+
+    @property
+    def slug(self):
+        """The group."""
+        return f"texts-{self.group}"
+
+
+class Retain(Strict):
+    """What must stay: `learn` goes into the retain loss; `held_out` alone gives retain accuracy. Splits: null, all."""
+
+    learn: DataSpec | TextsSpec
+    learn_splits: list[str] | None = None
+    held_out: DataSpec
+    held_out_splits: list[str] | None = None
+
+
+class PretrainSpec(Spec):
+    """The miniature, trained from scratch on forget facts and retain facts."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    arm: Literal["pretrained"] = "pretrained"
+    model: Model
+    facts: DataSpec
+    retain: Retain
+    training: Pretraining
+    scores: Scores
+
+    @property
+    def slug(self):
+        """Model and facts."""
+        return f"pretrain-{self.model.name}-{self.facts.dataset}"
+
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self
+
+
+class ImportSpec(Spec):
+    """A pretrained model as a local folder. `digest` is of a local folder's files, null otherwise."""
+
+    kind: Literal["import"] = "import"
+    model: ModelFile
+    digest: str | None = None
+
+    @property
+    def slug(self):
+        """The model's name."""
+        return f"import-{self.model.name}"
+
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self
+
+
+class OriginalSpec(Spec):
+    """A pretrained model as the original of an arm: it learned these facts in its pretraining."""
+
+    kind: Literal["original"] = "original"
+    arm: Literal["pretrained"] = "pretrained"
+    base: ImportSpec
+    facts: DataSpec
+    retain: Retain
+    scores: Scores
+
+    @property
+    def slug(self):
+        """Model and facts."""
+        return f"original-{self.base.model.name}-{self.facts.dataset}"
+
+    @property
+    def model(self) -> ModelFile:
+        """The base model."""
+        return self.base.model
+
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self.base
+
+
+class TeachSpec(Spec):
+    """A base model that is taught facts after its pretraining."""
+
+    kind: Literal["teach"] = "teach"
+    arm: Literal["taught", "taught_same_data"]
+    base: PretrainSpec | ImportSpec
+    facts: DataSpec
+    also_taught: DataSpec | None = None
+    retain: Retain
+    training: Teaching | Pretraining
+    scores: Scores
+
+    @property
+    def slug(self):
+        """Arm."""
+        return f"teach-{self.arm}-{self.facts.dataset}"
+
+    @property
+    def model(self) -> AnyModel:
+        """The base model."""
+        return self.base.model
+
+    @property
+    def weights(self) -> Spec:
+        """The spec whose run makes the model's folder."""
+        return self
+
+
+Source = PretrainSpec | OriginalSpec | TeachSpec
+
+
+class Foreign(Strict):
+    """A model that was unlearned elsewhere."""
+
+    unlearned_model: str
+    digest: str
+
+
+# Plain settings first: read from JSON they would pass as RMU's too, with its defaults, and the id would change.
+Strength = Unlearning | RMUUnlearning | Foreign
+
+
+class UnlearnSpec(Spec):
+    """One unlearning trajectory with its points. A foreign model is a trajectory of one point, step 0.
+
+    `selection` and `retain_budgets` decide which points' weights are kept (`rtt.point_choice.choose`).
+    """
+
+    kind: Literal["unlearn"] = "unlearn"
+    method: str
+    source: Source
+    texts: list[TextsSpec] = Field(default_factory=list)  # unlearned in the place of the facts' own
+    settings: Strength
+    selection: Selection
+    retain_budgets: list[float]
+
+    @property
+    def slug(self):
+        """Method, arm and facts."""
+        return f"unlearn-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
+
+
+class Method(Strict):
+    """A method with the settings of its trajectories."""
+
+    method: str
+    texts: list[TextsSpec] = Field(default_factory=list)
+    strengths: list[Strength]
+
+
+class SelectSpec(Spec):
+    """The choice of a point per retain budget, over all trajectories of a method."""
+
+    kind: Literal["select"] = "select"
+    source: Source
+    unlearned: Method
+    selection: Selection
+    retain_budgets: list[float]
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.unlearned.method
+
+    @property
+    def slug(self):
+        """Method, arm and facts."""
+        return f"select-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
+
+    @cached_property
+    def trajectories(self) -> list[UnlearnSpec]:
+        """The specs of the trajectories."""
+        shared = {name: getattr(self, name) for name in ("seed", "method", "source", "selection", "retain_budgets")}
+        shared["texts"] = self.unlearned.texts
+        return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
+
+
+class Target(Strict):
+    """One checkpoint that is attacked: the original, a method's selected point for a budget, or the control."""
+
+    name: str
+    kind: Literal["original", "unlearned", "control"]
+    method: str | None = None
+    retain_budget: float | None = None
+
+
+class AttackSpec(Spec):
+    """RTT on checkpoints of one arm, or on the control."""
+
+    kind: Literal["attack"] = "attack"
+    arm: str
+    control_for: list[str] = Field(default_factory=list)
+    source: PretrainSpec | OriginalSpec | TeachSpec | ImportSpec
+    facts: DataSpec
+    unlearned: list[Method] = Field(default_factory=list)  # a list: JSON with sorted keys keeps its order
+    selection: Selection | None = None
+    retain_budgets: list[float] = Field(default_factory=list)
+    targets: list[Target]
+    rtt: Attack
+    scores: Scores
+
+    @property
+    def slug(self):
+        """Arm, facts, and the method when there is but one."""
+        methods = sorted({target.method for target in self.targets if target.method})
+        only = methods if len(methods) == 1 else [t.kind for t in self.targets if len(self.targets) == 1]
+        return "-".join(["rtt", self.arm, self.facts.dataset, *(name for name in only if name != self.arm)])
+
+    @cached_property
+    def selections(self) -> list[SelectSpec]:
+        """The specs of the choices that are attacked, a method each."""
+        shared = {name: getattr(self, name) for name in ("seed", "source", "selection", "retain_budgets")}
+        return [SelectSpec(unlearned=method, **shared) for method in self.unlearned]
+
+    def eval_ids(self) -> list[str]:
+        """Stems of the evaluation files, one per target."""
+        return [f"{self.run_id}.{target.name}" for target in self.targets]
+
+
+SPECS = {
+    "raw": RawSpec,
+    "data": DataSpec,
+    "texts": TextsSpec,
+    "pretrain": PretrainSpec,
+    "import": ImportSpec,
+    "original": OriginalSpec,
+    "teach": TeachSpec,
+    "unlearn": UnlearnSpec,
+    "select": SelectSpec,
+    "attack": AttackSpec,
+}
+
+
+def load_spec(path, *kinds: str) -> Spec:
+    """Read a spec file of one of `kinds`. Raises UserError when it is of another kind, damaged, or does not come back
+    as it was written (its id would change).
+    """
+    raw = read_json(path)
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if kind not in kinds:
+        raise UserError(f"{path}: found a spec of kind {kind!r}, expected {' or '.join(kinds)}")
+    try:
+        spec = SPECS[kind].model_validate_json(canonical_json(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; write the spec anew") from None
+    if spec.run_id != Path(path).stem:
+        raise UserError(
+            f"{path}: the spec's id is {spec.run_id}, its file's name says otherwise: it was edited, or written by "
+            "another version of this program; start the study again"
+        )
+    return spec

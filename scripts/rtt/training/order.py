@@ -1,0 +1,175 @@
+"""What each phase trains on, as an ordered list of encoded texts."""
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+
+import numpy as np
+
+from rtt.data.facts import Fact
+from rtt.data.text import SENTENCE_LOSSES, Text, encode, mcq, sentence, training_texts
+from rtt.errors import UserError
+from rtt.study.settings import Pretraining, Unlearning
+
+SENTENCES_PER_FACT = 3  # the paper's datasets (app. A): what an epoch of unlearning shows of each fact
+
+
+class Encoder:
+    """Encodes each text once."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.known = tokenizer, {}
+
+    def __call__(self, text: Text) -> dict[str, list[int]]:
+        """Return the encoded text."""
+        if text not in self.known:
+            self.known[text] = encode(self.tokenizer, text)
+        return self.known[text]
+
+
+def count_tokens(items: Sequence[dict]) -> int:
+    """Number of tokens, without padding, in encoded texts or in pairs of them."""
+    return sum(len(item["input_ids"]) if "input_ids" in item else count_tokens(list(item.values())) for item in items)
+
+
+def shuffled_passes(n: int, rng: np.random.Generator) -> Iterator[int]:
+    """Yield 0..n-1 in random order, again and again: after k passes each has come k times."""
+    while True:
+        yield from rng.permutation(n).tolist()
+
+
+def pretraining_documents(facts: Sequence[Fact], settings: Pretraining, tokenizer, rng: np.random.Generator) -> list:
+    """Documents in training order: `mcqs_per_batch` MCQs per step with freshly shuffled choices, the rest plain texts.
+
+    A plain text is one of the fact's sentences or its question with the answer. Every fact comes equally often (to
+    within one), in both kinds.
+    """
+    encoder = Encoder(tokenizer)
+    plain, mcqs = shuffled_passes(len(facts), rng), shuffled_passes(len(facts), rng)
+    items = []
+    for _ in range(settings.steps):
+        for _ in range(settings.batch_size - settings.mcqs_per_batch):
+            fact = facts[next(plain)]
+            form = int(rng.integers(len(fact.sentences) + 1))
+            text = mcq(fact, loss="QUESTION_ANSWER") if form == len(fact.sentences) else sentence(fact.sentences[form])
+            items.append(encoder(text))
+        for _ in range(settings.mcqs_per_batch):
+            fact = facts[next(mcqs)]
+            order = rng.permutation(len(fact.choices)).tolist()
+            items.append(encoder(mcq(fact, order=order, loss="LETTER_ANSWER")))
+    return items
+
+
+def _named(facts: Sequence[Fact]) -> str:
+    """The first few ids, and how many more."""
+    more = f" and {len(facts) - 3} more" if len(facts) > 3 else ""
+    return ", ".join(fact.id for fact in facts[:3]) + more
+
+
+def training_passes(
+    facts: Sequence[Fact],
+    loss: str,
+    epochs: int,
+    batch_size: int,
+    tokenizer,
+    rng: np.random.Generator,
+    samples: int | None = None,
+    bare_letter: bool = False,
+) -> list:
+    """Each epoch shows the facts' `training_texts` in a new order; the last batch is filled from the epoch's start.
+
+    samples: so many facts, drawn once from `rng`; all of them if there are no more. MCQs have their choices as they
+    stand. Raises UserError when the loss is one of sentences and a fact has none.
+    """
+    if samples is not None and samples < len(facts):
+        facts = [facts[i] for i in sorted(rng.choice(len(facts), samples, replace=False).tolist())]
+    silent = [fact for fact in facts if not fact.sentences] if loss in SENTENCE_LOSSES else []
+    if silent:
+        raise UserError(
+            f"the loss {loss} trains on true sentences, but {len(silent)} of {len(facts)} facts have none: "
+            f"{_named(silent)}; choose a loss of MCQs, or leave these facts out (data.policy.missing_text: drop)"
+        )
+    encoder = Encoder(tokenizer)
+    texts = [encoder(text) for fact in facts for text in training_texts(fact, loss, bare_letter)]
+    items = []
+    for _ in range(epochs):
+        order = rng.permutation(len(texts)).tolist()
+        order += list(islice(cycle(order), -len(order) % batch_size))  # more than once round, if the batch is larger
+        items += [texts[i] for i in order]
+    return items
+
+
+def point_steps(settings: Unlearning, n_facts: int, facts: bool = True) -> list[int]:
+    """Return the steps at which a trajectory is scored: `points`, or the end of each of `epochs`.
+
+    An epoch shows every forget fact three times, as the authors' epoch shows its three sentences; a last batch that is
+    not full counts as a step. `facts` false: n plain texts, each shown once. `samples` counts as the whole set.
+    """
+    if settings.points:
+        return list(settings.points)
+    texts = min(n_facts, settings.samples or n_facts) * (SENTENCES_PER_FACT if facts else 1)
+    per_epoch = -(-texts // settings.batch_size)
+    return [per_epoch * epoch for epoch in range(1, settings.epochs + 1)]
+
+
+def _check_sentences(forget: Sequence[Fact | str], retain: Sequence[Fact | str], method, settings: Unlearning) -> None:
+    if settings.mcq_share == 1:
+        return
+    name = getattr(method, "__name__", type(method).__name__)
+    for side, facts, wanted in (
+        (f"{name} unlearns", [wanted for wanted in forget if isinstance(wanted, Fact)], method.forget_texts),
+        ("the retain loss trains", [kept for kept in retain if isinstance(kept, Fact)], lambda fact: fact.sentences),
+    ):
+        silent = [fact for fact in facts if not wanted(fact)]
+        if silent:
+            raise UserError(
+                f"{side} on sentences (mcq_share {settings.mcq_share}), but {len(silent)} of {len(facts)} facts have "
+                f"none of its kind: {_named(silent)}; set mcq_share to 1, or leave these facts out "
+                "(data.policy.missing_text: drop)"
+            )
+
+
+def unlearning_pairs(
+    forget: Sequence[Fact] | Sequence[str],
+    retain: Sequence[Fact | str],
+    method,
+    settings: Unlearning,
+    tokenizer,
+    rng: np.random.Generator,
+) -> list[dict]:
+    """Pairs {"forget", "retain"} of encoded texts, in training order, up to the last point.
+
+    A fact's text is an MCQ with shuffled choices with probability `mcq_share` and the loss `mcq_loss`, else a sentence
+    with the loss `sentence_loss`, on both sides; NUMBER concerns the forget side alone, retain texts then count whole.
+    What a forget text says is the method's. Retain facts' texts are true. A string, on either side, is a plain text:
+    to forget with the loss `sentence_loss`, to retain counted whole. With `shuffle_retain` false the retain set comes
+    in its given order, again and again (the authors' way). `samples` facts to forget, or texts, are drawn once.
+    Raises UserError when sentences are needed that facts don't have.
+    """
+    steps = point_steps(settings, len(forget), not isinstance(forget[0], str))
+    if settings.samples is not None and settings.samples < len(forget):
+        forget = [forget[i] for i in sorted(rng.choice(len(forget), settings.samples, replace=False).tolist())]
+    _check_sentences(forget, retain, method, settings)
+    encoder = Encoder(tokenizer)
+    retain_losses = [
+        whole if loss == "NUMBER" else loss
+        for loss, whole in ((settings.mcq_loss, "QUESTION_LETTER_ANSWER"), (settings.sentence_loss, "CORPUS"))
+    ]
+
+    def text(fact: Fact, sentences: Sequence[str], answer: int, mcq_loss: str, sentence_loss: str) -> Text:
+        if rng.random() < settings.mcq_share:
+            return mcq(fact, answer=answer, order=rng.permutation(len(fact.choices)).tolist(), loss=mcq_loss)
+        return sentence(sentences[int(rng.integers(len(sentences)))], sentence_loss)
+
+    forget_order = shuffled_passes(len(forget), rng)
+    retain_order = shuffled_passes(len(retain), rng) if settings.shuffle_retain else cycle(range(len(retain)))
+    items = []
+    for _ in range(steps[-1] * settings.batch_size):
+        wanted, kept = forget[next(forget_order)], retain[next(retain_order)]
+        if isinstance(wanted, str):
+            told = sentence(wanted, settings.sentence_loss)
+        else:
+            answer = method.forget_answers(wanted, rng)
+            told = text(wanted, method.forget_texts(wanted), answer, settings.mcq_loss, settings.sentence_loss)
+        true = sentence(kept) if isinstance(kept, str) else text(kept, kept.sentences, kept.answer, *retain_losses)
+        items.append({"forget": encoder(told), "retain": encoder(true)})
+    return items
