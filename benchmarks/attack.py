@@ -45,8 +45,8 @@ def study(rates: int, splits: int, tiny: bool) -> dict:
         "study": "bench",
         "arms": ["pretrained"],
         "methods": {"GD": raw["methods"]["GD"]},
-        "scores": {"scorings": ["letter"]},
-        "rtt_jobs": "method",
+        "scores": {"probes": ["letter"]},
+        "attack_jobs": "method",
     }
 
 
@@ -104,7 +104,7 @@ class Folder:
     def unlearn_words(self, out: Path) -> list[str]:
         """The arguments of `rtt unlearn` (GD), with its outputs in `out`."""
         (spec,) = self.runs.unlearn.values()
-        (select,) = self.runs.selects
+        (select,) = self.runs.choices
         words = [
             "unlearn", "--spec", self.spec(spec), "--source", self.model, "--original", self.eval(self.source),
             "--facts", self.facts(self.source.facts), *self.retain, "--points", out / spec.run_id, "--group", select,

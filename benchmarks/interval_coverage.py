@@ -28,7 +28,7 @@ CORRELATIONS = (0.0, 0.6, 0.95)
 UNLEARNED = 0.27
 FLOOR = 0.25
 LOOKS = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8)
-QUANTITIES = ("acc_rtt", "recovery", "recovery_corrected", "recovery_difference")
+QUANTITIES = ("acc_attacked", "recovery", "recovery_corrected", "recovery_difference")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ METHODS = {
 
 
 def group(p_original: float, p_rtt: float) -> str:
-    """Cells that are averaged together. A denominator of .3 is mostly undefined: the rest is a selection by luck."""
+    """Cells that are averaged together. A denominator of .3 is mostly undefined: the rest is a point choice by luck."""
     if p_original == 0.3:
         return "denominator .3"
     return "p >= .97" if max(p_original, p_rtt) >= 0.97 else "p .3-.95"
@@ -181,7 +181,7 @@ def coverage(design: Design, methods: dict, reps: int, accuracies=ACCURACIES, co
 def _judge(strata, targets, methods) -> dict:
     (original, e_original), (unlearned, e_unlearned), (rtt, e_rtt) = targets
     truth = {
-        "acc_rtt": e_rtt,
+        "acc_attacked": e_rtt,
         "recovery": e_rtt / e_original,
         "recovery_corrected": (e_rtt - FLOOR) / (e_original - FLOOR),
         "recovery_difference": e_rtt - e_unlearned,
@@ -189,12 +189,12 @@ def _judge(strata, targets, methods) -> dict:
     n = original.shape[1]
     everywhere = np.ones(len(e_rtt), bool)
     defined = wilson(original.sum(axis=1), n)[0] > FLOOR
-    intervals = {("acc_rtt", "Wilson"): wilson(rtt.sum(axis=1), n)}
+    intervals = {("acc_attacked", "Wilson"): wilson(rtt.sum(axis=1), n)}
     for method, function in methods.items():
         intervals |= {(name, method): ends for name, ends in function(original, unlearned, rtt, strata).items()}
     result = {}
     for (name, method), (low, high) in intervals.items():
-        issued = everywhere if name in ("acc_rtt", "recovery_difference") else defined
+        issued = everywhere if name in ("acc_attacked", "recovery_difference") else defined
         result[name, method] = (low <= truth[name]) & (truth[name] <= high), issued, high - low
     return result
 
@@ -219,7 +219,7 @@ def _order(cell_group: str, quantity: str, method: str) -> tuple:
 
 
 def coin_flips(reps: int, splits=5, size=32, n_looks=20) -> dict[str, tuple[float, float]]:
-    """Mean reported accuracy and its standard error of each selection where every look is a guess (chance .25)."""
+    """Mean reported accuracy and its standard error of each point choice where every look is a guess (chance .25)."""
     rng = np.random.default_rng(25)
     split_of = np.repeat(np.arange(splits), size)
     looks = [(1e-3 * (1 + i // 5), 1 + i % 5) for i in range(n_looks)]
@@ -227,9 +227,9 @@ def coin_flips(reps: int, splits=5, size=32, n_looks=20) -> dict[str, tuple[floa
     for _ in range(reps):
         correct = rng.random((n_looks, splits * size)) < FLOOR
         found["fixed"].append(correct[0].mean())
-        for selection in ("paper", "nested"):
-            chosen = select(selection, correct, split_of, looks).chosen
-            found[selection].append(correct[chosen, np.arange(len(split_of))].mean())
+        for point_choice in ("paper", "nested"):
+            chosen = select(point_choice, correct, split_of, looks).chosen
+            found[point_choice].append(correct[chosen, np.arange(len(split_of))].mean())
     assert best_look(np.array([1, 1]), looks[:2]) == 0
     return {name: (float(np.mean(x)), float(np.std(x) / np.sqrt(reps))) for name, x in found.items()}
 
@@ -239,14 +239,16 @@ def show(rows: list[tuple]) -> None:
 
     n: cells; defined: share of replicates with a defined denominator; width: median width of recovery_corrected.
     """
-    print("| design | cells | n | defined | interval | acc_rtt (Wilson) | recovery | corrected | difference | width |")
+    print(
+        "| design | cells | n | defined | interval | acc_attacked (Wilson) | recovery | corrected | difference | width |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     table: dict = {}
     for design, cells, quantity, method, *values in rows:
         table.setdefault((design, cells), {})[quantity, method] = values
     for (design, cells), found in table.items():
         for method in dict.fromkeys(method for _, method in found if method != "Wilson"):
-            columns = [found["acc_rtt", "Wilson"], *(found[quantity, method] for quantity in QUANTITIES[1:])]
+            columns = [found["acc_attacked", "Wilson"], *(found[quantity, method] for quantity in QUANTITIES[1:])]
             text = [f"{100 * mean:.1f} [{100 * low:.0f}, {100 * high:.0f}]" for _, mean, low, high, *_ in columns]
             number, *_, issued, width = columns[2]
             print(f"| {design} | {cells} | {number} | {issued:.2f} | {method} | {' | '.join(text)} | {width:.2f} |")

@@ -53,7 +53,7 @@ class Turn(Side):
     parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("tokenise", "forward"), 0.0))
 
     @property
-    def scoring(self) -> float:
+    def probe(self) -> float:
         """CPU seconds without tokenising."""
         return self.cpu - self.parts["tokenise"]
 
@@ -83,18 +83,18 @@ def watched(turn: Turn, model):
             hook.remove()
 
 
-def run_ours(model, tokenizer, facts, scoring: str, batch_size: int) -> tuple[np.ndarray, Turn]:
+def run_ours(model, tokenizer, facts, probe: str, batch_size: int) -> tuple[np.ndarray, Turn]:
     """Return (log p in nats (questions, 4), what it took)."""
     turn = Turn()
     prepare_torch(0)
     with watched(turn, model), turn.measured():
         with turn.part("tokenise"):
-            scorer = Scorer(tokenizer, facts, [scoring], batch_size=batch_size)
+            scorer = Scorer(tokenizer, facts, [probe], batch_size=batch_size)
         values = scorer.scores(model)
     return np.array(values).reshape(len(facts), -1), turn
 
 
-def run_harness(model, tokenizer, facts, scoring: str, batch_size: int) -> tuple[np.ndarray, Turn]:
+def run_harness(model, tokenizer, facts, probe: str, batch_size: int) -> tuple[np.ndarray, Turn]:
     """Return the same of lm-evaluation-harness. Raises UserError where it is not installed."""
     HFLM, Instance = harness()
     turn = Turn()
@@ -112,7 +112,7 @@ def run_harness(model, tokenizer, facts, scoring: str, batch_size: int) -> tuple
         requests = [
             Instance("loglikelihood", {}, (text.prompt, text.target), i)
             for i, fact in enumerate(facts)
-            for text in continuations(fact, [scoring])[scoring]
+            for text in continuations(fact, [probe])[probe]
         ]
         answers = lm.loglikelihood(requests, disable_tqdm=True)
     turn.parts["tokenise"] = turn.cpu - inside.cpu
@@ -132,16 +132,16 @@ def agree(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int, int]:
     return float(abs(ours - theirs).max()), int(other.sum()), int(close.sum())
 
 
-def compare(model, tokenizer, facts, scoring: str, batch_size: int, repeats: int) -> dict:
+def compare(model, tokenizer, facts, probe: str, batch_size: int, repeats: int) -> dict:
     """Return {"ours", "lm_eval": a list of Turns, "agreement": as `agree` gives it, of the last turns}."""
     found = {"ours": [], "lm_eval": []}
     runs = {"ours": run_ours, "lm_eval": run_harness}
     values = {}
     for run in runs.values():  # to warm up
-        run(model, tokenizer, facts[:batch_size], scoring, batch_size)
+        run(model, tokenizer, facts[:batch_size], probe, batch_size)
     for repeat in range(repeats):
         for name in ("ours", "lm_eval") if repeat % 2 else ("lm_eval", "ours"):
-            values[name], turn = runs[name](model, tokenizer, facts, scoring, batch_size)
+            values[name], turn = runs[name](model, tokenizer, facts, probe, batch_size)
             found[name].append(turn)
     return found | {"agreement": agree(values["ours"], values["lm_eval"])}
 
@@ -168,7 +168,7 @@ def main(asked: list[str] | None = None) -> int:
     args = arguments(asked)
     harness()
     cases = (("birth_years_a", "letter"), ("birth_years_a", "likelihood")) if args.quick else CASES
-    for dataset, scoring in cases:
+    for dataset, probe in cases:
         every = facts_of(dataset)
         if args.model:
             model, tokenizer = load(args.model)
@@ -177,17 +177,17 @@ def main(asked: list[str] | None = None) -> int:
             model = llama(tokenizer, args.hidden, args.layers)
         n = min(args.questions, len(every))
         facts = [every[i * len(every) // n] for i in range(n)]
-        found = compare(model, tokenizer, facts, scoring, args.batch, args.repeats)
+        found = compare(model, tokenizer, facts, probe, args.batch, args.repeats)
         turns = {name: found[name] for name in ("ours", "lm_eval")}
         difference, other, close = found["agreement"]
         shape = f"{args.model or 'random weights'}: hidden {model.config.hidden_size}, {len(tokenizer)} tokens"
-        print(f"{dataset}, {scoring}: {n} questions, batch {args.batch}; {shape}; {torch.get_num_threads()} thread(s)")
+        print(f"{dataset}, {probe}: {n} questions, batch {args.batch}; {shape}; {torch.get_num_threads()} thread(s)")
         print(table(turns))
         print("  positions whose logits are computed: " + ", ".join(f"{k} {v[0].logits}" for k, v in turns.items()))
         pair = found["lm_eval"], found["ours"]
         print(
             f"  lm_eval / ours, median of {args.repeats} pairs: CPU {ratio(*pair, 'cpu')}, "
-            f"wall {ratio(*pair, 'wall')}, CPU without tokenising {ratio(*pair, 'scoring')}; "
+            f"wall {ratio(*pair, 'wall')}, CPU without tokenising {ratio(*pair, 'probe')}; "
             f"scores differ by {difference:.1e} nats at most, {other} of {n} predictions ({close} near ties)"
         )
     return 0

@@ -1,6 +1,6 @@
 """Tables, figures and the report: no weights, no torch.
 
-Inputs: all evaluation JSON, selections, audits, manifests.
+Inputs: all evaluation JSON, point_choices, audits, manifests.
 Outputs: tables/*.csv, figures/*.svg and *.png, report.html; code/<step>-<hash of its code>, as in artifacts.smk. The
 report draws the figures itself, from the same tables.
 """
@@ -12,7 +12,7 @@ rule tables:
     """Tables: accuracies, recovery, contrasts between arms."""
     input:
         evals=[eval_file(stem) for stem in RUNS.eval_ids()],
-        selections=[f"{RESULTS}/selections/{run}.json" for run in RUNS.selects],
+        point_choices=[f"{RESULTS}/point_choices/{run}.json" for run in RUNS.choices],
     output:
         stamp(RESULTS, "tables"),
         recovery=report(
@@ -52,8 +52,8 @@ rule tables:
         rm -f {params.forget}
         python -m rtt tables \
             --evals {params.results:q}/evals \
-            --selections {params.results:q}/selections \
-            --plan {params.results:q}/plan.json \
+            --point-choices {params.results:q}/point_choices \
+            --plan {params.results:q}/runs.json \
             --out {params.results:q}/tables
         """
 

@@ -36,9 +36,9 @@ rule unpack:
         OPENED.inputs,
     output:
         stamp(ROOT, "unpack"),
-        [directory(f"{MADE}/{folder}") for folder in ("specs", "evals", "selections", "data", "manifests")],
+        [directory(f"{MADE}/{folder}") for folder in ("specs", "evals", "point_choices", "data", "manifests")],
         given=directory(f"{ROOT}/given"),
-        plan=f"{MADE}/plan.json",
+        plan=f"{MADE}/runs.json",
         study=f"{MADE}/study.yaml",
     log:
         f"{ROOT}/logs/unpack.log",
@@ -79,8 +79,8 @@ rule rebuild_tables:
         rm -f {params.forget}
         python -m rtt tables \
             --evals {params.made:q}/evals \
-            --selections {params.made:q}/selections \
-            --plan {params.made:q}/plan.json \
+            --point-choices {params.made:q}/point_choices \
+            --plan {params.made:q}/runs.json \
             --out {params.made:q}/tables
         """
 
@@ -151,7 +151,7 @@ rule figures:
         TARGETS,
         given=rules.unpack.output.given,
     log:
-        f"{ROOT}/logs/verdict.log",
+        f"{ROOT}/logs/verify.log",
     localrule: True
     conda:
         "../envs/analysis.yaml"
@@ -160,5 +160,5 @@ rule figures:
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt verdict {params.root:q}
+        python -m rtt verify {params.root:q}
         """

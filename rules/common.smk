@@ -139,7 +139,7 @@ def write_specs(runs, results):
         path = Path(results, "specs", f"{spec.run_id}.json")
         if not path.exists():
             write_text(path, canonical_json(spec.model_dump(mode="json")) + "\n")
-    write_text(Path(results, "plan.json"), canonical_json(runs.plan()) + "\n")
+    write_text(Path(results, "runs.json"), canonical_json(runs.plan()) + "\n")
     write_text(Path(results, "study.yaml"), to_yaml(runs.study))
 
 

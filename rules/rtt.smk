@@ -1,16 +1,16 @@
 """RTT, retraining on T: the attack.
 
-Inputs: original models, the chosen weights of each method with their selections, canonical facts.
+Inputs: original models, the chosen weights of each method with their point_choices, canonical facts.
 Outputs: evals/<run>.<target>.json (kind rtt), one per checkpoint: the original, each method at each retain budget; the control.
 One process attacks all checkpoints of an arm, since importing torch costs more than attacking a miniature; or, with
-`rtt_jobs: method`, those of one method.
+`attack_jobs: method`, those of one method.
 """
 
 BUDGETS = [budget_name(budget) for budget in STUDY.retain_budgets]
-NAMES = [*STUDY.methods.named, *STUDY.unlearned_models]
+NAMES = [*STUDY.methods.named, *STUDY.external_models]
 TARGETS = (
     BUDGETS
-    if STUDY.rtt_jobs == "method"
+    if STUDY.attack_jobs == "method"
     else ["original"] + [target_name(method, budget) for method in NAMES for budget in STUDY.retain_budgets]
 )
 
@@ -20,9 +20,9 @@ rule rtt:
     input:
         source=lambda wildcards: model_folder(RUNS.attacks[wildcards.run].source.weights),
         facts=lambda wildcards: facts_file(RUNS.attacks[wildcards.run].facts),
-        chosen=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].selections],
-        selections=lambda wildcards: [
-            f"{RESULTS}/selections/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].selections
+        chosen=lambda wildcards: [model_folder(spec) for spec in RUNS.attacks[wildcards.run].point_choices],
+        point_choices=lambda wildcards: [
+            f"{RESULTS}/point_choices/{spec.run_id}.json" for spec in RUNS.attacks[wildcards.run].point_choices
         ],
     output:
         evals=expand(f"{RESULTS}/evals/{{{{run}}}}.{{target}}.json", target=TARGETS),
@@ -50,7 +50,7 @@ rule rtt:
             --source {input.source:q} \
             --facts {input.facts:q} \
             --chosen {input.chosen:q} \
-            --selections {input.selections:q} \
+            --point-choices {input.point_choices:q} \
             --evals {output.evals:q} \
             --manifest {output.manifest:q} \
             --state {params.state:q}

@@ -16,7 +16,7 @@ wildcard_constraints:
     data=alternatives(RUNS.data),
     texts=alternatives(RUNS.texts),
     run=alternatives(
-        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.selects, RUNS.attacks, RUNS.originals, RUNS.controls
+        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.choices, RUNS.attacks, RUNS.originals, RUNS.controls
     ),
     figure=alternatives(FIGURES),
 

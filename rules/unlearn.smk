@@ -2,10 +2,10 @@
 
 Inputs: an original model with its evaluation, canonical facts.
 Outputs: models/<run>/step-<n>.safetensors of the points that a retain budget may choose, evals/<run>.json (kind unlearned);
-selections/<select>.json over all trajectories of a method, models/<select>/b<percent>.safetensors.
+point_choices/<choose>.json over all trajectories of a method, models/<choose>/b<percent>.safetensors.
 """
 
-SELECT_OF = {spec.run_id: select for select in RUNS.selects.values() for spec in select.trajectories}
+CHOICE_OF = {spec.run_id: choice for choice in RUNS.choices.values() for spec in choice.trajectories}
 
 
 rule unlearn:
@@ -31,9 +31,9 @@ rule unlearn:
         **NEEDS.of(RUNS.unlearn),
     params:
         spec=spec_file,
-        group=lambda wildcards: SELECT_OF[wildcards.run].run_id,
+        group=lambda wildcards: CHOICE_OF[wildcards.run].run_id,
         siblings=lambda wildcards: [
-            model_folder(spec) for spec in SELECT_OF[wildcards.run].trajectories if spec.run_id != wildcards.run
+            model_folder(spec) for spec in CHOICE_OF[wildcards.run].trajectories if spec.run_id != wildcards.run
         ],
         code=code_version("unlearn"),
         state=state_folder,
@@ -57,33 +57,33 @@ rule unlearn:
         """
 
 
-rule select:
+rule choose:
     """Select a point per retain budget."""
     input:
-        original=lambda wildcards: eval_file(RUNS.selects[wildcards.run].source.run_id),
-        unlearned=lambda wildcards: [eval_file(spec.run_id) for spec in RUNS.selects[wildcards.run].trajectories],
-        points=lambda wildcards: [model_folder(spec) for spec in RUNS.selects[wildcards.run].trajectories],
+        original=lambda wildcards: eval_file(RUNS.choices[wildcards.run].source.run_id),
+        unlearned=lambda wildcards: [eval_file(spec.run_id) for spec in RUNS.choices[wildcards.run].trajectories],
+        points=lambda wildcards: [model_folder(spec) for spec in RUNS.choices[wildcards.run].trajectories],
     output:
-        selection=f"{RESULTS}/selections/{{run}}.json",
+        point_choice=f"{RESULTS}/point_choices/{{run}}.json",
         chosen=weights(f"{RESULTS}/models/{{run}}"),
     log:
-        f"{RESULTS}/logs/select/{{run}}.log",
+        f"{RESULTS}/logs/choose/{{run}}.log",
     wildcard_constraints:
-        run=alternatives(RUNS.selects),
+        run=alternatives(RUNS.choices),
     localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
         spec=spec_file,
-        code=code_version("select"),
+        code=code_version("choose"),
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt select \
+        python -m rtt choose \
             --spec {params.spec:q} \
             --original {input.original:q} \
             --unlearned {input.unlearned:q} \
             --points {input.points:q} \
-            --out {output.selection:q} \
+            --out {output.point_choice:q} \
             --chosen {output.chosen:q}
         """

@@ -57,7 +57,7 @@ STUDY_PARTS = {
     "Unlearning": methods("Unlearning"),
     "RMUUnlearning": methods("RMUUnlearning"),
     "Scores": "`scores`",
-    "Selection": "`selection`",
+    "PointChoice": "`point_choice`",
     "Attack": "`rtt`",
 }
 MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."
@@ -286,7 +286,7 @@ def evaluations() -> list[str]:
 def shapes() -> list[str]:
     """Return the sections on the documents that are checked when a bundle is opened; evaluations have their own."""
     text = [
-        "## Plan, audits, manifests, selections",
+        "## Plan, audits, manifests, point choices",
         "What is checked of them when a bundle is opened; other keys may stand beside these. `NAME` is any name, `N` "
         "each of a list; what is required below another key is required where that key is.",
     ]

@@ -214,9 +214,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def deterministic_files(results: Path) -> dict[str, bytes]:
-    """What must be the same bytes everywhere: facts, audits, specs, evaluations, selections, tables, figures."""
+    """What must be the same bytes everywhere: facts, audits, specs, evaluations, point choices, tables, figures."""
     patterns = [
-        "plan.json", "study.yaml", "specs/*", "data/**/*.json*", "evals/*", "selections/*", "tables/*", "figures/*",
+        "runs.json", "study.yaml", "specs/*", "data/**/*.json*", "evals/*", "point_choices/*", "tables/*", "figures/*",
     ]  # fmt: skip
     paths = [path for pattern in patterns for path in results.glob(pattern) if path.is_file()]
     return {str(path.relative_to(results)): path.read_bytes() for path in paths}

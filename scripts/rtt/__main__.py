@@ -33,7 +33,7 @@ COMMANDS = {
     "pretrain": ("rtt.steps.pretrain", "train the miniature base model from scratch"),
     "teach": ("rtt.steps.teach", "teach facts to a model after its pretraining"),
     "unlearn": ("rtt.steps.unlearn", "unlearn facts along one trajectory and score its points"),
-    "select": ("rtt.steps.choose", "choose the point of a trajectory within each retain budget"),
+    "choose": ("rtt.steps.choose", "choose the point of a trajectory within each retain budget"),
     "attack": ("rtt.steps.attack", "RTT: retrain checkpoints on T, score V"),
     "export": ("rtt.steps.export", "an original and its facts' texts in one folder, for a method of one's own"),
     "loss": ("rtt.steps.inspect", "a loss of any checkpoint on a file's texts, as JSON"),
@@ -43,7 +43,7 @@ COMMANDS = {
     "report": ("rtt.report.page", "tables and figures -> report.html"),
     "bundle": ("rtt.bundle.write", "a finished study -> one zip without weights, from which all can be redrawn"),
     "unpack": ("rtt.bundle.opening", "verify a bundle, every byte of it, and unpack it"),
-    "verdict": ("rtt.bundle.rebuild", "does what was rebuilt of a bundle equal what is in it?"),
+    "verify": ("rtt.bundle.rebuild", "does what was rebuilt of a bundle equal what is in it?"),
     "compare": ("rtt.bundle.compare", "two bundles side by side: which numbers differ, against their intervals"),
     "summary": ("rtt.report.summary", "print the recovery table and the compute ledger"),
 }

@@ -38,7 +38,7 @@ STEPS = {
     "original": TRAINING,
     "teach": (*TRAINING, "steps/teach.py"),
     "unlearn": (*TRAINING, *CHOICE, "methods", "study/model_file.py", "steps/unlearn.py"),
-    "select": (*STATISTICS, *CHOICE, "steps/choose.py"),
+    "choose": (*STATISTICS, *CHOICE, "steps/choose.py"),
     "attack": (*TRAINING, "steps/attack.py"),
     "tables": STATISTICS,
     "figure": ("figures", "stats/tables.py"),

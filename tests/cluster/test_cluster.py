@@ -55,7 +55,7 @@ def test_the_smoke_study_through_slurm_gives_the_local_run_s_bytes(cluster, fini
     command = snakemake("--config", "device=cpu", target="all", study=SMOKE)
     done = fresh.python(*command[1:], **cluster.environment())
     assert done.returncode == 0, done.stdout
-    assert differing(fresh.results(), finished.results()) == ["plan.json", "study.yaml"]  # device: cpu
+    assert differing(fresh.results(), finished.results()) == ["runs.json", "study.yaml"]  # device: cpu
     assert "SLURM account" in done.stdout and "sacctmgr" in done.stdout
 
 

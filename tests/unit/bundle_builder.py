@@ -23,7 +23,7 @@ def finished(root: Path) -> Path:
 
 def sources(results: Path) -> dict[str, bytes]:
     """What figures are made of, by names in a bundle; with a spec, of which version 1 has none."""
-    paths = [results / "plan.json", results / "study.yaml", *results.glob("*/*.json"), *results.glob("data/*/*.json")]
+    paths = [results / "runs.json", results / "study.yaml", *results.glob("*/*.json"), *results.glob("data/*/*.json")]
     found = {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
     run = next((results / "evals").glob("unlearn-*.json")).stem
     settings = {"learning_rate": 5e-4, "points": [4, 8], "grid": {}}

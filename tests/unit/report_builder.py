@@ -7,7 +7,7 @@ import pandas as pd
 from rtt.figures.view import make_view
 from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
 
-ACCURACY = {"acc_unlearned": 0.28, "acc_rtt": 0.85, "acc_original_rtt": 0.95, "acc_control_rtt": 0.3}
+ACCURACY = {"acc_unlearned": 0.28, "acc_attacked": 0.85, "acc_original_attacked": 0.95, "acc_control_attacked": 0.3}
 RATES = {"recovery": 0.89, "recovery_corrected": 0.86, "recovery_difference": 0.57}
 
 
@@ -21,11 +21,11 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "variant": "default",
         "seed": seed,
         "retain_budget": 0.1,
-        "selection": "nested",
-        "scoring": "letter",
+        "look_choice": "nested",
+        "probe": "letter",
         "n_questions": 160,
         "acc_before": 0.97,
-        "t_acc_rtt": 1.0,
+        "t_acc_attacked": 1.0,
         "retain_before": 0.9,
         "retain_unlearned": 0.85,
         "floor": 0.27,
@@ -39,9 +39,9 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         row |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05}
     row |= changes
     if row["status"] == "none_within_budget":
-        empty = ["acc_unlearned", "acc_rtt", *RATES]
+        empty = ["acc_unlearned", "acc_attacked", *RATES]
         row |= dict.fromkeys([f"{n}{end}" for n in empty for end in ("", "_low", "_high")], float("nan"))
-        row |= dict.fromkeys(["t_acc_rtt", "retain_unlearned"], float("nan"))
+        row |= dict.fromkeys(["t_acc_attacked", "retain_unlearned"], float("nan"))
     return row
 
 
@@ -61,18 +61,18 @@ def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
     rows = []
 
     def add(row, stage, method, set_name, value, **more):
-        own = {name: row[name] for name in ("dataset", "arm", "model", "variant", "seed", "scoring")}
-        own |= {"stage": stage, "method": method, "v_split": "all", "set": set_name, "selection": "none", "run": ""}
+        own = {name: row[name] for name in ("dataset", "arm", "model", "variant", "seed", "probe")}
+        own |= {"stage": stage, "method": method, "v_split": "all", "set": set_name, "look_choice": "none", "run": ""}
         counts = {"n_questions": 160, "n_correct": round(160 * value), "accuracy": value, "low": value, "high": value}
         rows.append({**dict.fromkeys(ACCURACY_COLUMNS), **own, **counts, **more})
 
-    nested = table[table["selection"] == "nested"]
-    for _, row in nested.drop_duplicates(["dataset", "arm", "model", "variant", "seed", "scoring"]).iterrows():
+    nested = table[table["look_choice"] == "nested"]
+    for _, row in nested.drop_duplicates(["dataset", "arm", "model", "variant", "seed", "probe"]).iterrows():
         add(row, "original", "none", "V", row["acc_before"])
         add(row, "original", "none", "retain", row["retain_before"])
         other = {"people_p": "people_f", "people_f": "people_p"}.get(row["dataset"], row["dataset"])
-        _looks(add, row, "original_rtt", "none", row["acc_original_rtt"], lrs, epochs)
-        _looks(add, row, "control_rtt", "none", row["acc_control_rtt"], lrs, epochs, dataset=other)
+        _looks(add, row, "original_attacked", "none", row["acc_original_attacked"], lrs, epochs)
+        _looks(add, row, "control_attacked", "none", row["acc_control_attacked"], lrs, epochs, dataset=other)
     for _, row in nested.iterrows():
         end = row["acc_unlearned"] if row["status"] != "none_within_budget" else 0.6
         kept = row["retain_unlearned"] if row["status"] != "none_within_budget" else 0.4
@@ -83,7 +83,7 @@ def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
                 add(row, "unlearned", row["method"], name, value, step=step, run=f"unlearn-{row['method']}")
         if row["status"] != "none_within_budget":
             extra = {"retain_budget": row["retain_budget"], "step": steps[-1]}
-            _looks(add, row, "unlearned_rtt", row["method"], row["acc_rtt"], lrs, epochs, **extra)
+            _looks(add, row, "unlearned_attacked", row["method"], row["acc_attacked"], lrs, epochs, **extra)
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
@@ -100,7 +100,7 @@ def _looks(add, row, stage, method, reached, lrs, epochs, **more):
 def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=None):
     """Write a results folder with a recovery table and what belongs to it; return the folder.
 
-    `study`: keys of the study in a plan.json that names all of it; without it there is no plan.json.
+    `study`: keys of the study in a runs.json that names all of it; without it there is no runs.json.
     """
     folder = Path(folder)
     write_table(folder / "tables" / "recovery.csv", table)
@@ -117,7 +117,7 @@ def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=No
         path.write_text(json.dumps(manifest))
     if study is not None:
         names = {kind: [path.stem for path in (folder / kind).glob("*")] for kind in ("data", "manifests")}
-        (folder / "plan.json").write_text(json.dumps({"study": study, "variants": {}, **names}))
+        (folder / "runs.json").write_text(json.dumps({"study": study, "variants": {}, **names}))
     (folder / "study.yaml").write_text("study: tiny\nseeds: [0]\n")
     return folder
 
@@ -158,7 +158,7 @@ def manifest(stage="unlearn", cpu=10.0, **changes):
 
 
 def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
-    """A recovery table with three arms, both selections, two scorings and every status."""
+    """A recovery table with three arms, both look choices, two probes and every status."""
     rows = []
     for arm, level in (("pretrained", 0.8), ("taught", 0.5), ("taught_same_data", 0.65)):
         for i, method in enumerate(methods):
@@ -171,7 +171,7 @@ def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
                     ("taught_same_data", "RIA"): "undefined",
                 }.get((arm, method), "ok")
                 changes = {
-                    "acc_rtt": reached,
+                    "acc_attacked": reached,
                     "recovery_corrected": (reached - 0.27) / 0.68,
                     "recovery": reached / 0.95,
                 }
@@ -182,11 +182,11 @@ def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
                     nan = float("nan")
                     for name in ("recovery", "recovery_corrected"):
                         changes |= {name: nan, f"{name}_low": nan, f"{name}_high": nan}
-                for selection in ("nested", "paper"):
-                    for scoring in ("letter", "likelihood"):
+                for look_choice in ("nested", "paper"):
+                    for probe in ("letter", "likelihood"):
                         rows.append(
                             recovery_row(
-                                method, arm, seed, selection=selection, scoring=scoring, status=status, **changes
+                                method, arm, seed, look_choice=look_choice, probe=probe, status=status, **changes
                             )
                         )
     return recovery(*rows)

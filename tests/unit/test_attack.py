@@ -129,36 +129,36 @@ def test_it_fits_t_and_not_v(data):
 
 
 def spec(methods=("GD", "RMU")):
-    return SimpleNamespace(selections=[SimpleNamespace(method=name, run_id=f"select-{name}") for name in methods])
+    return SimpleNamespace(point_choices=[SimpleNamespace(method=name, run_id=f"choose-{name}") for name in methods])
 
 
-def selections(folder, methods, selected):
+def point_choices(folder, methods, selected):
     paths = []
     for name in methods:
         paths.append(folder / f"{name}.json")
         points = {budget: step and {"run": f"unlearn-{name}", "step": step} for budget, step in selected.items()}
-        write_json(paths[-1], {"run_id": f"select-{name}", "selected": points})
+        write_json(paths[-1], {"run_id": f"choose-{name}", "selected": points})
     return [str(path) for path in paths]
 
 
 def test_chosen_points_belong_to_the_method_that_the_spec_names(tmp_path):
-    paths = selections(tmp_path, ("GD", "RMU"), {"0.1": 20, "1.0": None})
-    found = module._chosen(spec(), ["m/select-GD", "m/select-RMU"], paths)
+    paths = point_choices(tmp_path, ("GD", "RMU"), {"0.1": 20, "1.0": None})
+    found = module._chosen(spec(), ["m/choose-GD", "m/choose-RMU"], paths)
     assert {key: (value[0], str(value[1])) if value else None for key, value in found.items()} == {
-        ("GD", 0.1): (("unlearn-GD", 20), "m/select-GD/b10.safetensors"), ("GD", 1.0): None,
-        ("RMU", 0.1): (("unlearn-RMU", 20), "m/select-RMU/b10.safetensors"), ("RMU", 1.0): None,
+        ("GD", 0.1): (("unlearn-GD", 20), "m/choose-GD/b10.safetensors"), ("GD", 1.0): None,
+        ("RMU", 0.1): (("unlearn-RMU", 20), "m/choose-RMU/b10.safetensors"), ("RMU", 1.0): None,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("swap", ["folders", "selections", "both"])
+@pytest.mark.parametrize("swap", ["folders", "point_choices", "both"])
 def test_another_methods_weights_are_refused(tmp_path, swap):
     """Files in another order than the spec's would attack one method's model under another's name."""
-    paths, folders = selections(tmp_path, ("GD", "RMU"), {"0.1": 20}), ["m/select-GD", "m/select-RMU"]
-    if swap != "selections":
+    paths, folders = point_choices(tmp_path, ("GD", "RMU"), {"0.1": 20}), ["m/choose-GD", "m/choose-RMU"]
+    if swap != "point_choices":
         folders.reverse()
     if swap != "folders":
         paths.reverse()
-    with pytest.raises(UserError, match=r"found select-RMU, expected the GD selection select-GD"):
+    with pytest.raises(UserError, match=r"found choose-RMU, expected the GD point choice choose-GD"):
         module._chosen(spec(), folders, paths)
 
 

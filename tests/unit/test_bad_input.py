@@ -194,7 +194,7 @@ class Steps:
                 "--eval", self.folder / "base.json"]  # fmt: skip
 
     def unlearn(self, spec=None):
-        (given,) = next(iter(self.runs.attacks.values())).selections[0].trajectories
+        (given,) = next(iter(self.runs.attacks.values())).point_choices[0].trajectories
         spec = spec or given
         return [*self.common(spec, "birth_years_a"), *self.retain(), "--source", self.folder / "base",
                 "--original", self.folder / "base.json", "--points", self.folder / "points", "--group", "g",
@@ -324,7 +324,7 @@ def test_scores_of_a_broken_model_are_refused():
 def test_a_layer_that_the_model_has_not(refused, steps):
     """A study whose model file does not say how many layers there are: the step finds out, before it trains."""
     study = steps(**method("RMU"))
-    (spec,) = next(iter(study.runs.attacks.values())).selections[0].trajectories
+    (spec,) = next(iter(study.runs.attacks.values())).point_choices[0].trajectories
     for changes, layer in (({"layer": 9}, 9), ({"train_layers": [0, 5]}, 5)):
         deep = spec.model_copy(update={"settings": spec.settings.model_copy(update=changes)})
         write_text(study.folder / f"specs/{deep.run_id}.json", canonical_json(deep.model_dump(mode="json")) + "\n")
@@ -363,9 +363,9 @@ def test_a_letter_of_two_tokens(refused, checkpoint, capsys):
     score = checkpoint(subword.tokenizer(merges=0))
     loss = ["loss", *score[1:]]
     words = ["splits the letter ' A' after 'Answer:' into 2 tokens", "LETTER_ANSWER", "likelihood"]
-    refused(*score, "--scorings", "letter", words=words)
+    refused(*score, "--probes", "letter", words=words)
     refused(*loss, "--loss", "LETTER", words=[words[0].replace("' A'", "' B'"), *words[1:]])
-    for argv in ([*score, "--scorings", "likelihood"], [*loss, "--loss", "LETTER_ANSWER"]):
+    for argv in ([*score, "--probes", "likelihood"], [*loss, "--loss", "LETTER_ANSWER"]):
         assert main(argv) == 0, capsys.readouterr().err
 
 

@@ -22,17 +22,17 @@ INSTALLED = importlib.util.find_spec("lm_eval") is not None
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("scoring", FOLDER / "scoring.py")
+    spec = importlib.util.spec_from_file_location("probe", FOLDER / "probe.py")
     module = importlib.util.module_from_spec(spec)
     known = sys.modules.pop("training", None)
-    sys.modules["scoring"] = module  # dataclasses look their module up
+    sys.modules["probe"] = module  # dataclasses look their module up
     sys.path.insert(0, str(FOLDER))  # as when the script is started
     spec.loader.exec_module(module)
     sys.path.remove(str(FOLDER))
     deterministic = torch.are_deterministic_algorithms_enabled()
     yield module
     torch.use_deterministic_algorithms(deterministic)
-    del sys.modules["scoring"], sys.modules["training"]
+    del sys.modules["probe"], sys.modules["training"]
     if known:
         sys.modules["training"] = known
 
@@ -53,15 +53,15 @@ def test_without_the_harness_it_says_how_to_install_it(benchmark):
         benchmark.main(["--quick"])
 
 
-@pytest.mark.parametrize("scoring", ["letter", "likelihood"])
-def test_our_side_is_the_log_probability_of_each_choice(benchmark, scoring):
+@pytest.mark.parametrize("probe", ["letter", "likelihood"])
+def test_our_side_is_the_log_probability_of_each_choice(benchmark, probe):
     """Against each continuation run alone; what is counted: logits of the prompt's last position and of the tails."""
     tokenizer = subword.tokenizer()
     model = subword.model(tokenizer)
-    scores, turn = benchmark.run_ours(model, tokenizer, subword.FACTS, scoring, batch_size=1)
+    scores, turn = benchmark.run_ours(model, tokenizer, subword.FACTS, probe, batch_size=1)
     fed = logits = 0
     for fact, row in zip(subword.FACTS, scores, strict=True):
-        texts = benchmark.continuations(fact, [scoring])[scoring]
+        texts = benchmark.continuations(fact, [probe])[probe]
         prompt = subword.ids(tokenizer, texts[0].prompt)
         targets = [subword.ids(tokenizer, text.prompt + text.target)[len(prompt) :] for text in texts]
         expected = [-sum(subword.nats(model, prompt + target)[-len(target) :]) for target in targets]
@@ -70,7 +70,7 @@ def test_our_side_is_the_log_probability_of_each_choice(benchmark, scoring):
         fed += len(prompt) + sum(map(len, tails))
         logits += 1 + sum(map(len, tails))
     assert (turn.fed, turn.logits) == (fed, logits)
-    assert 0 < turn.scoring < turn.cpu
+    assert 0 < turn.probe < turn.cpu
 
 
 def test_agreement(benchmark):

@@ -17,7 +17,6 @@ import pytest
 from bundle_builder import OLD, silent, tree
 from PIL import Image
 from rocrate.rocrate import ROCrate
-from rtt import code_version
 from rtt.bundle import contents, licences, migrate, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
 from rtt.code_version import code_version
@@ -68,11 +67,11 @@ def names(path: Path) -> list[str]:
 def test_it_holds_what_the_plan_names_and_all_that_is_made_of_it(bundle, made):
     found = set(names(bundle))
     below = {name.removeprefix("results/tiny/") for name in found if name.startswith("results/")}
-    plan = json.loads((made / "plan.json").read_text())
+    plan = json.loads((made / "runs.json").read_text())
     assert {name for name in below if name.startswith("evals/")} == {
         f"evals/{stem}.json" for stem in plan["variants"]["default"]["evals"]
     }
-    assert {"plan.json", "study.yaml", "report.html", "tables/recovery.csv", "figures/curves.png"} <= below
+    assert {"runs.json", "study.yaml", "report.html", "tables/recovery.csv", "figures/curves.png"} <= below
     assert len([name for name in below if name.startswith("figures/")]) == 10
     beside = {name for name in found if not name.startswith(("results/", "workflow/rules/"))}
     assert beside == {INDEX, CRATE, "README.md", "LICENSE", "licences.tsv", "workflow/Snakefile"}
@@ -94,7 +93,7 @@ def test_every_file_has_its_sha256_and_the_name_is_the_index_s(bundle):
 def test_bundled_twice_it_is_the_same_bytes(bundle, made, tmp_path):
     folder = tmp_path / "another place/results/tiny"
     shutil.copytree(made, folder)  # with its times
-    for name in ("plan.json", "tables/recovery.csv"):
+    for name in ("runs.json", "tables/recovery.csv"):
         os.utime(folder / name)
     again = write.write(folder, tmp_path / "dist")
     assert again.name == bundle.name and again.read_bytes() == bundle.read_bytes()
@@ -124,7 +123,7 @@ def test_what_is_not_of_its_scores_is_not_bundled(results, tmp_path):
     assert not list((tmp_path / "dist").iterdir())
 
 
-@pytest.mark.parametrize("pattern", ["evals/rtt-*GD*", "selections/*", "data/*/audit.json", "plan.json", "study.yaml",
+@pytest.mark.parametrize("pattern", ["evals/rtt-*GD*", "point_choices/*", "data/*/audit.json", "runs.json", "study.yaml",
                                      "figures/curves.svg"])  # fmt: skip
 def test_an_unfinished_study_is_not_bundled(results, tmp_path, pattern):
     path = next(results.glob(pattern))
@@ -200,13 +199,13 @@ def test_the_older_bundle_has_the_numbers_that_its_own_tables_have(made):
         assert json.loads(archive.read(INDEX))["version"] == 1
         old = list(csv.DictReader(io.StringIO(archive.read("results/tiny/tables/recovery.csv").decode())))
     new = {
-        tuple(row[key] for key in ("arm", "method", "selection", "scoring")): row
+        tuple(row[key] for key in ("arm", "method", "point_choice", "probe")): row
         for row in csv.DictReader((made / "tables/recovery.csv").read_text().splitlines())
     }
     assert len(old) == len(new) == 6
     compared = 0
     for row in old:
-        other = new[row["arm"], row["method"], row["selection"], row["scoring"]]
+        other = new[row["arm"], row["method"], row["point_choice"], row["probe"]]
         for name, value in row.items():
             if not name.startswith("recovery"):  # its bootstrap is another one since
                 assert other[name] == value, name
@@ -271,16 +270,16 @@ def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
 def test_a_selection_and_an_audit_say_which_code_made_them(results):
     plan = contents.planned(results)
     known = contents.makers(results, plan)
-    run, data = contents.stems(plan, "selections")[0], plan["data"][0]
+    run, data = contents.stems(plan, "point_choices")[0], plan["data"][0]
     assert known[run][0] == "unlearn" and data not in known  # the old bundle's do not say it, and share ids with runs
-    for path in (results / f"selections/{run}.json", results / f"data/{data}/audit.json"):
+    for path in (results / f"point_choices/{run}.json", results / f"data/{data}/audit.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "0123456789"}))
-    more = {run: ("select", "0123456789"), data: ("facts", "0123456789")}
+    more = {run: ("choose", "0123456789"), data: ("facts", "0123456789")}
     assert contents.makers(results, plan) == known | more
     index = contents.index(contents.collect(results))
     assert index.runs == known | more
     lines = contents.stale(results, plan)
-    assert any(run in line and "step select" in line and "--forcerun select" in line for line in lines)
+    assert any(run in line and "step choose" in line and "--forcerun choose" in line for line in lines)
     assert any("step attack" in line and line.endswith("--forcerun rtt rtt_original rtt_control") for line in lines)
 
 
@@ -288,15 +287,15 @@ def test_a_selection_and_an_audit_say_which_code_made_them(results):
 
 
 def test_a_study_without_rtt_has_tables_alone(results, tmp_path, capsys):
-    plan = json.loads((results / "plan.json").read_text())
+    plan = json.loads((results / "runs.json").read_text())
     builder.not_attacked(plan)
-    (results / "plan.json").write_text(json.dumps(plan))
+    (results / "runs.json").write_text(json.dumps(plan))
     shutil.rmtree(results / "figures")
     (results / "report.html").unlink()
     rebuild.make_tables(results)
     bundle = write.write(results, tmp_path / "dist")
     below = {name.removeprefix("results/tiny/") for name in names(bundle) if name.startswith("results/")}
-    assert {f"tables/{name}.csv" for name in contents.TABLES} <= below and "plan.json" in below
+    assert {f"tables/{name}.csv" for name in contents.TABLES} <= below and "runs.json" in below
     assert not [name for name in below if name.startswith(("figures", "report", "evals/rtt-"))]
     with zipfile.ZipFile(bundle) as archive:
         readme = archive.read("README.md").decode()
@@ -342,7 +341,7 @@ def test_licences_are_of_what_the_specs_name():
 
 
 def test_a_bundle_has_its_specs_licences(results, tmp_path):
-    run = contents.stems(contents.planned(results), "selections")[0]
+    run = contents.stems(contents.planned(results), "point_choices")[0]
     spec = {"kind": "unlearn", "source": {"retain": {"learn": {"group": "wikitext"}}}}
     (results / f"specs/{run}.json").write_text(json.dumps(spec))
     with zipfile.ZipFile(write.write(results, tmp_path / "dist")) as archive:

@@ -31,7 +31,7 @@ def refused(tmp_path):
             opening.unpack(opening.look(path), out)
         assert tree(tmp_path) == before and not list(out.iterdir())
         message = str(caught.value)
-        assert str(path) in message or "results/tiny" in message or "plan.json" in message, message
+        assert str(path) in message or "results/tiny" in message or "runs.json" in message, message
         assert message.isprintable(), message
         for word in words:
             assert word in message, message
@@ -66,7 +66,7 @@ def test_names_that_lead_elsewhere(files, tmp_path, refused, name, listed):
     refused(pack(tmp_path / "x.zip", files, index, [(info, b"x")]))
 
 
-@pytest.mark.parametrize("name", ["evil.json", "results/other/plan.json", "results/tiny/models/x", "workflow.txt/x"])
+@pytest.mark.parametrize("name", ["evil.json", "results/other/runs.json", "results/tiny/models/x", "workflow.txt/x"])
 def test_names_that_have_no_place(files, tmp_path, refused, name):
     refused(pack(tmp_path / "x.zip", files | {name: b"{}"}), "no place in a bundle")
 
@@ -99,7 +99,7 @@ def results(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["plan.json", "study.yaml", "evals/rtt-*", "evals", "data", "data/cities-*", "manifests/*", "selections/*",
+    "name", ["runs.json", "study.yaml", "evals/rtt-*", "evals", "data", "data/cities-*", "manifests/*", "point_choices/*",
              "tables", "report.html"],
 )  # fmt: skip
 def test_a_link_in_a_results_folder(results, tmp_path, refused, name):
@@ -120,11 +120,11 @@ def test_a_results_folder_s_names_are_checked_before_the_disk_is_asked(results, 
         contents, "_is_there", lambda folder, name, limit: asked.append(name) or real(folder, name, 9e9)
     )
     for name in ("../../secret", "/etc/passwd", "a\x1b[31mb"):
-        plan = json.loads((results / "plan.json").read_text())
+        plan = json.loads((results / "runs.json").read_text())
         plan["manifests"] = [name]
-        (results / "plan.json").write_text(json.dumps(plan))
+        (results / "runs.json").write_text(json.dumps(plan))
         refused(results)
-    assert set(asked) == {"plan.json"}
+    assert set(asked) == {"runs.json"}
 
 
 def test_other_things_than_files_in_a_results_folder(results, refused):
@@ -136,7 +136,7 @@ def test_other_things_than_files_in_a_results_folder(results, refused):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_names_that_stand_twice(files, tmp_path, refused):
-    name = BASE + "plan.json"
+    name = BASE + "runs.json"
     refused(pack(tmp_path / "x.zip", files, more=[(zipfile.ZipInfo(name), b"{}")]), "stands twice")
 
 
@@ -159,7 +159,7 @@ def test_files_more_or_fewer_than_listed(files, tmp_path, refused):
 @pytest.mark.parametrize("change", [lambda data: data[:-1] + b" ", lambda data: data[:-5], lambda data: data + b" "])
 def test_contents_that_are_not_as_listed(files, tmp_path, refused, change):
     index = index_of(files)
-    for name in (BASE + "plan.json", next(name for name in files if "/evals/" in name)):
+    for name in (BASE + "runs.json", next(name for name in files if "/evals/" in name)):
         refused(pack(tmp_path / "x.zip", files | {name: change(files[name])}, index), name)
 
 
@@ -176,7 +176,7 @@ def test_unknown_versions(files, tmp_path, refused, version):
     "change",
     [
         {"format": "another"}, {"study": "../x"}, {"study": "Tiny"}, {"study": 3}, {"texts": "no"}, {"files": []},
-        {"files": {}}, {"extra": 1}, {"files": {BASE + "plan.json": 3}}, {"shown": None},
+        {"files": {}}, {"extra": 1}, {"files": {BASE + "runs.json": 3}}, {"shown": None},
     ],
 )  # fmt: skip
 def test_an_index_of_another_shape(files, tmp_path, refused, change):
@@ -189,8 +189,8 @@ def test_an_index_of_another_shape(files, tmp_path, refused, change):
 )
 def test_an_entry_of_another_shape(files, tmp_path, refused, key, value):
     index = index_of(files)
-    index["files"][BASE + "plan.json"][key] = value
-    refused(pack(tmp_path / "x.zip", files, index), "plan.json")
+    index["files"][BASE + "runs.json"][key] = value
+    refused(pack(tmp_path / "x.zip", files, index), "runs.json")
 
 
 BAD_JSON = {
@@ -206,7 +206,7 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("what", BAD_JSON)
-@pytest.mark.parametrize("place", ["index", "plan.json", "evals", "manifests", "data", "selections", "specs"])
+@pytest.mark.parametrize("place", ["index", "runs.json", "evals", "manifests", "data", "point_choices", "specs"])
 def test_json_that_is_none(files, tmp_path, refused, what, place):
     bad = BAD_JSON[what]
     if place == "index":
@@ -218,18 +218,18 @@ def test_json_that_is_none(files, tmp_path, refused, what, place):
 
 
 def names(kind: str, stem: str):
-    """The plan names one more evaluation or selection."""
-    return "plan.json", lambda d: d["variants"]["default"][kind].append(stem)
+    """The plan names one more evaluation or point_choice."""
+    return "runs.json", lambda d: d["variants"]["default"][kind].append(stem)
 
 
 DOCUMENTS = {
     "plan names a file outside": names("evals", "../../../etc/passwd"),
-    "plan names an absolute path": names("selections", "/etc/passwd"),
+    "plan names an absolute path": names("point_choices", "/etc/passwd"),
     "plan names what is not there": names("evals", "other"),
-    "plan names data outside": ("plan.json", lambda d: d["data"].append("../x")),
-    "plan of another study": ("plan.json", lambda d: d["study"].update(study="other")),
-    "plan without variants": ("plan.json", lambda d: d.pop("variants")),
-    "plan is a list": ("plan.json", lambda d: [d]),
+    "plan names data outside": ("runs.json", lambda d: d["data"].append("../x")),
+    "plan of another study": ("runs.json", lambda d: d["study"].update(study="other")),
+    "plan without variants": ("runs.json", lambda d: d.pop("variants")),
+    "plan is a list": ("runs.json", lambda d: [d]),
     "a seed too large": ("evals/rtt", lambda d: d["labels"].update(seed=2**40)),
     "an epoch too large": ("evals/rtt", lambda d: d["results"][0].update(epoch=2**50)),
     "a learning rate too large": ("evals/rtt", lambda d: d["results"][0].update(lr=1e300)),
@@ -240,18 +240,18 @@ DOCUMENTS = {
     "seconds as a text": ("manifests", lambda d: d.update(cpu_seconds="1e9")),
     "seconds beyond all time": ("manifests", lambda d: d.update(wall_seconds=1e300)),
     "tokens as a text": ("manifests", lambda d: d.update(tokens="many")),
-    "variants as a list": ("plan.json", lambda d: d["study"].update(variants=["x"])),
-    "a variant as a text": ("plan.json", lambda d: d["study"].update(variants={"x": "y"})),
+    "variants as a list": ("runs.json", lambda d: d["study"].update(variants=["x"])),
+    "a variant as a text": ("runs.json", lambda d: d["study"].update(variants={"x": "y"})),
     "packages as a list": ("manifests", lambda d: d.update(packages=["torch"])),
-    "a selection without labels": ("selections", lambda d: d.pop("labels")),
+    "a point choice without labels": ("point_choices", lambda d: d.pop("labels")),
     "a formula as a dataset": ("evals/rtt", lambda d: d["labels"].update(dataset="=HYPERLINK(1)")),
     "markup as an arm": ("evals/rtt", lambda d: d["labels"].update(arm="<b>")),
-    "a newline in a model": ("selections", lambda d: d["labels"].update(model="a\nb")),
-    "a tab as a method": ("selections", lambda d: d["labels"].update(method="\t")),
+    "a newline in a model": ("point_choices", lambda d: d["labels"].update(model="a\nb")),
+    "a tab as a method": ("point_choices", lambda d: d["labels"].update(method="\t")),
     "a formula as a split": ("evals/rtt", lambda d: d["results"][0]["questions"][0].update(split="=1+1")),
     "a newline in a question's name": ("evals/rtt", lambda d: d["results"][0]["questions"][0].update(id="a\nb")),
     "a formula as a run": ("evals/unlearn", lambda d: d.update(run_id="=1")),
-    "a formula as a variant": ("plan.json", lambda d: d["variants"].update({"=1": d["variants"]["default"]})),
+    "a formula as a variant": ("runs.json", lambda d: d["variants"].update({"=1": d["variants"]["default"]})),
     "a time that is none": ("manifests", lambda d: d.update(ended="yesterday")),
     "a time out of range": ("manifests", lambda d: d.update(ended="0001-01-01T00:00:00+12:00")),
     "more keys than any study has": ("manifests", lambda d: d.update(packages={str(i): "1" for i in range(10_001)})),
@@ -278,13 +278,13 @@ def test_names_of_ours_are_no_mistake(files, tmp_path):
 
 
 OF_VERSION_1 = {
-    "no scorings": ("selections", lambda d: d.update(scorings=[])),
-    "scorings as a number": ("selections", lambda d: d.update(scorings=3)),
-    "points as texts": ("selections", lambda d: d.update(points=["x"])),
-    "half of a character": ("selections", lambda d: d.update(rule="\ud800")),
-    "half of a character in the plan": ("plan.json", lambda d: d.update(note="\ud800")),
-    "a selection outside": ("plan.json", lambda d: d.update(selections=["../../x"])),
-    "a selection as a number": ("plan.json", lambda d: d.update(selections=[3])),
+    "no probes": ("point_choices", lambda d: d.update(probes=[])),
+    "probes as a number": ("point_choices", lambda d: d.update(probes=3)),
+    "points as texts": ("point_choices", lambda d: d.update(points=["x"])),
+    "half of a character": ("point_choices", lambda d: d.update(rule="\ud800")),
+    "half of a character in the plan": ("runs.json", lambda d: d.update(note="\ud800")),
+    "a point choice outside": ("runs.json", lambda d: d.update(point_choices=["../../x"])),
+    "a point choice as a number": ("runs.json", lambda d: d.update(point_choices=[3])),
     "no labels": ("evals/unlearn", lambda d: d.pop("labels")),
 }
 
@@ -306,12 +306,12 @@ def test_a_study_file_that_is_none(files, tmp_path, refused, data):
 def test_figures_that_nothing_rebuilds(files, tmp_path, refused, shown):
     """Said to have no recovery, a bundle's own figures and report would be compared with nothing."""
     if shown:
-        files = edited(files, "plan.json", builder.not_attacked)
+        files = edited(files, "runs.json", builder.not_attacked)
     files = files | {BASE + "report.html": b"forged", BASE + "figures/recovery.svg": b"forged"}
     refused(pack(tmp_path / "x.zip", files, index_of(files) | {"shown": shown}), f"says shown: {str(shown).lower()}")
 
 
-@pytest.mark.parametrize("kind", ["plan.json", "specs", "selections", "data", "evals", "manifests", "tables/x.json"])
+@pytest.mark.parametrize("kind", ["runs.json", "specs", "point_choices", "data", "evals", "manifests", "tables/x.json"])
 def test_what_is_read_whole_has_a_limit(files, tmp_path, refused, monkeypatch, kind):
     limit = 1 << 20  # a real one is larger than a test's archive may unpack to
     for one in layout.LIMITS:

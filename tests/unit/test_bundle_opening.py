@@ -177,11 +177,11 @@ def test_a_bundle_that_cannot_be_read_is_not_the_disk_s_fault(files, tmp_path, m
 def test_the_limits_are_far_above_what_the_paper_s_study_has(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     runs = Runs(load_study("config/paper.yaml"))
-    assert 50 * len(canonical_json(runs.plan())) < layout.LIMITS["plan.json"]
+    assert 50 * len(canonical_json(runs.plan())) < layout.LIMITS["runs.json"]
     assert 50 * max(len(canonical_json(one.model_dump(mode="json"))) for one in runs.specs()) < layout.LIMITS["specs"]
     assert 50 * len(to_yaml(runs.study)) < layout.SMALL
     looks, questions = 6 * 6 * 2, 5 * 150  # rates x epochs x V splits; splits x facts
-    assert 20 * costs.eval_bytes(looks * questions, runs.study.scores.scorings) < layout.LIMITS["evals"]
+    assert 20 * costs.eval_bytes(looks * questions, runs.study.scores.probes) < layout.LIMITS["evals"]
 
 
 # --- results folders
@@ -222,7 +222,7 @@ def test_the_whole_sha256_is_said(files, results, tmp_path, capsys):
 
 def test_given_files_that_nothing_rebuilds_are_named(files, tmp_path, capsys):
     forged = {BASE + name: b"forged" for name in ("figures/more.png", "report.html", "tables/extra/x.csv")}
-    files = edited(files, "plan.json", builder.not_attacked) | forged
+    files = edited(files, "runs.json", builder.not_attacked) | forged
     path = pack(tmp_path / "x.zip", files, index_of(files) | {"shown": False})
     with silent():
         opening.unpack(opening.look(path), tmp_path / "out")

@@ -56,9 +56,9 @@ TRAINING = {"pretrain", "original", "teach", "unlearn", "attack"}
         ("teach.py", "[spec.seed, 11]", "[spec.seed, 12]", {"teach"}),
         ("pretrain.py", "[spec.seed, 10]", "[spec.seed, 11]", {"pretrain"}),
         ("attack.py", "seed, 30", "seed, 31", {"attack"}),
-        ("select.py", "1e-6", "1e-3", {"select", "unlearn"}),
-        ("candidates.py", "if point in chosen", "if point not in chosen", {"select", "unlearn"}),
-        ("stats/intervals.py", "p * (1 - p)", "p * (2 - p)", {"select", "unlearn", "tables", "report"}),
+        ("select.py", "1e-6", "1e-3", {"choose", "unlearn"}),
+        ("candidates.py", "if point in chosen", "if point not in chosen", {"choose", "unlearn"}),
+        ("stats/intervals.py", "p * (1 - p)", "p * (2 - p)", {"choose", "unlearn", "tables", "report"}),
         ("data/generate.py", "np.arange(size) % 4", "np.arange(size) % 3", {"generate"}),
         ("data/facts.py", "rng.choice(len(values), 3", "rng.choice(len(values), 2", {"facts"}),
         ("__init__.py", '__version__ = "', '__version__ = "9', {"report"}),  # it stands on the page
@@ -103,7 +103,7 @@ UNHASHED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["pretrain", "original", "teach", "unlearn", "attack", "select"])
+@pytest.mark.parametrize("step", ["pretrain", "original", "teach", "unlearn", "attack", "choose"])
 def test_the_hash_covers_what_a_step_imports(step):
     """Reads the imports: a module that a step of training uses is in its hash, or named as harmless here."""
     covered = {

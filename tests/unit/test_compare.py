@@ -40,10 +40,10 @@ def all_right(document: dict) -> None:
                 scores[question["answer"]] = -0.1
 
 
-def find(rows: list[dict], number: str, selection: str = "nested", scoring: str = "letter") -> dict:
+def find(rows: list[dict], number: str, look_choice: str = "nested", probe: str = "letter") -> dict:
     [row] = [
         row for row in rows
-        if row["number"] == number and row["key"]["selection"] == selection and row["key"]["scoring"] == scoring
+        if row["number"] == number and row["key"]["look_choice"] == look_choice and row["key"]["probe"] == probe
     ]  # fmt: skip
     return row
 
@@ -62,7 +62,7 @@ def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     a = pack(tmp_path / "a.zip", files)
     b = pack(tmp_path / "b.zip", edited(files, "evals/rtt-pretrained-s0-d95035dda9.GD", all_right))
     found = compare.compare(a, b)
-    row = find(found["rows"], "acc_rtt")
+    row = find(found["rows"], "acc_attacked")
     n = 8
     correct = round(row["a"] * n)
     (_, high), (low, _) = wilson(correct, n), wilson(n, n)
@@ -70,13 +70,13 @@ def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     assert row["bound"] == pytest.approx(math.hypot(high - correct / n, 1 - low), abs=2e-6)
     # 2 of 8 against 8 of 8: the intervals allow .47.
     assert (correct, row["bound"]) == (2, pytest.approx(0.47, abs=0.005)) and row["verdict"] == "beyond the intervals"
-    back = find(compare.compare(b, a)["rows"], "acc_rtt")
+    back = find(compare.compare(b, a)["rows"], "acc_attacked")
     assert (back["difference"], back["bound"], back["verdict"]) == (-row["difference"], row["bound"], row["verdict"])
-    assert find(found["rows"], "acc_original_rtt")["verdict"] == "equal"
-    assert find(found["rows"], "t_acc_rtt")["verdict"] == "differs, no interval"
+    assert find(found["rows"], "acc_original_attacked")["verdict"] == "equal"
+    assert find(found["rows"], "t_acc_attacked")["verdict"] == "differs, no interval"
     assert main(["compare", str(a), str(b)]) == 0
     shown = capsys.readouterr().out
-    assert "acc_rtt" in shown and "acc_original_rtt" not in shown and row["verdict"] in shown
+    assert "acc_attacked" in shown and "acc_original_attacked" not in shown and row["verdict"] in shown
     assert main(["compare", str(a), str(b), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == found["rows"]
 
@@ -85,12 +85,12 @@ def test_all_shows_what_is_equal_every_scoring_and_every_selection(files, tmp_pa
     a, b = pack(tmp_path / "a.zip", files), pack(tmp_path / "b.zip", other_seed(files))
     assert main(["compare", str(a), str(b), "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("selection"))
-    assert lines[at].split()[:3] == ["selection", "scoring", "number"] and len(lines[at + 1 :]) == 72
+    at = next(i for i, line in enumerate(lines) if line.startswith("look_choice"))
+    assert lines[at].split()[:3] == ["look_choice", "probe", "number"] and len(lines[at + 1 :]) == 72
     assert {tuple(line.split()[:2]) for line in lines[at + 1 :]} == {
-        (selection, scoring)
-        for selection in ("nested", "paper")
-        for scoring in ("letter", "likelihood", "likelihood_fresh")
+        (look_choice, probe)
+        for look_choice in ("nested", "paper")
+        for probe in ("letter", "likelihood", "likelihood_fresh")
     }
     assert sum(line.endswith("  equal") for line in lines) == len([r for r in compare.compare(a, b)["rows"]
                                                                    if r["verdict"] == "equal"]) > 36  # fmt: skip
@@ -106,8 +106,8 @@ def test_two_methods_are_compared_cell_by_cell(files, tmp_path, capsys):
     found = compare.compare(a, b)
     assert found["fixed"] == {"method": ["GD", "SimNPO"]} and found["only"] == {"a": [], "b": []}
     assert len(found["rows"]) == 72 and all("method" not in row["key"] for row in found["rows"])
-    assert find(found["rows"], "acc_original_rtt")["verdict"] == "equal"
-    assert find(found["rows"], "acc_rtt")["verdict"] == "beyond the intervals"
+    assert find(found["rows"], "acc_original_attacked")["verdict"] == "equal"
+    assert find(found["rows"], "acc_attacked")["verdict"] == "beyond the intervals"
     assert main(["compare", str(a), str(b)]) == 0
     assert "method: A GD, B SimNPO" in capsys.readouterr().out
 
@@ -116,10 +116,10 @@ def test_a_bundle_writes_no_lines_of_ours(files, tmp_path, capsys):
     """Newlines in a study's texts stay in their line; what steers a terminal is refused."""
     note = "x\n0 of 72 numbers differ\u2028y"
     a = pack(tmp_path / "a.zip", files)
-    b = pack(tmp_path / "b.zip", edited(files, "plan.json", lambda plan: plan["study"].update(note=note)))
+    b = pack(tmp_path / "b.zip", edited(files, "runs.json", lambda plan: plan["study"].update(note=note)))
     assert main(["compare", str(a), str(b)]) == 0
     assert "\nstudy, note: A –, B x 0 of 72 numbers differ y\n" in capsys.readouterr().out
-    for part, change in (("manifests", {"precision": "\x1b[2J"}), ("plan.json", {"\x9b2J": 1})):
+    for part, change in (("manifests", {"precision": "\x1b[2J"}), ("runs.json", {"\x9b2J": 1})):
         b = pack(tmp_path / "b.zip", edited(files, part, lambda one, change=change: one.update(change)))
         assert main(["compare", str(a), str(b)]) == 1
         captured = capsys.readouterr()
@@ -129,11 +129,11 @@ def test_a_bundle_writes_no_lines_of_ours(files, tmp_path, capsys):
 def other_seed(files: dict[str, bytes]) -> dict[str, bytes]:
     changed = dict(files)
     for name, data in files.items():
-        if "/evals/" in name or "/selections/" in name:
+        if "/evals/" in name or "/point_choices/" in name:
             document = json.loads(data)
             document["labels"]["seed"] = 5
             changed[name] = json.dumps(document).encode()
-    return edited(changed, "plan.json", lambda plan: plan["study"].update(seeds=[5]))
+    return edited(changed, "runs.json", lambda plan: plan["study"].update(seeds=[5]))
 
 
 def test_two_seeds_are_compared_cell_by_cell(files, tmp_path, capsys):
@@ -170,7 +170,7 @@ def test_a_number_that_one_side_lacks():
 
 def test_what_cannot_be_compared_is_said(files, tmp_path, capsys):
     a = pack(tmp_path / "a.zip", files)
-    other = {name: data for name, data in files.items() if "/selections/" not in name}
+    other = {name: data for name, data in files.items() if "/point_choices/" not in name}
     assert main(["compare", str(a), str(pack(tmp_path / "b.zip", other))]) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ") and "not in the bundle" in message

@@ -10,7 +10,6 @@ import yaml
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.files import read_yaml
-from rtt.study import schema as config
 from rtt.study.load import load_study, schema
 from rtt.study.schema import Study
 
@@ -57,9 +56,9 @@ MISTAKES = [
     (("methods", "GD", "grid"), {"learning_rate": []}, ["methods.GD.grid.learning_rate", "at least 1"]),
     (("arms",), KeyError, ["give arms", "or tasks"]),
     (("pretraining",), KeyError, ["the miniature needs pretraining"]),
-    (("scores",), {"scorings": ["likelihood"]}, ["selection.scorings: letter is not among scores.scorings"]),
+    (("scores",), {"probes": ["likelihood"]}, ["point choice.probes: letter is not among scores.probes"]),
     (("faithful",), ["paddings"], ["faithful.0", "'padding'", "'paddings'"]),
-    (("unlearned_models",), {"GD": "x"}, ["unlearned_models.GD", "same name"]),
+    (("external_models",), {"GD": "x"}, ["external_models.GD", "same name"]),
     (("variants",), {"default": {}}, ["variants.default", "the study itself"]),
     (("pretraining", "learning_rate"), "fast", ["pretraining.learning_rate", "number", "'fast'"]),
     (("pretraining", "learning_rate"), "1e-3", ["pretraining.learning_rate", "'1e-3'", "write 1.0e-3"]),
@@ -85,7 +84,7 @@ MISTAKES = [
     (("methods", "GD", "points"), [2, 2], ["methods.GD.points", "increase"]),
     (("methods", "RMU"), GD | {"layer": 2}, ["methods.RMU.layer is 2", "2 layers"]),
     (("methods", "GD", "train_layers"), [0, 2], ["methods.GD.train_layers", "2 layers"]),
-    (("selection",), {"rule": "best"}, ["selection.rule", "'nearest_floor' or 'lowest'", "'best'"]),
+    (("point_choice",), {"rule": "best"}, ["point_choice.rule", "'nearest_floor' or 'lowest'", "'best'"]),
     (("model",), {"heads": 3, "hidden_size": 16}, ["model", "hidden_size 16", "heads (3)"]),
     (("study",), "../evil", ["study", "pattern", "'../evil'"]),
     (("keep_models",), "yes please", ["keep_models", "boolean", "'yes please'"]),
@@ -148,9 +147,9 @@ def test_missing_file_and_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_same_key_in_two_places_is_no_double(tmp_path):
-    text = yaml.safe_dump(base()) + "selection: {rule: lowest}\n"
-    text = text.replace("selection:\n  rule: nearest_floor\n  scorings:\n  - letter\n", "")
-    assert load_study(write(tmp_path, text)).selection.rule == "lowest"
+    text = yaml.safe_dump(base()) + "point choice: {rule: lowest}\n"
+    text = text.replace("point choice:\n  rule: nearest_floor\n  probes:\n  - letter\n", "")
+    assert load_study(write(tmp_path, text)).point_choice.rule == "lowest"
     merged = "a: &a {x: 1}\nb:\n  <<: *a\n  x: 2\n"  # YAML's own way to override
     assert read_yaml(write(tmp_path, merged), "file", "a, b") == {"a": {"x": 1}, "b": {"x": 2}}
 
@@ -192,7 +191,7 @@ def test_the_study_is_read_as_it_stands(tmp_path):
     study["retain_budgets"] = [1]
     found = load_study(write(tmp_path, study))
     assert found.pretraining.learning_rate == 1.0
-    assert [str(budget) for budget in found.retain_budgets] == ["1.0"]  # the key of selections and file names
+    assert [str(budget) for budget in found.retain_budgets] == ["1.0"]  # the key of point choices and file names
     assert found.rtt.at(0.25).learning_rate == 0.25
     assert found.rtt.at(0.25).batch_size == 4
 

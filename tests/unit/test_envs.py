@@ -83,7 +83,7 @@ def is_module(name: str) -> bool:
 
 def closure(command: str) -> tuple[set[str], set[str]]:
     """Return our modules that a command imports, one through the other, and the top names of what is not ours."""
-    ours, foreign = set(), set()
+    ours, external = set(), set()
     # __main__ imports a command's module by its name; what it imports itself, every command needs.
     waiting = {"rtt", "rtt.__main__", COMMANDS[command][0]}
     while waiting:
@@ -93,8 +93,8 @@ def closure(command: str) -> tuple[set[str], set[str]]:
             if name.split(".")[0] == "rtt":
                 waiting |= {name} - ours if is_module(name) else set()
             else:
-                foreign.add(name.split(".")[0])
-    return ours, foreign - sys.stdlib_module_names
+                external.add(name.split(".")[0])
+    return ours, external - sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
@@ -181,8 +181,8 @@ def test_the_environments_with_torch_differ_in_the_build_alone():
 def test_a_rule_s_environment_has_all_that_its_command_imports(rule):
     environments, command = rules()[rule]
     distributions = importlib.metadata.packages_distributions()
-    _, foreign = closure(command)
-    needed = {canonicalize_name(distributions[name][0]) for name in foreign}
+    _, external = closure(command)
+    needed = {canonicalize_name(distributions[name][0]) for name in external}
     for environment in environments:
         assert needed <= set(versions(environment)), f"missing in envs/{environment}.yaml"
 
@@ -190,8 +190,8 @@ def test_a_rule_s_environment_has_all_that_its_command_imports(rule):
 @pytest.mark.parametrize("environment", sorted(ENVIRONMENTS))
 def test_an_environment_has_nothing_that_no_rule_needs(environment):
     distributions = importlib.metadata.packages_distributions()
-    foreign = set().union(*(closure(command)[1] for where, command in rules().values() if environment in where))
-    needed = {canonicalize_name(distributions[name][0]) for name in foreign}
+    external = set().union(*(closure(command)[1] for where, command in rules().values() if environment in where))
+    needed = {canonicalize_name(distributions[name][0]) for name in external}
     # transformers imports accelerate for its Trainer and gguf to read such a file; we do not.
     transformers = {"gguf"} if "transformers" in needed else set()
     flash = {FLASH} if environment == "gpu-flash" else set()

@@ -349,14 +349,14 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
             for question in [q for q in result["questions"] if q["role"] == "V"]:
                 question["scores"]["letter"] = [float((i == question["answer"]) is knows) for i in range(4)]
         path.write_text(json.dumps(document))
-    stems = {kind: sorted(path.stem for path in (tmp_path / kind).iterdir()) for kind in ("evals", "selections")}
+    stems = {kind: sorted(path.stem for path in (tmp_path / kind).iterdir()) for kind in ("evals", "point_choices")}
     shown = {name: stems | {"reported": plan[name]["reported"]} for name in ("default", "select_on_v")}
-    study = {"selection": {"scorings": ["letter"]}}
-    (tmp_path / "plan.json").write_text(json.dumps({"study": study, "variants": shown}))
-    folders = [f"--{name}={tmp_path / name}" for name in ("evals", "selections")]
-    assert main(["tables", *folders, f"--plan={tmp_path / 'plan.json'}", f"--out={tmp_path / 'tables'}"]) == 0
+    study = {"point_choice": {"probes": ["letter"]}}
+    (tmp_path / "runs.json").write_text(json.dumps({"study": study, "variants": shown}))
+    folders = [f"--{name}={tmp_path / name}" for name in ("evals", "point_choices")]
+    assert main(["tables", *folders, f"--plan={tmp_path / 'runs.json'}", f"--out={tmp_path / 'tables'}"]) == 0
     table = read_table(tmp_path / "tables/variants.csv")
-    effect = table[(table.quantity == "acc_rtt") & (table.scoring == "letter")].set_index("selection")["mean"]
+    effect = table[(table.quantity == "acc_attacked") & (table.probe == "letter")].set_index("point_choice")["mean"]
     # On V each split has a learning rate that answers all of it; one rate for both splits answers half.
     assert effect.to_dict() == {"paper - nested": 0.5}
 

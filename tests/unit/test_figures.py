@@ -64,11 +64,11 @@ def test_a_dataset_with_a_title_is_named_beside_another_one():
 
 
 def test_a_view_holds_one_variant():
-    rows = [recovery_row(acc_rtt=0.5), recovery_row(acc_rtt=0.9, variant="padding")]
-    assert view_of(*rows).recovery["acc_rtt"].tolist() == [0.5]
+    rows = [recovery_row(acc_attacked=0.5), recovery_row(acc_attacked=0.9, variant="padding")]
+    assert view_of(*rows).recovery["acc_attacked"].tolist() == [0.5]
     view = view_of(*rows, variant="padding")
-    assert view.recovery["acc_rtt"].tolist() == [0.9]
-    assert view.curve(view.panels[0], "unlearned_rtt", "GD", "V")["accuracy"].max() == pytest.approx(0.9)
+    assert view.recovery["acc_attacked"].tolist() == [0.9]
+    assert view.curve(view.panels[0], "unlearned_attacked", "GD", "V")["accuracy"].max() == pytest.approx(0.9)
     with pytest.raises(UserError, match=r"variant x; it has .*variant default, padding"):
         view_of(*rows, variant="x")
 
@@ -85,10 +85,12 @@ def test_several_trajectories_are_drawn_each():
 
 
 def test_another_datasets_own_control_is_not_this_ones():
-    view = view_of(recovery_row(dataset="a", acc_control_rtt=0.4), recovery_row(dataset="b", acc_control_rtt=NAN))
+    view = view_of(
+        recovery_row(dataset="a", acc_control_attacked=0.4), recovery_row(dataset="b", acc_control_attacked=NAN)
+    )
     a, b = view.panels
-    assert view.curve(a, "control_rtt", "none", "V")["accuracy"].max() == pytest.approx(0.4)
-    assert view.curve(b, "control_rtt", "none", "V").empty
+    assert view.curve(a, "control_attacked", "none", "V")["accuracy"].max() == pytest.approx(0.4)
+    assert view.curve(b, "control_attacked", "none", "V").empty
 
 
 def test_trajectory_begins_before_unlearning():
@@ -100,23 +102,25 @@ def test_trajectory_begins_before_unlearning():
 
 
 def test_control_curve_is_found_in_another_dataset_and_the_own_one_goes_first():
-    view = view_of(recovery_row(acc_control_rtt=0.4))
-    assert view.curve(view.panels[0], "control_rtt", "none", "V")["accuracy"].max() == pytest.approx(0.4)
-    own = view.accuracy[view.accuracy["stage"] == "control_rtt"].assign(dataset="people_p", accuracy=0.1)
+    view = view_of(recovery_row(acc_control_attacked=0.4))
+    assert view.curve(view.panels[0], "control_attacked", "none", "V")["accuracy"].max() == pytest.approx(0.4)
+    own = view.accuracy[view.accuracy["stage"] == "control_attacked"].assign(dataset="people_p", accuracy=0.1)
     view.accuracy = pd.concat([view.accuracy, own])
-    assert set(view.curve(view.panels[0], "control_rtt", "none", "V")["accuracy"]) == {0.1}
+    assert set(view.curve(view.panels[0], "control_attacked", "none", "V")["accuracy"]) == {0.1}
 
 
 def test_curve_takes_the_views_budget():
-    view = view_of(recovery_row(acc_rtt=0.8), recovery_row(retain_budget=1.0, acc_rtt=0.5))
-    assert view.curve(view.panels[0], "unlearned_rtt", "GD", "V")["accuracy"].max() == pytest.approx(0.8)
+    view = view_of(recovery_row(acc_attacked=0.8), recovery_row(retain_budget=1.0, acc_attacked=0.5))
+    assert view.curve(view.panels[0], "unlearned_attacked", "GD", "V")["accuracy"].max() == pytest.approx(0.8)
 
 
 # ---- what is drawn
 
 
 def test_accuracy_draws_the_rows_with_their_intervals():
-    row = recovery_row("RMU", acc_unlearned=0.31, acc_rtt=0.77, acc_original_rtt=0.93, acc_control_rtt=0.26, floor=0.24)
+    row = recovery_row(
+        "RMU", acc_unlearned=0.31, acc_attacked=0.77, acc_original_attacked=0.93, acc_control_attacked=0.26, floor=0.24
+    )
     figure, _ = draw("accuracy", view_of(row))
     axes = figure.axes[0]
     assert sorted((y, hollow) for _, y, hollow in marks(axes, COLOURS["RMU"])) == [(0.31, True), (0.77, False)]
@@ -152,7 +156,7 @@ def test_recovery_writes_no_number_where_it_cannot_tell():
 
 
 def test_several_seeds_are_all_shown_with_their_mean():
-    rows = [recovery_row(seed=s, acc_rtt=a) for s, a in ((1, 0.5), (2, 0.6), (3, 0.85))]
+    rows = [recovery_row(seed=s, acc_attacked=a) for s, a in ((1, 0.5), (2, 0.6), (3, 0.85))]
     rows[2]["status"] = "undefined"
     figure, _ = draw("accuracy", view_of(*rows))
     axes = figure.axes[0]
@@ -183,7 +187,9 @@ def test_tradeoff_names_methods_without_a_point():
 
 
 def test_curves_have_a_line_per_learning_rate_and_set():
-    figure, _ = draw("curves", view_of(recovery_row(acc_rtt=0.8), recovery_row("RMU", status="none_within_budget")))
+    figure, _ = draw(
+        "curves", view_of(recovery_row(acc_attacked=0.8), recovery_row("RMU", status="none_within_budget"))
+    )
     original, gd, rmu, control = figure.axes
     drawn = [line for line in gd.lines if len(line.get_ydata()) == 2 and line.get_ydata()[0] != 0.27]
     solid = sorted(tuple(np.round(line.get_ydata(), 6)) for line in drawn if line.get_linestyle() == "-")
@@ -286,10 +292,10 @@ def test_command_line_mistakes(tmp_path, capsys):
     assert main(["figure", "accuracy", "--tables", str(tmp_path / "none"), "--out", str(tmp_path / "x.svg")]) == 1
     assert "recovery.csv: no such file" in capsys.readouterr().err
     assert main(
-        ["figure", "curves", "--tables", str(folder), "--scoring", "likelihood", "--out", str(tmp_path / "x.svg")]
+        ["figure", "curves", "--tables", str(folder), "--probe", "likelihood", "--out", str(tmp_path / "x.svg")]
     )
     assert (
-        "no rows with selection nested, scoring likelihood, retain_budget 0.1, variant default"
+        "no rows with look_choice nested, probe likelihood, retain_budget 0.1, variant default"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "x.svg").exists()
@@ -304,8 +310,8 @@ def test_broken_tables_are_named(tmp_path):
     folder = write_study(tmp_path, recovery(recovery_row())) / "tables"
     path = folder / "recovery.csv"
     text = path.read_text()
-    path.write_text(text.replace("acc_rtt_low", "acc_low"))
-    with pytest.raises(UserError, match=r"recovery.csv: column 'acc_rtt_low' is missing"):
+    path.write_text(text.replace("acc_attacked_low", "acc_low"))
+    with pytest.raises(UserError, match=r"recovery.csv: column 'acc_attacked_low' is missing"):
         load(folder)
     path.write_text(text.replace("0.970000", "much"))
     with pytest.raises(UserError, match=r"column 'acc_before' holds something that is no number"):

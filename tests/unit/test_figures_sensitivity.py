@@ -12,16 +12,16 @@ from rtt.figures.draw import FIGURES
 from rtt.figures.style import settings
 from rtt.figures.view import make_view
 
-ROW = {"acc_rtt": 0.8, "acc_control_rtt": 0.3}
+ROW = {"acc_attacked": 0.8, "acc_control_attacked": 0.3}
 
 
 def rows():
     return [
         recovery_row("GD", **ROW),
-        recovery_row("GD", **ROW | {"acc_rtt": 0.9, "acc_control_rtt": 0.4}, selection="paper"),
-        recovery_row("GD", **ROW | {"acc_rtt": 0.7}, scoring="likelihood"),
+        recovery_row("GD", **ROW | {"acc_attacked": 0.9, "acc_control_attacked": 0.4}, look_choice="paper"),
+        recovery_row("GD", **ROW | {"acc_attacked": 0.7}, probe="likelihood"),
         recovery_row("GD", status="none_within_budget", retain_budget=0.05),
-        recovery_row("GD", **ROW | {"acc_rtt": 0.3}, variant="padding"),
+        recovery_row("GD", **ROW | {"acc_attacked": 0.3}, variant="padding"),
         recovery_row("GD", **ROW, variant="select_on_v"),
     ]
 
@@ -32,13 +32,13 @@ def test_every_other_choice_has_a_row_and_a_variant_that_changes_nothing_has_non
     assert [(choice.group, choice.label) for choice in found] == [
         ("", "as reported"),
         ("look", "look chosen on V"),
-        ("scoring", "by likelihood"),
+        ("probe", "by likelihood"),
         ("budget", "budget 5 %"),
         ("rate", "RTT at 0.001, epoch 2"),
         ("rate", "RTT at 0.002, epoch 2"),
         ("variant", "variant padding"),
     ]
-    values = [choice.rows[["acc_rtt", "acc_control_rtt"]].iloc[0].tolist() for choice in found]
+    values = [choice.rows[["acc_attacked", "acc_control_attacked"]].iloc[0].tolist() for choice in found]
     expected = [[0.8, 0.3], [0.9, 0.4], [0.7, 0.3], [np.nan, 0.3], [0.4, 0.15], [0.8, 0.3], [0.3, 0.3]]
     np.testing.assert_allclose(values, expected, equal_nan=True)
     # A rate's rows say nothing of what was not computed at that look.
@@ -92,7 +92,9 @@ def test_a_choice_that_a_panel_lacks_is_not_told_there():
 
 
 def test_seeds_are_drawn_and_meant():
-    several = [row | {"seed": seed, "acc_rtt": value} for row in rows()[:2] for seed, value in ((1, 0.6), (2, 0.8))]
+    several = [
+        row | {"seed": seed, "acc_attacked": value} for row in rows()[:2] for seed, value in ((1, 0.6), (2, 0.8))
+    ]
     table = pd.DataFrame(several, columns=recovery().columns)
     view = make_view(table, accuracy(table))
     assert "after RTT .70 (seeds .60 to .80)" in words.alternative("sensitivity", view)

@@ -49,16 +49,16 @@ def test_recovery_title_takes_the_mean_over_seeds():
 
 def test_accuracy_title_compares_intervals():
     rows = [
-        recovery_row("GD", acc_rtt_low=0.36, acc_control_rtt_high=0.35),
-        recovery_row("RMU", acc_rtt_low=0.35, acc_control_rtt_high=0.35),  # touching is not above
-        recovery_row("RIA", acc_rtt_low=0.99, status="not_unlearned"),
+        recovery_row("GD", acc_attacked_low=0.36, acc_control_attacked_high=0.35),
+        recovery_row("RMU", acc_attacked_low=0.35, acc_control_attacked_high=0.35),  # touching is not above
+        recovery_row("RIA", acc_attacked_low=0.99, status="not_unlearned"),
         recovery_row("FIF", status="none_within_budget"),
     ]
     assert words.title("accuracy", view_of(*rows)) == (
         "After RTT, 1 of 2 unlearned models lies above the control on V, intervals apart; "
         "1 not unlearned, 1 without a point"
     )
-    alone = recovery_row(acc_control_rtt=NAN, acc_rtt=0.6)
+    alone = recovery_row(acc_control_attacked=NAN, acc_attacked=0.6)
     assert "there is no control to compare" in words.title("accuracy", view_of(alone))
 
 
@@ -71,7 +71,7 @@ def test_tradeoff_and_curves_titles():
     assert words.title("tradeoff", view) == (
         "2 of 3 unlearning runs have a point within the 10 % budget; there, forget accuracy is .21 to .34 (floor .27)"
     )
-    assert words.title("curves", view_of(recovery_row(acc_rtt=0.7), recovery_row("RMU", acc_rtt=0.9))) == (
+    assert words.title("curves", view_of(recovery_row(acc_attacked=0.7), recovery_row("RMU", acc_attacked=0.9))) == (
         "Highest accuracy on V at any epoch of RTT: unlearned models .70 to .90, originals .95, control .30"
     )
 
@@ -106,13 +106,13 @@ def test_what_curves_tell():
         view = make_view(table, looks)
         return render_told("curves", view)[1][1].text, words.told("curves", view)[1]
 
-    mark, text = told(recovery_row(acc_rtt=0.8))
+    mark, text = told(recovery_row(acc_attacked=0.8))
     assert mark == (
         "GD, learned in pretraining, on V: learning rate 0.001 at most .40 [.35, .45] (epoch 2); "
         "learning rate 0.002 at most .80 [.75, .85] (epoch 2); n = 160"
     )
     assert "; GD .80 [.75, .85] on V (learning rate 0.002, epoch 2), 1.00 on T; " in text
-    mark, text = told(recovery_row(acc_rtt=0.8, seed=1), recovery_row(acc_rtt=0.6, seed=2))
+    mark, text = told(recovery_row(acc_attacked=0.8, seed=1), recovery_row(acc_attacked=0.6, seed=2))
     assert "learning rate 0.002 at most .70 (seeds .60 to .80) (epoch 2)" in mark
     assert "; GD .70 (seeds .60 to .80) on V (learning rate 0.002, epoch 2), 1.00 on T; " in text
 

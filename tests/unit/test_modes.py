@@ -114,7 +114,7 @@ def test_every_mode_is_there_and_no_other():
 def test_a_mode_unlearns_what_theirs_does(mode, expanded):
     study, runs = expanded(mode)
     assert study.study == f"mode_{mode}"
-    found = {(spec.method, getattr(spec.settings, "unlearned_model", None)) for spec in runs.unlearn.values()}
+    found = {(spec.method, getattr(spec.settings, "external_model", None)) for spec in runs.unlearn.values()}
     if mode in ("just_eval", "only_ft"):
         assert found == {("unlearned", "models/unlearned")} and len(runs.unlearn) == 1
         return

@@ -12,7 +12,7 @@ from rtt.errors import UserError
 from rtt.runtime import offline
 from rtt.study.model_folder import check_folder
 
-STEPS = ("generate", "facts", "original", "pretrain", "teach", "unlearn", "select", "attack", "tables", "report")
+STEPS = ("generate", "facts", "original", "pretrain", "teach", "unlearn", "choose", "attack", "tables", "report")
 
 
 @pytest.fixture(autouse=True)

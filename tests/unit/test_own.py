@@ -34,7 +34,7 @@ OWN = {
             "retain_eval": {"dataset": "stay", "splits": ["held_out"]},
         }
     ],
-    "unlearned_models": {"mine": "unlearned"},
+    "external_models": {"mine": "unlearned"},
 }
 
 
@@ -66,15 +66,15 @@ def test_the_folder_s_digest_is_in_the_spec_and_a_changed_weight_is_another_run(
 
 
 def test_another_original_or_dataset_is_another_run(place):
-    before = set(Runs(tiny.study(**OWN)).selects)
+    before = set(Runs(tiny.study(**OWN)).choices)
     with open(place / "facts/corpus_split_0.jsonl", "a") as stream:
         stream.write('{"text": "One more."}\n')
     inputs.folder_digest.cache_clear()
-    changed = set(Runs(tiny.study(**OWN)).selects)
+    changed = set(Runs(tiny.study(**OWN)).choices)
     assert not changed & before
     save(tiny.model(3), tiny.tokenizer(), "original")
     inputs.folder_digest.cache_clear()
-    assert not set(Runs(tiny.study(**OWN)).selects) & (changed | before)
+    assert not set(Runs(tiny.study(**OWN)).choices) & (changed | before)
 
 
 def pickled(folder):
@@ -104,7 +104,7 @@ BROKEN = [
 def test_a_folder_that_cannot_be_the_unlearned_model_stops_before_any_job(place, breaks, words):
     breaks(place / "unlearned")
     said = refused()
-    assert said.startswith("study tiny: unlearned_models.mine: unlearned")
+    assert said.startswith("study tiny: external_models.mine: unlearned")
     assert all(word in said for word in words), said
 
 
@@ -116,7 +116,7 @@ def test_so_does_one_that_cannot_be_the_original(place, breaks, words):
 
 
 def test_the_miniature_of_another_shape_stops_too(place):
-    study = {"unlearned_models": {"mine": "unlearned"}, "model": tiny.SHAPE.model_dump() | {"layers": 3}}
+    study = {"external_models": {"mine": "unlearned"}, "model": tiny.SHAPE.model_dump() | {"layers": 3}}
     assert "num_hidden_layers is 2, the original's is 3" in refused(study)
 
 

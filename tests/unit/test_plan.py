@@ -30,7 +30,7 @@ from rtt.stats.recovery import recover
 from rtt.study import settings as study_settings
 from rtt.study.load import load_study
 from rtt.study.model_file import FOLDER, ModelFile, load_modelfile
-from rtt.study.settings import Model, Selection, Unlearning
+from rtt.study.settings import Model, PointChoice, Unlearning
 from rtt.training.order import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -190,13 +190,13 @@ def test_pretraining_has_the_tokens_of_the_real_documents(world):
     assert tokens == pytest.approx(count_tokens(items), rel=0.01)
 
 
-@pytest.mark.parametrize("scorings", [["letter"], ["likelihood"], ["letter", "likelihood", "likelihood_fresh"]])
-def test_scored_tokens_are_those_that_the_scorer_feeds(world, scorings):
+@pytest.mark.parametrize("probes", [["letter"], ["likelihood"], ["letter", "likelihood", "likelihood_fresh"]])
+def test_scored_tokens_are_those_that_the_scorer_feeds(world, probes):
     facts = world[1]["birth_years_a"]
-    scorer = Scorer(tiny.tokenizer(), facts, scorings)
+    scorer = Scorer(tiny.tokenizer(), facts, probes)
     fed = sum(map(len, scorer.prompts)) + sum(len(tail) - 1 for _, tail in scorer.targets)
     texts = costs.texts_of(facts, costs.words)
-    assert len(facts) * texts.scored(scorings) == pytest.approx(fed, rel=1e-9)
+    assert len(facts) * texts.scored(probes) == pytest.approx(fed, rel=1e-9)
     assert fed == pytest.approx(_fed_to_the_model(scorer), rel=1e-9)
 
 
@@ -273,7 +273,7 @@ def test_typical_lengths_are_those_of_the_authors_files(folder):
         assert vars(costs.TYPICAL[name]) == pytest.approx(found, rel=near)
 
 
-# --- FLOPs, hours, and what selection saves: the paper's study by hand
+# --- FLOPs, hours, and what point choice saves: the paper's study by hand
 
 POINTS, RATES, SPLITS, EPOCHS = 5, 6, 2, 6
 FINEWEB = 2000 / 4.5  # characters, characters a token
@@ -326,7 +326,7 @@ def test_rtt_on_one_checkpoint(paper):
 
 
 def test_selection_saves_what_is_not_attacked(paper):
-    found = paper.selection()
+    found = paper.point_choice()
     grids = 4 * (10 + 25 + 10 + 10) + 2 * 4 * (10 + 10) + 4  # default, two formats, hiding
     groups = 4 * 4 + 2 * 4 * 2 + 1
     runs = {"whole_grid": grids * POINTS, "at_most": groups * 4, "at_least": groups}
@@ -363,11 +363,11 @@ def _most_files(folder, order, budgets, trajectories, points_each, seed) -> int:
     """Let trajectories report points in the given order to the real Candidates; return the most weight files at once,
     counting the one being written.
     """
-    rng, selection, most = np.random.default_rng(seed), Selection(), 0
+    rng, point_choice, most = np.random.default_rng(seed), PointChoice(), 0
     places = [folder / f"run-{i}" for i in range(trajectories)]
 
     def wanted(points):
-        return best(points, 1.0, budgets, selection)
+        return best(points, 1.0, budgets, point_choice)
 
     def save(path):
         nonlocal most
@@ -425,7 +425,7 @@ def test_evaluations_have_about_the_planned_size(world):
     scorer = Scorer(tiny.tokenizer(), facts["birth_years_a"])
     questions = scorer.questions(tiny.model(), lambda fact: "V") * 50
     size = len(canonical_json({"results": [{"questions": questions}]}))
-    assert costs.eval_bytes(len(questions), study.scores.scorings) == pytest.approx(size + costs.FILE_BYTES, rel=0.05)
+    assert costs.eval_bytes(len(questions), study.scores.probes) == pytest.approx(size + costs.FILE_BYTES, rel=0.05)
 
 
 # --- intervals: the statistics module's, on simulated answers

@@ -46,7 +46,7 @@ def test_loss_of_sentences_from_either_file(capsys, folder):
 
 
 def test_bare_letter_changes_loss_and_score(capsys, folder):
-    for command, more in (("loss", ["--loss", "LETTER"]), ("score", ["--scorings", "letter"])):
+    for command, more in (("loss", ["--loss", "LETTER"]), ("score", ["--probes", "letter"])):
         found = [call(capsys, folder, command, "mcq.jsonl", *more, *x)[1] for x in ([], ["--faithful", "bare_letter"])]
         rows = [[q["scores"]["letter"] for q in x["questions"]] if command == "score" else x["mean"] for x in found]
         assert rows[0] != rows[1]
@@ -75,7 +75,7 @@ def test_score(capsys, folder):
         ("loss", "corpus_mcq.jsonl", ["--loss", "LETTER"], "a file of sentences has the losses CORPUS, NUMBER"),
         ("loss", "mcq.jsonl", ["--loss", "CORPUS"], "give a sentence file"),
         ("score", "corpus_mcq.jsonl", [], "no choices to score"),
-        ("score", "mcq.jsonl", ["--scorings", "likelihood_fresh"], "only facts.jsonl has"),
+        ("score", "mcq.jsonl", ["--probes", "likelihood_fresh"], "only facts.jsonl has"),
         ("score", "absent.jsonl", [], "absent.jsonl: cannot be read"),
         ("loss", "bad.jsonl", ["--loss", "CORPUS"], "bad.jsonl:2: not JSON"),
         ("loss", "long.jsonl", ["--loss", "CORPUS"], "the model's context only 512: 'xxx"),

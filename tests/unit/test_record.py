@@ -15,11 +15,10 @@ from rtt.__main__ import main
 from rtt.data.facts import write_facts
 from rtt.files import canonical_json, read_json, write_text
 from rtt.models.load import load, weights
-from rtt.point_choice import choose as select
-from rtt.scoring.read import Attack, Points, read_eval
+from rtt.point_choice import choose as rule
+from rtt.scoring.read import AttackScores, PointScores, read_eval
 from rtt.scoring.write import write_eval
 from rtt.steps import attack, unlearn
-from rtt.study import schema as config
 from rtt.study.expand import Runs
 from rtt.training.resume import State
 from safetensors.torch import load_file
@@ -43,7 +42,7 @@ class Chain:
             write_text(folder / f"specs/{spec.run_id}.json", canonical_json(spec.model_dump(mode="json")) + "\n")
         self.attack = next(iter(self.runs.attacks.values()))  # arm pretrained
         self.base = self.attack.source
-        self.trajectories = [spec for select in self.attack.selections for spec in select.trajectories]
+        self.trajectories = [spec for select in self.attack.point_choices for spec in select.trajectories]
         self.taught = next(spec for spec in self.runs.sources.values() if spec.kind == "teach")
         self.control = next(iter(self.runs.controls.values()))
         for dataset in ("birth_years_a", "birth_years_b", "cities"):
@@ -83,20 +82,20 @@ class Chain:
 
     def select(self, spec):
         (trajectory,) = spec.trajectories
-        return main(["select", *self.common(spec)[:2], "--original", self.eval(self.base.run_id),
+        return main(["choose", *self.common(spec)[:2], "--original", self.eval(self.base.run_id),
                      "--unlearned", self.eval(trajectory.run_id), "--points", self.model(trajectory),
-                     "--out", str(self.selection(spec)), "--chosen", self.model(spec)])  # fmt: skip
+                     "--out", str(self.point_choice(spec)), "--chosen", self.model(spec)])  # fmt: skip
 
-    def selection(self, spec):
-        return self.folder / f"selections/{spec.run_id}.json"
+    def point_choice(self, spec):
+        return self.folder / f"point_choices/{spec.run_id}.json"
 
-    def rtt(self, evals=None, selections=None):
-        selections = self.attack.selections if selections is None else selections
+    def rtt(self, evals=None, point_choices=None):
+        point_choices = self.attack.point_choices if point_choices is None else point_choices
         evals = [self.eval(stem) for stem in self.attack.eval_ids()] if evals is None else evals
         return main(["attack", *self.common(self.attack), "--source", self.model(self.base),
                      "--facts", self.facts("birth_years_a"),
-                     "--chosen", *map(self.model, selections),
-                     "--selections", *map(str, map(self.selection, selections)), "--evals", *evals])  # fmt: skip
+                     "--chosen", *map(self.model, point_choices),
+                     "--point-choices", *map(str, map(self.point_choice, point_choices)), "--evals", *evals])  # fmt: skip
 
 
 # Kept and chosen, whatever the accuracies: GD has nothing at 10 %, RMU and FIF have one point for both budgets.
@@ -105,7 +104,7 @@ STEPS = {
 }  # fmt: skip
 
 
-def planted(points, before, budgets, selection):
+def planted(points, before, budgets, point_choice):
     """In the place of rtt.point_choice.choose.best: the points of STEPS."""
     (method,) = {name for name in STEPS for point in points if f"-{name}-" in point["run"]}
     return {b: next((p for p in points if p["step"] == STEPS[method][b]), None) for b in budgets}
@@ -120,10 +119,10 @@ def chain(tmp_path_factory):
         made = Chain(folder)
         assert made.pretrain() == 0 and made.teach() == 0
         patch.setattr(unlearn, "best", planted)
-        patch.setattr(select, "best", planted)
+        patch.setattr(rule, "best", planted)
         for spec in made.trajectories:
             assert made.unlearn(spec, "group") == 0
-        for spec in made.attack.selections:
+        for spec in made.attack.point_choices:
             assert made.select(spec) == 0
         made.starts = []
         real = attack.attack
@@ -155,7 +154,7 @@ def test_every_evaluation_fits_the_schema_and_the_reader(chain):
     for stem, document in found.items():
         jsonschema.validate(document, schema)
         path = chain.eval(stem)
-        assert isinstance(read_eval(path), Attack if document["kind"] == "rtt" else Points)
+        assert isinstance(read_eval(path), AttackScores if document["kind"] == "rtt" else PointScores)
         assert document["run_id"] == stem  # a file is named after its run
         assert Path(path).read_text() == canonical_json(document) + "\n"
     kinds = [document["kind"] for document in found.values()]
@@ -163,8 +162,8 @@ def test_every_evaluation_fits_the_schema_and_the_reader(chain):
 
 
 def test_selections_carry_their_runs_id(chain):
-    for spec in chain.attack.selections:
-        assert read_json(chain.selection(spec))["run_id"] == spec.run_id
+    for spec in chain.attack.point_choices:
+        assert read_json(chain.point_choice(spec))["run_id"] == spec.run_id
 
 
 def test_each_target_is_attacked_from_its_own_weights_and_once(chain):
@@ -246,13 +245,13 @@ def test_metrics_are_the_accuracies(chain):
                 result[key] for key in ("lr", "v_split", "epoch", "step")
             ]
             for role in {q["role"] for q in result["questions"]}:
-                for scoring in ("letter", "likelihood", "likelihood_fresh"):
+                for probe in ("letter", "likelihood", "likelihood_fresh"):
                     hits = [
-                        max(range(4), key=lambda i, s=q["scores"][scoring]: (s[i], -i)) == q["answer"]
+                        max(range(4), key=lambda i, s=q["scores"][probe]: (s[i], -i)) == q["answer"]
                         for q in result["questions"]
                         if q["role"] == role
                     ]
-                    assert entry["accuracy"][role][scoring] == round(sum(hits) / len(hits), 6)
+                    assert entry["accuracy"][role][probe] == round(sum(hits) / len(hits), 6)
 
 
 def test_points_are_the_weights_that_were_scored(chain):
@@ -313,13 +312,16 @@ def test_a_kill_after_the_last_moment_of_unlearning_loses_no_point(chain, monkey
 def test_wrong_files_are_a_users_mistake(chain, monkeypatch, capsys, drop):
     monkeypatch.chdir(chain.folder)
     before = {path: path.read_bytes() for path in (chain.folder / "evals").glob("*")}
-    selections, stems = chain.attack.selections, [chain.eval(stem) for stem in chain.attack.eval_ids()]
+    point_choices, stems = chain.attack.point_choices, [chain.eval(stem) for stem in chain.attack.eval_ids()]
     if drop == "evals":
         code, words = chain.rtt(stems[:-1]), ["9 targets", "4 methods", "--evals"]
     elif drop == "points":
-        code, words = chain.rtt(selections=selections[:-1]), ["9 targets", "4 methods", "--chosen"]
+        code, words = chain.rtt(point_choices=point_choices[:-1]), ["9 targets", "4 methods", "--chosen"]
     else:
-        code, words = chain.rtt(selections=sorted(selections, key=lambda s: s.method)), ["expected the GD selection"]
+        code, words = (
+            chain.rtt(point_choices=sorted(point_choices, key=lambda s: s.method)),
+            ["expected the GD point choice"],
+        )
     error = capsys.readouterr().err
     assert code == 1 and error.startswith("error: ") and "Traceback" not in error
     assert all(word in error for word in words), error

@@ -61,7 +61,7 @@ class Reader(HTMLParser):
 def study(tmp_path_factory):
     arms, cell, why = (
         ("pretrained", "taught", "people_p", "people_f"),
-        (0.1, "nested", "letter", "acc_rtt"),
+        (0.1, "nested", "letter", "acc_attacked"),
         ("not comparable: unlearned accuracy .20 vs .45"),
     )
     contrasts = pd.DataFrame(
@@ -104,8 +104,8 @@ def test_page_is_one_wellformed_self_contained_document(html):
 
 def test_rows_stand_under_their_facts(html, study):
     """Each group of rows is a tbody, whose heading a screen reader says with its rows and with no others."""
-    table = next(part for part in re.split("</?table>", html) if "<span>Scoring by letter, selection nested" in part)
-    rows = read_table(study / "tables/recovery.csv").query("selection == 'nested' and scoring == 'letter'")
+    table = next(part for part in re.split("</?table>", html) if "<span>Probe by letter, look choice nested" in part)
+    rows = read_table(study / "tables/recovery.csv").query("look_choice == 'nested' and probe == 'letter'")
     expected = {
         facts: list(rows[rows["arm"] == arm]["method"])
         for arm, facts in (
@@ -128,7 +128,7 @@ def test_page_says_what_the_tables_say(html, study):
     assert "The criterion holds for all 4 methods." in text
     assert "one seed cannot support a statement about a method or an arm" in text
     assert "not comparable: unlearned accuracy .20 vs .45" in text
-    assert "not corrected for selection" in text
+    assert "not corrected for look choice" in text
     for status in ("over unlearned", "not unlearned", "none within budget", "undefined"):
         assert status in text
     assert "split_1.jsonl:7: duplicate question: as split_0.jsonl:3" in text
@@ -144,7 +144,7 @@ def test_page_says_what_the_tables_say(html, study):
 
 def test_page_is_the_same_twice_and_shows_all_scorings(study, html):
     assert page(study, study / "study.yaml") == html
-    for caption in ("letter, selection nested", "letter, selection paper", "the choice, selection paper"):
+    for caption in ("letter, look choice nested", "letter, look choice paper", "the choice, look choice paper"):
         assert caption in html
 
 
@@ -159,7 +159,7 @@ def test_several_seeds_get_a_table(tmp_path):
 def test_everything_from_data_is_escaped(tmp_path):
     rows = [recovery_row(method=EVIL, dataset=EVIL, model=EVIL), recovery_row("GD", arm=EVIL)]
     contrasts = pd.DataFrame(
-        [(EVIL, "b", EVIL, EVIL, EVIL, 0.1, "nested", "letter", "acc_rtt", 1, "0.1", 0.1, NAN, NAN, "no", EVIL)],
+        [(EVIL, "b", EVIL, EVIL, EVIL, 0.1, "nested", "letter", "acc_attacked", 1, "0.1", 0.1, NAN, NAN, "no", EVIL)],
         columns=COLUMNS,
     )
     bad = audit("x", details=[{"kind": EVIL, "path": EVIL, "line": 1, "message": EVIL}], defects={EVIL: 1}, files=EVIL)
@@ -221,16 +221,16 @@ def test_a_measure_that_cannot_be_told_is_words_and_its_interval(tmp_path, no_fi
 
 
 def test_the_first_scoring_of_the_table_is_the_main_one(tmp_path, no_figures):
-    rows = [recovery_row(scoring="likelihood", acc_rtt=0.61), recovery_row(scoring="letter", acc_rtt=0.71)]
+    rows = [recovery_row(probe="likelihood", acc_attacked=0.61), recovery_row(probe="letter", acc_attacked=0.71)]
     study = write_study(tmp_path / "s", recovery(*rows))
     assert "scoring likelihood" in summary(study) and ".61" in summary(study) and ".71" not in summary(study)
     text = page(study, study / "study.yaml")
     assert "it is .61 [.56, .66] (GD)" in text
-    assert text.index("Scoring by likelihood of the choice") < text.index("Scoring by letter")
+    assert text.index("Probe by likelihood of the choice") < text.index("Probe by letter")
 
 
 def test_datasets_have_titles_and_a_claim_each(tmp_path, no_figures):
-    rows = [recovery_row(dataset=name, acc_rtt=value) for name, value in (("years", 0.8), ("wmdp-deduped", 0.31))]
+    rows = [recovery_row(dataset=name, acc_attacked=value) for name, value in (("years", 0.8), ("wmdp-deduped", 0.31))]
     study = write_study(tmp_path / "s", recovery(*rows))
     text = page(study, study / "study.yaml")
     assert "hid the facts learned in pretraining (Years)" in text
@@ -255,7 +255,7 @@ def variants_csv(folder, *rows):
 
 
 def test_variants_stand_in_the_section_of_what_they_change(tmp_path, no_figures):
-    rows = [recovery_row(acc_rtt=0.61), recovery_row(acc_rtt=0.71, variant="bare_letter")]
+    rows = [recovery_row(acc_attacked=0.61), recovery_row(acc_attacked=0.71, variant="bare_letter")]
     variants = {
         "bare_letter": {"faithful": ["bare_letter"]},
         "on_v": {"faithful": ["select_on_v"]},
@@ -298,15 +298,20 @@ def test_end_to_end_from_evaluations(tmp_path):
     """The real tables: what is planted in the evaluations is what the page and the summary say."""
     from evals_builder import make_evals
 
-    planted = {"unlearned_rtt": 0.75, ("unlearned_rtt", "pretrained", "GD"): 0.25, "before": 1.0, "original_rtt": 1.0}
-    planted |= {"unlearned": 0.25, "control_rtt": 0.25}
+    planted = {
+        "unlearned_attacked": 0.75,
+        ("unlearned_attacked", "pretrained", "GD"): 0.25,
+        "before": 1.0,
+        "original_attacked": 1.0,
+    }
+    planted |= {"unlearned": 0.25, "control_attacked": 0.25}
     folder = tmp_path / "study"
-    evals, selections = make_evals(
+    evals, point_choices = make_evals(
         folder, arms=("pretrained",), methods=("GD", "RMU"), per_split=32, epochs=1, lrs=(1e-3,), steps=(10,),
-        accuracies={**planted, ("unlearned_rtt", "pretrained", "RMU"): 0.75},
+        accuracies={**planted, ("unlearned_attacked", "pretrained", "RMU"): 0.75},
     )  # fmt: skip
     tables = folder / "tables"
-    assert main(["tables", "--evals", str(evals), "--selections", str(selections), "--out", str(tables)]) == 0
+    assert main(["tables", "--evals", str(evals), "--point-choices", str(point_choices), "--out", str(tables)]) == 0
     (folder / "study.yaml").write_text("study: study\n")
     text = page(folder, folder / "study.yaml")
     assert "RMU hid the facts learned in pretraining, at least in part, rather than removing them" in text

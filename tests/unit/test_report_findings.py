@@ -28,7 +28,10 @@ def caveats(*rows):
 
 
 def test_claim_when_all_methods_hide():
-    rows = [recovery_row("GD", acc_rtt=0.8, acc_unlearned=0.25), recovery_row("RMU", acc_rtt=0.9, acc_unlearned=0.31)]
+    rows = [
+        recovery_row("GD", acc_attacked=0.8, acc_unlearned=0.25),
+        recovery_row("RMU", acc_attacked=0.9, acc_unlearned=0.31),
+    ]
     assert claim(*rows) == (
         "Both methods hid the facts learned in pretraining, at least in part, rather than removing them: unlearning "
         "takes accuracy on V from .97 to between .25 and .31 (floor .27), and after retraining on T alone it is "
@@ -38,12 +41,12 @@ def test_claim_when_all_methods_hide():
 
 
 def test_claim_says_the_opposite_when_the_data_do():
-    text = claim(recovery_row("GD", acc_rtt=0.33), recovery_row("RMU", acc_rtt=0.31))
+    text = claim(recovery_row("GD", acc_attacked=0.33), recovery_row("RMU", acc_attacked=0.31))
     assert text.startswith(
         "This run does not show that any of the facts learned in pretraining come back after unlearning with GD and "
         "RMU: "
     )
-    mixed = claim(recovery_row("GD", acc_rtt=0.33), recovery_row("RMU", acc_rtt=0.9))
+    mixed = claim(recovery_row("GD", acc_attacked=0.33), recovery_row("RMU", acc_attacked=0.9))
     assert mixed.startswith(
         "RMU hid the facts learned in pretraining, at least in part, rather than removing them, "
         "while this run does not show that any come back after unlearning with GD: "
@@ -52,14 +55,14 @@ def test_claim_says_the_opposite_when_the_data_do():
 
 def test_claim_leaves_out_what_was_never_unlearned_or_attacked():
     text = claim(
-        recovery_row("GD", acc_rtt=0.8),
+        recovery_row("GD", acc_attacked=0.8),
         recovery_row("RMU", status="not_unlearned"),
         recovery_row("RIA", status="none_within_budget"),
     )
     assert text.startswith("GD hid the facts")
     assert "; not counted: RMU: not unlearned to the floor" in text
     assert "RIA: no point of the unlearning run" in text
-    nothing = claim(recovery_row("GD", acc_control_rtt=NAN))
+    nothing = claim(recovery_row("GD", acc_control_attacked=NAN))
     assert nothing == (
         "Whether the facts learned in pretraining were removed or hidden cannot be told from this run; not counted: "
         "GD: there is no control."
@@ -67,15 +70,19 @@ def test_claim_leaves_out_what_was_never_unlearned_or_attacked():
 
 
 def test_claim_is_about_seed_0_or_the_lowest_and_the_pretrained_arm():
-    rows = [recovery_row(seed=11, acc_rtt=0.6), recovery_row(seed=12, acc_rtt=0.9), recovery_row(arm="taught", seed=11)]
+    rows = [
+        recovery_row(seed=11, acc_attacked=0.6),
+        recovery_row(seed=12, acc_attacked=0.9),
+        recovery_row(arm="taught", seed=11),
+    ]
     assert ".60 [.55, .65] (GD)" in claim(*rows)
-    assert ".70 [.65, .75] (GD)" in claim(*rows, recovery_row(seed=0, acc_rtt=0.7))
+    assert ".70 [.65, .75] (GD)" in claim(*rows, recovery_row(seed=0, acc_attacked=0.7))
     assert "facts taught later, as in the paper" in claim(recovery_row(arm="taught"))
 
 
 def test_criterion_holds_fails_or_is_open():
-    good = recovery_row("GD", acc_rtt_low=0.351, acc_control_rtt_high=0.35)
-    bad = recovery_row("RMU", acc_rtt_low=0.35, acc_control_rtt_high=0.35)
+    good = recovery_row("GD", acc_attacked_low=0.351, acc_control_attacked_high=0.35)
+    bad = recovery_row("RMU", acc_attacked_low=0.35, acc_control_attacked_high=0.35)
     absent = recovery_row("RIA", status="none_within_budget")
     void = recovery_row("FIF", status="not_unlearned")
     assert verdict(good) == "The criterion holds for the one method."
@@ -95,8 +102,8 @@ def test_one_seed_supports_no_statement():
 
 def test_over_seeds_uses_a_t_interval_and_leaves_out_what_means_nothing():
     values = (0.6, 0.7, 0.8)
-    rows = [recovery_row(seed=s, acc_rtt=v, acc_control_rtt=0.3) for s, v in enumerate(values)]
-    rows.append(recovery_row(seed=3, acc_rtt=0.99, status="not_unlearned"))
+    rows = [recovery_row(seed=s, acc_attacked=v, acc_control_attacked=0.3) for s, v in enumerate(values)]
+    rows.append(recovery_row(seed=3, acc_attacked=0.99, status="not_unlearned"))
     (cell,) = conclusions.over_seeds(view_of(*rows))
     assert cell["differences"] == pytest.approx([0.3, 0.4, 0.5])
     # mean .4, s = .1, t(.975; 2) = 4.302653: half width 4.302653 * .1 / sqrt(3)
@@ -106,7 +113,7 @@ def test_over_seeds_uses_a_t_interval_and_leaves_out_what_means_nothing():
 
 def test_over_seeds_sentence_names_the_methods():
     rows = [
-        recovery_row(m, seed=s, acc_rtt=v)
+        recovery_row(m, seed=s, acc_attacked=v)
         for m, a in (("GD", (0.8, 0.81)), ("RMU", (0.2, 0.5)))
         for s, v in enumerate(a)
     ]
@@ -117,12 +124,12 @@ def test_over_seeds_sentence_names_the_methods():
 
 
 def test_a_wide_interval_is_no_evidence_that_facts_are_gone():
-    wide = recovery_row("GD", acc_rtt=0.33, cannot_tell="recovery;recovery_corrected")
+    wide = recovery_row("GD", acc_attacked=0.33, cannot_tell="recovery;recovery_corrected")
     text = claim(wide)
     assert text.startswith("Whether the facts learned in pretraining were removed or hidden cannot be told")
     assert "GD: cannot tell: the interval of recovery reaches further than .25" in text
     assert verdict(wide).startswith("The criterion fails: for GD")  # as it was fixed, it stays
-    hidden = claim(recovery_row("GD", acc_rtt=0.8, cannot_tell="recovery;recovery_corrected"))
+    hidden = claim(recovery_row("GD", acc_attacked=0.8, cannot_tell="recovery;recovery_corrected"))
     assert hidden.startswith("GD hid the facts")  # that they came back does not hang on the rate
 
 
@@ -132,9 +139,9 @@ def test_a_wide_interval_is_no_evidence_that_facts_are_gone():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"acc_control_rtt": 0.4}, "The control itself ends above the floor"),
-        ({"acc_control_rtt": NAN}, "There is no control"),
-        ({"t_acc_rtt": 0.89}, "RTT did not learn T (accuracy on T below .90)"),
+        ({"acc_control_attacked": 0.4}, "The control itself ends above the floor"),
+        ({"acc_control_attacked": NAN}, "There is no control"),
+        ({"t_acc_attacked": 0.89}, "RTT did not learn T (accuracy on T below .90)"),
         ({"status": "over_unlearned"}, "Forget accuracy lies below the floor"),
         ({"status": "not_unlearned"}, "Forget accuracy still lies above the floor"),
         ({"status": "undefined"}, "no recovery rate is defined"),
@@ -143,10 +150,10 @@ def test_a_wide_interval_is_no_evidence_that_facts_are_gone():
     ],
 )
 def test_each_caveat_is_raised_by_its_cause_alone(changes, text):
-    calm = {"acc_control_rtt": 0.28}
+    calm = {"acc_control_attacked": 0.28}
     assert not any(text in sentence for sentence in caveats(recovery_row(**calm)))
     hits = [s for s in caveats(recovery_row("GD", **calm), recovery_row("RMU", **(calm | changes))) if text in s]
-    if "acc_control_rtt" in changes:  # one control per arm and seed: the first row speaks for it
+    if "acc_control_attacked" in changes:  # one control per arm and seed: the first row speaks for it
         hits = [s for s in caveats(recovery_row("RMU", **(calm | changes))) if text in s]
         assert len(hits) == 1
     else:
@@ -156,7 +163,7 @@ def test_each_caveat_is_raised_by_its_cause_alone(changes, text):
 
 
 def test_caveats_on_other_facts_in_the_control_scorings_and_retain():
-    rows = [recovery_row(), recovery_row(scoring="likelihood", status="not_unlearned", acc_unlearned=0.5)]
+    rows = [recovery_row(), recovery_row(probe="likelihood", status="not_unlearned", acc_unlearned=0.5)]
     rows.append(recovery_row(arm="taught", retain_before=0.7))
     found = " ".join(caveats(*rows))
     assert "facts learned in pretraining (people_p) have people_f as control" in found

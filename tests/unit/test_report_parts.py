@@ -41,7 +41,7 @@ def test_contrast_verdicts(tmp_path):
             0.1,
             "nested",
             "letter",
-            "acc_rtt",
+            "acc_attacked",
             n,
             "0.1;0.2",
             0.15,
@@ -107,7 +107,7 @@ def test_summary_shortens_long_names(tmp_path):
 
 def test_contrasts_name_arms_as_the_figures_do(tmp_path):
     """With the dataset where an arm has several; without the model, over which a contrast is pooled."""
-    cell = (0.1, "nested", "letter", "acc_rtt", 1, "0.1", 0.1, NAN, NAN, "yes", "")
+    cell = (0.1, "nested", "letter", "acc_attacked", 1, "0.1", 0.1, NAN, NAN, "yes", "")
     several = view_of(recovery_row(dataset="mmlu"), recovery_row(dataset="years"))
     one = view_of(recovery_row(), recovery_row(arm="taught"))
     models = view_of(*(recovery_row(model=model, arm=arm) for model in "ab" for arm in ("pretrained", "taught")))
@@ -152,15 +152,19 @@ def test_a_variant_is_named_by_what_it_changes(patch, kind, text):
 
 
 def test_sizes_of_t():
-    rows = [recovery_row("GD"), recovery_row("GD", variant="half", acc_rtt=0.5), recovery_row("GD", variant="other")]
+    rows = [
+        recovery_row("GD"),
+        recovery_row("GD", variant="half", acc_attacked=0.5),
+        recovery_row("GD", variant="other"),
+    ]
     table = recovery(*rows)
     looks = accuracy(table)
-    t_rows = looks[(looks["stage"] == "unlearned_rtt") & (looks["set"] == "T")].assign(
+    t_rows = looks[(looks["stage"] == "unlearned_attacked") & (looks["set"] == "T")].assign(
         v_split="split_0", n_questions=128
     )
     view = make_view(table, pd.concat([looks, t_rows]))
     study = {"rtt": {"samples": None}, "variants": {"half": {"rtt": {"samples": 64}}, "other": {"faithful": []}}}
-    found = [(cell["variant"], cell["size"], cell["acc_rtt"]) for cell in changed.t_sizes(view, study)]
+    found = [(cell["variant"], cell["size"], cell["acc_attacked"]) for cell in changed.t_sizes(view, study)]
     assert found == [("default", 128, ".85 [.80, .90]"), ("half", 64, ".50 [.45, .55]")]
     assert changed.t_sizes(view, {"variants": {"other": {"faithful": []}}}) == []
     study["variants"]["half"]["rtt"]["samples"] = 1000  # more than there are
@@ -172,7 +176,7 @@ def test_sizes_of_t():
 
 def test_the_paper_s_figures_stand_beside_ours_where_it_has_any():
     rows = [
-        recovery_row(method, arm, selection="paper", recovery=value)
+        recovery_row(method, arm, look_choice="paper", recovery=value)
         for arm, method, value in (
             ("pretrained", "GD", 0.95),
             ("pretrained", "RMU", 0.9),
@@ -183,7 +187,7 @@ def test_the_paper_s_figures_stand_beside_ours_where_it_has_any():
             ("taught_same_data", "GD", 0.6),
         )
     ]
-    view = view_of(*rows, *(row | {"selection": "nested", "recovery": 0.1} for row in rows))
+    view = view_of(*rows, *(row | {"look_choice": "nested", "recovery": 0.1} for row in rows))
     found = [
         (row["panel"].arm, row["method"], row["ours"], row["theirs"], row["verdict"]) for row in published.beside(view)
     ]
@@ -207,8 +211,8 @@ def test_a_dataset_of_the_paper_is_compared_with_itself_alone():
         ("years", "taught"),
         ("random_birthdays", "pretrained"),
     )
-    rows = [recovery_row("GD", arm, dataset=dataset, selection="paper") for dataset, arm in kinds]
-    view = view_of(*rows, *(row | {"selection": "nested"} for row in rows))
+    rows = [recovery_row("GD", arm, dataset=dataset, look_choice="paper") for dataset, arm in kinds]
+    view = view_of(*rows, *(row | {"look_choice": "nested"} for row in rows))
     found = {(row["panel"].dataset, row["panel"].arm): (row["theirs"], row["other"]) for row in published.beside(view)}
     assert found == {
         ("years", "pretrained"): ("> .88 (sec. 5.1)", False),
@@ -221,7 +225,7 @@ def test_a_dataset_of_the_paper_is_compared_with_itself_alone():
 
 
 def test_the_hiding_model_is_found_in_the_study_or_its_variants():
-    rows = [recovery_row("GD"), recovery_row("GD", variant="hiding", acc_unlearned=0.35, acc_rtt=0.8)]
+    rows = [recovery_row("GD"), recovery_row("GD", variant="hiding", acc_unlearned=0.35, acc_attacked=0.8)]
     number = {"GD": {"sentence_loss": "NUMBER"}}
     [found] = published.hiding(view_of(*rows), {"variants": {"hiding": {"methods": number}}, "faithful": []})
     assert (found["unlearned"], found["rtt"]) == (".35 [.30, .40]", ".80 [.75, .85]")
@@ -242,7 +246,7 @@ def test_a_grid_s_edge_is_a_caveat_where_more_is_still_brought_back():
     assert "GD, learned in pretraining .64 to .85" in strength.edges(rising)[0]
     table = recovery(recovery_row("GD"))
     flat = accuracy(table)
-    flat.loc[flat["stage"] == "unlearned_rtt", "accuracy"] = 0.85
+    flat.loc[flat["stage"] == "unlearned_attacked", "accuracy"] = 0.85
     assert strength.edges(make_view(table, flat)) == []
 
 
@@ -347,7 +351,7 @@ def test_colours_can_be_read_in_light_and_dark():
             {
                 "facts": "years (pretrained), mmlu (pretrained), wmdp (pretrained), random_birthdays (taught)",
                 "model": "llama-3-8b",
-                "scorings": "letter, likelihood",
+                "probes": "letter, likelihood",
                 "variants": "format_mcq, format_answer, hiding",
             },
         ),

@@ -9,7 +9,7 @@ import subword
 import tiny
 import torch
 from rtt.errors import UserError
-from rtt.scoring.score import SCORINGS, Scorer, accuracy, continuations
+from rtt.scoring.score import PROBES, Scorer, accuracy, continuations
 
 
 def varied(folder):
@@ -35,7 +35,7 @@ def brute(model, prompt, continuation):
 
 
 def expected(model, facts):
-    """The three scorings, spelled out from docs/architecture.md."""
+    """The three probes, spelled out from docs/architecture.md."""
     values = []
     for fact in facts:
         mcq = fact.question + "".join(f"\n{x}. {c}" for x, c in zip("ABCD", fact.choices, strict=True)) + "\nAnswer:"
@@ -61,8 +61,8 @@ def test_questions_carry_what_the_contract_asks(tmp_path):
     for i, (fact, question) in enumerate(zip(facts, questions, strict=True)):
         assert (question["id"], question["split"], question["answer"]) == (fact.id, fact.split, fact.answer)
         assert question["role"] == ("V" if fact.split == "split_0" else "T")
-        assert list(question["scores"]) == list(SCORINGS)
-        flat = [value for scoring in SCORINGS for value in question["scores"][scoring]]
+        assert list(question["scores"]) == list(PROBES)
+        flat = [value for probe in PROBES for value in question["scores"][probe]]
         assert flat == pytest.approx(reference[12 * i : 12 * i + 12], abs=1e-5)
         assert flat == [round(value, 6) for value in flat]
 
@@ -124,8 +124,8 @@ def test_only_the_asked_scorings(tmp_path):
     some = Scorer(tiny.tokenizer(), facts, ("likelihood_fresh", "letter")).questions(model, lambda fact: "V")
     for a, b in zip(whole, some, strict=True):
         assert list(b["scores"]) == ["likelihood_fresh", "letter"]
-        for scoring, values in b["scores"].items():
-            assert values == pytest.approx(a["scores"][scoring], abs=2e-6)
+        for probe, values in b["scores"].items():
+            assert values == pytest.approx(a["scores"][probe], abs=2e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -139,9 +139,9 @@ def test_subword_scores_equal_a_float64_reference(tmp_path, batch_size, bos):
     for bare in (False, True):
         found = iter(Scorer(tokenizer, facts, bare_letter=bare, batch_size=batch_size).scores(model))
         for fact in facts:
-            for scoring, four in continuations(fact, bare_letter=bare).items():
+            for probe, four in continuations(fact, bare_letter=bare).items():
                 for text in four:
-                    if scoring == "letter":
+                    if probe == "letter":
                         prompt = start + subword.ids(tokenizer, text.prompt)
                         target = subword.ids(tokenizer, text.target.strip() if bare else text.target)
                         assert len(target) == 1

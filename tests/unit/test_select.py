@@ -12,7 +12,7 @@ from rtt.code_version import code_version
 from rtt.files import canonical_json, read_json, write_text
 from rtt.point_choice.choose import best, describe
 from rtt.study.expand import Runs
-from rtt.study.settings import Selection
+from rtt.study.settings import PointChoice
 
 
 def point(step, forget, retain=0.9, at_floor=False, floor=0.25, run="run"):
@@ -29,7 +29,7 @@ def point(step, forget, retain=0.9, at_floor=False, floor=0.25, run="run"):
 
 def choose(points, before, budget, rule):
     """Return the step chosen for one budget."""
-    chosen = best(points, before, [budget], Selection(rule=rule))[budget]
+    chosen = best(points, before, [budget], PointChoice(rule=rule))[budget]
     return chosen and chosen["step"]
 
 
@@ -96,7 +96,7 @@ def test_describe_by_hand(tmp_path):
     """40 questions, floor 10 of 40. The Wilson interval of k of 40 holds .25 exactly for k = 5 .. 16."""
     hits = [4, 5, 10, 16, 17]
     document = read_json(trajectory(tmp_path, hits, [36, 35, 34, 33, 32]))
-    points = [describe("run", r["step"], r["questions"], Selection()) for r in document["results"]]
+    points = [describe("run", r["step"], r["questions"], PointChoice()) for r in document["results"]]
     assert [p["step"] for p in points] == [1, 2, 3, 4, 5]
     assert [p["forget"]["letter"] for p in points] == [k / 40 for k in hits]
     assert [p["floor"]["letter"] for p in points] == [0.25] * 5
@@ -113,9 +113,7 @@ def test_of_several_scorings_the_worst_counts_and_retain_has_its_own(tmp_path):
         other = [0.0 if k == q["answer"] else -1.0 for k in range(4)]
         right = i < 30 or 40 <= i < 60
         q["scores"]["likelihood"] = other if right else [-score for score in other]
-    found = describe(
-        "run", 1, r["questions"], Selection(scorings=["letter", "likelihood"], retain_scoring="likelihood")
-    )
+    found = describe("run", 1, r["questions"], PointChoice(probes=["letter", "likelihood"], retain_probe="likelihood"))
     assert found["forget"] == {"letter": 0.25, "likelihood": 0.75} and found["distance"] == 0.5
     assert not found["at_floor"] and found["retain"] == {"likelihood": 0.5}
 
@@ -153,7 +151,7 @@ def test_the_choice_is_brute_force_s_in_any_order(rows, budget, rule, random):
         point(step, round(k / 40, 6), round(kept / 40, 6), at, run=run) for (run, step), (k, kept, at) in points.items()
     ]
     random.shuffle(listed)
-    chosen = best(listed, 0.9, [budget], Selection(rule=rule))[budget]
+    chosen = best(listed, 0.9, [budget], PointChoice(rule=rule))[budget]
     assert len(first) == bool(admitted)
     assert (chosen and (chosen["run"], chosen["step"])) == (first[0] if first else None)
 
@@ -161,10 +159,10 @@ def test_the_choice_is_brute_force_s_in_any_order(rows, budget, rule, random):
 class Group:
     """A method of two trajectories, 2 points each, with evaluations and weights; weights hold run and step."""
 
-    def __init__(self, folder, hits, retain, budgets=(0.1, 1.0), before=40, **selection):
+    def __init__(self, folder, hits, retain, budgets=(0.1, 1.0), before=40, **point_choice):
         method = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2], "grid": {"retain_coefficient": [1.0, 2.0]}}
-        study = tiny.study(methods={"GD": method}, retain_budgets=list(budgets), selection=selection)
-        self.folder, (self.spec,) = folder, Runs(study).selects.values()
+        study = tiny.study(methods={"GD": method}, retain_budgets=list(budgets), point_choice=point_choice)
+        self.folder, (self.spec,) = folder, Runs(study).choices.values()
         self.path = folder / f"{self.spec.run_id}.json"
         write_text(self.path, canonical_json(self.spec.model_dump(mode="json")))
         trajectory(folder, [39], [before], name="before")
@@ -179,7 +177,7 @@ class Group:
 
     def select(self):
         evals = self.folder / "evals"
-        return main(["select", "--spec", str(self.path), "--original", str(evals / "before.json"),
+        return main(["choose", "--spec", str(self.path), "--original", str(evals / "before.json"),
                      "--unlearned", *(str(evals / f"{run}.json") for run in self.runs),
                      "--points", *(str(self.folder / "models" / run) for run in self.runs),
                      "--out", str(self.folder / "s.json"), "--chosen", str(self.folder / "chosen")])  # fmt: skip
@@ -199,7 +197,7 @@ def test_command(tmp_path):
     assert group.select() == 0
     found, (one, two) = read_json(tmp_path / "s.json"), group.runs
     assert found["run_id"] == group.spec.run_id and found["rule"] == "nearest_floor"
-    assert found["code"] == code_version("select")
+    assert found["code"] == code_version("choose")
     assert found["retain_before"] == {"letter": 1.0}
     assert found["labels"]["method"] == "GD" and found["labels"]["arm"] == "pretrained"
     assert [(p["run"], p["step"]) for p in found["points"]] == [(one, 1), (one, 2), (two, 1), (two, 2)]

@@ -9,7 +9,6 @@ import tiny
 from pydantic import ValidationError
 from rtt.errors import UserError
 from rtt.files import canonical_json, digest, read_json, write_text
-from rtt.study import schema as config
 from rtt.study.expand import Runs
 from rtt.study.load import load_study
 from rtt.study.names import target_name
@@ -39,8 +38,8 @@ def test_specs_come_back_from_json_as_they_were(tmp_path):
             assert type(found) is type(spec)
             if spec.kind == "attack":
                 assert [u.method for u in found.unlearned] == [u.method for u in spec.unlearned]
-                assert [s.run_id for s in found.selections] == [s.run_id for s in spec.selections]
-            if spec.kind == "select":
+                assert [s.run_id for s in found.point_choices] == [s.run_id for s in spec.point_choices]
+            if spec.kind == "point_choice":
                 assert [u.run_id for u in found.trajectories] == [u.run_id for u in spec.trajectories]
             if spec.kind == "unlearn":
                 assert type(found.settings) is type(spec.settings)
@@ -114,9 +113,9 @@ def test_any_number_at_any_depth_changes_the_id():
 @pytest.mark.parametrize(
     "key, value, moved",
     [
-        ("pretraining", {"steps": 4}, {"pretrain", "teach", "unlearn", "select", "attack"}),
-        ("model", {"hidden_size": 24}, {"pretrain", "teach", "unlearn", "select", "attack"}),
-        ("teaching", {"epochs": 2}, {"teach", "unlearn", "select", "attack"}),
+        ("pretraining", {"steps": 4}, {"pretrain", "teach", "unlearn", "point_choice", "attack"}),
+        ("model", {"hidden_size": 24}, {"pretrain", "teach", "unlearn", "point_choice", "attack"}),
+        ("teaching", {"epochs": 2}, {"teach", "unlearn", "point_choice", "attack"}),
         ("rtt", {"epochs": 3}, {"attack"}),
         ("keep_models", True, set()),
         ("study", "other", set()),
@@ -162,7 +161,7 @@ def test_roles_of_sources_and_facts():
         dataset = "birth_years_a" if attack.arm == "pretrained" else "birth_years_b"
         assert attack.facts.dataset == source.facts.dataset == dataset and source.arm == attack.arm
         assert source.retain.learn.dataset == source.retain.held_out.dataset == "cities"
-        assert all(s.source == source for s in attack.selections)
+        assert all(s.source == source for s in attack.point_choices)
         if attack.arm != "pretrained":
             assert source.base.facts.dataset == "birth_years_a"
             assert source.base.run_id in runs.sources
@@ -221,7 +220,7 @@ def test_plan_names_every_evaluation_once():
     assert list(plan["variants"]) == ["default"]
     default = plan["variants"]["default"]
     assert len(default["evals"]) == len(set(default["evals"])) == 2 * (3 + 12 + 3 * 9 + 1)
-    assert len(default["selections"]) == 24 and default["reported"] == "nested"
+    assert len(default["point_choices"]) == 24 and default["reported"] == "nested"
     # pretraining, 2 teachings, 12 trajectories, 3 attacks, a control
     assert len(plan["manifests"]) == len(set(plan["manifests"])) == 2 * (3 + 12 + 3 + 1) and len(plan["data"]) == 6
 

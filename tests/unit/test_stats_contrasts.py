@@ -9,16 +9,18 @@ from rtt.stats.contrasts import contrasts, criterion
 from scipy import stats
 
 
-def row(arm, method, seed, acc_rtt, before=0.97, unlearned=0.28, corrected=None, **more):
+def row(arm, method, seed, acc_attacked, before=0.97, unlearned=0.28, corrected=None, **more):
     return {
         **dict(dataset="d_" + arm, arm=arm, model="m", method=method, seed=seed, retain_budget=0.1),
-        **dict(selection="nested", scoring="letter", acc_before=before, acc_unlearned=unlearned, acc_rtt=acc_rtt),
-        **dict(recovery_corrected=acc_rtt if corrected is None else corrected, status="ok"),
+        **dict(
+            look_choice="nested", probe="letter", acc_before=before, acc_unlearned=unlearned, acc_attacked=acc_attacked
+        ),
+        **dict(recovery_corrected=acc_attacked if corrected is None else corrected, status="ok"),
         **more,
     }
 
 
-def pick(table, arm_a, arm_b, method="GD", quantity="acc_rtt"):
+def pick(table, arm_a, arm_b, method="GD", quantity="acc_attacked"):
     found = table[
         (table.arm_a == arm_a) & (table.arm_b == arm_b) & (table.method == method) & (table.quantity == quantity)
     ]
@@ -111,7 +113,7 @@ def test_an_arm_with_two_datasets_is_compared_within_each():
     rows.append(row("taught_same_data", "GD", 0, 0.2, dataset="w"))
     rows.append(row("pretrained", "RMU", 0, 0.7, dataset="x"))
     table = contrasts(pd.DataFrame(rows))
-    found = table[table.quantity == "acc_rtt"]
+    found = table[table.quantity == "acc_attacked"]
     assert set(found[["arm_a", "arm_b", "dataset_a", "dataset_b", "method"]].itertuples(index=False, name=None)) == {
         ("pretrained", "taught", "y", "y", "GD"),  # not x with y; and w, alone in its arm, faces two datasets
         ("pretrained", "pretrained", "x", "x", "GD - RMU"),
@@ -132,9 +134,9 @@ def test_two_models_of_an_arm_are_not_mixed_up():
 
 def test_criterion_compares_the_ends():
     ends = [("GD", 0.5, 0.4), ("RMU", 0.4, 0.4), ("RIA", math.nan, 0.4), ("FIF", 0.7, math.nan)]
-    rows = [row("pretrained", m, 0, 0.9, acc_rtt_low=low, acc_control_rtt_high=high) for m, low, high in ends]
-    rows += [row("taught", "GD", 0, 0.9, acc_rtt_low=1.0, acc_control_rtt_high=0.0)]
-    rows += [row("pretrained", "GD", 1, 0.9, acc_rtt_low=1.0, acc_control_rtt_high=0.0)]
+    rows = [row("pretrained", m, 0, 0.9, acc_attacked_low=low, acc_control_attacked_high=high) for m, low, high in ends]
+    rows += [row("taught", "GD", 0, 0.9, acc_attacked_low=1.0, acc_control_attacked_high=0.0)]
+    rows += [row("pretrained", "GD", 1, 0.9, acc_attacked_low=1.0, acc_control_attacked_high=0.0)]
     found = criterion(pd.DataFrame(rows))
     assert [(c.method, c.holds) for c in found] == [("GD", True), ("RMU", False), ("RIA", False), ("FIF", False)]
     assert (found[0].low, found[0].control_high) == (0.5, 0.4)

@@ -1,10 +1,10 @@
-"""Looks: halves, `paper` and `nested` against a plain restatement, the floor, and what selection makes of chance."""
+"""Looks: halves, `paper` and `nested` against a plain restatement, the floor, and what look choice makes of chance."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rtt.stats.look_choice import best_look, halves, letter_floor, select
+from rtt.stats.look_choice import best_look, choose, halves, letter_floor
 from scipy.stats import binom
 
 sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)
@@ -53,7 +53,7 @@ def attacks(draw):
 @given(attacks())
 def test_paper_is_the_maximum_of_each_split(attack):
     correct, split_of, looks = attack
-    choice = select("paper", correct, split_of, looks)
+    choice = choose("paper", correct, split_of, looks)
     for split in np.unique(split_of):
         mask = split_of == split
         reported = correct[choice.chosen[mask], np.flatnonzero(mask)]
@@ -64,7 +64,7 @@ def test_paper_is_the_maximum_of_each_split(attack):
 @given(attacks())
 def test_nested_uses_one_look_per_half_chosen_on_the_other(attack):
     correct, split_of, looks = attack
-    choice = select("nested", correct, split_of, looks)
+    choice = choose("nested", correct, split_of, looks)
     first = halves(split_of)
     for reported, decides in ((first, ~first), (~first, first)):
         used = set(choice.chosen[reported])
@@ -79,7 +79,7 @@ def test_a_question_takes_no_part_in_its_own_choice(attack, random):
     question = random.randrange(len(split_of))
     other = correct.copy()
     other[:, question] = ~other[:, question]
-    before, after = (select("nested", table, split_of, looks).chosen for table in (correct, other))
+    before, after = (choose("nested", table, split_of, looks).chosen for table in (correct, other))
     same_half = halves(split_of) == halves(split_of)[question]
     assert np.array_equal(before[same_half], after[same_half])
 
@@ -88,15 +88,15 @@ def test_a_question_takes_no_part_in_its_own_choice(attack, random):
 def test_t_pairs_cover_each_split_once_per_choice(attack):
     correct, split_of, looks = attack
     n_splits = len(np.unique(split_of))
-    assert sorted(split for _, split in select("paper", correct, split_of, looks).pairs) == list(range(n_splits))
-    nested = select("nested", correct, split_of, looks)
+    assert sorted(split for _, split in choose("paper", correct, split_of, looks).pairs) == list(range(n_splits))
+    nested = choose("nested", correct, split_of, looks)
     assert sorted(split for _, split in nested.pairs) == sorted([*range(n_splits)] * 2)
     assert {look for look, _ in nested.pairs} == set(nested.chosen)
 
 
 def test_unknown_selection():
     with pytest.raises(ValueError, match="best"):
-        select("best", np.ones((1, 2), bool), np.zeros(2, int), [(1e-3, 1)])
+        choose("best", np.ones((1, 2), bool), np.zeros(2, int), [(1e-3, 1)])
 
 
 def test_floor_is_the_majority_letter_of_t():
@@ -114,10 +114,10 @@ def test_nested_is_unbiased_on_coin_flips_and_paper_is_not():
     reported = {"paper": [], "nested": []}
     for _ in range(600):
         correct = rng.random((20, 160)) < 0.25
-        for selection, means in reported.items():
-            chosen = select(selection, correct, split_of, looks).chosen
+        for look_choice, means in reported.items():
+            chosen = choose(look_choice, correct, split_of, looks).chosen
             means.append(correct[chosen, np.arange(160)].mean())
-    mean = {selection: np.mean(means) for selection, means in reported.items()}
+    mean = {look_choice: np.mean(means) for look_choice, means in reported.items()}
     error = np.std(reported["nested"]) / np.sqrt(600)
     assert abs(mean["nested"] - 0.25) < 3.5 * error
     # The expected maximum of 20 draws of Binomial(32, .25) / 32, by its distribution function.

@@ -22,9 +22,9 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "config" / "eval.schema.json").read_text(encoding="utf-8"))
 ISSUE = (
-    "dataset arm model method variant seed retain_budget selection scoring n_questions acc_before acc_unlearned "
-    "acc_unlearned_low acc_unlearned_high acc_rtt acc_rtt_low acc_rtt_high acc_original_rtt acc_original_rtt_low "
-    "acc_original_rtt_high acc_control_rtt acc_control_rtt_low acc_control_rtt_high t_acc_rtt retain_before "
+    "dataset arm model method variant seed retain_budget look_choice probe n_questions acc_before acc_unlearned "
+    "acc_unlearned_low acc_unlearned_high acc_attacked acc_attacked_low acc_attacked_high acc_original_attacked acc_original_attacked_low "
+    "acc_original_attacked_high acc_control_attacked acc_control_attacked_low acc_control_attacked_high t_acc_attacked retain_before "
     "retain_unlearned floor recovery recovery_low recovery_high recovery_corrected recovery_corrected_low "
     "recovery_corrected_high recovery_difference recovery_difference_low recovery_difference_high status cannot_tell"
 ).split()
@@ -47,14 +47,14 @@ def study(tmp_path_factory):
         accuracies={
             "before": 1.0,
             "unlearned": 0.25,
-            "original_rtt": 0.875,
-            "unlearned_rtt": 0.5,
-            ("unlearned_rtt", "pretrained", "GD"): 0.75,
-            ("unlearned_rtt", "pretrained", "RIA"): 0.875,
-            ("unlearned_rtt", "taught"): 0.5,
+            "original_attacked": 0.875,
+            "unlearned_attacked": 0.5,
+            ("unlearned_attacked", "pretrained", "GD"): 0.75,
+            ("unlearned_attacked", "pretrained", "RIA"): 0.875,
+            ("unlearned_attacked", "taught"): 0.5,
             ("unlearned", "taught_same_data", "RIA"): 0.0,
             ("unlearned", "taught_same_data", "GD"): 0.6,
-            "control_rtt": 0.3125,
+            "control_attacked": 0.3125,
             "t": 0.75,
         },
     )
@@ -69,7 +69,7 @@ def test_recovery_columns_are_the_issues(study):
 
 def test_one_row_per_key_in_natural_order(study):
     table = planted(study)
-    keys = ["arm", "method", "seed", "retain_budget", "selection", "scoring"]
+    keys = ["arm", "method", "seed", "retain_budget", "look_choice", "probe"]
     found = list(table[keys].itertuples(index=False, name=None))
     order = [
         ("pretrained", "taught", "taught_same_data"),
@@ -85,8 +85,8 @@ def test_one_row_per_key_in_natural_order(study):
 def test_planted_accuracies_arrive(study):
     for row in planted(study, arm="pretrained", method="GD").itertuples():
         assert row.n_questions == 80
-        assert (row.acc_before, row.acc_unlearned, row.acc_rtt) == (1.0, 0.25, 0.75)
-        assert (row.acc_original_rtt, row.acc_control_rtt, row.t_acc_rtt) == (0.875, 0.3125, 0.75)
+        assert (row.acc_before, row.acc_unlearned, row.acc_attacked) == (1.0, 0.25, 0.75)
+        assert (row.acc_original_attacked, row.acc_control_attacked, row.t_acc_attacked) == (0.875, 0.3125, 0.75)
         assert row.recovery == pytest.approx(0.75 / 0.875, abs=1e-6)
         assert row.recovery_corrected == pytest.approx((0.75 - row.floor) / (0.875 - row.floor), abs=2e-6)
         assert row.recovery_difference == pytest.approx(0.5)
@@ -94,7 +94,7 @@ def test_planted_accuracies_arrive(study):
             low, value, high = (getattr(row, name + end) for end in ("_low", "", "_high"))
             assert low < value < high
         expected = binomtest(60, 80).proportion_ci(0.95, method="wilson")
-        assert (row.acc_rtt_low, row.acc_rtt_high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+        assert (row.acc_attacked_low, row.acc_attacked_high) == pytest.approx((expected.low, expected.high), abs=1e-6)
         assert row.retain_before == 30 / 32 and row.retain_unlearned == 29 / 32
 
 
@@ -105,12 +105,10 @@ def test_floor_by_hand(study):
     for question in forget:
         t = [q["answer"] for q in forget if q["split"] != question["split"]]
         hits += question["answer"] == max(range(4), key=lambda letter: (t.count(letter), -letter))
-    row = planted(study, arm="pretrained", scoring="letter").iloc[0]
+    row = planted(study, arm="pretrained", probe="letter").iloc[0]
     assert row.floor == pytest.approx(hits / len(forget)) and row.floor != 0.25
     assert (
-        set(planted(study, scoring="likelihood").floor)
-        == set(planted(study, scoring="likelihood_fresh").floor)
-        == {0.25}
+        set(planted(study, probe="likelihood").floor) == set(planted(study, probe="likelihood_fresh").floor) == {0.25}
     )
 
 
@@ -121,17 +119,17 @@ def test_statuses(study):
     gone = planted(study, arm="taught", method="GD", retain_budget=0.05)
     assert set(gone.status) == {"none_within_budget"} and len(gone) == 12
     assert (
-        gone[["acc_unlearned", "acc_rtt", "t_acc_rtt", "retain_unlearned", "recovery", "recovery_difference"]]
+        gone[["acc_unlearned", "acc_attacked", "t_acc_attacked", "retain_unlearned", "recovery", "recovery_difference"]]
         .isna()
         .all(axis=None)
     )
-    assert (gone.acc_original_rtt == 0.875).all() and (gone.acc_before == 1).all()
+    assert (gone.acc_original_attacked == 0.875).all() and (gone.acc_before == 1).all()
     # `paper` is the maximum; `nested` may take an equally good earlier look of a half.
-    assert (gone[gone.selection == "paper"].acc_control_rtt == 0.3125).all()
+    assert (gone[gone.look_choice == "paper"].acc_control_attacked == 0.3125).all()
 
 
 def test_undefined_leaves_cells_empty(tmp_path):
-    make_evals(tmp_path, **SMALL, accuracies={"original_rtt": 0.25})
+    make_evals(tmp_path, **SMALL, accuracies={"original_attacked": 0.25})
     assert tables(tmp_path) == 0
     with open(tmp_path / "tables" / "recovery.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -144,34 +142,34 @@ def test_undefined_leaves_cells_empty(tmp_path):
 def test_accuracy_table(study):
     table = read_table(study / "tables" / "accuracy.csv")
     assert " ".join(table.columns) == (
-        "dataset arm model method variant seed retain_budget stage v_split set selection scoring run step lr epoch "
+        "dataset arm model method variant seed retain_budget stage v_split set look_choice probe run step lr epoch "
         "n_questions n_correct accuracy low high"
     )
     keys = [name for name in table.columns if name not in ("n_questions", "n_correct", "accuracy", "low", "high")]
     assert not table.duplicated(keys).any()
-    assert set(table.stage) == {"original", "unlearned", "original_rtt", "unlearned_rtt", "control_rtt"}
-    here = table[(table.arm == "pretrained") & (table.seed == 0) & (table.scoring == "letter")]
+    assert set(table.stage) == {"original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked"}
+    here = table[(table.arm == "pretrained") & (table.seed == 0) & (table.probe == "letter")]
     points = here[(here.stage == "unlearned") & (here.method == "GD") & (here["set"] == "V") & (here.v_split == "all")]
     assert sorted(points.step) == [10, 20, 20, 20]
     assert sorted(points.retain_budget.dropna()) == [0.05, 0.1]
-    looks = here[(here.stage == "original_rtt") & (here.v_split == "split_3") & (here["set"] == "V")]
-    assert sorted(looks.selection) == ["nested", "none", "none", "none", "none", "paper"]
-    assert looks[looks.selection != "none"][["lr", "epoch"]].isna().all(axis=None)
+    looks = here[(here.stage == "original_attacked") & (here.v_split == "split_3") & (here["set"] == "V")]
+    assert sorted(looks.look_choice) == ["nested", "none", "none", "none", "none", "paper"]
+    assert looks[looks.look_choice != "none"][["lr", "epoch"]].isna().all(axis=None)
     # Pooling: V splits add up to `all`; T of one V split is the other four.
     for _, group in here[here.stage.str.endswith("_rtt")].groupby(
-        ["stage", "method", "retain_budget", "selection", "lr", "epoch", "set"], dropna=False
+        ["stage", "method", "retain_budget", "look_choice", "lr", "epoch", "set"], dropna=False
     ):
         parts = group[group.v_split != "all"]
         whole = group[group.v_split == "all"].iloc[0]
         assert parts.n_correct.sum() == whole.n_correct and parts.n_questions.sum() == whole.n_questions
-    t = here[(here["set"] == "T") & (here.v_split == "split_0") & (here.selection == "paper")]
+    t = here[(here["set"] == "T") & (here.v_split == "split_0") & (here.look_choice == "paper")]
     assert set(t.n_questions) == {64} and set(t.accuracy) == {0.75}
 
 
 def test_t_intervals_count_questions_once(study):
     """Pooled T scores each question in four V splits: 320 answers, but 80 questions carry the information."""
     table = read_table(study / "tables" / "accuracy.csv")
-    row = table[(table["set"] == "T") & (table.v_split == "all") & (table.selection == "paper")].iloc[0]
+    row = table[(table["set"] == "T") & (table.v_split == "all") & (table.look_choice == "paper")].iloc[0]
     assert (row.n_questions, row.n_correct) == (320, 240)
     expected = binomtest(60, 80).proportion_ci(0.95, method="wilson")
     assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
@@ -179,7 +177,7 @@ def test_t_intervals_count_questions_once(study):
 
 def test_control_rows_are_repeated_for_each_arm(study):
     table = read_table(study / "tables" / "accuracy.csv")
-    control = table[table.stage == "control_rtt"]
+    control = table[table.stage == "control_attacked"]
     assert set(zip(control.arm, control.dataset, strict=True)) == {
         ("pretrained", "people_f"),
         ("taught", "people_p"),
@@ -202,14 +200,14 @@ def test_six_decimals_and_settings(study):
 def test_contrasts_table(study):
     table = read_table(study / "tables" / "contrasts.csv")
     assert " ".join(table.columns) == (
-        "arm_a arm_b dataset_a dataset_b method retain_budget selection scoring quantity n_seeds per_seed mean "
+        "arm_a arm_b dataset_a dataset_b method retain_budget look_choice probe quantity n_seeds per_seed mean "
         "low high comparable why"
     )
     keys = dict(
-        arm_a="pretrained", arm_b="taught", method="RIA", retain_budget=0.1, selection="nested", scoring="letter"
+        arm_a="pretrained", arm_b="taught", method="RIA", retain_budget=0.1, look_choice="nested", probe="letter"
     )
     row = table[np.logical_and.reduce([table[key] == value for key, value in keys.items()])].iloc[0]
-    assert row.quantity == "acc_rtt" and row.n_seeds == 2 and row.per_seed == "0.375000;0.375000"
+    assert row.quantity == "acc_attacked" and row.n_seeds == 2 and row.per_seed == "0.375000;0.375000"
     assert row["mean"] == 0.375 and row.comparable == "yes"
     other = table[(table.arm_b == "taught_same_data") & (table.method == "GD")].iloc[0]
     assert other.comparable == "no" and "unlearned accuracy .25 vs .625" in other.why
@@ -242,13 +240,13 @@ def test_selection_is_by_position_so_that_the_control_shares_the_halves(tmp_path
             decide = {look: sum(h for i, h in found.items() if first[i] != half) for look, found in by_look.items()}
             look = min(decide, key=lambda look: (-decide[look], look))
             hits += sum(hit for i, hit in by_look[look].items() if first[i] == half)
-        expected = {"original": "acc_original_rtt", "gd-0": "acc_rtt", "control": "acc_control_rtt"}
+        expected = {"original": "acc_original_attacked", "gd-0": "acc_attacked", "control": "acc_control_attacked"}
         document["expected"] = expected[path.stem.split(".")[1]], hits / 18
         path.with_suffix(".expected").write_text(json.dumps(document["expected"]))
     assert tables(tmp_path) == 0
-    row = planted(tmp_path, selection="nested", scoring="letter").iloc[0]
+    row = planted(tmp_path, look_choice="nested", probe="letter").iloc[0]
     checked = [json.loads(path.read_text()) for path in sorted((tmp_path / "evals").glob("*.expected"))]
-    assert {name for name, _ in checked} == {"acc_original_rtt", "acc_rtt", "acc_control_rtt"}
+    assert {name for name, _ in checked} == {"acc_original_attacked", "acc_attacked", "acc_control_attacked"}
     for name, accuracy in checked:
         assert row[name] == pytest.approx(accuracy, abs=1e-6)
 
@@ -261,7 +259,7 @@ def test_questions_are_resampled_within_v_split_and_half(study, monkeypatch):
         return {}
 
     monkeypatch.setattr("rtt.stats.tables.recover", spy)
-    recovery_table(assemble(read_folder(study / "evals"), study / "selections")[:1])
+    recovery_table(assemble(read_folder(study / "evals"), study / "point_choices")[:1])
     split_of = np.repeat(np.arange(5), 16)
     expected = set(zip(split_of, halves(split_of), strict=True))
     for strata in seen:
@@ -270,7 +268,7 @@ def test_questions_are_resampled_within_v_split_and_half(study, monkeypatch):
 
 
 def test_same_input_same_bytes(study, tmp_path):
-    for name in ("evals", "selections"):
+    for name in ("evals", "point_choices"):
         (tmp_path / name).symlink_to(study / name)
     assert tables(tmp_path) == 0
     for path in sorted((study / "tables").iterdir()):
@@ -280,16 +278,16 @@ def test_same_input_same_bytes(study, tmp_path):
 def test_without_control_the_cells_are_empty(tmp_path):
     make_evals(tmp_path, **SMALL, control=False)
     assert tables(tmp_path) == 0
-    assert planted(tmp_path).acc_control_rtt.isna().all()
+    assert planted(tmp_path).acc_control_attacked.isna().all()
 
 
-@pytest.mark.parametrize("scorings", [("letter", "likelihood"), ("likelihood", "likelihood_fresh"), ("letter",)])
-def test_any_scorings_are_enough(tmp_path, scorings):
-    """Nothing needs letters: accuracy, selection and retain accuracy are each by the row's own scoring."""
-    make_evals(tmp_path, **SMALL, scorings=scorings)
+@pytest.mark.parametrize("probes", [("letter", "likelihood"), ("likelihood", "likelihood_fresh"), ("letter",)])
+def test_any_scorings_are_enough(tmp_path, probes):
+    """Nothing needs letters: accuracy, look choice and retain accuracy are each by the row's own scoring."""
+    make_evals(tmp_path, **SMALL, probes=probes)
     assert tables(tmp_path) == 0
     found = planted(tmp_path)
-    assert list(dict.fromkeys(found.scoring)) == list(scorings)
+    assert list(dict.fromkeys(found.probe)) == list(probes)
     assert set(found.retain_before) == {1.0} and set(found.retain_unlearned) == {0.875}  # 8 and 7 of 8
 
 
@@ -303,7 +301,7 @@ def test_retain_accuracy_is_by_the_rows_scoring(tmp_path):
 
     edit(tmp_path, "model-pretrained-s0", change)
     assert tables(tmp_path) == 0
-    found = planted(tmp_path, selection="nested").set_index("scoring").retain_before
+    found = planted(tmp_path, look_choice="nested").set_index("probe").retain_before
     assert found["letter"] - found["likelihood"] == 0.5
 
 
@@ -320,7 +318,7 @@ def test_the_selected_point_is_found_among_several_trajectories(tmp_path):
     table = read_table(tmp_path / "tables" / "accuracy.csv")
     assert (table.loc[table.stage != "unlearned", "run"] == "").all()
     points = table[(table.stage == "unlearned") & (table["set"] == "V") & (table.v_split == "all")]
-    points = points[points.scoring == "letter"]
+    points = points[points.probe == "letter"]
     name = "unlearn-pretrained-gd-s0"
     listed = points[points.retain_budget.isna()][["run", "step"]].itertuples(index=False, name=None)
     assert sorted(listed) == [(run, step) for run in (f"a-{name}", name, f"z-{name}") for step in (10, 20, 30)]
@@ -352,21 +350,23 @@ def test_cannot_tell_where_the_interval_reaches_too_far(study):
 
 def test_two_datasets_of_an_arm_keep_apart(tmp_path):
     """A second dataset in the arm: its own rows, its own control; another dataset's control is not borrowed."""
-    make_evals(tmp_path / "b", **SMALL, accuracies={"unlearned_rtt": 0.5, ("unlearned_rtt", "pretrained", "GD"): 0.5})
+    make_evals(
+        tmp_path / "b", **SMALL, accuracies={"unlearned_attacked": 0.5, ("unlearned_attacked", "pretrained", "GD"): 0.5}
+    )
     make_evals(tmp_path, **SMALL)
-    for kind in ("evals", "selections"):
+    for kind in ("evals", "point_choices"):
         for path in (tmp_path / "b" / kind).iterdir():
             text = path.read_text().replace("people_f", "people_q")
             (tmp_path / kind / f"b-{path.name}").write_text(text.replace("people_p", "people_q"))
     path = tmp_path / "evals" / "attack-control-people_f-s0.control.json"
     path.write_text(path.read_text().replace("people_f", "people_p"))
     assert tables(tmp_path) == 0
-    rows = planted(tmp_path, selection="paper", scoring="letter").set_index("dataset")
-    assert rows.acc_rtt.to_dict() == {"people_p": 0.875, "people_q": 0.5}
+    rows = planted(tmp_path, look_choice="paper", probe="letter").set_index("dataset")
+    assert rows.acc_attacked.to_dict() == {"people_p": 0.875, "people_q": 0.5}
     (tmp_path / "evals" / "b-attack-control-people_f-s0.control.json").unlink()
     assert tables(tmp_path) == 0
-    rows = planted(tmp_path, selection="paper", scoring="letter").set_index("dataset")
-    assert rows.acc_control_rtt.isna().to_dict() == {"people_p": False, "people_q": True}
+    rows = planted(tmp_path, look_choice="paper", probe="letter").set_index("dataset")
+    assert rows.acc_control_attacked.isna().to_dict() == {"people_p": False, "people_q": True}
 
 
 def test_prediction_is_the_first_maximum(tmp_path):

@@ -98,8 +98,8 @@ def test_a_study_that_attacks_nothing_has_accuracies_alone(small):
     assert not len(read_table(small / "tables/recovery.csv"))
 
 
-def selection(folder, change):
-    path = folder / "selections" / "select-pretrained-gd-s0.json"
+def look_choice(folder, change):
+    path = folder / "point_choices" / "choose-pretrained-gd-s0.json"
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
@@ -107,8 +107,8 @@ def selection(folder, change):
 
 
 def test_a_missing_selection(small, capsys):
-    (small / "selections" / "select-pretrained-gd-s0.json").unlink()
-    assert "no selection for GD of (people_p, pretrained, miniature, 0)" in refuse(small, capsys)
+    (small / "point_choices" / "choose-pretrained-gd-s0.json").unlink()
+    assert "no look choice for GD of (people_p, pretrained, miniature, 0)" in refuse(small, capsys)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_missing_selection(small, capsys):
     ],
 )
 def test_a_selection_that_does_not_fit(small, capsys, change, message):
-    path = selection(small, change)
+    path = look_choice(small, change)
     error = refuse(small, capsys)
     assert str(path) in error and message in error
 
@@ -148,7 +148,7 @@ def test_two_files_with_the_same_labels(small, capsys):
         (lambda d: d.update(schema_version=2), "schema_version is 2"),
         (lambda d: d.update(kind="other"), "kind is 'other'"),
         (lambda d: d["results"][0]["questions"][0]["scores"]["letter"].pop(), "other than 4 numbers"),
-        (lambda d: d["results"][0]["questions"][0]["scores"].pop("letter"), "differ in their scorings"),
+        (lambda d: d["results"][0]["questions"][0]["scores"].pop("letter"), "differ in their probes"),
         (lambda d: d["results"][0]["questions"][0].update(answer=4), "from 0 to 3"),
         (lambda d: d["results"][0]["questions"][0].update(role="T"), "role must be V"),
         (lambda d: d["results"][0]["questions"].append(d["results"][0]["questions"][0]), "stands twice"),
@@ -177,11 +177,11 @@ def test_read_table_says_what_to_run(tmp_path):
     [
         ({"study": {}}, "variants is None"),
         ({"variants": {"x": {}}}, "no 'default', found x"),
-        ({"variants": {"default": {"evals": [], "selections": []}}}, "variants.default: expected the lists"),
+        ({"variants": {"default": {"evals": [], "point_choices": []}}}, "variants.default: expected the lists"),
     ],
 )
 def test_a_plan_that_is_not_one(small, capsys, plan, message):
-    (small / "plan.json").write_text(json.dumps(plan))
-    assert tables(small, "--plan", str(small / "plan.json")) == 1
+    (small / "runs.json").write_text(json.dumps(plan))
+    assert tables(small, "--plan", str(small / "runs.json")) == 1
     error = capsys.readouterr().err
-    assert str(small / "plan.json") in error and message in error
+    assert str(small / "runs.json") in error and message in error

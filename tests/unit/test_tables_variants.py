@@ -12,9 +12,9 @@ from rtt.stats.tables import read_table
 def varied(tmp_path_factory):
     """Two seeds of the default and of a variant whose attack brings back less; original and control are shared."""
     folder = tmp_path_factory.mktemp("varied")
-    more = {("unlearned_rtt", "pretrained", "GD", 0): 0.75, ("unlearned_rtt", "pretrained", "GD", 1): 0.5}
-    make_evals(folder, **SMALL | {"seeds": (0, 1)}, accuracies={**more, "original_rtt": 1.0})
-    stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "selections")}
+    more = {("unlearned_attacked", "pretrained", "GD", 0): 0.75, ("unlearned_attacked", "pretrained", "GD", 1): 0.5}
+    make_evals(folder, **SMALL | {"seeds": (0, 1)}, accuracies={**more, "original_attacked": 1.0})
+    stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "point_choices")}
     other = dict(stems, evals=[])
     for stem in stems["evals"]:
         if ".gd-" not in stem:
@@ -23,8 +23,8 @@ def varied(tmp_path_factory):
         document = json.loads((folder / "evals" / f"{stem}.json").read_text())
         for result in document["results"]:
             for question in [q for q in result["questions"] if q["role"] == "V"][: 2 if "s0" in stem else 1]:
-                for scoring in question["scores"]:
-                    question["scores"][scoring] = [float(i != question["answer"]) for i in range(4)]
+                for probe in question["scores"]:
+                    question["scores"][probe] = [float(i != question["answer"]) for i in range(4)]
         other["evals"].append(f"{stem}-variant")
         (folder / "evals" / f"{stem}-variant.json").write_text(json.dumps(document))
     variants = {
@@ -37,10 +37,10 @@ def varied(tmp_path_factory):
 
 
 def test_variants_share_runs_and_have_their_own_rows(varied):
-    rows = planted(varied, selection="paper", scoring="letter")
+    rows = planted(varied, look_choice="paper", probe="letter")
     assert list(dict.fromkeys(rows.variant)) == ["default", "weak", "on_v"]
-    assert rows[rows.variant == "default"].acc_rtt.tolist() == [0.75, 0.5]
-    assert rows[rows.variant == "weak"].acc_original_rtt.tolist() == [1.0, 1.0]
+    assert rows[rows.variant == "default"].acc_attacked.tolist() == [0.75, 0.5]
+    assert rows[rows.variant == "weak"].acc_original_attacked.tolist() == [1.0, 1.0]
     assert set(read_table(varied / "tables" / "accuracy.csv").variant) == set(rows.variant)
     contrast = read_table(varied / "tables" / "contrasts.csv")
     assert contrast.empty  # one arm, one method: variants are not mixed into contrasts
@@ -49,16 +49,16 @@ def test_variants_share_runs_and_have_their_own_rows(varied):
 def test_variant_effects_are_paired_with_the_default(varied):
     table = read_table(varied / "tables" / "variants.csv")
     assert " ".join(table.columns) == (
-        "variant dataset arm model method retain_budget selection scoring quantity n_seeds per_seed mean low high"
+        "variant dataset arm model method retain_budget look_choice probe quantity n_seeds per_seed mean low high"
     )
-    assert set(table.quantity) == {"acc_unlearned", "acc_rtt", "recovery", "recovery_corrected"}
-    recovered = planted(varied, scoring="letter").set_index(["variant", "selection", "seed"])
+    assert set(table.quantity) == {"acc_unlearned", "acc_attacked", "recovery", "recovery_corrected"}
+    recovered = planted(varied, probe="letter").set_index(["variant", "look_choice", "seed"])
     for variant, ours, theirs, label in (
         ("weak", "nested", "nested", "nested"),
         ("weak", "paper", "paper", "paper"),
         ("on_v", "paper", "nested", "paper - nested"),
     ):
-        rows = table[(table.variant == variant) & (table.selection == label) & (table.scoring == "letter")]
+        rows = table[(table.variant == variant) & (table.look_choice == label) & (table.probe == "letter")]
         assert len(rows) == 4
         for row in rows.itertuples():
             differences = [
@@ -71,17 +71,17 @@ def test_variant_effects_are_paired_with_the_default(varied):
             half = 12.706205 * abs(differences[0] - differences[1]) / 2  # t(.975; 1), s / sqrt(2) = |d| / 2
             assert (row.n_seeds, row.mean) == (2, pytest.approx(mean, abs=2e-6))
             assert (row.low, row.high) == pytest.approx((mean - half, mean + half), abs=2e-5)
-    weak = table[(table.variant == "weak") & (table.quantity == "acc_rtt") & (table.selection == "paper")]
+    weak = table[(table.variant == "weak") & (table.quantity == "acc_attacked") & (table.look_choice == "paper")]
     assert weak["mean"].max() < 0
-    assert set(table.selection[table.variant == "on_v"]) == {"paper - nested"}
+    assert set(table.look_choice[table.variant == "on_v"]) == {"paper - nested"}
 
 
 def test_one_seed_has_an_effect_without_interval(varied, tmp_path):
-    for name in ("evals", "selections"):
+    for name in ("evals", "point_choices"):
         (tmp_path / name).symlink_to(varied / name)
-    variants = json.loads((varied / "plan.json").read_text())["variants"]
+    variants = json.loads((varied / "runs.json").read_text())["variants"]
     for one in variants.values():
-        for kind in ("evals", "selections"):
+        for kind in ("evals", "point_choices"):
             one[kind] = [stem for stem in one[kind] if "-s0" in stem]
     assert tables(tmp_path, *write_plan(tmp_path, variants)) == 0
     table = read_table(tmp_path / "tables" / "variants.csv")
@@ -89,9 +89,9 @@ def test_one_seed_has_an_effect_without_interval(varied, tmp_path):
 
 
 def test_the_plan_names_the_main_scoring_and_it_comes_first(varied, tmp_path):
-    for name in ("evals", "selections"):
+    for name in ("evals", "point_choices"):
         (tmp_path / name).symlink_to(varied / name)
-    default = json.loads((varied / "plan.json").read_text())["variants"]["default"]
+    default = json.loads((varied / "runs.json").read_text())["variants"]["default"]
     assert tables(tmp_path, *write_plan(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
-    found = list(dict.fromkeys(planted(tmp_path).scoring))
+    found = list(dict.fromkeys(planted(tmp_path).probe))
     assert found == ["likelihood", "letter", "likelihood_fresh"]

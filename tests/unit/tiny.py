@@ -111,11 +111,11 @@ def tasks(folder, **changes) -> dict:
         "data": {"datasets": {"people": PEOPLE | TWO, "strangers": PEOPLE | TWO}},
         "tasks": TASKS,
         "methods": {"GD": method | {"grid": {"retain_coefficient": [0.5, 2.0]}}},
-        "scores": {"scorings": ["likelihood", "likelihood_fresh"]},
-        "selection": {"scorings": ["likelihood"]},
+        "scores": {"probes": ["likelihood", "likelihood_fresh"]},
+        "point_choice": {"probes": ["likelihood"]},
         "retain_budgets": [0.1, 1.0],
         "rtt": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4, "loss": "QUESTION_ANSWER"},
-        "rtt_jobs": "method",
+        "attack_jobs": "method",
     }
     return raw | changes
 

@@ -125,10 +125,10 @@ def test_a_results_folder_without_snakemake_s_memory_trains_nothing(reader, fini
 def test_without_rtt_tables_alone_are_redrawn(reader, finished, tmp_path):
     folder = tmp_path / "copied/smoke"
     shutil.copytree(finished.results(), folder)
-    document = json.loads((folder / "plan.json").read_text())
+    document = json.loads((folder / "runs.json").read_text())
     for variant in document["variants"].values():
         variant["evals"] = [stem for stem in variant["evals"] if not stem.startswith("rtt-")]
-    (folder / "plan.json").write_text(json.dumps(document))
+    (folder / "runs.json").write_text(json.dumps(document))
     assert plan(reader, folder) == {"unpack": 1, "rebuild_tables": 1, "figures": 1}
     done = figures(reader, folder)
     assert done.returncode == 0 and "4 of 4 equal" not in done.stdout and "rebuilt: dist/rebuilt/smoke-" in done.stdout
@@ -151,7 +151,7 @@ def test_a_hostile_bundle_is_one_message_and_no_file(reader, bundle, tmp_path):
     done = figures(reader, changed)
     assert done.returncode != 0 and "is not what bundle.json says" in done.stdout
     assert not list((reader.folder / "dist/rebuilt").glob("*/given"))
-    assert not list((reader.folder / "dist/rebuilt").glob("*/results/smoke/plan.json"))
+    assert not list((reader.folder / "dist/rebuilt").glob("*/results/smoke/runs.json"))
 
 
 def test_an_option_of_another_name_is_a_mistake(fresh):
@@ -182,7 +182,7 @@ def test_stale_results_are_seen_without_snakemake_s_memory(copy):
             handle.write("\nEXTRA = 1\n")
     done = copy.smoke("-n")
     assert job_counts(done.stdout) == {"figure": 5, "report": 1}
-    made = [*copy.results().glob("manifests/*"), *copy.results().glob("selections/*")]
+    made = [*copy.results().glob("manifests/*"), *copy.results().glob("point_choices/*")]
     audits = list(copy.results().glob("data/*/audit.json"))
     assert len(made) == 9 and len(audits) == 3
     for name in [path.stem for path in made] + [path.parent.name for path in audits]:

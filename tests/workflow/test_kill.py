@@ -114,7 +114,7 @@ def killed(pristine, tmp_path_factory) -> Clone:
 
 def test_after_three_kills_the_bytes_are_those_of_an_uninterrupted_run(killed, finished):
     # Both say every key of the study, and checkpoint_minutes is another here.
-    assert differing(finished.results(), killed.results()) == ["plan.json", "study.yaml"]
+    assert differing(finished.results(), killed.results()) == ["runs.json", "study.yaml"]
     assert (killed.results() / "report.html").is_file()
 
 

@@ -15,8 +15,8 @@ def scores(results: Path, pattern: str) -> dict[tuple, list[float]]:
     for path in sorted(results.glob(f"evals/{pattern}")):
         for number, result in enumerate(json.loads(path.read_text())["results"]):
             for question in result["questions"]:
-                for scoring, values in question["scores"].items():
-                    found[path.name, number, question["id"], scoring] = values
+                for probe, values in question["scores"].items():
+                    found[path.name, number, question["id"], probe] = values
     return found
 
 

@@ -72,28 +72,28 @@ def evals(clone: Clone) -> list[dict]:
 
 def test_the_table_has_a_row_of_the_own_model_beside_original_and_control(attacked):
     with open(attacked.results("own-model") / "tables/recovery.csv", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["scoring"] == "letter"]
+        rows = [row for row in csv.DictReader(stream) if row["probe"] == "letter"]
     assert {(row["dataset"], row["arm"], row["model"], row["method"]) for row in rows} == {
         ("birth_years", "pretrained", "own_original", "mine")
     }
     for row in rows:
         assert int(row["n_questions"]) > 0 and row["status"] != "none_within_budget"
-        assert row["acc_rtt"] and row["acc_original_rtt"] and row["acc_control_rtt"]
+        assert row["acc_attacked"] and row["acc_original_attacked"] and row["acc_control_attacked"]
     report = (attacked.results("own-model") / "report.html").read_text()
     assert "mine" in report
 
 
 def test_the_manifest_has_the_digest_of_the_folder(attacked):
     (path,) = attacked.results("own-model").glob("manifests/unlearn-*-mine-*.json")
-    assert json.loads(path.read_text())["unlearned_model"] == {
-        "unlearned_model": "own/mine",
+    assert json.loads(path.read_text())["external_model"] == {
+        "external_model": "own/mine",
         "digest": folder_digest(attacked.folder / "own/mine"),
     }
 
 
 def test_what_was_scored_and_attacked_are_the_folder_s_weights(attacked):
     """RTT started from the weights of the folder: the kept copy is equal, and scores differ from the original's."""
-    (chosen,) = attacked.results("own-model").glob("specs/select-*-mine-*.json")
+    (chosen,) = attacked.results("own-model").glob("specs/choose-*-mine-*.json")
     found = {e["labels"]["target"]: e for e in evals(attacked) if e["kind"] in ("original", "unlearned")}
     scores = {name: e["results"][0]["questions"] for name, e in found.items()}
     assert found["unlearned"]["results"][0]["step"] == 0 and chosen.is_file()
@@ -106,7 +106,7 @@ def test_what_was_scored_and_attacked_are_the_folder_s_weights(attacked):
     try:
         said = attacked.python(
             "-m", "rtt", "score", "--model", "own/mine", "--data", "own/data/birth_years_a/split_0.jsonl",
-            "--scorings", "letter", PYTHONPATH=str(attacked.folder / "scripts"),
+            "--probes", "letter", PYTHONPATH=str(attacked.folder / "scripts"),
         )  # fmt: skip
     finally:
         for path in mine.glob("tokenizer*"):
@@ -146,4 +146,4 @@ def test_a_wrong_path_stops_before_any_job(attacked):
     path.write_text((attacked.folder / "config/own-model-small.yaml").read_text().replace("own/mine", "own/nowhere"))
     done = attacked.snakemake("-n", "-c1", "--configfile", "config/wrong.yaml")
     assert done.returncode == 1 and "Traceback" not in done.stdout
-    assert "unlearned_models.mine: own/nowhere: no such folder" in done.stdout
+    assert "external_models.mine: own/nowhere: no such folder" in done.stdout

@@ -15,11 +15,11 @@ import yaml
 from conftest import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
-SCORINGS, SELECTIONS = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "nested"}
-KEYS = "dataset arm model method variant seed retain_budget selection scoring".split()
-WITH_INTERVAL = "acc_unlearned acc_rtt acc_original_rtt acc_control_rtt".split()
+PROBES, LOOK_CHOICES = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "nested"}
+KEYS = "dataset arm model method variant seed retain_budget look_choice probe".split()
+WITH_INTERVAL = "acc_unlearned acc_attacked acc_original_attacked acc_control_attacked".split()
 RECOVERIES = "recovery recovery_corrected recovery_difference".split()
-ACCURACY = """dataset arm model method variant seed retain_budget stage v_split set selection scoring run step lr epoch
+ACCURACY = """dataset arm model method variant seed retain_budget stage v_split set look_choice probe run step lr epoch
     n_questions n_correct accuracy low high""".split()
 
 
@@ -64,9 +64,11 @@ def smoke_plan(clone: Clone, *arguments: str) -> dict[str, int]:
 
 def test_the_files_of_the_contract_are_there(finished):
     results = finished.results()
-    plan = json.loads((results / "plan.json").read_text())
+    plan = json.loads((results / "runs.json").read_text())
     assert {path.stem for path in results.glob("evals/*.json")} == set(plan["variants"]["default"]["evals"])
-    assert {path.stem for path in results.glob("selections/*.json")} == set(plan["variants"]["default"]["selections"])
+    assert {path.stem for path in results.glob("point_choices/*.json")} == set(
+        plan["variants"]["default"]["point_choices"]
+    )
     for folder in plan["data"]:
         assert (results / "data" / folder / "facts.jsonl").stat().st_size
         assert (results / "data" / folder / "audit.json").stat().st_size
@@ -122,7 +124,7 @@ def test_each_attack_has_every_look_with_every_question_once(finished):
             assert all(
                 (question["role"] == "V") == (question["split"] == result["v_split"])
                 and question["role"] in ("T", "V")
-                and set(question["scores"]) == SCORINGS
+                and set(question["scores"]) == PROBES
                 and all(score <= 0 and math.isfinite(score) for four in question["scores"].values() for score in four)
                 for question in questions
             )
@@ -131,17 +133,17 @@ def test_each_attack_has_every_look_with_every_question_once(finished):
 def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
     recovery = read_csv(finished.results() / "tables/recovery.csv")
     assert list(recovery[0]) == [
-        *KEYS, "n_questions", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_rtt", "retain_before",
+        *KEYS, "n_questions", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_attacked", "retain_before",
         "retain_unlearned", "floor", *with_intervals(RECOVERIES), "status", "cannot_tell",
     ]  # fmt: skip
-    columns = ("arm", "method", "retain_budget", "selection", "scoring")
-    wanted = itertools.product(("pretrained", "taught"), ("GD",), ("0.1", "1.0"), SELECTIONS, SCORINGS)
+    columns = ("arm", "method", "retain_budget", "point_choice", "probe")
+    wanted = itertools.product(("pretrained", "taught"), ("GD",), ("0.1", "1.0"), LOOK_CHOICES, PROBES)
     assert sorted(tuple(row[column] for column in columns) for row in recovery) == sorted(wanted)
     assert {row["n_questions"] for row in recovery} == {str(SPLITS * FACTS)}
     accuracy = read_csv(finished.results() / "tables/accuracy.csv")
     assert list(accuracy[0]) == ACCURACY
     assert {row["stage"] for row in accuracy} == {
-        "original", "unlearned", "original_rtt", "unlearned_rtt", "control_rtt",
+        "original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked",
     }  # fmt: skip
     assert all(re.fullmatch(r"[01]\.\d{6}", row["accuracy"]) for row in accuracy)
 
@@ -166,7 +168,7 @@ def test_an_accuracy_of_the_table_is_that_of_the_evaluation(finished):
     )
     questions = [question for question in record["results"][0]["questions"] if question["role"] == "V"]
     correct = sum(max(q["scores"]["letter"]) == q["scores"]["letter"][q["answer"]] for q in questions)
-    wanted = {"arm": "taught", "stage": "original", "set": "V", "v_split": "all", "scoring": "letter"}
+    wanted = {"arm": "taught", "stage": "original", "set": "V", "v_split": "all", "probe": "letter"}
     rows = read_csv(finished.results() / "tables/accuracy.csv")
     row = next(row for row in rows if wanted.items() <= row.items())
     assert (row["n_questions"], row["n_correct"]) == (str(len(questions)), str(correct))
@@ -238,14 +240,14 @@ def test_a_comment_or_docstring_in_training_code_reruns_nothing(edited):
 
 def test_logic_in_a_method_reruns_unlearning_and_below_but_no_model(edited):
     edit(edited, "scripts/rtt/methods/gd.py", "return ", "return 1 * ")
-    assert smoke_plan(edited) == {"unlearn": 2, "select": 2, "rtt": 2, "tables": 1, "figure": 5, "report": 1}
+    assert smoke_plan(edited) == {"unlearn": 2, "choose": 2, "rtt": 2, "tables": 1, "figure": 5, "report": 1}
 
 
 def test_logic_in_training_reruns_all_training_but_no_data(edited):
     with open(edited.folder / "scripts/rtt/train.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
     assert smoke_plan(edited) == {
-        "pretrain": 1, "teach": 1, "unlearn": 2, "select": 2, "rtt": 2, "rtt_control": 1, "tables": 1, "figure": 5,
+        "pretrain": 1, "teach": 1, "unlearn": 2, "choose": 2, "rtt": 2, "rtt_control": 1, "tables": 1, "figure": 5,
         "report": 1,
     }  # fmt: skip
 

@@ -33,4 +33,4 @@ def test_the_recipe_adds_a_method_that_runs(copy):
     done = copy.snakemake(tables, "-c2", "--scheduler", "greedy", "--configfile", "own.yaml")
     assert done.returncode == 0, done.stdout
     rows = read_csv(copy.folder / tables)
-    assert {row["method"] for row in rows} == {name} and all(row["acc_rtt"] for row in rows)
+    assert {row["method"] for row in rows} == {name} and all(row["acc_attacked"] for row in rows)

@@ -38,11 +38,11 @@ def test_a_document_s_table_names_every_key_that_is_checked():
     assert len(tables) == len(shapes) == 4
     for shape, table in zip(shapes, tables, strict=True):
         assert not [name for name in shape.model_fields if not re.search(rf"^\| `{name}[`.]", table, re.MULTILINE)]
-    plan, audit, _, selection = tables
+    plan, audit, _, point_choice = tables
     for table, row in (
         (plan, r"\| `variants\.NAME\.evals` \| list of: string .*\*\*required\*\*"),
         (audit, r"\| `details\.N\.line` \| integer \| \*\*required\*\*"),
         (audit, r"\| `rows` \| integer >= 0, <= 1e\+12 or null \| `null`"),
-        (selection, r"\| `labels\.seed` \| integer >= -2147483648"),
+        (point_choice, r"\| `labels\.seed` \| integer >= -2147483648"),
     ):
         assert re.search(row, table), row

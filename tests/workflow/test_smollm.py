@@ -79,7 +79,7 @@ def test_the_weights_are_those_of_the_gguf_file_and_answer(clone):
 @pytest.mark.full
 def test_the_table_says_that_six_questions_tell_nothing(results):
     rows = list(csv.DictReader((results / "tables/recovery.csv").read_text().splitlines()))
-    assert {(row["dataset"], row["arm"], row["method"], row["scoring"]) for row in rows} >= {
+    assert {(row["dataset"], row["arm"], row["method"], row["probe"]) for row in rows} >= {
         ("years", "pretrained", "GD", "likelihood"),
         ("years", "pretrained", "GD", "likelihood_fresh"),
     }

@@ -52,7 +52,7 @@ def test_without_an_option_the_demo_runs(clone):
     arms, methods = len(DEMO.arms), len(DEMO.methods.named)
     assert clone.plan() == {
         "generate": 3, "facts": 3, "pretrain": 1, "teach": arms - 1, "unlearn": arms * methods,
-        "select": arms * methods, "rtt": arms, "rtt_control": 1, "tables": 1, "figure": 5, "report": 1,
+        "choose": arms * methods, "rtt": arms, "rtt_control": 1, "tables": 1, "figure": 5, "report": 1,
     }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def test_the_dag_can_be_drawn(clone):
     done = clone.snakemake("--dag", "--configfile", SMOKE)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^digraph snakemake_dag \{", done.stdout, re.MULTILINE)
-    for rule in ("generate", "pretrain", "teach", "unlearn", "select", "rtt_control", "tables", "report"):
+    for rule in ("generate", "pretrain", "teach", "unlearn", "choose", "rtt_control", "tables", "report"):
         assert rule in done.stdout
 
 
@@ -224,7 +224,7 @@ def test_every_study_file_that_comes_with_the_project_is_right():
     studies = [load_study(path) for path in files]
     assert len({study.study for study in studies}) == len(files) >= 4  # each has a results folder of its own
     for study in studies:
-        if not study.unlearned_models:  # its folders are the user's: tests/workflow/test_own_model.py makes them
+        if not study.external_models:  # its folders are the user's: tests/workflow/test_own_model.py makes them
             assert Runs(study).eval_ids()
 
 

@@ -15,12 +15,12 @@ from rtt.errors import UserError
 from rtt.figures.style import number
 from rtt.stats.tables import read_table
 
-KEYS = ["dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "selection", "scoring"]
+KEYS = ["dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "look_choice", "probe"]
 WITH_INTERVAL = (
-    *("acc_unlearned", "acc_rtt", "acc_original_rtt", "acc_control_rtt"),
+    *("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked"),
     *("recovery", "recovery_corrected", "recovery_difference"),
 )
-ALONE = ("acc_before", "t_acc_rtt", "retain_before", "retain_unlearned", "floor")
+ALONE = ("acc_before", "t_acc_attacked", "retain_before", "retain_unlearned", "floor")
 WHERE = (
     "packages",
     "hardware",
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "bundles", nargs=2, metavar="BUNDLE", help="bundle (.zip), its folder or URL, or results folder"
     )
     parser.add_argument(
-        "--all", action="store_true", help="also numbers that are equal, and every selection and scoring"
+        "--all", action="store_true", help="also numbers that are equal, and every look choice and scoring"
     )
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
@@ -105,7 +105,7 @@ def _read(artifacts: str | Path, folder: Path) -> dict[str, Any]:
         raise UserError(f"{artifacts}: nothing was unlearned and attacked, so there is no recovery to compare")
     return {
         "path": str(artifacts),
-        "study": strict_json((results / "plan.json").read_bytes(), "plan.json")["study"],
+        "study": strict_json((results / "runs.json").read_bytes(), "runs.json")["study"],
         "table": table,
         "name": opened.name,
         "made": {key: sorted({_line(m[key]) for m in manifests if m.get(key) is not None}) for key in WHERE},
@@ -178,7 +178,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def text(found: dict[str, Any], everything: bool = False) -> str:
-    """Return the comparison for a terminal: the main scoring's nested selection, or all of it."""
+    """Return the comparison for a terminal: the main probe's nested look choice, or all of it."""
     a, b = found["a"], found["b"]
     lines = [f"A  {a['path']}", f"B  {b['path']}"]
     lines += [f"{key}: A {one}, B {other}" for key, (one, other) in found["fixed"].items()]
@@ -188,7 +188,7 @@ def text(found: dict[str, Any], everything: bool = False) -> str:
         if a["made"][key] != b["made"][key]:
             lines.append(f"{key}: A {'; '.join(a['made'][key]) or '–'} | B {'; '.join(b['made'][key]) or '–'}")
     rows = found["rows"]
-    main = next((row["key"].get("scoring") for row in rows), None)
+    main = next((row["key"].get("probe") for row in rows), None)
     differing = [row for row in rows if row["verdict"] != "equal"]
     counts = {
         verdict: sum(row["verdict"] == verdict for row in rows) for verdict in dict.fromkeys(r["verdict"] for r in rows)
@@ -198,13 +198,13 @@ def text(found: dict[str, Any], everything: bool = False) -> str:
         f"{len(differing)} of {len(rows)} numbers differ: " + ", ".join(f"{n} {v}" for v, n in sorted(counts.items())),
     ]
     if not everything:
-        differing = [row for row in differing if row["key"].get("scoring", main) == main]
-        differing = [row for row in differing if row["key"].get("selection", "nested") == "nested"]
+        differing = [row for row in differing if row["key"].get("probe", main) == main]
+        differing = [row for row in differing if row["key"].get("look_choice", "nested") == "nested"]
     shown = rows if everything else differing
     several = [
         k
         for k in KEYS
-        if len({str(row["key"].get(k)) for row in rows}) > 1 and (everything or k not in ("selection", "scoring"))
+        if len({str(row["key"].get(k)) for row in rows}) > 1 and (everything or k not in ("look_choice", "probe"))
     ]
     table = [[*several, "number", "A", "B", "B - A", "intervals allow", ""]]
     for row in shown:
@@ -219,7 +219,7 @@ def text(found: dict[str, Any], everything: bool = False) -> str:
         if found["only"][side]:
             lines.append(f"cells of {side.upper()} alone: {len(found['only'][side])}")
     if not everything:
-        lines.append("shown: nested selection, the main scoring; --all shows every number, --json is for programs")
+        lines.append("shown: nested look choice, the main probe; --all shows every number, --json is for programs")
     # A text of a bundle may hold newlines, which would be lines of ours.
     return "".join(" ".join(line.splitlines()) + "\n" for line in lines)
 

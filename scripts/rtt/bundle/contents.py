@@ -80,9 +80,9 @@ def _is_there(results: Path, name: str, limit: int) -> bool:
 
 
 def planned(results: Path) -> dict:
-    """Return plan.json. Raises UserError where it is missing or not one that this program reads."""
-    path = results / "plan.json"
-    if not _is_there(results, "plan.json", LIMITS["plan.json"]):
+    """Return runs.json. Raises UserError where it is missing or not one that this program reads."""
+    path = results / "runs.json"
+    if not _is_there(results, "runs.json", LIMITS["runs.json"]):
         raise UserError(f"{path}: no such file; {FINISH}")
     plan = strict_json(path.read_bytes(), str(path))
     study = plan.get("study") if isinstance(plan, dict) else None
@@ -92,14 +92,14 @@ def planned(results: Path) -> dict:
 
 
 def stems(plan: dict, key: str) -> list[str]:
-    """Names of evaluations or selections over all variants of a plan of any version, each once."""
+    """Names of evaluations or point choices over all variants of a plan of any version, each once."""
     parts = plan["variants"].values() if isinstance(plan.get("variants"), dict) else [plan]
     return list(dict.fromkeys(stem for part in parts for stem in part[key]))
 
 
 def recovers(plan: dict) -> bool:
     """Say whether a plan has recovery, so figures and a report, as in the Snakefile: what was unlearned is attacked."""
-    return bool(stems(plan, "selections")) and any(stem.startswith("rtt-") for stem in stems(plan, "evals"))
+    return bool(stems(plan, "point_choices")) and any(stem.startswith("rtt-") for stem in stems(plan, "evals"))
 
 
 def collect(results: str | Path, texts: bool = False, derived: bool = True) -> Contents:
@@ -112,21 +112,21 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
     study = plan["study"]["study"]
     base = f"results/{study}"
     try:
-        evals, selections = stems(plan, "evals"), stems(plan, "selections")
+        evals, point_choices = stems(plan, "evals"), stems(plan, "point_choices")
         manifests, data, shown = plan["manifests"], plan["data"], recovers(plan)
-        runs = dict.fromkeys([*data, *selections, *manifests, *(stem.rpartition(".")[0] or stem for stem in evals)])
+        runs = dict.fromkeys([*data, *point_choices, *manifests, *(stem.rpartition(".")[0] or stem for stem in evals)])
         if odd := [run for run in runs if not isinstance(run, str)]:
             raise TypeError(f"the name {odd[0]!r:.60}")
         # Name, the run that made it, and whether it must be there.
-        wanted = [("plan.json", "", True), ("study.yaml", "", True)]
+        wanted = [("runs.json", "", True), ("study.yaml", "", True)]
         wanted += [(f"specs/{run}.json", "", False) for run in runs]
         wanted += [(f"evals/{stem}.json", stem, True) for stem in evals]
-        wanted += [(f"selections/{stem}.json", stem, True) for stem in selections]
+        wanted += [(f"point_choices/{stem}.json", stem, True) for stem in point_choices]
         wanted += [(f"data/{name}/audit.json", name, True) for name in data]
         wanted += [(f"data/{name}/facts.jsonl", name, True) for name in data if texts]
         wanted += [(f"manifests/{run}.json", run, False) for run in manifests]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{results / 'plan.json'}: {error} is missing or garbled; start the study again") from None
+        raise UserError(f"{results / 'runs.json'}: {error} is missing or garbled; start the study again") from None
     wanted += [(name, "", False) for name, _ in derived_files(shown) if derived]
     found = Contents(results, study, texts=texts, shown=shown, version=migrate.version_of(plan))
     for name, _, _ in wanted:  # before the disk is asked for any
@@ -135,7 +135,7 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
         if _is_there(results, name, limit_of(f"{base}/{name}")):
             found.paths[f"{base}/{name}"] = results / name
         elif needed:
-            raise UserError(f"{results / name}: no such file, but {results / 'plan.json'} names it; {FINISH}")
+            raise UserError(f"{results / name}: no such file, but {results / 'runs.json'} names it; {FINISH}")
     makes = makers(results, plan)
     for name, run, _ in wanted:
         found.made[f"{base}/{name}"] = makes.get(run) or makes.get(run.rpartition(".")[0]) or UNKNOWN
@@ -143,9 +143,9 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
 
 
 def makers(results: Path, plan: dict) -> dict[str, tuple[str, str]]:
-    """Return {run or dataset: (step, code)} of a plan's, where a manifest, a selection or an audit says it."""
+    """Return {run or dataset: (step, code)} of a plan's, where a manifest, a point choice or an audit says it."""
     paths = [(run, results / "manifests" / f"{run}.json", None) for run in plan["manifests"]]
-    paths += [(run, results / "selections" / f"{run}.json", "select") for run in stems(plan, "selections")]
+    paths += [(run, results / "point_choices" / f"{run}.json", "choose") for run in stems(plan, "point_choices")]
     paths += [(name, results / "data" / name / "audit.json", "facts") for name in plan["data"]]
     found = {}
     for run, path, step in paths:

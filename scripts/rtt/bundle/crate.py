@@ -27,7 +27,7 @@ ENCODINGS = {
     ".yaml": "application/yaml", "": "text/plain", ".smk": "text/plain",
 }  # fmt: skip
 FOLDERS = {
-    "evals": "scores of every question by one model", "selections": "the points chosen within retain budgets",
+    "evals": "scores of every question by one model", "point_choices": "the points chosen within retain budgets",
     "data": "audit of a dataset", "manifests": "what one process used and cost", "specs": "all that decides a run",
     "tables": "table made of the scores", "figures": "figure drawn from the tables",
 }  # fmt: skip

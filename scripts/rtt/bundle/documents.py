@@ -59,29 +59,29 @@ class Loose(BaseModel):
 
 
 class Variant(Loose):
-    """A variant of plan.json."""
+    """A variant of runs.json."""
 
     evals: List[Stem]
-    selections: List[Stem]
+    point_choices: List[Stem]
 
 
-class Selection(Loose):
-    """`selection` of a study."""
+class PointChoice(Loose):
+    """`point_choice` of a study."""
 
-    scorings: List[Text]
+    probes: List[Text]
 
 
 class Study(Loose):
-    """`study` of plan.json."""
+    """`study` of runs.json."""
 
     study: Annotated[str, Field(pattern=f"^{STUDY.pattern}$")]
-    selection: Selection
+    point_choice: PointChoice
     faithful: List[Name] = []
     variants: Dict[Name, Dict[Text, Any]] = {}
 
 
 class Plan(Loose):
-    """plan.json."""
+    """runs.json."""
 
     study: Study
     variants: Dict[Name, Variant]
@@ -129,7 +129,7 @@ class Manifest(Loose):
 
 
 class Labels(Loose):
-    """Labels of an evaluation or a selection: what becomes cells of tables."""
+    """Labels of an evaluation or a point choice: what becomes cells of tables."""
 
     dataset: Name
     arm: Name
@@ -170,8 +170,8 @@ class Evaluation(Loose):
     results: List[Result]
 
 
-class Selected(Loose):
-    """selections/<run>.json."""
+class ChosenPoints(Loose):
+    """point_choices/<run>.json."""
 
     labels: Labels
 
@@ -181,7 +181,7 @@ SHAPES = (
     (r"data/[^/]+/audit\.json", Audit),
     (r"manifests/[^/]+\.json", Manifest),
     (r"evals/[^/]+\.json", Evaluation),
-    (r"selections/[^/]+\.json", Selected),
+    (r"point_choices/[^/]+\.json", ChosenPoints),
 )
 
 
@@ -216,7 +216,7 @@ def _complete(results: Path, plan: dict, where: str) -> None:
     if plan["study"]["study"] != results.name:
         raise UserError(f"{where}: study.study is {plan['study']['study']}, the folder is {results.name}")
     for variant in plan["variants"].values():
-        for kind in ("evals", "selections"):
+        for kind in ("evals", "point_choices"):
             for stem in variant[kind]:
                 if not (results / kind / f"{stem}.json").is_file():
                     raise UserError(f"{where}: names {kind}/{stem}.json, which is not in the bundle")

@@ -27,7 +27,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 CODE = re.compile(r"[0-9a-f]{10}")
 
 # What stands below results/<study>/: what figures are made of, and what is made of it.
-SOURCES = ("specs", "evals", "selections", "data", "manifests", "plan.json", "study.yaml")
+SOURCES = ("specs", "evals", "point_choices", "data", "manifests", "runs.json", "study.yaml")
 DERIVED = ("tables", "figures", "report.html")
 BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
 
@@ -41,7 +41,7 @@ FREE, RATIO = 4 << 20, 30
 # JSON takes up to 30 times its bytes in memory, so what is read whole has a limit of its kind. The paper's study has a
 # plan of 54 kB, specs of up to 16 kB and evaluations of about 11 MB.
 SMALL = 1 << 20
-LIMITS = {"plan.json": 16 << 20, "specs": 4 << 20, "selections": 16 << 20, "data": 16 << 20, "evals": 256 << 20}
+LIMITS = {"runs.json": 16 << 20, "specs": 4 << 20, "point_choices": 16 << 20, "data": 16 << 20, "evals": 256 << 20}
 MAX_INT = 1 << 53  # what JSON's readers agree on
 MAX_DEPTH = 64
 # What no text of ours holds: it would steer a terminal, and XML has no place for it. Canonical JSON writes the first
@@ -77,9 +77,9 @@ class Index:
 
     @property
     def runs(self) -> dict[str, tuple[str, str]]:
-        """Run or dataset -> (step, code), of every one whose manifest, selection or audit says it."""
+        """Run or dataset -> (step, code), of every one whose manifest, point choice or audit says it."""
         found = {}
-        for name in self.below("manifests", "selections", "data"):
+        for name in self.below("manifests", "point_choices", "data"):
             path, entry = PurePosixPath(name), self.files[name]
             if entry.step and entry.code:
                 found[path.parent.name if path.stem == "audit" else path.stem] = entry.step, entry.code
@@ -216,7 +216,7 @@ def read_index(data: bytes, where: str) -> Index:
     for name in entries:
         if any(str(parent).lower() in folded for parent in PurePosixPath(name).parents):
             raise UserError(f"{where}: {name[:80]} lies below a file")
-    for name in ("plan.json", "study.yaml"):
+    for name in ("runs.json", "study.yaml"):
         if f"results/{study}/{name}" not in entries:
             raise UserError(f"{where}: no results/{study}/{name}; get the whole bundle again")
     if sum(entry.bytes for entry in entries.values()) > MAX_TOTAL:

@@ -1,6 +1,6 @@
 """Older bundles: each step turns the files of one version into the next one's. Numbers are never touched.
 
-Version 1: one trajectory per method, no variants. plan.json listed `evals` and `selections` at its top; a selection was
+Version 1: one trajectory per method, no variants. runs.json listed `evals` and `point_choices` at its top; a point choice was
 named after its trajectory and gave the step of each budget alone.
 """
 
@@ -24,7 +24,7 @@ def upgrade(results: Path, version: int) -> None:
 
 
 def version_of(plan: Any) -> int:
-    """Return the version of a results folder by its plan.json; a bundle says its own."""
+    """Return the version of a results folder by its runs.json; a bundle says its own."""
     return 1 if isinstance(plan, dict) and "variants" not in plan and "evals" in plan else VERSION
 
 
@@ -36,28 +36,28 @@ def _read(results: Path, name: str) -> Any:
 
 
 def _variants_and_labels(results: Path) -> None:
-    """Version 1 to 2: the plan has variants, selections have labels and points of several trajectories."""
-    plan = _read(results, "plan.json")
-    for stem in plan["selections"]:
-        name = check_name(f"{stem}.json", "plan.json: selections")
-        old, trajectory = _read(results, f"selections/{name}"), _read(results, f"evals/{name}")
+    """Version 1 to 2: the plan has variants, point choices have labels and points of several trajectories."""
+    plan = _read(results, "runs.json")
+    for stem in plan["point_choices"]:
+        name = check_name(f"{stem}.json", "runs.json: point choices")
+        old, trajectory = _read(results, f"point_choices/{name}"), _read(results, f"evals/{name}")
         run, labels = trajectory["run_id"], trajectory["labels"]
-        scoring = old["scorings"][0]  # retain accuracy was the first scoring's
+        probe = old["probes"][0]  # retain accuracy was the first scoring's
         write_json(
-            results / "selections" / name,
+            results / "point_choices" / name,
             {
                 **old,
                 "labels": {key: labels[key] for key in ("dataset", "arm", "model", "method", "seed")},
-                "retain_before": {scoring: old["retain_before"]},
-                "points": [{**point, "run": run, "retain": {scoring: point["retain"]}} for point in old["points"]],
+                "retain_before": {probe: old["retain_before"]},
+                "points": [{**point, "run": run, "retain": {probe: point["retain"]}} for point in old["points"]],
                 "selected": {
                     budget: None if step is None else {"run": run, "step": step}
                     for budget, step in old["selected"].items()
                 },
             },
         )
-    default = {"evals": plan.pop("evals"), "selections": plan.pop("selections"), "reported": "nested"}
-    write_json(results / "plan.json", {**plan, "variants": {"default": default}})
+    default = {"evals": plan.pop("evals"), "point_choices": plan.pop("point_choices"), "reported": "nested"}
+    write_json(results / "runs.json", {**plan, "variants": {"default": default}})
 
 
 STEPS = {1: _variants_and_labels}

@@ -111,8 +111,8 @@ def look(artifacts: str | Path) -> Opened:
     """
     path = local(artifacts)
     if _is_results(path):
-        if not (path / "plan.json").is_file():
-            raise UserError(f"{path}: neither {INDEX} nor plan.json in it: no unpacked bundle and no results folder")
+        if not (path / "runs.json").is_file():
+            raise UserError(f"{path}: neither {INDEX} nor runs.json in it: no unpacked bundle and no results folder")
         with disk_errors(path):
             found = contents.collect(path)
             index = contents.index(found)
@@ -165,7 +165,7 @@ def unpack(opened: Opened, out: Path) -> None:
         documents.check(results)
         if contents.recovers(contents.planned(results)) != opened.index.shown:
             raise UserError(
-                f"{opened.path}: {INDEX} says shown: {str(opened.index.shown).lower()}, its plan.json says otherwise: "
+                f"{opened.path}: {INDEX} says shown: {str(opened.index.shown).lower()}, its runs.json says otherwise: "
                 "no program of ours wrote this"
             )
         for name in SOURCES:

@@ -122,6 +122,6 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
         pieces = tokenizer.convert_ids_to_tokens(counted)
         raise UserError(
             f"this tokenizer splits the letter {text.target!r} after 'Answer:' into {len(counted)} tokens {pieces}; "
-            "a loss or score of the letter alone needs one: use LETTER_ANSWER, or the scoring likelihood"
+            "a loss or score of the letter alone needs one: use LETTER_ANSWER, or the probe likelihood"
         )
     return {"input_ids": ids, "labels": labels}

@@ -97,11 +97,11 @@ def _clear(out: Path, wanted: list[str]) -> dict[str, dict]:
     """
     record = out / RECORD
     before = read_json(record) if record.exists() else {}
-    foreign = [p.name for p in sorted(out.glob("*.jsonl")) if p.name not in wanted and p.name not in before]
-    if foreign:
-        more = ", ..." if len(foreign) > 5 else ""
+    external = [p.name for p in sorted(out.glob("*.jsonl")) if p.name not in wanted and p.name not in before]
+    if external:
+        more = ", ..." if len(external) > 5 else ""
         raise UserError(
-            f"{out}: holds {', '.join(foreign[:5])}{more}, which this fetch does not write; use another folder with "
+            f"{out}: holds {', '.join(external[:5])}{more}, which this fetch does not write; use another folder with "
             "--out, or move them away"
         )
     record.unlink(missing_ok=True)  # from here to the end, the folder is no finished fetch

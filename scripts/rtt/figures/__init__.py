@@ -6,7 +6,7 @@ from pathlib import Path
 from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
 from rtt.figures.parts import Spot, spots
-from rtt.figures.style import SCORINGS, png_bytes, settings, svg_bytes
+from rtt.figures.style import PROBES, png_bytes, settings, svg_bytes
 from rtt.figures.view import View, load, make_view
 from rtt.files import atomic_path
 
@@ -18,8 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=FIGURES, help="which figure")
     parser.add_argument("--tables", required=True, type=Path, help="folder with recovery.csv and accuracy.csv")
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE", help="files to write: .svg, .png")
-    parser.add_argument("--scoring", choices=SCORINGS, help="default: the study's main one, the first in recovery.csv")
-    parser.add_argument("--selection", default="nested", choices=("nested", "paper"), help="default: %(default)s")
+    parser.add_argument("--probe", choices=PROBES, help="default: the study's main one, the first in recovery.csv")
+    parser.add_argument("--look_choice", default="nested", choices=("nested", "paper"), help="default: %(default)s")
     parser.add_argument("--budget", type=float, help="retain budget (default: 0.1 where it was run, else the smallest)")
 
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(
                 f"--out {path}: a figure is written as .svg or .png, not {path.suffix or 'without a suffix'!r}"
             )
-    view = make_view(*load(args.tables), args.selection, args.scoring, args.budget)
+    view = make_view(*load(args.tables), args.look_choice, args.probe, args.budget)
     images = render(args.name, view, [path.suffix for path in args.out])
     for path, image in zip(args.out, images, strict=True):
         with atomic_path(path) as temporary:

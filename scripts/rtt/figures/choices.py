@@ -6,11 +6,11 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from rtt.figures.style import SCORINGS, percent
+from rtt.figures.style import PROBES, percent
 from rtt.figures.view import Panel, View
 from rtt.study.names import DEFAULT
 
-SAME = ("acc_unlearned", "acc_rtt", "acc_original_rtt", "t_acc_rtt", "n_questions")
+SAME = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacked", "n_questions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,18 +31,18 @@ class Choice:
 def choices(view: View) -> list[Choice]:
     """Return the view itself, then all else alone: look, scoring, budget, RTT's learning rate, variants.
 
-    A variant that changes no accuracy under the view's selection is left out (one that selects on V is the look
+    A variant that changes no accuracy under the view's look choice is left out (one that choices on V is the look
     chosen on V). Rows of a learning rate have its last epoch, chosen by nobody; their recoveries are unknown.
     """
     found = [Choice("", "as reported", view.recovery)]
-    for selection in dict.fromkeys(view.everything["selection"]):
-        if selection != view.selection:
-            label = "look chosen on V" if selection == "paper" else f"look: {selection}"
-            found.append(Choice("look", label, view.alternative(selection=selection)))
-    for scoring in dict.fromkeys(view.everything["scoring"]):
-        if scoring != view.scoring:
-            name = SCORINGS.get(scoring, scoring).replace("likelihood of the choice", "likelihood")
-            found.append(Choice("scoring", f"by {name}", view.alternative(scoring=scoring)))
+    for look_choice in dict.fromkeys(view.everything["look_choice"]):
+        if look_choice != view.look_choice:
+            label = "look chosen on V" if look_choice == "paper" else f"look: {look_choice}"
+            found.append(Choice("look", label, view.alternative(look_choice=look_choice)))
+    for probe in dict.fromkeys(view.everything["probe"]):
+        if probe != view.probe:
+            name = PROBES.get(probe, probe).replace("likelihood of the choice", "likelihood")
+            found.append(Choice("probe", f"by {name}", view.alternative(probe=probe)))
     for budget in sorted(set(view.everything["retain_budget"])):
         if not np.isclose(budget, view.budget):
             found.append(Choice("budget", f"budget {percent(budget)}", view.alternative(budget=budget)))
@@ -74,9 +74,9 @@ def _at_look(view: View, lr: float, epoch: int) -> pd.DataFrame:
             rows = rows.assign(**{f"recovery{kind}{end}": np.nan for kind in ("", "_corrected") for end in ends})
             rows = rows.assign(cannot_tell="")
             for column, stage, who in (
-                ("acc_rtt", "unlearned_rtt", method),
-                ("acc_original_rtt", "original_rtt", "none"),
-                ("acc_control_rtt", "control_rtt", "none"),
+                ("acc_attacked", "unlearned_attacked", method),
+                ("acc_original_attacked", "original_attacked", "none"),
+                ("acc_control_attacked", "control_attacked", "none"),
             ):
                 looks = view.curve(panel, stage, who, "V")
                 here = looks[np.isclose(looks["lr"], lr, rtol=1e-9, atol=0) & (looks["epoch"] == epoch)]

@@ -53,22 +53,24 @@ def accuracy(view: View) -> Figure:
         floors(axes, rows)
         if len(view.seeds) == 1:  # the band that the criterion looks at
             band = alone.iloc[0]
-            axes.axhspan(band["acc_control_rtt_low"], band["acc_control_rtt_high"], color="0.92", lw=0, zorder=-1)
+            axes.axhspan(
+                band["acc_control_attacked_low"], band["acc_control_attacked_high"], color="0.92", lw=0, zorder=-1
+            )
         places = [0, *range(1, len(view.methods) + 1), len(view.methods) + 1]
-        estimates(axes, 0, alone, "acc_original_rtt", BLACK, marker)
-        estimates(axes, places[-1], alone, "acc_control_rtt", GREY, marker)
+        estimates(axes, 0, alone, "acc_original_attacked", BLACK, marker)
+        estimates(axes, places[-1], alone, "acc_control_attacked", GREY, marker)
         names = ["original"]
-        tell(axes, words.cell_text(panel, "original", alone, ["acc_original_rtt"]), (-0.45, 0.45))
+        tell(axes, words.cell_text(panel, "original", alone, ["acc_original_attacked"]), (-0.45, 0.45))
         for x, method in enumerate(view.methods, 1):
             cell, tint = view.of(panel, method), colour(method, view.methods)
             start = estimates(axes, x - 0.2, cell, "acc_unlearned", tint, marker, hollow=True)
-            end = estimates(axes, x + 0.2, cell, "acc_rtt", tint, marker)
+            end = estimates(axes, x + 0.2, cell, "acc_attacked", tint, marker)
             axes.plot([x - 0.2, x + 0.2], [start, end], color=lighter(tint, 0.55), lw=0.8, zorder=1)
             names.append(with_status(method, cell))
             if len(cell):
                 tell(axes, words.cell_text(panel, method, cell, words.ACCURACIES), (x - 0.45, x + 0.45))
         last = places[-1]
-        tell(axes, words.cell_text(panel, "control", alone, ["acc_control_rtt"]), (last - 0.45, last + 0.45))
+        tell(axes, words.cell_text(panel, "control", alone, ["acc_control_attacked"]), (last - 0.45, last + 0.45))
         axes.set_xticks(places, [*names, "control"], fontsize=6.8)
         axes.set_xlim(-0.55, places[-1] + 0.55)
         axes.set_ylim(0, 1.1)
@@ -78,7 +80,7 @@ def accuracy(view: View) -> Figure:
     handles = [
         handle("model after RTT", marker="o", color=BLACK),
         handle("unlearned, before RTT", marker="o", color=BLACK, mfc="white"),
-        handle("floor: T's majority letter" if view.scoring == "letter" else "floor: chance", color=FLOOR, ls="--"),
+        handle("floor: T's majority letter" if view.probe == "letter" else "floor: chance", color=FLOOR, ls="--"),
     ]
     handles += [seeds_handle(view), handle("mean", marker="_", color=BLACK, ms=10, mew=2)] if several else []
     handles += [] if several else [handle("95 % interval of the control", color="0.88", lw=6)]
@@ -191,9 +193,9 @@ def tradeoff(view: View) -> Figure:
 
 def curves(view: View) -> Figure:
     """Accuracy on T and on V per epoch of RTT and learning rate: original, each method's unlearned model, control."""
-    columns = [("original", "original_rtt", "none", BLACK)]
-    columns += [(m, "unlearned_rtt", m, colour(m, view.methods)) for m in view.methods]
-    columns += [("control", "control_rtt", "none", GREY)]
+    columns = [("original", "original_attacked", "none", BLACK)]
+    columns += [(m, "unlearned_attacked", m, colour(m, view.methods)) for m in view.methods]
+    columns += [("control", "control_attacked", "none", GREY)]
     size = (WIDTH, 0.95 + 1.35 * len(view.panels))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(view.panels), len(columns), sharex=True, sharey=True, squeeze=False)
@@ -202,7 +204,7 @@ def curves(view: View) -> Figure:
             floors(axes, view.of(panel))
             drawn = [_curve(axes, view, panel, stage, method, set_name, tint) for set_name in ("T", "V")]
             if not any(drawn):
-                statuses = set(view.of(panel, name)["status"]) if stage == "unlearned_rtt" else set()
+                statuses = set(view.of(panel, name)["status"]) if stage == "unlearned_attacked" else set()
                 why = "no point\nin budget" if "none_within_budget" in statuses else "not run"
                 axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
             else:

@@ -73,11 +73,11 @@ def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> 
         cell = rows[rows["method"] == method]
         tint, marker = colour(method, view.methods), METHOD_MARKERS.get(method, ARM_MARKERS.get(panel.arm, "P"))
         _estimate(axes, y, cell, "acc_unlearned", tint, marker, hollow=True)
-        _estimate(axes, y, cell, "acc_rtt", tint, marker)
+        _estimate(axes, y, cell, "acc_attacked", tint, marker)
         if len(cell) and (cell["status"] == "none_within_budget").all():
             axes.text(0.5, y, f"{method}: no point", color=GREY, fontsize=5, ha="center", va="center")
         y += STEP
-    _estimate(axes, y, rows.drop_duplicates("seed"), "acc_control_rtt", GREY, "|")
+    _estimate(axes, y, rows.drop_duplicates("seed"), "acc_control_attacked", GREY, "|")
 
 
 def _estimate(axes: Axes, y: float, rows, column: str, tint: str, marker: str, hollow: bool = False) -> None:

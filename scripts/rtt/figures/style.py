@@ -42,7 +42,7 @@ STATUS = {
     "undefined": ("§", "rate undefined: original + RTT at the floor"),
 }
 RATES = {"recovery": "ratio", "recovery_corrected": "floor-corrected ratio"}
-SCORINGS = {
+PROBES = {
     "letter": "letter",
     "likelihood": "likelihood of the choice",
     "likelihood_fresh": "likelihood, fresh distractors",

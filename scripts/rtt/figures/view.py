@@ -1,4 +1,4 @@
-"""The part of the tables that one figure or the report shows: one variant, budget, selection and scoring."""
+"""The part of the tables that one figure or the report shows: one variant, budget, look choice and scoring."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,13 +29,13 @@ class Panel:
 
 @dataclass(eq=False)
 class View:
-    """Rows of recovery.csv and accuracy.csv for one variant, retain budget, selection and scoring."""
+    """Rows of recovery.csv and accuracy.csv for one variant, retain budget, look choice and scoring."""
 
     recovery: pd.DataFrame
     accuracy: pd.DataFrame
     budget: float
-    selection: str
-    scoring: str
+    look_choice: str
+    probe: str
     everything: pd.DataFrame  # all of recovery.csv, of which `recovery` is the part that is shown
 
     @cached_property
@@ -81,7 +81,7 @@ class View:
     def trajectories(self, panel: Panel, method: str, seed: int) -> list[pd.DataFrame]:
         """Return `step`, `forget`, `retain` (accuracies) along each unlearning run; step 0 is the model before it."""
         rows = self._of_panel(panel, seed)
-        rows = rows[(rows["v_split"] == "all") & (rows["selection"] == "none") & rows["retain_budget"].isna()]
+        rows = rows[(rows["v_split"] == "all") & (rows["look_choice"] == "none") & rows["retain_budget"].isna()]
         before = rows[(rows["stage"] == "original") & (rows["method"] == "none")].assign(step=0)
         found = []
         for _, after in rows[(rows["stage"] == "unlearned") & (rows["method"] == method)].groupby("run", sort=False):
@@ -93,10 +93,10 @@ class View:
 
     def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
         """Return `seed`, `lr`, `epoch`, `n_questions`, `accuracy`, `low`, `high` of looks, pooled over the V splits."""
-        rows = self._of_panel(panel, control=stage == "control_rtt")
-        rows = rows[(rows["stage"] == stage) & (rows["v_split"] == "all") & (rows["selection"] == "none")]
+        rows = self._of_panel(panel, control=stage == "control_attacked")
+        rows = rows[(rows["stage"] == stage) & (rows["v_split"] == "all") & (rows["look_choice"] == "none")]
         rows = rows[(rows["set"] == set_name) & (rows["method"] == method)]
-        if stage == "unlearned_rtt":
+        if stage == "unlearned_attacked":
             rows = rows[np.isclose(rows["retain_budget"], self.budget)]
         columns = ["seed", "lr", "epoch", "n_questions", "accuracy", "low", "high"]
         return rows[columns].sort_values(["lr", "epoch", "seed"], kind="stable")
@@ -114,15 +114,15 @@ class View:
 
     def alternative(
         self,
-        selection: str | None = None,
-        scoring: str | None = None,
+        look_choice: str | None = None,
+        probe: str | None = None,
         budget: float | None = None,
         variant: str = DEFAULT,
     ) -> pd.DataFrame:
         """Return the rows of recovery.csv like `recovery`, with something chosen otherwise; maybe none."""
         rows, budget = self.everything, self.budget if budget is None else budget
         mask = np.isclose(rows["retain_budget"], budget) & (rows["variant"] == variant)
-        mask &= (rows["selection"] == (selection or self.selection)) & (rows["scoring"] == (scoring or self.scoring))
+        mask &= (rows["look_choice"] == (look_choice or self.look_choice)) & (rows["probe"] == (probe or self.probe))
         return rows[mask]
 
     def _of_panel(self, panel: Panel, seed: int | None = None, control: bool = False) -> pd.DataFrame:
@@ -131,7 +131,7 @@ class View:
         own = mask & (rows["dataset"] == panel.dataset)
         if control:
             # A control's rows carry its own dataset, which may be another one; the arm's own goes first (rtt.stats.tables).
-            mask &= rows["stage"] == "control_rtt"
+            mask &= rows["stage"] == "control_attacked"
             own &= mask
             datasets = {p.dataset for p in self.panels if (p.arm, p.model) == (panel.arm, panel.model)}
             mask = own if own.any() else mask & ~rows["dataset"].isin(datasets)
@@ -175,24 +175,24 @@ def main_budget(recovery: pd.DataFrame) -> float:
 def make_view(
     recovery: pd.DataFrame,
     accuracy: pd.DataFrame,
-    selection: str = "nested",
-    scoring: str | None = None,
+    look_choice: str = "nested",
+    probe: str | None = None,
     budget: float | None = None,
     variant: str = DEFAULT,
 ) -> View:
-    """Return the view of one variant, selection, scoring and budget.
+    """Return the view of one variant, look choice, scoring and budget.
 
-    `scoring` None: the study's main one, which stands first in recovery.csv. `budget` None: `main_budget`.
+    `probe` None: the study's main one, which stands first in recovery.csv. `budget` None: `main_budget`.
     Raises UserError when the tables have no such rows.
     """
     budget = main_budget(recovery) if budget is None else budget
-    scoring = str(recovery["scoring"].iloc[0]) if scoring is None else scoring
+    probe = str(recovery["probe"].iloc[0]) if probe is None else probe
     mask = np.isclose(recovery["retain_budget"], budget) & (recovery["variant"] == variant)
-    mask &= (recovery["selection"] == selection) & (recovery["scoring"] == scoring)
+    mask &= (recovery["look_choice"] == look_choice) & (recovery["probe"] == probe)
     if not mask.any():
-        asked = {"selection": selection, "scoring": scoring, "retain_budget": f"{budget:g}", "variant": variant}
+        asked = {"look_choice": look_choice, "probe": probe, "retain_budget": f"{budget:g}", "variant": variant}
         found = "; ".join(f"{name} {', '.join(map(str, dict.fromkeys(recovery[name])))}" for name in asked)
         wanted = ", ".join(f"{name} {value}" for name, value in asked.items())
         raise UserError(f"recovery.csv: no rows with {wanted}; it has {found}")
-    accuracy = accuracy[(accuracy["scoring"] == scoring) & (accuracy["variant"] == variant)]
-    return View(recovery[mask], accuracy, budget, selection, scoring, recovery)
+    accuracy = accuracy[(accuracy["probe"] == probe) & (accuracy["variant"] == variant)]
+    return View(recovery[mask], accuracy, budget, look_choice, probe, recovery)

@@ -11,12 +11,12 @@ from rtt.figures.style import RATES, number, percent, span, value_of
 from rtt.figures.view import Panel, View
 
 MUCH = 0.8  # "gives back more than 80 %"
-ACCURACIES = ("acc_unlearned", "acc_rtt")
+ACCURACIES = ("acc_unlearned", "acc_attacked")
 NAMES = {
     "acc_unlearned": "unlearned",
-    "acc_rtt": "after RTT",
-    "acc_original_rtt": "after RTT",
-    "acc_control_rtt": "after RTT",
+    "acc_attacked": "after RTT",
+    "acc_original_attacked": "after RTT",
+    "acc_control_attacked": "after RTT",
     "retain_unlearned": "retain",
     **RATES,
 }
@@ -76,7 +76,7 @@ def unclear(rows: pd.DataFrame, column: str) -> pd.Series:
 
 def _accuracy_title(view: View) -> str:
     rows = view.recovery
-    compared = unlearned(rows).dropna(subset=["acc_rtt_low", "acc_control_rtt_high"])
+    compared = unlearned(rows).dropna(subset=["acc_attacked_low", "acc_control_attacked_high"])
     others = [
         f"{number} {text}"
         for status, text in (("not_unlearned", "not unlearned"), ("none_within_budget", "without a point"))
@@ -85,8 +85,8 @@ def _accuracy_title(view: View) -> str:
     end = f"; {', '.join(others)}" if others else ""
     if compared.empty:
         why = "no unlearned model" if unlearned(rows).empty else "no control"
-        return f"After RTT, models reach {span(rows['acc_rtt'])} on V, but there is {why} to compare{end}"
-    above = int((compared["acc_rtt_low"] > compared["acc_control_rtt_high"]).sum())
+        return f"After RTT, models reach {span(rows['acc_attacked'])} on V, but there is {why} to compare{end}"
+    above = int((compared["acc_attacked_low"] > compared["acc_control_attacked_high"]).sum())
     verb = "lies" if above == 1 else "lie"
     subject = count(above, len(compared), "unlearned model")
     return f"After RTT, {subject} {verb} above the control on V, intervals apart{end}"
@@ -126,8 +126,8 @@ def _sensitivity_title(view: View) -> str:
     above = of = 0
     _, *others = choices(view)
     for choice in others:
-        rows = unlearned(choice.rows).dropna(subset=["acc_rtt_low", "acc_control_rtt_high"])
-        above += int((rows["acc_rtt_low"] > rows["acc_control_rtt_high"]).sum())
+        rows = unlearned(choice.rows).dropna(subset=["acc_attacked_low", "acc_control_attacked_high"])
+        above += int((rows["acc_attacked_low"] > rows["acc_control_attacked_high"]).sum())
         of += len(rows)
     if not of:
         return "There is no other choice to compare the reported one with"
@@ -140,9 +140,9 @@ def _sensitivity_title(view: View) -> str:
 def _curves_title(view: View) -> str:
     parts = []
     for name, stage, methods in (
-        ("unlearned models", "unlearned_rtt", view.methods),
-        ("originals", "original_rtt", ["none"]),
-        ("control", "control_rtt", ["none"]),
+        ("unlearned models", "unlearned_attacked", view.methods),
+        ("originals", "original_attacked", ["none"]),
+        ("control", "control_attacked", ["none"]),
     ):
         peaks = [_peak(view, panel, stage, method) for panel in view.panels for method in methods]
         if any(not np.isnan(peak) for peak in peaks):
@@ -198,7 +198,7 @@ def choice_text(view: View, panel: Panel, choice: Choice) -> str:
         if len(cell):
             values = [mean_text(cell, column) for column in ACCURACIES]
             parts.append(f"{method}{statuses(cell)} {values[0]}, after RTT {values[1]}")
-    parts.append(f"control after RTT {mean_text(rows.drop_duplicates('seed'), 'acc_control_rtt')}")
+    parts.append(f"control after RTT {mean_text(rows.drop_duplicates('seed'), 'acc_control_attacked')}")
     return f"{_upper(choice.label)}, {panel.name}: {'; '.join(parts)}; {counted(rows)}"
 
 
@@ -222,13 +222,13 @@ def statuses(rows) -> str:
 
 def _accuracy_panel(view: View, panel: Panel) -> str:
     rows = view.of(panel).drop_duplicates("seed")
-    parts = [f"original with RTT {mean_text(rows, 'acc_original_rtt')}"]
+    parts = [f"original with RTT {mean_text(rows, 'acc_original_attacked')}"]
     for method in view.methods:
         cell = view.of(panel, method)
         if len(cell):
-            texts = mean_text(cell, "acc_unlearned"), mean_text(cell, "acc_rtt")
+            texts = mean_text(cell, "acc_unlearned"), mean_text(cell, "acc_attacked")
             parts.append(f"{method}{statuses(cell)} unlearned {texts[0]}, after RTT {texts[1]}")
-    parts.append(f"control with RTT {mean_text(rows, 'acc_control_rtt')}")
+    parts.append(f"control with RTT {mean_text(rows, 'acc_control_attacked')}")
     return "; ".join([*parts, f"floor {span(rows['floor'])}", counted(rows)])
 
 
@@ -256,9 +256,9 @@ def _tradeoff_panel(view: View, panel: Panel) -> str:
 
 
 def _curves_panel(view: View, panel: Panel) -> str:
-    targets = [("original", "original_rtt", "none"), *((m, "unlearned_rtt", m) for m in view.methods)]
+    targets = [("original", "original_attacked", "none"), *((m, "unlearned_attacked", m) for m in view.methods)]
     parts = []
-    for name, stage, method in [*targets, ("control", "control_rtt", "none")]:
+    for name, stage, method in [*targets, ("control", "control_attacked", "none")]:
         table = view.curve(panel, stage, method, "V")
         if table.empty:
             parts.append(f"{name} not run")

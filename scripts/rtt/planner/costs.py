@@ -17,7 +17,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json
 from rtt.study.model_file import ModelFile, layer_number, rmu_layers
 from rtt.study.settings import Model, Pretraining, RMUUnlearning, Teaching, Training
-from rtt.study.specs import DataSpec, Foreign, TextsSpec, UnlearnSpec
+from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
 SENTENCES = 3  # of a fact in the authors' files (PAPER.md); an epoch of unlearning shows each
@@ -28,7 +28,7 @@ BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its g
 # foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
 PASSES = {"adamw": 24, "lion": 23}
 # Of an evaluation JSON, measured on the miniature's: per scored question, per scoring of it, once a file (its spec).
-QUESTION_BYTES, SCORING_BYTES, FILE_BYTES = 80, 59, 6000
+QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 80, 59, 6000
 CHARACTERS = 4.5  # of a token of English prose, assumed: what `max_characters` leaves of a plain text
 
 
@@ -55,13 +55,13 @@ class Texts:
             return self.prompt + 1
         return {"QUESTION_ANSWER": self.answered, "CORPUS": self.sentence}.get(loss, self.mcq)
 
-    def scored(self, scorings: Sequence[str]) -> float:
+    def scored(self, probes: Sequence[str]) -> float:
         """Mean tokens that go through the model to score a fact: each prompt once, a continuation but its last token.
 
         The fresh choices are taken to be as long as the choices.
         """
-        by_likelihood = [scoring for scoring in scorings if scoring != "letter"]
-        total = self.prompt if "letter" in scorings else 0.0
+        by_likelihood = [probe for probe in probes if probe != "letter"]
+        total = self.prompt if "letter" in probes else 0.0
         return total + (self.question if by_likelihood else 0.0) + len(by_likelihood) * 4 * (self.choice - 1)
 
 
@@ -253,11 +253,11 @@ def plain(texts: TextsSpec) -> float:
 
 
 def points(spec: UnlearnSpec, facts: int) -> list[int]:
-    """Return the steps at which a trajectory is scored (`rtt.training.order.point_steps`, which imports torch); a foreign
+    """Return the steps at which a trajectory is scored (`rtt.training.order.point_steps`, which imports torch); an external
     model's one point is step 0.
     """
     settings = spec.settings
-    if isinstance(settings, Foreign):
+    if isinstance(settings, External):
         return [0]
     if settings.points:
         return list(settings.points)
@@ -331,6 +331,6 @@ def traffic(settings: Training, n: int, steps: int, part: Part = Part()) -> floa
     return steps * n * part.trained * BYTES[settings.precision] * PASSES[settings.optimizer]
 
 
-def eval_bytes(questions: float, scorings: Sequence[str]) -> float:
+def eval_bytes(questions: float, probes: Sequence[str]) -> float:
     """Bytes of an evaluation JSON with so many scored questions."""
-    return FILE_BYTES + questions * (QUESTION_BYTES + SCORING_BYTES * len(scorings))
+    return FILE_BYTES + questions * (QUESTION_BYTES + PROBE_BYTES * len(probes))

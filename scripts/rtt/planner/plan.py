@@ -25,10 +25,10 @@ from rtt.study.schema import Study
 from rtt.study.settings import Pretraining, Scores
 from rtt.study.specs import (
     AttackSpec,
-    Foreign,
+    External,
     OriginalSpec,
+    PointChoiceSpec,
     PretrainSpec,
-    SelectSpec,
     TeachSpec,
     TextsSpec,
     UnlearnSpec,
@@ -116,8 +116,8 @@ class Plan:
         return [facts, self.sizes.of(retain.held_out, retain.held_out_splits)]
 
     def _scored(self, parts: list[costs.Facts], scores, times: int) -> float:
-        self.eval_size += costs.eval_bytes(times * sum(map(len, parts)), scores.scorings)
-        return sum(len(part) * part.texts.scored(scores.scorings) for part in parts)
+        self.eval_size += costs.eval_bytes(times * sum(map(len, parts)), scores.probes)
+        return sum(len(part) * part.texts.scored(scores.probes) for part in parts)
 
     def source(self, spec: PretrainSpec | OriginalSpec | TeachSpec) -> Bill:
         """Pretraining or teaching, if any, and the scoring before unlearning."""
@@ -139,12 +139,12 @@ class Plan:
         return Bill(runs=1) + bill + self._score(spec.model, tokens, training.precision, spec.scores)
 
     def trajectory(self, spec: UnlearnSpec) -> Bill:
-        """One unlearning trajectory with the scoring of its points; a foreign model is only scored."""
+        """One unlearning trajectory with the scoring of its points; an external model is only scored."""
         source, settings = spec.source, spec.settings
         facts = self.sizes.of(source.facts)
         found = self.points(spec)
         tokens = found * self._scored(self._questions(source.retain, facts), source.scores, found)
-        if isinstance(settings, Foreign):
+        if isinstance(settings, External):
             return Bill(runs=1) + self._score(source.model, tokens, "fp32", source.scores)
         retain = source.retain.learn
         if not isinstance(retain, TextsSpec):
@@ -177,7 +177,7 @@ class Plan:
             longest = memory.longest(facts)
             trained = self._train("RTT", model, rates * tokens, rtt, rates * steps, longest, restored=True)
             bill += Bill(runs=rates) + trained
-        tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.scorings)
+        tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.probes)
         return bill + self._score(model, tokens, rtt.precision, spec.scores)
 
     def looks(self, spec: AttackSpec) -> int:
@@ -192,7 +192,7 @@ class Plan:
     def checkpoints(self, spec: AttackSpec) -> tuple[int, int, int]:
         """Return (least, most, all points) of an attack: budgets may choose the same point, or none."""
         fixed = sum(target.kind != "unlearned" for target in spec.targets)
-        every = [sum(map(self.points, select.trajectories)) for select in spec.selections]
+        every = [sum(map(self.points, choice.trajectories)) for choice in spec.point_choices]
         most = sum(min(len(spec.retain_budgets), n) for n in every)
         return fixed + len(every), fixed + most, fixed + sum(every)
 
@@ -217,18 +217,18 @@ class Plan:
         for spec in runs.sources.values():
             stages[spec.kind] = stages.get(spec.kind, Bill()) + Bill(jobs=1) + self.source(spec)
         stages["unlearn"] = sum((Bill(jobs=1) + self.trajectory(spec) for spec in runs.unlearn.values()), Bill())
-        stages["select"] = Bill(jobs=len(runs.selects))
+        stages["choose"] = Bill(jobs=len(runs.choices))
         for name, specs in (("rtt", runs.attacks), ("rtt_original", runs.originals), ("rtt_control", runs.controls)):
             stages[name] = sum(
                 (Bill(jobs=1) + self.attack(spec, self.checkpoints(spec)[1]) for spec in specs.values()), Bill()
             )
             for spec in specs.values():
                 questions = self.looks(spec) * len(self.sizes.of(spec.facts))
-                self.eval_size += self.checkpoints(spec)[1] * costs.eval_bytes(questions, spec.scores.scorings)
+                self.eval_size += self.checkpoints(spec)[1] * costs.eval_bytes(questions, spec.scores.probes)
         stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}
 
-    def selection(self) -> dict:
+    def point_choice(self) -> dict:
         """RTT on the selected points against RTT on every point of every trajectory; the original and the control are
         in neither.
         """
@@ -253,7 +253,7 @@ class Plan:
             for spec in self.runs.sources.values()
             if not isinstance(spec, OriginalSpec)
         )
-        groups = [self._group_bytes(spec) for spec in self.runs.selects.values()]
+        groups = [self._group_bytes(spec) for spec in self.runs.choices.values()]
         _ = self.stages  # adds up the evaluations, finds the phases
         state = max((memory.state_on_disk(p, self.launch) for p in self.phases.values()), default=0)
         fixed = imports + sources + self.eval_size + 2 * state
@@ -273,7 +273,7 @@ class Plan:
             "rows": self.launch.rows(phase.settings.batch_size), "longest": phase.longest,
         }  # fmt: skip
 
-    def _group_bytes(self, spec: SelectSpec) -> float:
+    def _group_bytes(self, spec: PointChoiceSpec) -> float:
         size = max(costs.BYTES[getattr(s, "precision", "fp32")] for s in spec.unlearned.strengths)
         found = sum(map(self.points, spec.trajectories))
         return costs.parameters(spec.source.model) * size * min(len(spec.retain_budgets) + 1, found)
@@ -343,7 +343,7 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
         "stages": {name: asdict(bill) for name, bill in plan.stages.items()},
         "total": asdict(total),
         "fp32_scoring": plan.fp32_scoring,
-        "selection": plan.selection(),
+        "point_choice": plan.point_choice(),
         "disk": plan.disk(),
         "launch": asdict(plan.launch),
         "memory": sorted(map(plan.memory, plan.phases.values()), key=lambda phase: -phase["needed"]),

@@ -79,21 +79,21 @@ def stage_table(plan: dict) -> list[str]:
 def breakdown(plan: dict) -> list[str]:
     """What the hours are made of."""
     total = plan["total"]
-    parts = {"scoring": total["score_hours"], "the optimizer's reads and writes": total["optimizer_hours"]}
+    parts = {"probe": total["score_hours"], "the optimizer's reads and writes": total["optimizer_hours"]}
     told = ", ".join(f"{name} {hours(value)}" for name, value in parts.items())
     rest = hours(total["hours"] - sum(parts.values()))
     faster, hint = plan["device"]["bf16"] / plan["device"]["fp32"], ""
     if plan["fp32_scoring"] and faster > 1 and total["score_hours"] > total["hours"] / 10:
-        hint = f" Scoring is in fp32; scores.precision: bf16 would take down to a {faster:.0f}th of its time."
+        hint = f" Probe is in fp32; scores.precision: bf16 would take down to a {faster:.0f}th of its time."
     return paragraph(f"Of the {hours(total['hours'])}: training's products {rest}, {told}.{hint}")
 
 
-def selection(plan: dict) -> list[str]:
-    """What selection saves."""
-    found = plan["selection"]
+def point_choice(plan: dict) -> list[str]:
+    """What point choice saves."""
+    found = plan["point_choice"]
     least, most, whole = (found[name] for name in ("at_least", "at_most", "whole_grid"))
     if not whole["runs"]:
-        return ["No unlearned model is attacked: there is nothing to select."]
+        return ["No unlearned model is attacked: there is nothing to choose."]
     lines = table(
         ("RTT on unlearned models", "runs", "FLOPs", "hours"),
         [
@@ -230,7 +230,7 @@ def assumptions(plan: dict) -> list[str]:
             f"per trained parameter, at {device['bandwidth'] / 1e12:.2f} TB/s."
         )
     points += [
-        "Scoring: weights of fp32 and bf16_mixed training in fp32, without TF32, unless scores.precision is bf16.",
+        "Probe: weights of fp32 and bf16_mixed training in fp32, without TF32, unless scores.precision is bf16.",
         "Hours are of one device at work. Padding, loading, saving, fetching and waiting are not in them.",
     ]
     if lengths["typical"]:
@@ -279,7 +279,7 @@ def show(plan: dict, study: str) -> str:
     parts = [
         [f"Plan of {study} (study {plan['study']}) on {plan['device']['name']}"],
         [*stage_table(plan), "", *breakdown(plan)],
-        selection(plan),
+        point_choice(plan),
         table(("disk", "bytes"), disk_rows),
         memory(plan),
         *([["What fits where", *fits(plan)]] if plan["fits"] else []),

@@ -13,11 +13,11 @@ def described(study: Study) -> dict[str, str]:
     return {
         "facts": facts or "none",
         "model": study.model.name,
-        "methods": ", ".join([*study.methods.named, *study.unlearned_models]) or "none",
+        "methods": ", ".join([*study.methods.named, *study.external_models]) or "none",
         "seeds": ", ".join(map(str, study.seeds)),
         "budgets": ", ".join(f"{100 * budget:g} %" for budget in study.retain_budgets),
-        "scoring": study.selection.scorings[0],
-        "scorings": ", ".join(study.scores.scorings),
+        "probe": study.point_choice.probes[0],
+        "probes": ", ".join(study.scores.probes),
         "rtt": f"learning rates {', '.join(f'{rate:g}' for rate in rates)}, {study.rtt.epochs} epochs"
         if rates
         else "none",

@@ -17,7 +17,7 @@ from rtt.study.names import DEFAULT
 FORMAT, FAITHFUL, HIDING, T_SIZE, RTT, OTHER = "format", "faithful", "hiding", "t", "rtt", "other"
 KINDS = (FORMAT, FAITHFUL, HIDING, T_SIZE, RTT, OTHER)
 TEXTS = ("mcq_share", "mcq_loss", "sentence_loss")
-COLUMNS = ("acc_unlearned", "acc_rtt", "recovery", "recovery_corrected")
+COLUMNS = ("acc_unlearned", "acc_attacked", "recovery", "recovery_corrected")
 LONGEST, DEEPEST = 300, 5  # characters of what a variant changes; keys below one another
 
 
@@ -57,25 +57,25 @@ def changes(patch: dict[str, Any]) -> str:
 
 
 def effects(path: Path, view: View, study: dict[str, Any]) -> dict[str, list[dict]]:
-    """Return what each variant changes, by kind: a row per variant, facts, method and selection.
+    """Return what each variant changes, by kind: a row per variant, facts, method and look choice.
 
-    `study`: as plan.json has it; a variant that it does not name is of kind OTHER.
+    `study`: as runs.json has it; a variant that it does not name is of kind OTHER.
     """
     found: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     if not path.is_file():
         return found
     table = read_table(path)
-    mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["scoring"] == view.scoring)
-    mask &= table["selection"].isin([view.selection, ON_V])
+    mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["probe"] == view.probe)
+    mask &= table["look_choice"].isin([view.look_choice, ON_V])
     panels = {(panel.dataset, panel.model, panel.arm): panel for panel in view.panels}
-    keys = ["variant", "dataset", "model", "arm", "method", "selection"]
+    keys = ["variant", "dataset", "model", "arm", "method", "look_choice"]
     for key, rows in table[mask].groupby(keys, sort=False):
-        name, dataset, model, arm, method, selection = map(str, key)
+        name, dataset, model, arm, method, look_choice = map(str, key)
         patch = part(study, "variants", name)
         panel = panels.get((dataset, model, arm))
         facts = panel.name if panel else f"{arm} ({dataset_title(dataset)})"
         by_quantity = {row["quantity"]: row for row in rows.to_dict("records")}
-        row = {"variant": name, "changes": changes(patch), "facts": facts, "method": method, "selection": selection}
+        row = {"variant": name, "changes": changes(patch), "facts": facts, "method": method, "look_choice": look_choice}
         row |= {column: _effect(by_quantity.get(column)) for column in COLUMNS}
         said = by_quantity.get("recovery_corrected")
         row["verdict"] = verdict(said) if said else "no value"
@@ -122,6 +122,6 @@ def t_sizes(view: View, study: dict[str, Any]) -> list[dict[str, Any]]:
 def t_questions(view: View) -> int | None:
     """Return the number of T questions beside one V split; None without an attack."""
     rows = view.accuracy
-    rows = rows[(rows["stage"] == "unlearned_rtt") & (rows["set"] == "T") & (rows["v_split"] != "all")]
-    rows = rows[rows["selection"] == "none"]
+    rows = rows[(rows["stage"] == "unlearned_attacked") & (rows["set"] == "T") & (rows["v_split"] != "all")]
+    rows = rows[rows["look_choice"] == "none"]
     return int(rows["n_questions"].max()) if len(rows) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtt.figures.style import SCORINGS, dataset_title, number, percent, span, value_of
+from rtt.figures.style import PROBES, dataset_title, number, percent, span, value_of
 from rtt.figures.view import Panel, View, make_view
 from rtt.figures.words import count, unlearned
 from rtt.stats.contrasts import criterion
@@ -45,7 +45,7 @@ def judge(view: View, panel: Panel) -> list[Judged]:
     rows = view.of(panel)
     rows = rows[rows["seed"] == main_seed(view)]
     rows = rows.set_index("method", drop=False).reindex([m for m in view.methods if m in set(rows["method"])])
-    verdicts = criterion(rows, main_seed(view), panel.arm, view.budget, view.selection, view.scoring)
+    verdicts = criterion(rows, main_seed(view), panel.arm, view.budget, view.look_choice, view.probe)
     judged = []
     for (_, row), verdict in zip(rows.iterrows(), verdicts, strict=True):
         if math.isnan(verdict.low):
@@ -96,22 +96,25 @@ def claim(view: View, panel: Panel) -> str:
     else:
         head = f"{_list(back)} hid the {panel.facts}, at least in part, rather than removing them, "
         head += f"while this run does not show that any come back after unlearning with {_list(gone)}"
-    least, most = (rows.loc[rows["acc_rtt"] == end].iloc[0] for end in (rows["acc_rtt"].min(), rows["acc_rtt"].max()))
-    reached = f"{value_of(least, 'acc_rtt')} ({least['method']})"
+    least, most = (
+        rows.loc[rows["acc_attacked"] == end].iloc[0]
+        for end in (rows["acc_attacked"].min(), rows["acc_attacked"].max())
+    )
+    reached = f"{value_of(least, 'acc_attacked')} ({least['method']})"
     if least["method"] != most["method"]:
-        reached = f"between {reached} and {value_of(most, 'acc_rtt')} ({most['method']})"
+        reached = f"between {reached} and {value_of(most, 'acc_attacked')} ({most['method']})"
     gone_to = span(rows["acc_unlearned"])
     gone_to = f"between {gone_to.replace(' to ', ' and ')}" if " to " in gone_to else gone_to
     return (
         f"{head}: unlearning takes accuracy on V from {number(first['acc_before'])} to {gone_to} "
         f"(floor {number(first['floor'])}), and after retraining on T alone it is {reached}, against "
-        f"{value_of(first, 'acc_original_rtt')} for the original and {value_of(first, 'acc_control_rtt')} for a "
+        f"{value_of(first, 'acc_original_attacked')} for the original and {value_of(first, 'acc_control_attacked')} for a "
         f"control that never learned the facts{left_out}."
     )
 
 
 def over_seeds(view: View) -> list[dict]:
-    """Return, per panel and method, acc_rtt minus acc_control_rtt: each seed's, and the mean with a t interval.
+    """Return, per panel and method, acc_attacked minus acc_control_attacked: each seed's, and the mean with a t interval.
 
     Rows without an admissible point, without a control, or never unlearned are left out and counted.
     """
@@ -121,10 +124,10 @@ def over_seeds(view: View) -> list[dict]:
             rows = view.of(panel, method)
             if rows.empty:
                 continue
-            used = unlearned(rows).dropna(subset=["acc_rtt", "acc_control_rtt"])
-            differences = (used["acc_rtt"] - used["acc_control_rtt"]).tolist()
+            used = unlearned(rows).dropna(subset=["acc_attacked", "acc_control_attacked"])
+            differences = (used["acc_attacked"] - used["acc_control_attacked"]).tolist()
             mean, low, high = t_interval(differences)
-            above = int((used["acc_rtt_low"] > used["acc_control_rtt_high"]).sum())
+            above = int((used["acc_attacked_low"] > used["acc_control_attacked_high"]).sum())
             found.append(
                 {"panel": panel, "method": method, "differences": differences, "mean": mean, "low": low, "high": high,
                  "n": len(used), "left_out": len(rows) - len(used), "above": above}
@@ -166,16 +169,16 @@ def caveats(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[
 
     rows = view.recovery
     once = rows.drop_duplicates(["dataset", "model", "arm", "seed"]).assign(method="control")
-    add(once["acc_control_rtt"].isna(), "There is no control, so nothing guards against T teaching V", rows=once)
+    add(once["acc_control_attacked"].isna(), "There is no control, so nothing guards against T teaching V", rows=once)
     add(
-        once["acc_control_rtt_low"] > once["floor"],
+        once["acc_control_attacked_low"] > once["floor"],
         "The control itself ends above the floor: part of what comes back is not memory of these facts",
-        lambda row: f" {value_of(row, 'acc_control_rtt')}, floor {number(row['floor'])}",
+        lambda row: f" {value_of(row, 'acc_control_attacked')}, floor {number(row['floor'])}",
         once,
     )
     found += _other_controls(view)
-    add(rows["t_acc_rtt"] < T_LEARNED, f"RTT did not learn T (accuracy on T below {number(T_LEARNED)}); a stronger RTT "
-        "may bring back more", lambda row: f" {number(row['t_acc_rtt'])}")  # fmt: skip
+    add(rows["t_acc_attacked"] < T_LEARNED, f"RTT did not learn T (accuracy on T below {number(T_LEARNED)}); a stronger RTT "
+        "may bring back more", lambda row: f" {number(row['t_acc_attacked'])}")  # fmt: skip
     texts = {
         "over_unlearned": "Forget accuracy lies below the floor, which is not forgetting: the model still knows which "
         "choice to avoid",
@@ -204,7 +207,7 @@ def caveats(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[
             "Facts taught later from the same data: the data are the same per forget fact. The retain facts were "
             "trained in both phases, and the base model knew the other facts before."
         )
-    ratio = (rows["floor"] / rows["acc_original_rtt"]).dropna()
+    ratio = (rows["floor"] / rows["acc_original_attacked"]).dropna()
     if len(ratio):
         found.append(
             f"The paper's ratio has a floor of its own: a model in which nothing is left would score {span(ratio)} "
@@ -219,7 +222,7 @@ def _other_controls(view: View) -> list[str]:
     parts = []
     for panel in view.panels:
         rows = view.accuracy
-        rows = rows[(rows["stage"] == "control_rtt") & (rows["arm"] == panel.arm) & (rows["model"] == panel.model)]
+        rows = rows[(rows["stage"] == "control_attacked") & (rows["arm"] == panel.arm) & (rows["model"] == panel.model)]
         own = list(dict.fromkeys(rows["dataset"]))
         if own and panel.dataset not in own:
             names = ", ".join(map(dataset_title, own))
@@ -237,16 +240,16 @@ def _still_known(view: View, recovery: pd.DataFrame, accuracy: pd.DataFrame) -> 
     found = []
     key = ["dataset", "model", "arm", "method", "seed"]
     here = unlearned(view.recovery)[key]
-    for scoring in dict.fromkeys(recovery["scoring"]):
-        if scoring == view.scoring:
+    for probe in dict.fromkeys(recovery["probe"]):
+        if probe == view.probe:
             continue
-        other = make_view(recovery, accuracy, view.selection, scoring, view.budget).recovery
+        other = make_view(recovery, accuracy, view.look_choice, probe, view.budget).recovery
         both = here.merge(other[other["status"] == "not_unlearned"], on=key)
         if len(both):
             names = [f"{_where(view, row)} {value_of(row, 'acc_unlearned')}" for _, row in both.iterrows()]
             found.append(
-                f"Unlearned by {SCORINGS.get(view.scoring, view.scoring)}, and yet above the floor by "
-                f"{SCORINGS.get(scoring, scoring)}: {'; '.join(names)}."
+                f"Unlearned by {PROBES.get(view.probe, view.probe)}, and yet above the floor by "
+                f"{PROBES.get(probe, probe)}: {'; '.join(names)}."
             )
     return found
 

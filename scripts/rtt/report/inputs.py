@@ -25,8 +25,8 @@ def part(value: Any, *keys: str) -> dict[str, Any]:
 
 
 def read_study(results: Path) -> dict[str, Any]:
-    """Return the study as plan.json has it, every key spelled out; {} without a plan."""
-    plan = results / "plan.json"
+    """Return the study as runs.json has it, every key spelled out; {} without a plan."""
+    plan = results / "runs.json"
     return part(json_object(plan), "study") if plan.is_file() else {}
 
 
@@ -38,7 +38,7 @@ def read_audits(results: Path) -> list[dict[str, Any]]:
 
 
 def read_manifests(results: Path) -> list[dict[str, Any]]:
-    """Return the manifests of the study's runs (`plan.json`; without it, all of `manifests/*.json`), by file name."""
+    """Return the manifests of the study's runs (`runs.json`; without it, all of `manifests/*.json`), by file name."""
     paths = sorted((results / "manifests").glob("*.json"))
     return [json_object(path) for path in paths if _planned(results, "manifests", path.stem)]
 
@@ -56,6 +56,6 @@ def _flat(value: Any) -> bool:
 
 
 def _planned(results: Path, kind: str, name: str) -> bool:
-    """Is this run or dataset in the study's plan.json? A folder may hold older ones. Without a plan all are."""
-    plan = results / "plan.json"
+    """Is this run or dataset in the study's runs.json? A folder may hold older ones. Without a plan all are."""
+    plan = results / "runs.json"
     return not plan.is_file() or name in json_object(plan)[kind]

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rtt import __version__
 from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import SCORINGS, number, percent, value_of
+from rtt.figures.style import PROBES, number, percent, value_of
 from rtt.figures.view import load, make_view
 from rtt.files import sha256, write_text
 from rtt.report import changed, conclusions, cost, inputs, published, recovered, strength
@@ -82,7 +82,7 @@ def page(results: str | Path, study_config: str | Path) -> str:
             others=published.others(view),
             recovery_tables=recovered.recovery_tables(recovery, accuracy),
             budgets=recovered.by_budget(view),
-            by_scoring=recovered.by_scoring(view),
+            by_probe=recovered.by_probe(view),
             effects=changed.effects(results / "tables" / "variants.csv", view, study),
             faithful=[str(name) for name in study.get("faithful") or []],
             attacked=strength.attacked_share(view),
@@ -116,7 +116,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"number": number, "percent": percent}
-    found.globals |= {"value_of": value_of, "scorings": SCORINGS, "sentence": sentence, "span": cost.span}
+    found.globals |= {"value_of": value_of, "probes": PROBES, "sentence": sentence, "span": cost.span}
     return found
 
 

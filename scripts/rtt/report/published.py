@@ -55,7 +55,7 @@ def beside(view: View) -> list[dict[str, Any]]:
 
     Ours is empty where the tables have no row selected on V.
     """
-    ours = view.alternative(selection="paper")
+    ours = view.alternative(look_choice="paper")
     found = []
     for panel in view.panels:
         title = dataset_title(panel.dataset)
@@ -98,16 +98,16 @@ def _verdict(row: pd.Series, bound: tuple[str, float, str] | None) -> str:
 
 def controls(view: View) -> list[dict[str, Any]]:
     """Return our controls, selected on V as theirs, one per panel and seed."""
-    rows = view.alternative(selection="paper").drop_duplicates(["dataset", "model", "arm", "seed"])
+    rows = view.alternative(look_choice="paper").drop_duplicates(["dataset", "model", "arm", "seed"])
     panels = {(panel.dataset, panel.model, panel.arm): panel for panel in view.panels}
     return [
         {
             "panel": panels[row["dataset"], row["model"], row["arm"]],
             "row": row,
-            "ours": value_of(row, "acc_control_rtt"),
+            "ours": value_of(row, "acc_control_attacked"),
         }
         for _, row in rows.iterrows()
-        if not math.isnan(row["acc_control_rtt"])
+        if not math.isnan(row["acc_control_attacked"])
     ]
 
 
@@ -124,7 +124,7 @@ def hiding(view: View, study: dict[str, Any]) -> list[dict[str, str]]:
         tables.append(("default", view.recovery))
     return [
         {"variant": name, "method": str(row["method"]), "seed": str(row["seed"]),
-         "unlearned": value_of(row, "acc_unlearned"), "rtt": value_of(row, "acc_rtt")}
+         "unlearned": value_of(row, "acc_unlearned"), "rtt": value_of(row, "acc_attacked")}
         for name, rows in tables
         for _, row in rows.iterrows()
         if row["method"] == "GD"
@@ -139,7 +139,7 @@ def others(view: View) -> list[dict[str, str]]:
         for panel in view.panels:
             if dataset_title(panel.dataset) == facts and method in view.methods:
                 ours += [
-                    f"{number(row['acc_unlearned'])} to {number(row['acc_rtt'])}"
+                    f"{number(row['acc_unlearned'])} to {number(row['acc_attacked'])}"
                     for _, row in view.of(panel, method).iterrows()
                 ]
         text = f"{number(before / 100, 3)} to {number(after / 100, 3)}"

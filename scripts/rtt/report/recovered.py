@@ -1,4 +1,4 @@
-"""Rows of the report's tables of recovery: every definition and selection, budgets, scorings, contrasts."""
+"""Rows of the report's tables of recovery: every definition and look choice, budgets, probes, contrasts."""
 
 from pathlib import Path
 from typing import Any
@@ -6,32 +6,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rtt.figures.style import ARMS, SCORINGS, dataset_title, number
+from rtt.figures.style import ARMS, PROBES, dataset_title, number
 from rtt.figures.view import View, make_view
 from rtt.figures.words import mean_text, statuses
 from rtt.stats.tables import read_table
 from rtt.study.names import DEFAULT
 
 QUANTITIES = {
-    "acc_rtt": "accuracy on V after RTT",
+    "acc_attacked": "accuracy on V after RTT",
     "recovery": "recovery, ratio",
     "recovery_corrected": "floor-corrected recovery",
 }
 
 
 def recovery_tables(recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one table per scoring and selection, the main scoring and nested first; each holds all budgets and seeds.
+    """Return one table per scoring and look choice, the main scoring and nested first; each holds all budgets and seeds.
 
     Of the variants they show the default.
     """
     recovery = recovery[recovery["variant"] == DEFAULT]
-    pairs = list(dict.fromkeys(recovery[["scoring", "selection"]].itertuples(index=False, name=None)))
-    scorings = list(dict.fromkeys(recovery["scoring"]))
-    pairs.sort(key=lambda pair: (scorings.index(pair[0]), pair[1] != "nested", pair))
+    pairs = list(dict.fromkeys(recovery[["probe", "look_choice"]].itertuples(index=False, name=None)))
+    probes = list(dict.fromkeys(recovery["probe"]))
+    pairs.sort(key=lambda pair: (probes.index(pair[0]), pair[1] != "nested", pair))
     tables = []
-    for scoring, selection in pairs:
-        mask = (recovery["scoring"] == scoring) & (recovery["selection"] == selection)
-        view = make_view(recovery, accuracy, selection, scoring, recovery.loc[mask, "retain_budget"].iloc[0])
+    for probe, look_choice in pairs:
+        mask = (recovery["probe"] == probe) & (recovery["look_choice"] == look_choice)
+        view = make_view(recovery, accuracy, look_choice, probe, recovery.loc[mask, "retain_budget"].iloc[0])
         view.recovery = recovery[mask]
         rows = [
             (panel, row)
@@ -41,8 +41,8 @@ def recovery_tables(recovery: pd.DataFrame, accuracy: pd.DataFrame) -> list[dict
         ]
         tables.append(
             {
-                "scoring": SCORINGS.get(scoring, scoring),
-                "selection": selection,
+                "probe": PROBES.get(probe, probe),
+                "look_choice": look_choice,
                 "rows": rows,
                 "seeds": len(view.seeds) > 1,
                 "untold": any(row["cannot_tell"] for _, row in rows),
@@ -61,9 +61,11 @@ def cells(view: View, rows: pd.DataFrame) -> list[dict[str, Any]]:
             cell = rows[mine & (rows["method"] == method)]
             if cell.empty:
                 continue
-            columns = ("acc_unlearned", "acc_rtt", "acc_control_rtt", "recovery", "recovery_corrected")
+            columns = ("acc_unlearned", "acc_attacked", "acc_control_attacked", "recovery", "recovery_corrected")
             texts = {column: mean_text(cell, column) if cell[column].notna().any() else "–" for column in columns}
-            texts |= {name: number(cell[name].mean()) for name in ("retain_before", "retain_unlearned", "t_acc_rtt")}
+            texts |= {
+                name: number(cell[name].mean()) for name in ("retain_before", "retain_unlearned", "t_acc_attacked")
+            }
             status = statuses(cell).strip(" ()") or "ok"
             found.append({"panel": panel, "method": method, "rows": cell, "status": status, **texts})
     return found
@@ -95,15 +97,15 @@ def _steps(view: View, cell: dict, budget: float) -> str:
     return ", ".join(f"{step:g}" for step in rows[mask].sort_values("seed")["step"].astype(float)) or "–"
 
 
-def by_scoring(view: View) -> list[dict[str, Any]]:
-    """Return `cells` of each scoring, the main one first; empty with one scoring."""
-    scorings = [view.scoring, *(s for s in dict.fromkeys(view.everything["scoring"]) if s != view.scoring)]
-    if len(scorings) < 2:
+def by_probe(view: View) -> list[dict[str, Any]]:
+    """Return `cells` of each probe, the main one first; empty with one probe."""
+    probes = [view.probe, *(s for s in dict.fromkeys(view.everything["probe"]) if s != view.probe)]
+    if len(probes) < 2:
         return []
     found = [
-        {**cell, "scoring": SCORINGS.get(scoring, scoring)}
-        for scoring in scorings
-        for cell in cells(view, view.alternative(scoring=scoring))
+        {**cell, "probe": PROBES.get(probe, probe)}
+        for probe in probes
+        for cell in cells(view, view.alternative(probe=probe))
     ]
     return sorted(found, key=lambda cell: place(view, cell))
 
@@ -113,9 +115,9 @@ def contrast_rows(path: Path, view: View) -> dict[str, list[dict]] | None:
     if not path.is_file():
         return None
     table = read_table(path)
-    mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["selection"] == view.selection)
+    mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["look_choice"] == view.look_choice)
     found: dict[str, list[dict]] = {"arms": [], "methods": []}
-    for row in table[mask & (table["scoring"] == view.scoring)].to_dict("records"):
+    for row in table[mask & (table["probe"] == view.probe)].to_dict("records"):
         row |= {f"arm_{x}_name": _arm_name(view, row[f"arm_{x}"], row[f"dataset_{x}"]) for x in "ab"}
         row["quantity"] = QUANTITIES.get(row["quantity"], row["quantity"])
         row["points"] = per_seed(row)

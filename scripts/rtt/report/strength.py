@@ -16,7 +16,7 @@ STILL_RISING = 0.02  # of accuracy on V: a step this large at a grid's edge says
 def trajectories(view: View, results: Path) -> list[dict[str, Any]]:
     """Return the unlearning runs: settings that differ among a method's, points, accuracies, budgets that chose one."""
     rows = view.accuracy
-    rows = rows[(rows["stage"] == "unlearned") & (rows["v_split"] == "all") & (rows["selection"] == "none")]
+    rows = rows[(rows["stage"] == "unlearned") & (rows["v_split"] == "all") & (rows["look_choice"] == "none")]
     settings = read_settings(results, [run for run in dict.fromkeys(rows["run"]) if run])
     found = []
     for panel in view.panels:
@@ -54,10 +54,10 @@ def _varied(settings: list[dict[str, Any]]) -> list[str]:
 def rates(view: View) -> list[dict[str, Any]]:
     """Return accuracy on V (means over seeds) per panel, attacked model and learning rate: last epoch, and highest."""
     found = []
-    targets = [("original", "original_rtt", "none")]
-    targets += [(method, "unlearned_rtt", method) for method in view.methods]
+    targets = [("original", "original_attacked", "none")]
+    targets += [(method, "unlearned_attacked", method) for method in view.methods]
     for panel in view.panels:
-        for name, stage, method in [*targets, ("control", "control_rtt", "none")]:
+        for name, stage, method in [*targets, ("control", "control_attacked", "none")]:
             means = view.curve(panel, stage, method, "V").groupby(["lr", "epoch"])["accuracy"].mean()
             on_t = view.curve(panel, stage, method, "T").groupby(["lr", "epoch"])["accuracy"].mean()
             if means.empty:
@@ -108,6 +108,6 @@ def attacked_share(view: View) -> tuple[int, int]:
     """Return how many points of the unlearning runs were attacked, and how many there are, over all seeds."""
     rows = view.accuracy
     rows = rows[(rows["stage"] == "unlearned") & (rows["v_split"] == "all") & (rows["set"] == "V")]
-    rows = rows[(rows["selection"] == "none") & (rows["variant"] == DEFAULT)]
+    rows = rows[(rows["look_choice"] == "none") & (rows["variant"] == DEFAULT)]
     keys = ["dataset", "arm", "model", "method", "seed", "run", "step"]
     return len(rows[rows["retain_budget"].notna()][keys].drop_duplicates()), len(rows[keys].drop_duplicates())

@@ -9,7 +9,7 @@ from rtt.report.cost import ledger
 from rtt.report.inputs import read_manifests
 
 HEAD = ["arm", "method", "seed", "forget", "unlearned", "RTT", "original+RTT", "control", "recovery", "status"]
-ACCURACIES = ("acc_before", "acc_unlearned", "acc_rtt", "acc_original_rtt", "acc_control_rtt")
+ACCURACIES = ("acc_before", "acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked")
 ARM_WIDTH = 30
 
 
@@ -45,7 +45,7 @@ def summary(results: str | Path) -> str:
     if not several:
         table = [[*row[:2], *row[3:]] for row in table]
     lines = [
-        f"Accuracy on V and floor-corrected recovery [95 %]; selection {view.selection}, scoring {view.scoring}, "
+        f"Accuracy on V and floor-corrected recovery [95 %]; look choice {view.look_choice}, scoring {view.probe}, "
         f"retain budget {percent(view.budget)}",
         *_aligned(table),
         "",

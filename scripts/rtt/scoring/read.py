@@ -1,4 +1,4 @@
-"""Evaluation and selection JSON as arrays: read once, checked hard (schema: `config/eval.schema.json`)."""
+"""Evaluation and point choice JSON as arrays: read once, checked hard (schema: `config/eval.schema.json`)."""
 
 import math
 import re
@@ -12,7 +12,7 @@ import numpy as np
 from rtt.errors import UserError
 from rtt.files import natural, read_json
 
-SCORINGS = ("letter", "likelihood", "likelihood_fresh")
+PROBES = ("letter", "likelihood", "likelihood_fresh")
 N_CHOICES = 4
 METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")  # the four known ones, or the name of an own unlearned model
 LABELS = {"dataset", "arm", "model", "method", "seed", "retain_budget", "target", "control_for"}
@@ -42,7 +42,7 @@ class Questions:
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class PointScores:
     """Scored checkpoints of one trajectory (kind `unlearned`), or the one model of kind `original`."""
 
     path: Path
@@ -56,7 +56,7 @@ class Points:
 
 
 @dataclass(frozen=True, eq=False)
-class Attack:
+class AttackScores:
     """RTT on one checkpoint: every look (lr, epoch) with every V split (kind `rtt`)."""
 
     path: Path
@@ -69,7 +69,7 @@ class Attack:
     correct: dict[str, np.ndarray]  # scoring -> (L, S, n) bool
 
 
-def read_eval(path: str | Path) -> Points | Attack:
+def read_eval(path: str | Path) -> PointScores | AttackScores:
     """Read one evaluation JSON.
 
     Raises UserError that names the file and the place: a missing or wrong key, NaN, other than 4 scores, a question
@@ -97,7 +97,7 @@ def read_eval(path: str | Path) -> Points | Attack:
     return _points(path, run_id, labels, kind, results)
 
 
-def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[Points | Attack]:
+def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[PointScores | AttackScores]:
     """Read the `*.json` of a folder, in the order of the names: those of `stems`, or all.
 
     Raises UserError when there is none, or one of `stems` is missing.
@@ -113,7 +113,7 @@ def _listed(folder: str | Path, stems: Iterable[str] | None) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Selected:
+class ChosenPoints:
     """The points chosen for one group (dataset, arm, model, method, seed) over all its trajectories."""
 
     path: Path
@@ -122,12 +122,12 @@ class Selected:
     points: dict[float, tuple[str, int] | None]  # retain budget -> (trajectory's run id, step), None: no point fits
 
 
-def read_selections(folder: str | Path, stems: Iterable[str] | None = None) -> dict[tuple, Selected]:
-    """Read `selections/*.json` (those of `stems`, or all), by group.
+def read_point_choices(folder: str | Path, stems: Iterable[str] | None = None) -> dict[tuple, ChosenPoints]:
+    """Read `point_choices/*.json` (those of `stems`, or all), by group.
 
     Raises UserError that names the file and the key, also where two files are about one group.
     """
-    found: dict[tuple, Selected] = {}
+    found: dict[tuple, ChosenPoints] = {}
     for path in _listed(folder, stems):
         one = _selection(path, read_json(path))
         if one.group in found:
@@ -138,7 +138,7 @@ def read_selections(folder: str | Path, stems: Iterable[str] | None = None) -> d
     return found
 
 
-def _selection(path: Path, document: Any) -> Selected:
+def _selection(path: Path, document: Any) -> ChosenPoints:
     if not isinstance(document, dict):
         raise UserError(f"{path}: found {type(document).__name__}, expected one JSON object")
     labels = _get(path, document, "labels", dict)
@@ -159,7 +159,7 @@ def _selection(path: Path, document: Any) -> Selected:
     runs = dict.fromkeys(
         _get(path, point if isinstance(point, dict) else {}, "run", str, f"points[{i}]") for i, point in seen
     )
-    return Selected(path, (*group, _get(path, labels, "seed", int, "labels")), tuple(runs), points)
+    return ChosenPoints(path, (*group, _get(path, labels, "seed", int, "labels")), tuple(runs), points)
 
 
 def _get(path: Path, mapping: dict, key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
@@ -195,7 +195,7 @@ def _labels(path: Path, found: dict) -> Labels:
     )
 
 
-def _points(path: Path, run_id: str, labels: Labels, kind: str, results: list) -> Points:
+def _points(path: Path, run_id: str, labels: Labels, kind: str, results: list) -> PointScores:
     if not results or (kind == "original" and len(results) != 1):
         raise UserError(
             f"{path}: kind {kind} has {len(results)} results, expected {'1' if kind == 'original' else '>= 1'}"
@@ -213,19 +213,19 @@ def _points(path: Path, run_id: str, labels: Labels, kind: str, results: list) -
         raise UserError(f"{path}: steps {list(steps)} are not distinct")
     order = sorted(range(len(steps)), key=lambda i: steps[i])
     forget = np.array([role == "V" for role in table.roles])
-    return Points(
+    return PointScores(
         path,
         run_id,
         labels,
         tuple(steps[i] for i in order),
         table.questions(forget),
         table.questions(~forget),
-        {scoring: table.stack(scoring, order)[:, forget] for scoring in table.scorings},
-        {scoring: table.stack(scoring, order)[:, ~forget] for scoring in table.scorings},
+        {probe: table.stack(probe, order)[:, forget] for probe in table.probes},
+        {probe: table.stack(probe, order)[:, ~forget] for probe in table.probes},
     )
 
 
-def _attack(path: Path, run_id: str, labels: Labels, status: str, results: list) -> Attack:
+def _attack(path: Path, run_id: str, labels: Labels, status: str, results: list) -> AttackScores:
     if (labels.target == "unlearned") != (labels.method is not None and labels.retain_budget is not None):
         raise UserError(
             f"{path}: labels: target {labels.target} with method {labels.method!r}, retain_budget "
@@ -234,7 +234,7 @@ def _attack(path: Path, run_id: str, labels: Labels, status: str, results: list)
     if status == "none_within_budget":
         if results:
             raise UserError(f"{path}: status none_within_budget, but {len(results)} results; expected none")
-        return Attack(path, run_id, labels, status, (), (), Questions((), (), np.zeros(0, int)), {})
+        return AttackScores(path, run_id, labels, status, (), (), Questions((), (), np.zeros(0, int)), {})
     if not results:
         raise UserError(f"{path}: status ok, but no results; a target without a point has status none_within_budget")
     table, place = _Table(path), {}
@@ -259,7 +259,7 @@ def _attack(path: Path, run_id: str, labels: Labels, status: str, results: list)
     order = [place[look, split] for look in looks for split in v_splits]
     everything = np.ones(len(table.ids), bool)
     shape = (len(looks), len(v_splits), len(table.ids))
-    return Attack(
+    return AttackScores(
         path,
         run_id,
         labels,
@@ -267,7 +267,7 @@ def _attack(path: Path, run_id: str, labels: Labels, status: str, results: list)
         looks,
         v_splits,
         table.questions(everything),
-        {scoring: table.stack(scoring, order).reshape(shape) for scoring in table.scorings},
+        {probe: table.stack(probe, order).reshape(shape) for probe in table.probes},
     )
 
 
@@ -294,7 +294,7 @@ class _Table:
             names = questions[0]["scores"].keys()
             if any(question["scores"].keys() != names for question in questions):
                 raise UserError(
-                    f"{self.path}: {where}: questions differ in their scorings; the first has {sorted(names)}"
+                    f"{self.path}: {where}: questions differ in their probes; the first has {sorted(names)}"
                 )
             scores = {name: [question["scores"][name] for question in questions] for name in sorted(names)}
         except (KeyError, TypeError, AttributeError) as error:
@@ -318,8 +318,8 @@ class _Table:
             raise UserError(f"{self.path}: {where}: role must be V in v_split {v_split!r} and T elsewhere")
         elif v_split not in splits:
             raise UserError(f"{self.path}: {where}: no question of v_split {v_split!r}")
-        if sorted(scores) != self.scorings:
-            raise UserError(f"{self.path}: {where}: scorings {sorted(scores)}, results[0] has {self.scorings}")
+        if sorted(scores) != self.probes:
+            raise UserError(f"{self.path}: {where}: probes {sorted(scores)}, results[0] has {self.probes}")
         for name, values in scores.items():
             try:
                 array = np.array(values, dtype=float)
@@ -338,21 +338,19 @@ class _Table:
             self.rows[name].append((array.argmax(axis=1) == answers)[self.order])
 
     def _first(self, where: str, ids: list, splits: list, roles: list, answers: np.ndarray, scores: dict) -> None:
-        unknown = sorted(set(scores) - set(SCORINGS))
+        unknown = sorted(set(scores) - set(PROBES))
         if unknown or not scores:
-            raise UserError(
-                f"{self.path}: {where}: scorings {sorted(scores)}, expected one or more of {list(SCORINGS)}"
-            )
+            raise UserError(f"{self.path}: {where}: probes {sorted(scores)}, expected one or more of {list(PROBES)}")
         if len(set(ids)) != len(ids):
             twice = next(identifier for i, identifier in enumerate(ids) if identifier in ids[:i])
             raise UserError(f"{self.path}: {where}: question {twice} stands twice")
-        self.raw_ids, self.scorings = ids, sorted(scores)
+        self.raw_ids, self.probes = ids, sorted(scores)
         self.order = sorted(range(len(ids)), key=lambda i: (natural(splits[i]), natural(ids[i])))
         self.ids = [ids[i] for i in self.order]
         self.splits = [splits[i] for i in self.order]
         self.roles = [roles[i] for i in self.order]
         self.answers = answers[self.order]
-        self.rows = {name: [] for name in self.scorings}
+        self.rows = {name: [] for name in self.probes}
 
     def questions(self, mask: np.ndarray) -> Questions:
         chosen = np.flatnonzero(mask)
@@ -360,5 +358,5 @@ class _Table:
             tuple(self.ids[i] for i in chosen), tuple(self.splits[i] for i in chosen), self.answers[chosen]
         )
 
-    def stack(self, scoring: str, order: Iterable[int]) -> np.ndarray:
-        return np.stack([self.rows[scoring][i] for i in order])
+    def stack(self, probe: str, order: Iterable[int]) -> np.ndarray:
+        return np.stack([self.rows[probe][i] for i in order])

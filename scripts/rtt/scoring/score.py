@@ -1,6 +1,6 @@
 """Multiple-choice scoring: every choice's log-probability, per question.
 
-Three scorings (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
+Three probes (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
 """
 
 import copy
@@ -15,10 +15,10 @@ from rtt.data.text import LETTERS, Text, encode, letter_text, mcq_prompt, questi
 from rtt.errors import Stopped, UserError
 from rtt.training.resume import Terminated
 
-SCORINGS = ("letter", "likelihood", "likelihood_fresh")
+PROBES = ("letter", "likelihood", "likelihood_fresh")
 
 
-def continuations(fact: Fact, scorings: Sequence[str] = SCORINGS, bare_letter: bool = False) -> dict[str, list[Text]]:
+def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool = False) -> dict[str, list[Text]]:
     """Return {scoring: four texts}; the scores are log p(target | prompt).
 
     bare_letter (faithful): the letter's token has no space before it, as in the authors' code.
@@ -29,13 +29,13 @@ def continuations(fact: Fact, scorings: Sequence[str] = SCORINGS, bare_letter: b
         "likelihood": lambda: [Text(plain, f" {choice}") for choice in fact.choices],
         "likelihood_fresh": lambda: [Text(plain, f" {choice}") for choice in fact.fresh_choices],
     }
-    return {scoring: makers[scoring]() for scoring in scorings}
+    return {probe: makers[probe]() for probe in probes}
 
 
 class Scorer:
     """Scores of fixed facts: tokenised once, scored many times.
 
-    Raises UserError for the scoring `letter` when the tokenizer splits a letter, and for a text longer than the
+    Raises UserError for the probe `letter` when the tokenizer splits a letter, and for a text longer than the
     model's context.
     """
 
@@ -43,12 +43,12 @@ class Scorer:
         self,
         tokenizer,
         facts: Iterable[Fact],
-        scorings: Sequence[str] = SCORINGS,
+        probes: Sequence[str] = PROBES,
         bare_letter: bool = False,
         batch_size: int = 64,
         precision: str = "fp32",
     ):
-        self.facts, self.scorings, self.batch_size = list(facts), tuple(scorings), batch_size
+        self.facts, self.probes, self.batch_size = list(facts), tuple(probes), batch_size
         self.precision = precision  # bf16: products in bf16, sums of log-probabilities in fp32
         self.pad_token_id = tokenizer.pad_token_id
         # Choices share nothing but the prompt's tokens: each prompt is run once, what follows continues its KV cache.
@@ -56,7 +56,7 @@ class Scorer:
         self.targets: list[tuple[int, tuple[int, ...]]] = []  # (prompt's index, the continuation's tokens)
         known: dict[tuple[int, ...], int] = {}
         for fact in self.facts:
-            for text in (x for four in continuations(fact, self.scorings, bare_letter).values() for x in four):
+            for text in (x for four in continuations(fact, self.probes, bare_letter).values() for x in four):
                 example = encode(tokenizer, text)
                 # From the first token that reaches into the continuation.
                 start = next(i for i, label in enumerate(example["labels"]) if label != -100)
@@ -94,7 +94,7 @@ class Scorer:
         result = [scored[index] for index in range(len(values))]
         broken = [i for i, value in enumerate(result) if not math.isfinite(value)]
         if broken:
-            first = self.facts[broken[0] // (len(self.scorings) * len(LETTERS))]
+            first = self.facts[broken[0] // (len(self.probes) * len(LETTERS))]
             raise UserError(
                 f"the model's scores are not finite: {len(broken)} of {len(result)}, the first of question {first.id}: "
                 "where it was trained, lower the learning rate or the steps; where not, its weights or dtype"
@@ -177,7 +177,7 @@ class Scorer:
                 "split": fact.split,
                 "role": role(fact),
                 "answer": fact.answer,
-                "scores": {scoring: [round(next(values), 6) for _ in LETTERS] for scoring in self.scorings},
+                "scores": {probe: [round(next(values), 6) for _ in LETTERS] for probe in self.probes},
             }
             for fact in self.facts
         ]
@@ -199,9 +199,7 @@ def _selected(cache, rows: torch.Tensor):
     return cache
 
 
-def accuracy(
-    questions: Sequence[dict], scoring: str, role: str | None = None, calibrated: bool = False
-) -> float | None:
+def accuracy(questions: Sequence[dict], probe: str, role: str | None = None, calibrated: bool = False) -> float | None:
     """Return the share of questions (of one role) whose first highest score is the answer's; None without questions.
 
     calibrated: each choice's mean score over these questions is subtracted first (Deeb & Roger's code; with `letter`
@@ -210,7 +208,7 @@ def accuracy(
     chosen = [question for question in questions if role in (None, question["role"])]
     if not chosen:
         return None
-    rows = [question["scores"][scoring] for question in chosen]
+    rows = [question["scores"][probe] for question in chosen]
     if calibrated:
         means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
         rows = [[score - mean for score, mean in zip(row, means, strict=True)] for row in rows]

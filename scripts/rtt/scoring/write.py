@@ -66,9 +66,9 @@ def write_eval(
             **{key: result[key] for key in ("lr", "v_split", "epoch", "step")},
             "accuracy": {
                 role: {
-                    scoring: round(value, 6)
-                    for scoring in questions[0]["scores"]
-                    if (value := accuracy(questions, scoring)) is not None
+                    probe: round(value, 6)
+                    for probe in questions[0]["scores"]
+                    if (value := accuracy(questions, probe)) is not None
                 }
                 for role in ("T", "V", "retain")
                 if (questions := [q for q in result["questions"] if q["role"] == role])

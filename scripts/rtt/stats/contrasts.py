@@ -9,7 +9,7 @@ import pandas as pd
 from rtt.stats.intervals import t_interval
 
 ARM_PAIRS = (("pretrained", "taught_same_data"), ("pretrained", "taught"), ("taught_same_data", "taught"))
-QUANTITIES = ("acc_rtt", "recovery_corrected")
+QUANTITIES = ("acc_attacked", "recovery_corrected")
 BEFORE_TOLERANCE = 0.03
 UNLEARNED_TOLERANCE = 0.05
 COLUMNS = [
@@ -19,8 +19,8 @@ COLUMNS = [
     "dataset_b",
     "method",
     "retain_budget",
-    "selection",
-    "scoring",
+    "look_choice",
+    "probe",
     "quantity",
     "n_seeds",
     "per_seed",
@@ -44,7 +44,7 @@ def contrasts(
     seed.
     """
     rows = []
-    keys = ["retain_budget", "selection", "scoring"]
+    keys = ["retain_budget", "look_choice", "probe"]
     for cell, table in recovery.groupby(keys, sort=False):
         groups = dict(list(table.groupby(["arm", "dataset", "method"], sort=False)))
         datasets: dict[str, list[str]] = {}
@@ -120,7 +120,7 @@ def _short(value: float) -> str:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One method against the control: does the Wilson low end of acc_rtt lie above the control's high end?"""
+    """One method against the control: does the Wilson low end of acc_attacked lie above the control's high end?"""
 
     method: str
     low: float  # NaN: no admissible point
@@ -133,8 +133,8 @@ def criterion(
     seed: int = 0,
     arm: str = "pretrained",
     retain_budget: float = 0.1,
-    selection: str = "nested",
-    scoring: str = "letter",
+    look_choice: str = "nested",
+    probe: str = "letter",
 ) -> list[Criterion]:
     """Judge each method of one arm and seed against the control, from the recovery table (in its row order).
 
@@ -144,12 +144,15 @@ def criterion(
         (recovery["seed"] == seed)
         & (recovery["arm"] == arm)
         & np.isclose(recovery["retain_budget"].astype(float), retain_budget)
-        & (recovery["selection"] == selection)
-        & (recovery["scoring"] == scoring)
+        & (recovery["look_choice"] == look_choice)
+        & (recovery["probe"] == probe)
     ]
     return [
         Criterion(
-            row.method, row.acc_rtt_low, row.acc_control_rtt_high, bool(row.acc_rtt_low > row.acc_control_rtt_high)
+            row.method,
+            row.acc_attacked_low,
+            row.acc_control_attacked_high,
+            bool(row.acc_attacked_low > row.acc_control_attacked_high),
         )
         for row in rows.itertuples()
     ]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SELECTIONS = ("paper", "nested")
+LOOK_CHOICES = ("paper", "nested")
 HALVES_SEED = 20241010  # fixed before the first run, the same for all studies
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class LookChoice:
     """The look of each V question, and the (look, V split) pairs that were used, for the T accuracy beside it."""
 
     chosen: np.ndarray  # (n,) index of a look
@@ -42,7 +42,9 @@ def best_look(n_correct: np.ndarray, looks: Sequence[tuple[float, int]]) -> int:
     return min(range(len(looks)), key=lambda i: (-int(n_correct[i]), looks[i][1], looks[i][0]))
 
 
-def select(selection: str, correct: np.ndarray, split_of: np.ndarray, looks: Sequence[tuple[float, int]]) -> Selection:
+def choose(
+    look_choice: str, correct: np.ndarray, split_of: np.ndarray, looks: Sequence[tuple[float, int]]
+) -> LookChoice:
     """Choose the looks of one target. `paper`: per V split, on the reported questions. `nested`: one look per half.
 
     `nested` chooses ONE look on all first halves together and reports it on all second halves, then the reverse, so a
@@ -50,21 +52,21 @@ def select(selection: str, correct: np.ndarray, split_of: np.ndarray, looks: Seq
     """
     chosen = np.empty(correct.shape[1], int)
     pairs = []
-    if selection == "paper":
+    if look_choice == "paper":
         for split in np.unique(split_of):
             mask = split_of == split
             look = best_look(correct[:, mask].sum(axis=1), looks)
             chosen[mask] = look
             pairs.append((look, int(split)))
-    elif selection == "nested":
+    elif look_choice == "nested":
         first = halves(split_of)
         for decides in (first, ~first):
             look = best_look(correct[:, decides].sum(axis=1), looks)
             chosen[~decides] = look
             pairs += [(look, int(split)) for split in np.unique(split_of[~decides])]
     else:
-        raise ValueError(f"selection {selection!r} is not one of {SELECTIONS}")
-    return Selection(chosen, tuple(pairs))
+        raise ValueError(f"look choice {look_choice!r} is not one of {LOOK_CHOICES}")
+    return LookChoice(chosen, tuple(pairs))
 
 
 def letter_floor(v_answers: np.ndarray, v_split_of: np.ndarray, t_answers: Sequence[np.ndarray]) -> float:

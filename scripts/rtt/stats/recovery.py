@@ -95,11 +95,11 @@ def undefined(n_correct, n, floor: float) -> np.ndarray:
     return wilson(n_correct, n)[0] <= floor
 
 
-def status(original_rtt: tuple[int, int], unlearned: tuple[int, int] | None, floor: float) -> str:
+def status(original_attacked: tuple[int, int], unlearned: tuple[int, int] | None, floor: float) -> str:
     """Return a row's status, the first that holds. Arguments are (n_correct, n); None: no admissible point."""
     if unlearned is None:
         return "none_within_budget"
-    if undefined(*original_rtt, floor):
+    if undefined(*original_attacked, floor):
         return "undefined"
     low, high = wilson(*unlearned)
     if high < floor:

@@ -12,17 +12,17 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.files import natural, write_text
-from rtt.scoring.read import SCORINGS, Attack, Points, read_folder
-from rtt.stats.assemble import METHODS, Study, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
+from rtt.scoring.read import PROBES, AttackScores, PointScores, read_folder
+from rtt.stats.assemble import METHODS, ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
-from rtt.stats.look_choice import SELECTIONS, halves, select
+from rtt.stats.look_choice import LOOK_CHOICES, choose, halves
 from rtt.stats.recovery import QUANTITIES, cannot_tell, recover, status
-from rtt.stats.variants import Plan, variant_effects
+from rtt.stats.variants import StudyRuns, variant_effects
 from rtt.study.names import DEFAULT
 
-STAGES = ("original", "unlearned", "original_rtt", "unlearned_rtt", "control_rtt")
-INTERVALS = ("acc_unlearned", "acc_rtt", "acc_original_rtt", "acc_control_rtt")
+STAGES = ("original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked")
+INTERVALS = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked")
 
 
 def _with_ends(names: Iterable[str]) -> list[str]:
@@ -30,13 +30,13 @@ def _with_ends(names: Iterable[str]) -> list[str]:
 
 
 RECOVERY_COLUMNS = [
-    *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "selection", "scoring", "n_questions"),
-    *("acc_before", *_with_ends(INTERVALS), "t_acc_rtt", "retain_before", "retain_unlearned", "floor"),
+    *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "look_choice", "probe", "n_questions"),
+    *("acc_before", *_with_ends(INTERVALS), "t_acc_attacked", "retain_before", "retain_unlearned", "floor"),
     *(*_with_ends(QUANTITIES), "status", "cannot_tell"),
 ]
 ACCURACY_COLUMNS = [
     *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "stage", "v_split", "set"),
-    *("selection", "scoring", "run", "step", "lr", "epoch", "n_questions", "n_correct", "accuracy", "low", "high"),
+    *("look_choice", "probe", "run", "step", "lr", "epoch", "n_questions", "n_correct", "accuracy", "low", "high"),
 ]
 # Settings, written as Python's str: six decimals would make 0 of a learning rate of 1e-7.
 SETTINGS = ("retain_budget", "lr")
@@ -46,9 +46,9 @@ TEXT = ("why", "per_seed", "cannot_tell", "run")  # an empty cell is the empty t
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--evals", required=True, type=Path, help="folder of evaluation JSON files")
-    parser.add_argument("--selections", required=True, type=Path, help="folder of selection JSON files")
+    parser.add_argument("--point-choices", required=True, type=Path, help="folder of point choice JSON files")
     parser.add_argument(
-        "--plan", type=Path, help="the study's plan.json: its variants and their runs, where a folder holds others too"
+        "--plan", type=Path, help="the study's runs.json: its variants and their runs, where a folder holds others too"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the four .csv files")
     parser.add_argument(
@@ -67,15 +67,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the folders and write the four tables."""
-    plan = Plan.read(args.plan)
+    plan = StudyRuns.read(args.plan)
     stems = None if args.plan is None else dict.fromkeys(stem for one in plan.variants.values() for stem in one.evals)
     found = read_folder(args.evals, stems)  # each file once: variants share runs
     recoveries, accuracies = [], []
     for name, variant in plan.variants.items():
         own = set(variant.evals)
         evals = [one for one in found if args.plan is None or one.path.stem in own]
-        studies = assemble(evals, args.selections, None if args.plan is None else variant.selections)
-        recoveries.append(recovery_table(studies, name, plan.scorings))
+        studies = assemble(evals, args.point_choices, None if args.plan is None else variant.point_choices)
+        recoveries.append(recovery_table(studies, name, plan.probes))
         accuracies.append(accuracy_table(studies, name))
     recovery = pd.concat(recoveries, ignore_index=True)
     default = recovery[recovery["variant"] == DEFAULT]
@@ -125,22 +125,22 @@ def _cell(name: str, value) -> str:
     return str(value)
 
 
-def recovery_table(studies: list[Study], variant: str = DEFAULT, scorings: Sequence[str] = SCORINGS) -> pd.DataFrame:
-    """Return the recovery table; one row per arm, method, seed, budget, selection and scoring.
+def recovery_table(studies: list[ArmScores], variant: str = DEFAULT, probes: Sequence[str] = PROBES) -> pd.DataFrame:
+    """Return the recovery table; one row per arm, method, seed, budget, look choice and scoring.
 
-    `scorings` is the order of the scorings; the first is the study's main one, which figures and report show.
+    `probes` is the order of the probes; the first is the study's main one, which figures and report show.
     """
     rows = []
     for study in studies:
-        if study.original_rtt is None:
+        if study.original_attacked is None:
             continue  # nothing was attacked: there is no recovery
         for method, budget in sorted(study.selected, key=lambda key: place(METHODS, key[0])):
-            for selection in SELECTIONS:
-                for scoring in _scorings(study, method, budget):
-                    row = _recovery_row(study, method, budget, selection, scoring)
+            for look_choice in LOOK_CHOICES:
+                for probe in _probes(study, method, budget):
+                    row = _recovery_row(study, method, budget, look_choice, probe)
                     rows.append({**row, "variant": variant, "cannot_tell": ";".join(cannot_tell(row))})
     table = pd.DataFrame(rows, columns=RECOVERY_COLUMNS)
-    order = {name: i for i, name in enumerate([*SELECTIONS, *scorings])}
+    order = {name: i for i, name in enumerate([*LOOK_CHOICES, *probes])}
     keys = sorted(
         range(len(rows)),
         key=lambda i: (
@@ -148,45 +148,45 @@ def recovery_table(studies: list[Study], variant: str = DEFAULT, scorings: Seque
             place(METHODS, rows[i]["method"]),
             rows[i]["seed"],
             rows[i]["retain_budget"],
-            order[rows[i]["selection"]],
-            order[rows[i]["scoring"]],
+            order[rows[i]["look_choice"]],
+            order[rows[i]["probe"]],
         ),
     )
     return table.iloc[keys].reset_index(drop=True)
 
 
-def _scorings(study: Study, method: str, budget: float) -> list[str]:
-    """The scorings that all evaluations of a row hold."""
-    held = [study.original.forget_correct, study.original_rtt.correct]
+def _probes(study: ArmScores, method: str, budget: float) -> list[str]:
+    """The probes that all evaluations of a row hold."""
+    held = [study.original.forget_correct, study.original_attacked.correct]
     held += [points.forget_correct for points in study.unlearned[method]]
     attack = study.attacks.get((method, budget))
     held += [found.correct for found in (attack, study.control) if found is not None and found.looks]
-    return [scoring for scoring in SCORINGS if all(scoring in found for found in held)]
+    return [probe for probe in PROBES if all(probe in found for found in held)]
 
 
-def _recovery_row(study: Study, method: str, budget: float, selection: str, scoring: str) -> dict:
+def _recovery_row(study: ArmScores, method: str, budget: float, look_choice: str, probe: str) -> dict:
     dataset, arm, model, seed = study.key
-    positions, split_of = v_view(study.original_rtt)
+    positions, split_of = v_view(study.original_attacked)
     n = len(positions)
-    floor = floor_of(study.original_rtt, scoring)
-    original, _ = _chosen(study.original_rtt, selection, scoring)
+    floor = floor_of(study.original_attacked, probe)
+    original, _ = _chosen(study.original_attacked, look_choice, probe)
     row = {
         **dict(dataset=dataset, arm=arm, model=model, method=method, seed=seed, retain_budget=budget),
-        **dict(selection=selection, scoring=scoring, n_questions=n, floor=floor),
-        "acc_before": float(study.original.forget_correct[scoring][0, positions].mean()),
-        "retain_before": _mean(study.original.retain_correct[scoring][0]),
-        **_accuracy("acc_original_rtt", original),
+        **dict(look_choice=look_choice, probe=probe, n_questions=n, floor=floor),
+        "acc_before": float(study.original.forget_correct[probe][0, positions].mean()),
+        "retain_before": _mean(study.original.retain_correct[probe][0]),
+        **_accuracy("acc_original_attacked", original),
     }
     if study.control is not None:
-        row |= _accuracy("acc_control_rtt", _chosen(study.control, selection, scoring)[0])
+        row |= _accuracy("acc_control_attacked", _chosen(study.control, look_choice, probe)[0])
     unlearned_count = None
     if (point := study.point(method, budget)) is not None:
         points, at = point
-        unlearned = points.forget_correct[scoring][at, positions]
+        unlearned = points.forget_correct[probe][at, positions]
         unlearned_count = int(unlearned.sum()), n
-        rtt, row["t_acc_rtt"] = _chosen(study.attacks[method, budget], selection, scoring)
-        row |= _accuracy("acc_unlearned", unlearned) | _accuracy("acc_rtt", rtt)
-        row["retain_unlearned"] = _mean(points.retain_correct[scoring][at])
+        rtt, row["t_acc_attacked"] = _chosen(study.attacks[method, budget], look_choice, probe)
+        row |= _accuracy("acc_unlearned", unlearned) | _accuracy("acc_attacked", rtt)
+        row["retain_unlearned"] = _mean(points.retain_correct[probe][at])
         strata = 2 * split_of + halves(split_of)
         for name, values in recover(original, unlearned, rtt, strata, floor).items():
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values), strict=True))
@@ -194,12 +194,12 @@ def _recovery_row(study: Study, method: str, budget: float, selection: str, scor
     return row
 
 
-def _chosen(attack: Attack, selection: str, scoring: str) -> tuple[np.ndarray, float]:
+def _chosen(attack: AttackScores, look_choice: str, probe: str) -> tuple[np.ndarray, float]:
     """Return (n,) bool, correct at the chosen looks, and the T accuracy there."""
     _, split_of = v_view(attack)
-    correct = v_correct(attack, scoring)
-    choice = select(selection, correct, split_of, attack.looks)
-    n_correct, n, _ = t_at(attack, scoring, choice.pairs)
+    correct = v_correct(attack, probe)
+    choice = choose(look_choice, correct, split_of, attack.looks)
+    n_correct, n, _ = t_at(attack, probe, choice.pairs)
     return correct[choice.chosen, np.arange(len(split_of))], n_correct / n
 
 
@@ -212,7 +212,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def accuracy_table(studies: list[Study], variant: str = DEFAULT) -> pd.DataFrame:
+def accuracy_table(studies: list[ArmScores], variant: str = DEFAULT) -> pd.DataFrame:
     """Return every accuracy with its Wilson interval, tidy.
 
     T pooled over V splits or looks scores a question several times: its interval counts questions, not answers.
@@ -222,8 +222,8 @@ def accuracy_table(studies: list[Study], variant: str = DEFAULT) -> pd.DataFrame
     for study in studies:
         key = dict(zip(("dataset", "arm", "model", "seed"), study.key, strict=True), variant=variant)
         _points_rows(rows, {**key, "method": "none", "stage": "original"}, study.original, [(0, None, None)])
-        if study.original_rtt is not None and study.original_rtt.looks:
-            _attack_rows(rows, {**key, "method": "none", "stage": "original_rtt"}, study.original_rtt)
+        if study.original_attacked is not None and study.original_attacked.looks:
+            _attack_rows(rows, {**key, "method": "none", "stage": "original_attacked"}, study.original_attacked)
         for method in sorted(study.unlearned, key=lambda name: place(METHODS, name)):
             budgets = sorted(budget for (m, budget), at in study.selected.items() if m == method and at is not None)
             head = {**key, "method": method, "stage": "unlearned"}
@@ -235,12 +235,18 @@ def accuracy_table(studies: list[Study], variant: str = DEFAULT) -> pd.DataFrame
                 _points_rows(rows, {**head, "run": points.run_id}, points, which)
             for budget in budgets:
                 _, step = study.selected[method, budget]
-                head = {**key, "method": method, "stage": "unlearned_rtt", "retain_budget": budget, "step": step}
+                head = {**key, "method": method, "stage": "unlearned_attacked", "retain_budget": budget, "step": step}
                 if (method, budget) in study.attacks:
                     _attack_rows(rows, head, study.attacks[method, budget])
         if study.control is not None:
             labels = study.control.labels
-            head = {**key, "dataset": labels.dataset, "model": labels.model, "method": "none", "stage": "control_rtt"}
+            head = {
+                **key,
+                "dataset": labels.dataset,
+                "model": labels.model,
+                "method": "none",
+                "stage": "control_attacked",
+            }
             if (once := tuple(head.items())) not in shown:  # two datasets of an arm may share a control
                 shown.add(once)
                 _attack_rows(rows, head, study.control)
@@ -256,47 +262,49 @@ def accuracy_table(studies: list[Study], variant: str = DEFAULT) -> pd.DataFrame
 
 
 def _row(
-    rows: list, head: dict, v_split: str, set_name: str, selection: str, scoring: str, counts: tuple, look=(None, None)
+    rows: list, head: dict, v_split: str, set_name: str, look_choice: str, probe: str, counts: tuple, look=(None, None)
 ) -> None:
     n_correct, n, *distinct = counts
-    values = {**head, "v_split": v_split, "set": set_name, "selection": selection, "scoring": scoring}
+    values = {**head, "v_split": v_split, "set": set_name, "look_choice": look_choice, "probe": probe}
     values |= {"lr": look[0], "epoch": look[1], "n_questions": n, "n_correct": n_correct}
     rows.append((*(values.get(name) for name in ACCURACY_COLUMNS[:-3]), distinct[0] if distinct else n))
 
 
-def _points_rows(rows: list, head: dict, points: Points, which: list[tuple[int, float | None, int | None]]) -> None:
+def _points_rows(
+    rows: list, head: dict, points: PointScores, which: list[tuple[int, float | None, int | None]]
+) -> None:
     splits = sorted(set(points.forget.splits), key=natural)
     masks = {split: np.array([s == split for s in points.forget.splits]) for split in splits}
     masks["all"] = np.ones(len(points.forget.ids), bool)
     for at, budget, step in which:
         here = {**head, "retain_budget": budget, "step": step}
-        for scoring in (name for name in SCORINGS if name in points.forget_correct):
-            correct = points.forget_correct[scoring][at]
+        for probe in (name for name in PROBES if name in points.forget_correct):
+            correct = points.forget_correct[probe][at]
             for split, mask in masks.items():
-                _row(rows, here, split, "V", "none", scoring, (int(correct[mask].sum()), int(mask.sum())))
-            retain = points.retain_correct[scoring][at]
+                _row(rows, here, split, "V", "none", probe, (int(correct[mask].sum()), int(mask.sum())))
+            retain = points.retain_correct[probe][at]
             if len(retain):
-                _row(rows, here, "all", "retain", "none", scoring, (int(retain.sum()), len(retain)))
+                _row(rows, here, "all", "retain", "none", probe, (int(retain.sum()), len(retain)))
 
 
-def _attack_rows(rows: list, head: dict, attack: Attack) -> None:
+def _attack_rows(rows: list, head: dict, attack: AttackScores) -> None:
     _, split_of = v_view(attack)
     names = [*attack.v_splits, "all"]
     groups = [*range(len(attack.v_splits)), None]
     masks = [split_of == v if v is not None else np.ones(len(split_of), bool) for v in groups]
-    for scoring in (name for name in SCORINGS if name in attack.correct):
-        correct = v_correct(attack, scoring)
+    for probe in (name for name in PROBES if name in attack.correct):
+        correct = v_correct(attack, probe)
         for index, look in enumerate(attack.looks):
             everywhere = [(index, v) for v in range(len(attack.v_splits))]
-            _set_rows(rows, head, attack, "none", scoring, correct[index], everywhere, names, groups, masks, look)
-        for selection in SELECTIONS:
-            choice = select(selection, correct, split_of, attack.looks)
+            _set_rows(rows, head, attack, "none", probe, correct[index], everywhere, names, groups, masks, look)
+        for look_choice in LOOK_CHOICES:
+            choice = choose(look_choice, correct, split_of, attack.looks)
             reported = correct[choice.chosen, np.arange(len(split_of))]
-            _set_rows(rows, head, attack, selection, scoring, reported, choice.pairs, names, groups, masks)
+            _set_rows(rows, head, attack, look_choice, probe, reported, choice.pairs, names, groups, masks)
 
 
-def _set_rows(rows, head, attack, selection, scoring, reported, pairs, names, groups, masks, look=(None, None)) -> None:
+def _set_rows(rows, head, attack, look_choice, probe, reported, pairs, names, groups, masks, look=(None, None)) -> None:
     for name, group, mask in zip(names, groups, masks, strict=True):
         used = [pair for pair in pairs if group is None or pair[1] == group]
-        _row(rows, head, name, "T", selection, scoring, t_at(attack, scoring, used), look)
-        _row(rows, head, name, "V", selection, scoring, (int(reported[mask].sum()), int(mask.sum())), look)
+        _row(rows, head, name, "T", look_choice, probe, t_at(attack, probe, used), look)
+        _row(rows, head, name, "V", look_choice, probe, (int(reported[mask].sum()), int(mask.sum())), look)

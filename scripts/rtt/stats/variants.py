@@ -9,42 +9,42 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.files import read_json
-from rtt.scoring.read import SCORINGS
+from rtt.scoring.read import PROBES
 from rtt.stats.intervals import t_interval
-from rtt.stats.look_choice import SELECTIONS
+from rtt.stats.look_choice import LOOK_CHOICES
 from rtt.study.names import DEFAULT
 
-QUANTITIES = ("acc_unlearned", "acc_rtt", "recovery", "recovery_corrected")
-# A variant that reports its `paper` selection is compared with what the default reports, its `nested` one.
+QUANTITIES = ("acc_unlearned", "acc_attacked", "recovery", "recovery_corrected")
+# A variant that reports its `paper` look choice is compared with what the default reports, its `nested` one.
 ON_V = "paper - nested"
-KEYS = ["dataset", "arm", "model", "method", "retain_budget", "selection", "scoring"]
+KEYS = ["dataset", "arm", "model", "method", "retain_budget", "look_choice", "probe"]
 COLUMNS = ["variant", *KEYS, "quantity", "n_seeds", "per_seed", "mean", "low", "high"]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The runs of one variant, as file stems, and the selection that it reports."""
+    """The runs of one variant, as file stems, and the look choice that it reports."""
 
     evals: Sequence[str] = ()
-    selections: Sequence[str] = ()
+    point_choices: Sequence[str] = ()
     reported: str = "nested"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a study's plan.json says about its variants, and the order of its scorings, the main one first."""
+class StudyRuns:
+    """What a study's runs.json says about its variants, and the order of its probes, the main one first."""
 
     variants: dict[str, Variant]
-    scorings: tuple[str, ...]
+    probes: tuple[str, ...]
 
     @classmethod
-    def read(cls, path: Path | None) -> "Plan":
-        """Read plan.json; None: a bare folder of evaluations, one variant `default`.
+    def read(cls, path: Path | None) -> "StudyRuns":
+        """Read runs.json; None: a bare folder of evaluations, one variant `default`.
 
-        Raises UserError that names the key where `variants` or the study's scorings are missing or wrong.
+        Raises UserError that names the key where `variants` or the study's probes are missing or wrong.
         """
         if path is None:
-            return cls({DEFAULT: Variant()}, SCORINGS)
+            return cls({DEFAULT: Variant()}, PROBES)
         plan = read_json(path)
         found = _part(path, plan, "variants")
         if DEFAULT not in found:
@@ -53,10 +53,10 @@ class Plan:
             )
         variants = {DEFAULT: _variant(path, DEFAULT, found[DEFAULT])}
         variants |= {name: _variant(path, name, one) for name, one in found.items() if name != DEFAULT}
-        main = _part(path, _part(path, plan, "study"), "selection").get("scorings") or SCORINGS
-        if unknown := sorted(set(map(str, main)) - set(SCORINGS)):
-            raise UserError(f"{path}: study.selection.scorings: {unknown[0]!r}, expected some of {', '.join(SCORINGS)}")
-        return cls(variants, tuple(dict.fromkeys([main[0], *SCORINGS])))
+        main = _part(path, _part(path, plan, "study"), "point_choice").get("probes") or PROBES
+        if unknown := sorted(set(map(str, main)) - set(PROBES)):
+            raise UserError(f"{path}: study.look choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
+        return cls(variants, tuple(dict.fromkeys([main[0], *PROBES])))
 
 
 def _part(path: Path, mapping: Any, key: str) -> dict:
@@ -67,10 +67,10 @@ def _part(path: Path, mapping: Any, key: str) -> dict:
 
 
 def _variant(path: Path, name: str, found: Any) -> Variant:
-    lists = [found.get(key) if isinstance(found, dict) else None for key in ("evals", "selections")]
-    if not all(isinstance(one, list) for one in lists) or found.get("reported") not in SELECTIONS:
+    lists = [found.get(key) if isinstance(found, dict) else None for key in ("evals", "point_choices")]
+    if not all(isinstance(one, list) for one in lists) or found.get("reported") not in LOOK_CHOICES:
         raise UserError(
-            f"{path}: variants.{name}: expected the lists evals and selections, and reported: nested or paper; "
+            f"{path}: variants.{name}: expected the lists evals and look choices, and reported: nested or paper; "
             "start the study again, which writes it"
         )
     return Variant(tuple(lists[0]), tuple(lists[1]), found["reported"])
@@ -79,19 +79,19 @@ def _variant(path: Path, name: str, found: Any) -> Variant:
 def variant_effects(recovery: pd.DataFrame, reported: dict[str, str]) -> pd.DataFrame:
     """Return what each variant changes against the default: variant minus default, paired by seed.
 
-    One row per variant, key (`KEYS`) and quantity. `reported` is variant -> selection. A variant that reports `paper`
-    is compared by that with the default's `nested`, and its selection reads `paper - nested`. Values are numbers or
+    One row per variant, key (`KEYS`) and quantity. `reported` is variant -> look choice. A variant that reports `paper`
+    is compared by that with the default's `nested`, and its look choice reads `paper - nested`. Values are numbers or
     NaN, `per_seed` a list by seed; a seed where a side has no value drops out; the t interval needs two seeds.
     """
     rows = []
     base = recovery[recovery["variant"] == DEFAULT]
-    for name, selection in reported.items():
+    for name, look_choice in reported.items():
         if name == DEFAULT:
             continue
         own, other = recovery[recovery["variant"] == name], base
-        if selection == "paper":
-            own = own[own["selection"] == "paper"].assign(selection=ON_V)
-            other = base[base["selection"] == "nested"].assign(selection=ON_V)
+        if look_choice == "paper":
+            own = own[own["look_choice"] == "paper"].assign(look_choice=ON_V)
+            other = base[base["look_choice"] == "nested"].assign(look_choice=ON_V)
         paired = own.merge(other, on=[*KEYS, "seed"], suffixes=("", "_default"))
         for key, cell in paired.groupby(KEYS, sort=False):
             cell = cell.sort_values("seed")

@@ -4,7 +4,7 @@ For every checkpoint, learning rate and V split: fine-tune on the texts of the o
 after the epochs that the spec names.
 
 Inputs: an AttackSpec, the original model, the canonical facts, and for unlearned targets the chosen weights and
-selections of each method. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
+point choices of each method. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chosen", nargs="*", default=[], help="folders of the chosen weights, in the order of the spec's methods"
     )
-    parser.add_argument("--selections", nargs="*", default=[], help="selection files, in the same order")
+    parser.add_argument("--point-choices", nargs="*", default=[], help="point choice files, in the same order")
     parser.add_argument(
         "--evals", nargs="+", required=True, help="evaluation JSON to write, in the order of the spec's targets"
     )
@@ -105,10 +105,12 @@ def attack(model, scorer, tokenizer, facts, settings, seed: int, progress, state
 def run(args: argparse.Namespace) -> int:
     """Attack every target; a checkpoint that two budgets share is attacked once."""
     spec = load_spec(args.spec, "attack")
-    if len(args.evals) != len(spec.targets) or not len(args.chosen) == len(args.selections) == len(spec.selections):
+    if len(args.evals) != len(spec.targets) or not len(args.chosen) == len(args.point_choices) == len(
+        spec.point_choices
+    ):
         raise UserError(
-            f"{args.spec}: the spec has {len(spec.targets)} targets and {len(spec.selections)} methods; give as many "
-            "--evals, and as many --chosen and --selections"
+            f"{args.spec}: the spec has {len(spec.targets)} targets and {len(spec.point_choices)} methods; give as many "
+            "--evals, and as many --chosen and --point choices"
         )
     manifest = Manifest("attack", spec)
     facts = read_facts(args.facts)
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if spec.rtt.train_layers is not None:
         freeze_layers(model, spec.rtt.train_layers)
     scorer = scorer_of(spec, tokenizer, facts)
-    chosen = _chosen(spec, args.chosen, args.selections)
+    chosen = _chosen(spec, args.chosen, args.point_choices)
     starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]
     v_splits = v_splits_of(facts, spec.rtt)
     runs = len({point for point, _ in filter(None, starts)}) * len(spec.rtt.learning_rates) * len(v_splits)
@@ -158,20 +160,20 @@ def run(args: argparse.Namespace) -> int:
 ORIGINAL = (("original", 0), None)  # as loaded
 
 
-def _chosen(spec: AttackSpec, folders: list[str], selections: list[str]) -> dict:
+def _chosen(spec: AttackSpec, folders: list[str], point_choices: list[str]) -> dict:
     """Return {(method, budget): ((run, step), weights of that point), or None where the budget admits none}.
 
-    The wrong model must never be attacked: folder and selection have to be of the choice that the spec names.
+    The wrong model must never be attacked: folder and point choice have to be of the choice that the spec names.
     """
     points = {}
-    for select, folder, path in zip(spec.selections, folders, selections, strict=True):
-        selection = read_json(path)
-        for place, found in ((folder, Path(folder).name), (path, selection["run_id"])):
-            if found != select.run_id:
-                raise UserError(f"{place}: found {found}, expected the {select.method} selection {select.run_id}")
-        for budget, point in selection["selected"].items():
+    for choice, folder, path in zip(spec.point_choices, folders, point_choices, strict=True):
+        point_choice = read_json(path)
+        for place, found in ((folder, Path(folder).name), (path, point_choice["run_id"])):
+            if found != choice.run_id:
+                raise UserError(f"{place}: found {found}, expected the {choice.method} point choice {choice.run_id}")
+        for budget, point in point_choice["selected"].items():
             file = Path(folder) / f"{budget_name(float(budget))}.safetensors"
-            points[select.method, float(budget)] = ((point["run"], point["step"]), file) if point else None
+            points[choice.method, float(budget)] = ((point["run"], point["step"]), file) if point else None
     return points
 
 

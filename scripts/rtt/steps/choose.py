@@ -1,7 +1,7 @@
 """Step `choose`: of a method's trajectories and their points, the one that is attacked, for each retain budget.
 
-Inputs: a SelectSpec, the evaluations of the original and of the trajectories, their folders of weights. Outputs:
-selections/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. No torch.
+Inputs: a PointChoiceSpec, the evaluations of the original and of the trajectories, their folders of weights. Outputs:
+point_choices/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. No torch.
 """
 
 import argparse
@@ -12,23 +12,23 @@ from rtt.errors import UserError
 from rtt.files import read_json, write_json
 from rtt.point_choice.choose import best, describe, retain_accuracy
 from rtt.point_choice.kept_weights import choose_weights
-from rtt.scoring.read import Points, read_eval
+from rtt.scoring.read import PointScores, read_eval
 from rtt.study.specs import load_spec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `select`."""
+    """Add the arguments of `choose`."""
     parser.add_argument("--spec", required=True)
     parser.add_argument("--original", required=True, type=Path, help="evaluation JSON before unlearning")
     parser.add_argument("--unlearned", required=True, nargs="+", type=Path, help="evaluation JSON of each trajectory")
     parser.add_argument("--points", required=True, nargs="+", type=Path, help="the trajectories' folders of weights")
-    parser.add_argument("--out", required=True, type=Path, help="selection JSON to write")
+    parser.add_argument("--out", required=True, type=Path, help="point choice JSON to write")
     parser.add_argument("--chosen", required=True, type=Path, help="folder for the chosen weights")
 
 
 def run(args: argparse.Namespace) -> int:
     """Select a point per budget and give its weights their fixed name."""
-    spec = load_spec(args.spec, "select")
+    spec = load_spec(args.spec, "point_choice")
     if len(args.unlearned) != len(spec.trajectories) or len(args.points) != len(spec.trajectories):
         raise UserError(f"{args.spec}: {len(spec.trajectories)} trajectories; give as many --unlearned and --points")
     original = _read(args.original)
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
         if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
             raise UserError(f"{path}: its questions are not those of {args.original}; give the two of one arm")
         for result in read_json(path)["results"]:
-            points.append(describe(trajectory.run_id, result["step"], result["questions"], spec.selection))
-    retain_before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
-    chosen = best(points, retain_before, spec.retain_budgets, spec.selection)
+            points.append(describe(trajectory.run_id, result["step"], result["questions"], spec.point_choice))
+    retain_before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.point_choice), 6)
+    chosen = best(points, retain_before, spec.retain_budgets, spec.point_choice)
     selected = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in chosen.items()}
     folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}
     if missing := choose_weights(selected, folders, args.chosen):
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         {
             "run_id": spec.run_id,
-            "code": code_version("select"),
+            "code": code_version("choose"),
             "labels": {
                 "dataset": source.facts.dataset,
                 "arm": source.arm,
@@ -66,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
                 "method": spec.method,
                 "seed": spec.seed,
             },
-            "rule": spec.selection.rule,
-            "scorings": spec.selection.scorings,
-            "retain_before": {spec.selection.for_retain: retain_before},
+            "rule": spec.point_choice.rule,
+            "probes": spec.point_choice.probes,
+            "retain_before": {spec.point_choice.for_retain: retain_before},
             "points": points,
             "selected": selected,
         },
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: Path) -> Points:
+def _read(path: Path) -> PointScores:
     found = read_eval(path)
-    if not isinstance(found, Points):
+    if not isinstance(found, PointScores):
         raise UserError(f"{path}: this is an RTT evaluation; give those of kind original and unlearned")
     return found

@@ -15,7 +15,7 @@ from rtt.data.reader import Folder, Malformed, parse_mcq, parse_sentence, read_f
 from rtt.data.text import LOSSES, SENTENCE_LOSSES, Text, encode, mcq, sentence, training_texts
 from rtt.errors import UserError
 from rtt.models.load import load
-from rtt.scoring.score import SCORINGS, Scorer, accuracy
+from rtt.scoring.score import PROBES, Scorer, accuracy
 from rtt.stats.intervals import wilson
 from rtt.training.collate import collate
 from rtt.training.losses import token_nats
@@ -43,8 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--loss", required=True, choices=LOSSES)
         parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="texts a batch (default: 4)")
     else:
-        scorings = _names(SCORINGS)
-        parser.add_argument("--scorings", type=scorings, default=["letter", "likelihood"], metavar=",".join(SCORINGS))
+        probes = _names(PROBES)
+        parser.add_argument("--probes", type=probes, default=["letter", "likelihood"], metavar=",".join(PROBES))
         parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="prompts a batch (default: 64)")
     switches = SWITCHES[command]
     parser.add_argument("--faithful", type=_names(switches), default=[], metavar=",".join(switches))
@@ -117,19 +117,19 @@ def losses(model, tokenizer, texts: list[tuple[str, Text]], batch_size: int, cou
     return {"mean": sum(row["nats"] / max(row["tokens"], 1) for row in rows) / len(rows), "texts": rows}
 
 
-def scores(model, tokenizer, facts: list[Fact], scorings: list[str], bare_letter: bool, batch_size: int) -> dict:
+def scores(model, tokenizer, facts: list[Fact], probes: list[str], bare_letter: bool, batch_size: int) -> dict:
     """Return {"accuracy": {scoring: {...}}, "questions": [...]}, a question as in an evaluation JSON."""
-    scorer = Scorer(tokenizer, facts, scorings, bare_letter, batch_size)
+    scorer = Scorer(tokenizer, facts, probes, bare_letter, batch_size)
     questions = [
         {key: value for key, value in question.items() if key != "role"}
         for question in scorer.questions(model, lambda fact: None)
     ]
     summary, n = {}, len(questions)
-    for scoring in scorings:
-        plain = accuracy([q | {"role": None} for q in questions], scoring)
+    for probe in probes:
+        plain = accuracy([q | {"role": None} for q in questions], probe)
         low, high = wilson(round(plain * n), n)
-        calibrated = accuracy([q | {"role": None} for q in questions], scoring, calibrated=True)
-        summary[scoring] = {"n": n, "accuracy": plain, "low": float(low), "high": float(high), "calibrated": calibrated}
+        calibrated = accuracy([q | {"role": None} for q in questions], probe, calibrated=True)
+        summary[probe] = {"n": n, "accuracy": plain, "low": float(low), "high": float(high), "calibrated": calibrated}
     return {"accuracy": summary, "questions": questions}
 
 
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         texts = texts_of(data, args.loss, bare, args.data)
     elif isinstance(data[0], str):
         raise UserError(f"{args.data}: sentences have no choices to score; give facts.jsonl or a file of MCQs")
-    elif "likelihood_fresh" in args.scorings and not all(fact.fresh_choices for fact in data):
+    elif "likelihood_fresh" in args.probes and not all(fact.fresh_choices for fact in data):
         raise UserError(f"{args.data}: likelihood_fresh needs fresh choices, which only facts.jsonl has (`rtt facts`)")
     model, tokenizer = load(args.model, "fp32" if args.dtype == "fp64" else args.dtype)
     if args.dtype == "fp64":
@@ -155,6 +155,6 @@ def run(args: argparse.Namespace) -> int:
         found = losses(model, tokenizer, texts, args.batch_size, "padding" in args.faithful)
         said |= {"loss": args.loss, "batch_size": args.batch_size}
     else:
-        found = scores(model, tokenizer, data, args.scorings, bare, args.batch_size)
+        found = scores(model, tokenizer, data, args.probes, bare, args.batch_size)
     print(json.dumps(said | found, indent=1, ensure_ascii=False, allow_nan=False))
     return 0

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def scorer_of(spec, tokenizer, facts) -> Scorer:
     """Return the scorer that a spec asks for."""
     scores = spec.scores
-    return Scorer(tokenizer, facts, scores.scorings, scores.bare_letter, precision=scores.precision)
+    return Scorer(tokenizer, facts, scores.probes, scores.bare_letter, precision=scores.precision)
 
 
 def scores_of(spec: Source, model, tokenizer, facts, held_out) -> dict:

@@ -2,7 +2,7 @@
 
 Inputs: an UnlearnSpec, the original model with its evaluation, canonical facts. Outputs: a folder with
 `step-<n>.safetensors` of the points that some retain budget may choose (`rtt.point_choice.kept_weights`), an evaluation JSON (kind
-`unlearned`, one result per point), a manifest. A foreign model is scored as it is, as a point at step 0.
+`unlearned`, one result per point), a manifest. An external model is scored as it is, as a point at step 0.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rtt.scoring.write import forget_or_retain, result, unlearn_labels, write_ev
 from rtt.steps.original import scorer_of
 from rtt.study.digests import folder_digest
 from rtt.study.model_folder import check_folder
-from rtt.study.specs import Foreign, UnlearnSpec, load_spec
+from rtt.study.specs import External, UnlearnSpec, load_spec
 from rtt.training.finite import effective_update
 from rtt.training.order import count_tokens, point_steps, unlearning_pairs
 from rtt.training.resume import State
@@ -45,15 +45,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     retain.configure(parser)
     parser.add_argument("--points", required=True, type=Path, help="folder to write the points' weights to")
     parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the method's other trajectories' folders")
-    parser.add_argument("--group", required=True, help="id of the method's selection: what its trajectories share")
+    parser.add_argument("--group", required=True, help="id of the method's point choice: what its trajectories share")
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
     parser.add_argument("--state", type=Path, help="folder to go on from after a kill; none: nothing is kept")
     parser.add_argument("--manifest", required=True)
 
 
 def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
-    """Return the trajectory's candidates for its selection."""
-    before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.selection), 6)
+    """Return the trajectory's candidates for its point_choice."""
+    before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.point_choice), 6)
     folder, siblings = args.points, args.siblings
     if args.state:  # the points' folder is an output, which Snakemake deletes before each attempt
         folder = args.state / spec.run_id
@@ -62,7 +62,9 @@ def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
         shutil.rmtree(folder, ignore_errors=True)
     args.points.parent.mkdir(parents=True, exist_ok=True)
     lock = args.points.parent / f".{args.group}.lock"
-    return Candidates(folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.selection))
+    return Candidates(
+        folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.point_choice)
+    )
 
 
 def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
@@ -101,12 +103,12 @@ def run(args: argparse.Namespace) -> int:
     manifest, settings = Manifest("unlearn", spec), spec.settings
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
     prepare_torch(spec.seed)
-    foreign = isinstance(settings, Foreign)
-    model, tokenizer = load(args.source, "fp32" if foreign else start_dtype(settings.precision))
-    if foreign:
-        if folder_digest(settings.unlearned_model) != settings.digest:
-            raise UserError(f"{settings.unlearned_model}: changed since the study was started; start it again")
-        take_weights(model, args.source, settings.unlearned_model)
+    external = isinstance(settings, External)
+    model, tokenizer = load(args.source, "fp32" if external else start_dtype(settings.precision))
+    if external:
+        if folder_digest(settings.external_model) != settings.digest:
+            raise UserError(f"{settings.external_model}: changed since the study was started; start it again")
+        take_weights(model, args.source, settings.external_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
     state = State(args.state, {"run": spec.run_id, "code": code_version("unlearn")})
     kept = candidates(spec, args) if distributed.is_main() else None
@@ -114,16 +116,16 @@ def run(args: argparse.Namespace) -> int:
     def score(step: int, model) -> None:
         if str(step) in state.results:  # before a kill, with its weights
             return
-        rate = 0.0 if foreign else settings.learning_rate
+        rate = 0.0 if external else settings.learning_rate
         scored, found = result(model, scorer, role, lr=rate, step=step), distributed.whole_weights(model)
         if kept:
-            point = describe(spec.run_id, step, scored["questions"], spec.selection)
+            point = describe(spec.run_id, step, scored["questions"], spec.point_choice)
             kept.add(point, lambda path: write_weights(found, path))
         state.keep(str(step), scored)
 
-    if foreign:
+    if external:
         score(0, model)
-        done = {"tokens": 0, "unlearned_model": settings.model_dump()}
+        done = {"tokens": 0, "external_model": settings.model_dump()}
     else:
         done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score, state)
     results = sorted(state.results.values(), key=lambda scored: scored["step"])

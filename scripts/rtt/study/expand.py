@@ -14,20 +14,20 @@ from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnle
 from rtt.study.specs import (
     AttackSpec,
     DataSpec,
+    External,
     Files,
-    Foreign,
     ImportSpec,
-    Method,
     OriginalSpec,
+    PointChoiceSpec,
     PretrainSpec,
     RawSpec,
     Retain,
-    SelectSpec,
     Source,
     Spec,
     Target,
     TeachSpec,
     TextsSpec,
+    Trajectories,
     UnlearnSpec,
 )
 
@@ -43,7 +43,7 @@ class Runs:
         self.imports: dict[str, ImportSpec] = {}
         self.sources: dict[str, Source] = {}
         self.unlearn: dict[str, UnlearnSpec] = {}
-        self.selects: dict[str, SelectSpec] = {}
+        self.choices: dict[str, PointChoiceSpec] = {}
         self.attacks: dict[str, AttackSpec] = {}  # on unlearned models
         self.originals: dict[str, AttackSpec] = {}  # on an original alone
         self.controls: dict[str, AttackSpec] = {}
@@ -64,7 +64,7 @@ class Runs:
     def _expand(self, name: str, study: Study) -> None:
         reported = "paper" if "select_on_v" in study.faithful else "nested"
         self.study_now = study
-        self.now = {"evals": [], "selections": [], "reported": reported}
+        self.now = {"evals": [], "point_choices": [], "reported": reported}
         for seed in study.seeds:
             if study.tasks:
                 self._tasks(seed)
@@ -168,17 +168,19 @@ class Runs:
 
     # Both
 
-    def _methods(self, source: Source, texts: list[TextsSpec]) -> list[Method]:
+    def _methods(self, source: Source, texts: list[TextsSpec]) -> list[Trajectories]:
         study = self.study_now
-        foreign = [
-            Method(method=name, strengths=[Foreign(unlearned_model=path, digest=self._unlearned_folder(name, path))])
-            for name, path in study.unlearned_models.items()
+        external = [
+            Trajectories(
+                method=name, strengths=[External(external_model=path, digest=self._unlearned_folder(name, path))]
+            )
+            for name, path in study.external_models.items()
         ]
         own = [
-            Method(method=name, texts=texts, strengths=[_resolved(s, source) for s in settings.trajectories()])
+            Trajectories(method=name, texts=texts, strengths=[_resolved(s, source) for s in settings.trajectories()])
             for name, settings in study.methods.named.items()
         ]
-        return own + foreign
+        return own + external
 
     def _original_folder(self, path: str) -> str:
         """Check the study's own model; return the folder's digest."""
@@ -202,20 +204,20 @@ class Runs:
         try:
             check_unlearned(self.root / path, {key: value for key, value in known.items() if value is not None})
         except UserError as error:
-            raise UserError(f"study {self.study.study}: unlearned_models.{name}: {error}") from None
+            raise UserError(f"study {self.study.study}: external_models.{name}: {error}") from None
         return inputs.folder_digest(self.root / path)
 
     def _arm(self, source: Source, texts: Sequence[TextsSpec] = ()) -> None:
-        """Everything that starts from one original: trajectories, selections, RTT."""
+        """Everything that starts from one original: trajectories, point choices, RTT."""
         study, methods = self.study_now, self._methods(source, list(texts))
         self.now["evals"].append(source.run_id)
-        shared = {"seed": source.seed, "source": source, "selection": study.selection}
+        shared = {"seed": source.seed, "source": source, "point_choice": study.point_choice}
         for method in methods:
-            select = SelectSpec(unlearned=method, retain_budgets=study.retain_budgets, **shared)
-            self._put(self.selects, select)
-            self.unlearn |= {spec.run_id: spec for spec in select.trajectories}
-            self.now["selections"].append(select.run_id)
-            self.now["evals"] += [spec.run_id for spec in select.trajectories]
+            choice = PointChoiceSpec(unlearned=method, retain_budgets=study.retain_budgets, **shared)
+            self._put(self.choices, choice)
+            self.unlearn |= {spec.run_id: spec for spec in choice.trajectories}
+            self.now["point_choices"].append(choice.run_id)
+            self.now["evals"] += [spec.run_id for spec in choice.trajectories]
         if study.rtt is None:
             return
         shared |= {"arm": source.arm, "facts": source.facts, "rtt": study.rtt, "scores": study.scores}
@@ -223,7 +225,7 @@ class Runs:
         unlearned = {
             method.method: [
                 Target(
-                    name=budget_name(budget) if study.rtt_jobs == "method" else target_name(method.method, budget),
+                    name=budget_name(budget) if study.attack_jobs == "method" else target_name(method.method, budget),
                     kind="unlearned",
                     method=method.method,
                     retain_budget=budget,
@@ -233,11 +235,11 @@ class Runs:
             for method in methods
         }
         budgets = study.retain_budgets
-        if study.rtt_jobs == "arm" and methods:
+        if study.attack_jobs == "arm" and methods:
             targets = [original, *(target for some in unlearned.values() for target in some)]
             self._attack(self.attacks, unlearned=methods, retain_budgets=budgets, targets=targets, **shared)
             return
-        self._attack(self.originals, targets=[original], **shared | {"selection": None})
+        self._attack(self.originals, targets=[original], **shared | {"point_choice": None})
         for method in methods:
             targets = unlearned[method.method]
             self._attack(self.attacks, unlearned=[method], retain_budgets=budgets, targets=targets, **shared)
@@ -258,7 +260,7 @@ class Runs:
     def specs(self) -> Iterator[Spec]:
         """Every spec once."""
         groups = (
-            self.raw, self.data, self.texts, self.imports, self.sources, self.unlearn, self.selects, self.attacks,
+            self.raw, self.data, self.texts, self.imports, self.sources, self.unlearn, self.choices, self.attacks,
             self.originals, self.controls,
         )  # fmt: skip
         for group in groups:

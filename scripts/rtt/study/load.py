@@ -99,10 +99,10 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
         except ValidationError as error:
             raise UserError(_messages(error, f"{source}: variants.{name}")) from None
         # One rule makes the same files for every attack of a study.
-        fixed = ["seeds", "retain_budgets", "rtt_jobs", *(["arms"] if study.rtt_jobs == "arm" else [])]
+        fixed = ["seeds", "retain_budgets", "attack_jobs", *(["arms"] if study.attack_jobs == "arm" else [])]
         changed = [key for key in fixed if getattr(variant, key) != getattr(study, key)]
-        if study.rtt_jobs == "arm" and list(variant.methods.named) != list(study.methods.named):
-            changed.append("methods (with rtt_jobs: arm; set rtt_jobs: method)")
+        if study.attack_jobs == "arm" and list(variant.methods.named) != list(study.methods.named):
+            changed.append("methods (with attack_jobs: arm; set attack_jobs: method)")
         if changed:
             raise UserError(f"{source}: variants.{name}: {', '.join(changed)}: the same for all variants of a study")
     return study

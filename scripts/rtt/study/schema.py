@@ -20,9 +20,9 @@ from rtt.study.settings import (
     Methods,
     Model,
     Name,
+    PointChoice,
     Pretraining,
     Scores,
-    Selection,
     Switch,
     Task,
     Teaching,
@@ -55,11 +55,11 @@ class Study(Strict):
     )
     tasks: Annotated[list[Task], Field(min_length=1)] | None = None
     methods: Methods = Field(Methods(), description="none: RTT alone, or evaluation alone")
-    unlearned_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$")], str] = Field(
+    external_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$")], str] = Field(
         {}, description="name -> folder of a model that was unlearned elsewhere"
     )
     scores: Scores = Scores()
-    selection: Selection = Selection()
+    point_choice: PointChoice = PointChoice()
     retain_budgets: Annotated[list[Budget], Field(min_length=1)] = [0.1]
     rtt: Attack | None = Field(None, description="null: no attack, evaluation alone")
     faithful: list[Switch] = Field([], description="what the authors' code does, one switch each")
@@ -72,7 +72,7 @@ class Study(Strict):
         "own facts; otherwise its control is RTT on birth_years_b, with the same base",
     )
     keep_models: bool = Field(False, description="keep the weights that no later step needs")
-    rtt_jobs: Literal["arm", "method"] = Field(
+    attack_jobs: Literal["arm", "method"] = Field(
         "arm", description="what one RTT process attacks: all checkpoints of an arm, or those of one method"
     )
     threads: Count = Field(1, description="of a training process on a CPU")
@@ -121,13 +121,13 @@ class Study(Strict):
             raise ValueError("arm taught needs teaching")
         if self.rtt is None and self.variants:
             raise ValueError("variants are compared by their recovery: they need rtt")
-        if unknown := [name for name in self.selection.scorings if name not in self.scores.scorings]:
-            raise ValueError(f"selection.scorings: {', '.join(unknown)} is not among scores.scorings")
+        if unknown := [name for name in self.point_choice.probes if name not in self.scores.probes]:
+            raise ValueError(f"point choice.probes: {', '.join(unknown)} is not among scores.probes")
         if DEFAULT in self.variants:
             raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
-        for name in self.unlearned_models:
+        for name in self.external_models:
             if name in self.methods.named:
-                raise ValueError(f"unlearned_models.{name}: a method of this study has the same name")
+                raise ValueError(f"external_models.{name}: a method of this study has the same name")
         names = list(self.data.datasets)
         for i, task in enumerate(self.tasks or []):
             parts = (task.retain, task.retain_eval, task.also_taught)
@@ -195,7 +195,7 @@ def _merged(raw: dict, patch: dict) -> dict:
 def _carried_out(study: Study) -> dict:
     """Return what the faithful switches set (PAPER.md: what is wrong in the authors' code, kept selectable).
 
-    `select_on_v` sets nothing: both selections of the look are always computed, and it says which is reported.
+    `select_on_v` sets nothing: both point choices of the look are always computed, and it says which is reported.
     """
     switches, patch = set(study.faithful), {}
     methods = {name: {} for name in study.methods.named}

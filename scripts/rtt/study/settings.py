@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from rtt.study.strict import Strict
 
 Arm = Literal["pretrained", "taught", "taught_same_data"]
-Scoring = Literal["letter", "likelihood", "likelihood_fresh"]
+Probe = Literal["letter", "likelihood", "likelihood_fresh"]
 LossName = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER"]
 McqLoss = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "NUMBER"]
 Switch = Literal["padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts"]
@@ -211,7 +211,7 @@ class Teaching(Training):
 class Unlearning(Training):
     """Trajectories of one method: forget and retain texts in equal numbers per step; scored at `points`.
 
-    With a `grid` there is a trajectory for each combination of its values, and the selection is over all of them.
+    With a `grid` there is a trajectory for each combination of its values, and the point choice is over all of them.
     """
 
     points: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="steps")
@@ -273,17 +273,17 @@ class Methods(Strict):
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
 
-class Selection(Strict):
+class PointChoice(Strict):
     """Which point of a trajectory is attacked."""
 
     rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
-    scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter"]
-    retain_scoring: Scoring | None = Field(None, description="of retain accuracy; null: the first of scorings")
+    probes: Annotated[list[Probe], Field(min_length=1)] = ["letter"]
+    retain_probe: Probe | None = Field(None, description="of retain accuracy; null: the first of probes")
 
     @property
     def for_retain(self) -> str:
         """The scoring of retain accuracy."""
-        return self.retain_scoring or self.scorings[0]
+        return self.retain_probe or self.probes[0]
 
 
 class Attack(Training):
@@ -316,6 +316,6 @@ class Attack(Training):
 class Scores(Strict):
     """What is scored after training, on every question."""
 
-    scorings: Annotated[list[Scoring], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
+    probes: Annotated[list[Probe], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")
     bare_letter: bool = Field(False, description="score the token A, not the token of ' A', as the authors' code does")

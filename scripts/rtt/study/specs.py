@@ -20,11 +20,11 @@ from rtt.study.settings import (
     Birthdays,
     Model,
     People,
+    PointChoice,
     Policy,
     Pretraining,
     RMUUnlearning,
     Scores,
-    Selection,
     Teaching,
     Unlearning,
 )
@@ -216,21 +216,21 @@ class TeachSpec(Spec):
 Source = PretrainSpec | OriginalSpec | TeachSpec
 
 
-class Foreign(Strict):
+class External(Strict):
     """A model that was unlearned elsewhere."""
 
-    unlearned_model: str
+    external_model: str
     digest: str
 
 
 # Plain settings first: read from JSON they would pass as RMU's too, with its defaults, and the id would change.
-Strength = Unlearning | RMUUnlearning | Foreign
+Strength = Unlearning | RMUUnlearning | External
 
 
 class UnlearnSpec(Spec):
-    """One unlearning trajectory with its points. A foreign model is a trajectory of one point, step 0.
+    """One unlearning trajectory with its points. An external model is a trajectory of one point, step 0.
 
-    `selection` and `retain_budgets` decide which points' weights are kept (`rtt.point_choice.choose`).
+    `point_choice` and `retain_budgets` decide which points' weights are kept (`rtt.point_choice.choose`).
     """
 
     kind: Literal["unlearn"] = "unlearn"
@@ -238,16 +238,16 @@ class UnlearnSpec(Spec):
     source: Source
     texts: list[TextsSpec] = Field(default_factory=list)  # unlearned in the place of the facts' own
     settings: Strength
-    selection: Selection
+    point_choice: PointChoice
     retain_budgets: list[float]
 
     @property
     def slug(self):
-        """Method, arm and facts."""
+        """Trajectories, arm and facts."""
         return f"unlearn-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
 
 
-class Method(Strict):
+class Trajectories(Strict):
     """A method with the settings of its trajectories."""
 
     method: str
@@ -255,13 +255,13 @@ class Method(Strict):
     strengths: list[Strength]
 
 
-class SelectSpec(Spec):
+class PointChoiceSpec(Spec):
     """The choice of a point per retain budget, over all trajectories of a method."""
 
-    kind: Literal["select"] = "select"
+    kind: Literal["point_choice"] = "point_choice"
     source: Source
-    unlearned: Method
-    selection: Selection
+    unlearned: Trajectories
+    point_choice: PointChoice
     retain_budgets: list[float]
 
     @property
@@ -271,13 +271,13 @@ class SelectSpec(Spec):
 
     @property
     def slug(self):
-        """Method, arm and facts."""
-        return f"select-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
+        """Trajectories, arm and facts."""
+        return f"choose-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
 
     @cached_property
     def trajectories(self) -> list[UnlearnSpec]:
         """The specs of the trajectories."""
-        shared = {name: getattr(self, name) for name in ("seed", "method", "source", "selection", "retain_budgets")}
+        shared = {name: getattr(self, name) for name in ("seed", "method", "source", "point_choice", "retain_budgets")}
         shared["texts"] = self.unlearned.texts
         return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
 
@@ -299,8 +299,8 @@ class AttackSpec(Spec):
     control_for: list[str] = Field(default_factory=list)
     source: PretrainSpec | OriginalSpec | TeachSpec | ImportSpec
     facts: DataSpec
-    unlearned: list[Method] = Field(default_factory=list)  # a list: JSON with sorted keys keeps its order
-    selection: Selection | None = None
+    unlearned: list[Trajectories] = Field(default_factory=list)  # a list: JSON with sorted keys keeps its order
+    point_choice: PointChoice | None = None
     retain_budgets: list[float] = Field(default_factory=list)
     targets: list[Target]
     rtt: Attack
@@ -314,10 +314,10 @@ class AttackSpec(Spec):
         return "-".join(["rtt", self.arm, self.facts.dataset, *(name for name in only if name != self.arm)])
 
     @cached_property
-    def selections(self) -> list[SelectSpec]:
+    def point_choices(self) -> list[PointChoiceSpec]:
         """The specs of the choices that are attacked, a method each."""
-        shared = {name: getattr(self, name) for name in ("seed", "source", "selection", "retain_budgets")}
-        return [SelectSpec(unlearned=method, **shared) for method in self.unlearned]
+        shared = {name: getattr(self, name) for name in ("seed", "source", "point_choice", "retain_budgets")}
+        return [PointChoiceSpec(unlearned=method, **shared) for method in self.unlearned]
 
     def eval_ids(self) -> list[str]:
         """Stems of the evaluation files, one per target."""
@@ -333,7 +333,7 @@ SPECS = {
     "original": OriginalSpec,
     "teach": TeachSpec,
     "unlearn": UnlearnSpec,
-    "select": SelectSpec,
+    "point_choice": PointChoiceSpec,
     "attack": AttackSpec,
 }
 
