@@ -249,7 +249,7 @@ def skipped(row: tuple, cuda: bool) -> str | None:
         if importlib.util.find_spec("flash_attn") is None:
             return "skipped: flash-attn is not installed"
     if row[3] and not cuda:
-        return "skipped: needs CUDA (on a CPU: tests/unit/test_parity.py)"
+        return "skipped: needs CUDA (on a CPU: tests/training/test_parity.py)"
     return None
 
 

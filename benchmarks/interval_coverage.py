@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rtt.stats.intervals import Z95, wilson
-from rtt.stats.look_choice import best_look, halves, select
+from rtt.stats.look_choice import best_look, choose, halves
 from rtt.stats.recovery import PSEUDO, recover, weights
 from scipy.special import ndtr, ndtri
 
@@ -60,7 +60,7 @@ def draw(rng: np.random.Generator, design: Design, accuracies: tuple, rho: float
             noise = np.sqrt(1 - k) * rng.standard_normal((reps, n), dtype=np.float32)
             correct[:, look] = own + noise < (top - below + shift).astype(np.float32)
         expected = np.array([ndtr(top - below + shift) for below in looks])  # (L, n)
-        # The nested choice for all replicates at once: argmax is the first best, as select() has it for these looks.
+        # The nested choice for all replicates at once: argmax is the first best, as choose() has it for these looks.
         by_second = correct[:, :, ~first].sum(axis=2).argmax(axis=1)
         by_first = correct[:, :, first].sum(axis=2).argmax(axis=1)
         chosen = np.where(first, by_second[:, None], by_first[:, None])
@@ -228,7 +228,7 @@ def coin_flips(reps: int, splits=5, size=32, n_looks=20) -> dict[str, tuple[floa
         correct = rng.random((n_looks, splits * size)) < FLOOR
         found["fixed"].append(correct[0].mean())
         for point_choice in ("paper", "nested"):
-            chosen = select(point_choice, correct, split_of, looks).chosen
+            chosen = choose(point_choice, correct, split_of, looks).chosen
             found[point_choice].append(correct[chosen, np.arange(len(split_of))].mean())
     assert best_look(np.array([1, 1]), looks[:2]) == 0
     return {name: (float(np.mean(x)), float(np.std(x) / np.sqrt(reps))) for name, x in found.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import slurm
-from conftest import SMOKE, differing
+from clones import SMOKE, differing
 from faults import STUDY, snakemake
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from conftest import SMOKE
+from clones import SMOKE
 
 pytestmark = pytest.mark.cluster
 

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, Clone, clone_environment, job_counts
+from clones import SMOKE, Clone, clone_environment, job_counts
 
 REBUILDING = {"unpack": 1, "rebuild_tables": 1, "rebuild_figure": 5, "rebuild_report": 1, "figures": 1}
 BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "deepspeed")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, SMOKE, Clone
+from clones import ROOT, SMOKE, Clone
 from docs_markdown import FILES, Block, blocks, comments, inline
 from rtt.__main__ import COMMANDS, main
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 import rtt
-from conftest import ROOT
 from docs_markdown import FILES, anchors, inline, target
+from places import ROOT
 
 # Not below data/, which runs fill; a word in capitals stands for a name.
 PATH = re.compile(r"(benchmarks|config|docs|envs|profiles|rules|scripts|tests)/(?!.*[A-Z]{4})[\w./-]+")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import SMOKE, Clone, clone_environment, differing
+from clones import SMOKE, Clone, clone_environment, differing
 
 # A checkpoint after every step, so that there is one to go on from at whatever moment the kill comes.
 COMMAND = ["-m", "rtt", "run", "--configfile", SMOKE, "--config", "checkpoint_minutes=0"]

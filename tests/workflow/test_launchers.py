@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, Clone, clone_environment
+from clones import SMOKE, Clone, clone_environment
 
 CONFIG = ["devices=2", "deepspeed=zero2", "packing=true"]
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from conftest import Clone
+from clones import Clone
 from rtt.study.digests import folder_digest
 from safetensors.torch import load_file, save_file
 

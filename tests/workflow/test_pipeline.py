@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from conftest import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
+from clones import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
 PROBES, LOOK_CHOICES = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "nested"}

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT, SMOKE, TORCH_RULES, Clone, clone_environment
+from clones import ROOT, SMOKE, TORCH_RULES, Clone, clone_environment
 from rtt.doctor import surroundings
 from rtt.doctor.checks import Patient
 from rtt.study.load import load_study

@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import yaml
-from conftest import ROOT, SMOKE, read_csv
+from clones import ROOT, SMOKE, read_csv
 from docs_markdown import blocks
 
 

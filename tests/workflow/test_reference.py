@@ -4,7 +4,7 @@ import importlib.util
 import re
 
 import pytest
-from conftest import ROOT
+from places import ROOT
 from rtt.__main__ import main
 from rtt.bundle import documents
 

@@ -6,15 +6,10 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
 from report_builder import audit, full_study, manifest, write_study
 from rtt.report.page import page
 

@@ -15,9 +15,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
 from report_builder import recovery, recovery_row, write_study
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import yaml
-from conftest import ROOT, SMOKE, Clone
+from clones import ROOT, SMOKE, Clone
 from rtt.study.expand import Runs
 from rtt.study.load import OVERRIDES, load_study, schema
 

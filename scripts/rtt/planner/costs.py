@@ -78,7 +78,7 @@ class Facts:
 
 
 # Mean tokens on the authors' files (26be6ba), by SmolLM2's tokenizer: every digit is a token there; Llama-3's takes up
-# to three digits in one, so its texts are shorter. tests/unit/test_plan.py holds them to the files.
+# to three digits in one, so its texts are shorter. tests/planner/test_plan.py holds them to the files.
 TYPICAL = {
     "years": Texts(59.2, 66.2, 27.2, 32.2, 5.0, 22.5, 22.2, 23.0),
     "mmlu": Texts(67.9, 77.0, 28.2, 35.4, 6.9, 42.2, 41.9, 40.9),

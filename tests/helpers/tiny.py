@@ -143,3 +143,14 @@ def reference_nats(model, example: dict[str, list[int]]) -> float:
             total = sum(math.exp(value - top) for value in row)
             nats.append(top + math.log(total) - row[ids[position]])
     return sum(nats) / len(nats) if nats else 0.0
+
+
+def examples(seed=0, n=5):
+    """Texts of 3 to 9 tokens, with prompts of 0 to 2."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = [3, 9, 4, 7, 5, 6][:n]
+    made = []
+    for i, length in enumerate(lengths):
+        ids = torch.randint(2, len(tokenizer()), (length,), generator=g).tolist()
+        made.append(plain(ids[: i % 3], ids[i % 3 :]))
+    return made

@@ -125,7 +125,7 @@ case $1 in
 info) echo '{{"conda_prefix": "FOLDER", "platform": "linux-64", "active_prefix": null}}' ;;
 clean) ;;
 config) echo '{{"get": {{"channel_priority": "strict"}}}}' ;;
-env) export PYTHONPATH={Path(__file__).parent}:{SCRIPTS}
+env) export PYTHONPATH={ROOT}/tests/helpers:{SCRIPTS}
     exec {sys.executable} -c 'import sys, test_envs; test_envs.make(*sys.argv[1:])' "$6" "$8" ;;
 *) exit 1 ;;
 esac

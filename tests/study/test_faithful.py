@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 import tiny
 import torch
 from evals_builder import make_evals
+from places import ROOT
 from rtt.__main__ import main
 from rtt.data.facts import build_facts
 from rtt.data.text import encode, mcq, sentence
@@ -25,7 +26,6 @@ from rtt.training.collate import collate
 from rtt.training.losses import plain_loss, text_loss
 from rtt.training.order import unlearning_pairs
 from rtt.training.train import cast, make_optimizer, prepare_torch, train
-from test_config import ROOT
 
 FILE = ROOT / "config/faithful.yaml"
 STUDY = load_study(FILE)

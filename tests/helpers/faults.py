@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from conftest import Clone, clone_environment, differing
+from clones import Clone, clone_environment, differing
 from slurm import Cluster, wait_for
 
 STUDY = "tests/cluster/fault.yaml"

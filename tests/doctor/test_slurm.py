@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from conftest import ROOT
 from doctor_fixtures import SMOKE
+from places import ROOT
 from rtt.doctor import surroundings
 from rtt.doctor.slurm import hours, partitions
 from rtt.planner.resources import Resources, Site

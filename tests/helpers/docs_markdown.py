@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from conftest import ROOT
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from places import ROOT
 
 FILES = sorted(
     str(path.relative_to(ROOT))

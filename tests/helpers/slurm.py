@@ -1,7 +1,7 @@
 """A real SLURM on this machine: munged, slurmctld and two slurmd on loopback, with GPUs that are device nodes alone.
 
-    python tests/cluster/slurm.py -- COMMAND   # start it, run COMMAND in it, take it down
-    python tests/cluster/slurm.py --hold       # start it, print its description as JSON, take it down at end of input
+    python tests/helpers/slurm.py -- COMMAND   # start it, run COMMAND in it, take it down
+    python tests/helpers/slurm.py --hold       # start it, print its description as JSON, take it down at end of input
 
 Everything lies in one temporary folder; /etc/slurm/slurm.conf, where job steps look, is a link to it while it runs.
 However the caller ends, SIGKILL included, `--hold` sees the end of its input and cleans up; what an earlier one could

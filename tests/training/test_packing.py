@@ -14,7 +14,7 @@ from rtt.study.settings import RMUUnlearning
 from rtt.training import packing
 from rtt.training.collate import collate, null
 from rtt.training.losses import text_loss
-from test_losses import examples
+from tiny import examples
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=7), st.sampled_from([1, 16, 50, 1000]))

@@ -13,21 +13,10 @@ from rtt.training.collate import collate
 from rtt.training.losses import masked_mean, plain_loss, text_loss
 
 
-def examples(seed=0, n=5):
-    """Texts of 3 to 9 tokens, with prompts of 0 to 2."""
-    g = torch.Generator().manual_seed(seed)
-    lengths = [3, 9, 4, 7, 5, 6][:n]
-    made = []
-    for i, length in enumerate(lengths):
-        ids = torch.randint(2, len(tiny.tokenizer()), (length,), generator=g).tolist()
-        made.append(tiny.plain(ids[: i % 3], ids[i % 3 :]))
-    return made
-
-
 @pytest.mark.parametrize("double, tolerance", [(True, 1e-9), (False, 1e-5)])
 def test_text_loss_is_the_mean_over_texts_of_the_mean_over_counted_tokens(double, tolerance):
     model = tiny.model(double=double, scale=8)
-    rows = examples()
+    rows = tiny.examples()
     expected = sum(tiny.reference_nats(model, row) for row in rows) / len(rows)
     found = text_loss(model, collate(rows, 0)).item()
     assert found == pytest.approx(expected, rel=tolerance)
@@ -38,7 +27,7 @@ def test_text_loss_is_the_mean_over_texts_of_the_mean_over_counted_tokens(double
 
 def test_the_pad_token_does_not_matter():
     model = tiny.model(double=True, scale=8)
-    rows = examples()
+    rows = tiny.examples()
     losses = {text_loss(model, collate(rows, pad)).item() for pad in (0, 1, 77)}
     assert max(losses) - min(losses) < 1e-12
 
@@ -51,7 +40,7 @@ def test_padding_gets_no_gradient():
         len(tiny.tokenizer()), shape.hidden_size
     )  # untied: else the softmax reaches each row
     model.set_input_embeddings(embedding)
-    rows = examples()
+    rows = tiny.examples()
     text_loss(model, collate(rows, 5)).backward()
     used = {token for row in rows for token in row["input_ids"]}
     assert 5 not in used
@@ -62,7 +51,7 @@ def test_padding_gets_no_gradient():
 
 def test_equal_parts_average_to_the_whole():
     model = tiny.model(double=True, scale=8)
-    rows = examples(n=6)
+    rows = tiny.examples(n=6)
     whole = text_loss(model, collate(rows, 0)).item()
     for size in (1, 2, 3):
         parts = [text_loss(model, collate(rows[i : i + size], 0)).item() for i in range(0, 6, size)]
@@ -70,7 +59,7 @@ def test_equal_parts_average_to_the_whole():
 
 
 def test_gradients_of_equal_parts_average_to_the_whole():
-    model, rows = tiny.model(double=True), examples(n=6)
+    model, rows = tiny.model(double=True), tiny.examples(n=6)
 
     def gradient(parts):
         copied = copy.deepcopy(model)
@@ -119,7 +108,7 @@ def test_a_text_without_a_counted_token_adds_nothing_and_no_nan():
 
 
 def test_plain_loss_is_the_text_loss():
-    model, batch = tiny.model(), collate(examples(), 0)
+    model, batch = tiny.model(), collate(tiny.examples(), 0)
     assert plain_loss(model, batch)["loss"].item() == text_loss(model, batch).item()
 
 

@@ -6,9 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 import tiny
+from places import ROOT
 from rtt.study.expand import Runs
 from rtt.study.load import load_study, schema
-from test_config import ROOT
 
 FOLDER = ROOT / "config/modes"
 MODES = [

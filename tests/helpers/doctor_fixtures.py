@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from places import ROOT
 from rtt.__main__ import main
 from rtt.doctor.slurm import checks
 from rtt.doctor.surroundings import SECRET

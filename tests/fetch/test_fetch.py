@@ -5,7 +5,6 @@ No hub can be reached where these tests run: `FakeHfApi` and `fake_load_dataset`
 
 import errno
 import hashlib
-import http.server
 import json
 import os
 import threading
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from file_server import Handler, Server, download_port, row, table
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.fetch import download
@@ -31,35 +31,6 @@ def _no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` ({path: bytes}); `faults` ({path: [fault, ...]}) are taken first, one a request."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.faults, self.asked = {}, {}, []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        faults = self.server.faults.get(self.path, [])
-        fault = faults.pop(0) if faults else None
-        if fault == "drop":
-            return self.connection.close()
-        body = self.server.content.get(self.path)
-        if isinstance(fault, int) or body is None:
-            return self.send_error(fault or 404)
-        self.send_response(200)
-        if fault != "no length":
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if fault == "truncated" else body)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server():
     running = Server()
@@ -68,19 +39,6 @@ def server():
     yield running
     running.shutdown()
     running.server_close()
-
-
-def row(name, url, content, kind="file", **more):
-    group, columns = name.split("/")[0], dict.fromkeys(sources.COLUMNS, "")
-    columns |= {"name": name, "group": group, "kind": kind, "url": url, "licence": "none stated"}
-    if content is not None:
-        columns |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": str(len(content))}
-    return "\t".join((columns | more).values())
-
-
-def table(path, *rows):
-    path.write_text("\n".join(["\t".join(sources.COLUMNS), *rows]) + "\n")
-    return path
 
 
 @pytest.fixture
@@ -190,13 +148,6 @@ def test_no_network(tmp_path, years):
     with pytest.raises(UserError, match=r"the mirror .*empty has none of years/a.jsonl, dates-years-trimmed/a.jsonl"):
         fetch("years", tmp_path / "out", str(tmp_path / "empty"), **{**years, "table": path})
     refused(tmp_path / "out")
-
-
-def download_port():
-    """A port of this machine on which nobody listens."""
-    closed = Server()
-    closed.server_close()
-    return closed.server_port
 
 
 @pytest.mark.parametrize("place", ["years", "dates-years-trimmed", "data/dates-years-trimmed"])

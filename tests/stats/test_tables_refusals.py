@@ -108,7 +108,7 @@ def look_choice(folder, change):
 
 def test_a_missing_selection(small, capsys):
     (small / "point_choices" / "choose-pretrained-gd-s0.json").unlink()
-    assert "no look choice for GD of (people_p, pretrained, miniature, 0)" in refuse(small, capsys)
+    assert "no point choice for GD of (people_p, pretrained, miniature, 0)" in refuse(small, capsys)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from doctor_fixtures import SMOKE
+from places import ROOT
 from rtt.__main__ import main
 from rtt.doctor import surroundings
 from rtt.doctor.checks import Patient

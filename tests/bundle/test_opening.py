@@ -11,6 +11,7 @@ from pathlib import Path
 import bundle_builder as builder
 import pytest
 from bundle_builder import BASE, edited, index_of, pack, silent
+from file_server import Server, download_port
 from rtt.__main__ import main
 from rtt.bundle import container, contents, layout, opening, rebuild
 from rtt.bundle.layout import INDEX
@@ -20,7 +21,6 @@ from rtt.files import canonical_json
 from rtt.planner import costs
 from rtt.study.expand import Runs
 from rtt.study.load import load_study, to_yaml
-from test_fetch import Server, download_port
 
 
 @pytest.fixture(scope="module")

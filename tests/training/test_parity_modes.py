@@ -9,10 +9,10 @@ import yaml
 
 pytest.importorskip("torch")
 import torch
+from parity_runs import ADAMW, compare, trained
 from rtt.errors import UserError
 from rtt.study.expand import Runs
 from rtt.study.schema import Study
-from test_parity import ADAMW, compare, trained
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,7 +22,7 @@ import torch
 from rtt.errors import UserError
 from rtt.training.resume import WHOLE, State, newest
 
-WORKER = Path(__file__).with_name("resuming.py")
+WORKER = Path(__file__).parents[1] / "helpers" / "resuming.py"
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STEPS = 40
 

@@ -19,6 +19,7 @@ import pytest
 import subword
 import tiny
 import torch
+from file_server import Server, row, table
 from rtt.__main__ import main
 from rtt.data.facts import read_facts, write_facts
 from rtt.data.text import encode, sentence
@@ -32,7 +33,6 @@ from rtt.study.expand import Runs
 from rtt.study.settings import Training, Unlearning
 from rtt.training.train import train
 from safetensors.torch import load_file, save_file
-from test_fetch import Server, row, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,7 +152,7 @@ def test_a_full_disk(tmp_path, fetch):
     python = [sys.executable, "-c", ON_A_FULL_DISK, disk, fetch[-1], tmp_path / "data"]
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", *python],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(Path(__file__).parent)])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT / "tests" / "helpers")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -458,7 +458,7 @@ def test_every_row_of_the_documentation_names_tests_that_exist():
     assert len(rows) > 20
     for line in rows:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        names = re.findall(r"`(test_\w+)::(test_\w+)`", cells[-1])
+        names = re.findall(r"`([a-z_]+/test_\w+)::(test_\w+)`", cells[-1])
         assert len(cells) == 4 and names, line
         for file, name in names:
-            assert f"def {name}(" in (ROOT / f"tests/unit/{file}.py").read_text(), f"{file}::{name}"
+            assert f"def {name}(" in (ROOT / "tests" / f"{file}.py").read_text(), f"{file}::{name}"
