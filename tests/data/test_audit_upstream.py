@@ -1,4 +1,4 @@
-"""The audit on the authors' own files: each figure of PAPER.md ("What is wrong in the authors' data"), by the audit.
+"""The audit finds each figure that docs/paper.md gives of the authors' own data ("what is wrong in it").
 
 The files have no licence and are not in the repository. RTT_UPSTREAM_DATA names their folder; by default it is
 shared/upstream-data beside the repository.
@@ -49,7 +49,7 @@ def test_random_birthdays():
     assert result["defects"]["split_leak"] == 19
     assert result["defects"]["conflicting_answer"] == 21
     assert result["defects"]["duplicate_choice"] == 34  # the correct choice twice
-    assert result["defects"]["duplicate_wrong_choice"] == 41  # a wrong one twice, which PAPER.md does not count
+    assert result["defects"]["duplicate_wrong_choice"] == 41  # a wrong one twice, which docs/paper.md does not count
     assert result["defects"]["future_year"] == 96  # "some lie in the future": later than 2024
     assert sum(len(detail["fact_ids"]) for detail in details(BIRTHDAYS, "split_leak")) == 101
 
@@ -106,7 +106,7 @@ def test_mmlu():
     assert result["defects"]["duplicate_choice"] == 1
     assert "mmlu_social sciences" in result["letter_counts"]
     assert "mmlu_social sciences.jsonl" in result["sha256"]
-    # PAPER.md: "34-36 % on two categories". That is so of the five forget categories; of all ten, history is a third.
+    # docs/paper.md: 34 to 36 % on two categories. True of the five forget categories; of all ten, history is a third.
     forget = ["mmlu_STEM", "mmlu_business", "mmlu_chemistry", "mmlu_culture", "mmlu_geography"]
     prior = [Path(detail["path"]).stem for detail in details(MMLU, "letter_prior")]
     assert [split for split in prior if split in forget] == ["mmlu_STEM", "mmlu_geography"]
@@ -121,7 +121,7 @@ def test_ria_texts_lack_rows(name):
     counts = {detail["path"]: detail["line"] for detail in short}  # the line is the file's last
     assert all(len(lines(name, file)) == rows for file, rows in counts.items())
     assert all(407 <= rows <= 423 for rows in counts.values())
-    extremes = {BIRTHDAYS: (407, 422), MMLU: (412, 423)}  # together PAPER.md's 407-423
+    extremes = {BIRTHDAYS: (407, 422), MMLU: (412, 423)}  # together docs/paper.md's 407 to 423
     assert (min(counts.values()), max(counts.values())) == extremes[name]
     others = (
         {path.name for path in (UPSTREAM / name).glob("whp_corpus_*.jsonl")} - set(counts) - {"whp_corpus_dev.jsonl"}

@@ -2,7 +2,7 @@
 
 Inputs: sizes and a seed. Output: a folder of JSONL files in the authors' schema, read by `rtt.data.reader`.
 Years are drawn independently of the names, so that no fact says anything about another, which RTT needs (paper, sec.
-3.1); unlike the authors' (PAPER.md), no name stands twice, no choice stands twice, and no year lies in the future.
+3.1); unlike the authors' (docs/paper.md), no name stands twice, no choice stands twice, and no year lies in the future.
 The retain facts are where other people live.
 """
 
@@ -85,7 +85,7 @@ def birthdays(
     `which`: "random_birthdays" (splits split_0 .. split_{splits-1}, birth years) or "retain" (splits `train` and
     `held_out`, cities of other people). The correct letters are balanced to within one in each split; the four choices
     are distinct, and the correct one is no likelier to be any value than the wrong ones. RIA states each of the three
-    wrong choices once, FIF one of them three times (PAPER.md: "Names"). Raises UserError when the numbers make no
+    wrong choices once, FIF one of them three times (docs/paper.md, "Names"). Raises UserError when the numbers make no
     dataset or need more people than there are names.
     """
     if which not in TOPICS:

@@ -87,8 +87,8 @@ def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
     """Return {file name: rows} of one dataset: MCQs, true sentences, RIA and FIF sentences, per split.
 
     Correct letters are balanced within each split; the four choices are distinct. RIA states each of the three wrong
-    choices once, in three phrasings; FIF states one wrong choice in the same three (PAPER: "Names"). `long_texts`,
-    `planted_leaks` and `planted_duplicates` may be left out of `options`.
+    choices once, in three phrasings; FIF states one wrong choice in the same three (docs/paper.md, "Names").
+    `long_texts`, `planted_leaks` and `planted_duplicates` may be left out of `options`.
     Raises UserError when the options ask for more people than there are names.
     """
     topic = TOPICS[DATASETS[dataset]]

@@ -20,7 +20,7 @@ from rtt.study.settings import Model, Pretraining, RMUUnlearning, Teaching, Trai
 from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
-SENTENCES = 3  # of a fact in the authors' files (PAPER.md); an epoch of unlearning shows each
+SENTENCES = 3  # of a fact in the authors' files (docs/paper.md); an epoch of unlearning shows each
 SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models.load)
 DOWN_PROJ = 0.25  # share of a decoder layer's parameters in mlp.down_proj: .27 in Llama-3-8B, .25 in SmolLM2
 BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its gradient, each optimizer state

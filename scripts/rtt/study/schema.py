@@ -193,7 +193,7 @@ def _merged(raw: dict, patch: dict) -> dict:
 
 
 def _carried_out(study: Study) -> dict:
-    """Return what the faithful switches set (PAPER.md: what is wrong in the authors' code, kept selectable).
+    """Return what the faithful switches set (docs/paper.md: what is wrong in the authors' code, kept selectable).
 
     `select_on_v` sets nothing: both point choices of the look are always computed, and it says which is reported.
     """

@@ -201,7 +201,7 @@ class Pretraining(Training):
 
 
 class Teaching(Training):
-    """The paper's second phase (PAPER.md, Random Birthdays): fixed texts, no replay."""
+    """The paper's second phase (docs/paper.md, Random Birthdays): fixed texts, no replay."""
 
     epochs: Count
     loss: LossName = "LETTER_ANSWER"
