@@ -128,7 +128,7 @@ def test_page_says_what_the_tables_say(html, study):
     assert "The criterion holds for all 4 methods." in text
     assert "one seed cannot support a statement about a method or an arm" in text
     assert "not comparable: unlearned accuracy .20 vs .45" in text
-    assert "not corrected for look choice" in text
+    assert "not corrected for this choice" in text
     for status in ("over unlearned", "not unlearned", "none within budget", "undefined"):
         assert status in text
     assert "split_1.jsonl:7: duplicate question: as split_0.jsonl:3" in text
