@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from rtt.errors import UserError
-from rtt.runtime import locks, slurm_queue
+from rtt.ownership import still_ours
+from rtt.runtime import locks, slurm_jobs
 
 
 @pytest.fixture
@@ -157,18 +158,18 @@ def test_the_second_goes_on_once_the_first_has_ended(squeue, monkeypatch):
 
 
 def test_a_step_whose_run_was_taken_over_writes_nothing_more(squeue, monkeypatch):
-    locks.still_ours()  # outside a run there is nothing to lose
+    still_ours()  # outside a run there is nothing to lose
     monkeypatch.setenv(locks.VARIABLE, str(locks.FOLDER))
     with locks.step("unlearn", "specs/a.json"):
-        locks.still_ours()
+        still_ours()
         next(locks.FOLDER.glob(f"{os.getpid()}-*.json")).unlink()  # what a step does that finds it dead
         with pytest.raises(UserError, match="taken this run over"):
-            locks.still_ours()
+            still_ours()
 
 
 def test_on_a_node_the_host_is_slurm_s_name_for_it(squeue, monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "node3")
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     assert locks.register(locks.FOLDER, "x").name == f"{os.getpid()}-node3.json"
-    assert (slurm_queue.host(), slurm_queue.job_id()) == ("node3", "5")
+    assert (slurm_jobs.host(), slurm_jobs.job_id()) == ("node3", "5")
     assert [(holder.host, holder.job) for holder in locks.live()] == [("node3", "5")]

@@ -22,7 +22,7 @@ import psutil
 from rtt import ownership
 from rtt.errors import UserError
 from rtt.files import write_json
-from rtt.runtime import slurm_queue
+from rtt.runtime import slurm_jobs
 
 FOLDER = Path("results/.locks")  # relative to the working directory
 VARIABLE = "RTT_LOCKS"  # how a step learns the folder: set by claim(), inherited by everything started from there
@@ -60,7 +60,7 @@ class Holder:
     @property
     def asked_of_slurm(self) -> bool:
         """Is it a job elsewhere?"""
-        return bool(self.job) and self.host != slurm_queue.host()
+        return bool(self.job) and self.host != slurm_jobs.host()
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def _mutex(folder: Path) -> Iterator[None]:
 
 def _alive(holder: Holder, at_work: set[tuple[str, str]]) -> bool:
     """Does the process still run? One on another host is alive as long as SLURM doesn't say otherwise (`at_work`)."""
-    if holder.host != slurm_queue.host():
+    if holder.host != slurm_jobs.host():
         return not holder.job or (holder.job, holder.host) in at_work
     try:
         process = psutil.Process(holder.pid)
@@ -102,7 +102,7 @@ def _scan(folder: Path, writes: str | None = None) -> list[Holder]:
             continue
         if writes in (None, holder.writes):
             found[path] = holder
-    at_work = slurm_queue.at_work({(holder.job, holder.host) for holder in found.values() if holder.asked_of_slurm})
+    at_work = slurm_jobs.at_work({(holder.job, holder.host) for holder in found.values() if holder.asked_of_slurm})
     for path, holder in list(found.items()):
         if not _alive(holder, at_work):
             path.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def live(folder: str | Path = FOLDER) -> list[Holder]:
 
 def _strangers(holders: list[Holder]) -> list[Holder]:
     family = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
-    return [holder for holder in holders if holder.host != slurm_queue.host() or holder.pid not in family]
+    return [holder for holder in holders if holder.host != slurm_jobs.host() or holder.pid not in family]
 
 
 def others(folder: str | Path = FOLDER) -> list[Holder]:
@@ -130,13 +130,13 @@ def others(folder: str | Path = FOLDER) -> list[Holder]:
 
 
 def _path(folder: str | Path, pid: int | None) -> Path:
-    return Path(folder) / f"{os.getpid() if pid is None else pid}-{slurm_queue.host()}.json"
+    return Path(folder) / f"{os.getpid() if pid is None else pid}-{slurm_jobs.host()}.json"
 
 
 def _write(folder: Path, command: str, role: str, pid: int, writes: str = "") -> Path:
     path = _path(folder, pid)
     started = psutil.Process(pid).create_time()
-    holder = Holder(pid, started, slurm_queue.host(), command, role, slurm_queue.job_id(), writes)
+    holder = Holder(pid, started, slurm_jobs.host(), command, role, slurm_jobs.job_id(), writes)
     write_json(path, asdict(holder), indent=None)
     return path
 
@@ -160,10 +160,10 @@ def _refusal(holders: list[Holder], folder: Path) -> str:
     lines = ["this working directory is in use:"]
     for holder in holders:
         lines.append(f"  {holder}")
-        if holder.host != slurm_queue.host() and not holder.job:
+        if holder.host != slurm_jobs.host() and not holder.job:
             path = folder / f"{holder.pid}-{holder.host}.json"
-            lines.append(f"  It can't be checked from here ({slurm_queue.host()}). If it has ended, delete {path}.")
-    here = [str(holder.pid) for holder in holders if holder.host == slurm_queue.host()]
+            lines.append(f"  It can't be checked from here ({slurm_jobs.host()}). If it has ended, delete {path}.")
+    here = [str(holder.pid) for holder in holders if holder.host == slurm_jobs.host()]
     if here:
         lines.append(f"Wait until it ends, or stop it: kill {' '.join(here)}")
     if jobs := sorted({holder.job for holder in holders if holder.asked_of_slurm}):
@@ -180,10 +180,10 @@ def _queued(folder: Path, known: list[Holder]) -> list[Holder]:
     folder: the locks' folder; the working directory is two above. Nothing is asked where no job was ever submitted.
     """
     directory = folder.resolve().parents[1]
-    if not slurm_queue.available() or not (directory / "results" / ".slurm").is_dir():
+    if not slurm_jobs.available() or not (directory / "results" / ".slurm").is_dir():
         return []
-    registered = {holder.job for holder in known} | {slurm_queue.job_id()}
-    found = slurm_queue.unfinished(directory)
+    registered = {holder.job for holder in known} | {slurm_jobs.job_id()}
+    found = slurm_jobs.unfinished(directory)
     if found is None:
         raise UserError(
             "SLURM doesn't answer (squeue): whether jobs of an earlier run are still at work in this folder can't be "
@@ -223,7 +223,7 @@ def claim(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[st
             if not found:
                 os.environ[VARIABLE] = str(folder)
                 return _write(folder, command, "main", os.getpid())
-        orphans = all(holder.role == "step" and (holder.job or holder.host == slurm_queue.host()) for holder in found)
+        orphans = all(holder.role == "step" and (holder.job or holder.host == slurm_jobs.host()) for holder in found)
         if not orphans or time.monotonic() >= deadline:
             raise UserError(_refusal(found, folder))
         if not told:

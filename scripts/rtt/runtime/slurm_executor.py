@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
-from rtt.runtime import slurm_queue
+from rtt.runtime import slurm_jobs
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 VERSION = "2.8."
@@ -104,7 +104,7 @@ def _mend_submission(module: ModuleType) -> None:
         comment = f"{name}_{job.name}" + f"_wildcards_{wildcards}" * bool(wildcards)
         found = None
         while found is None and _pause(self):
-            found = slurm_queue.named(self.run_uuid)
+            found = slurm_jobs.named(self.run_uuid)
         taken = [one.id for one in found or [] if one.rule == comment and one.id not in vars(self).get("known_ids", ())]
         if taken:  # its answer to sbatch was lost
             log = Path(self.slurm_logdir, f"{name}_{job.name}", wildcards, f"{taken[-1]}.log")

@@ -26,7 +26,7 @@ from rtt.scoring.write import attack_labels, result, write_eval
 from rtt.steps.original import scorer_of
 from rtt.study.names import budget_name
 from rtt.study.specs import AttackSpec, load_spec
-from rtt.training.finite import effective_update
+from rtt.training.health import effective_update
 from rtt.training.losses import plain_loss
 from rtt.training.order import count_tokens, training_passes
 from rtt.training.resume import State

@@ -16,7 +16,7 @@ from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.scoring.manifest import Manifest
 from rtt.steps.original import scores_of, write_original
 from rtt.study.specs import load_spec
-from rtt.training.finite import effective_update
+from rtt.training.health import effective_update
 from rtt.training.losses import plain_loss
 from rtt.training.order import count_tokens, pretraining_documents
 from rtt.training.resume import State

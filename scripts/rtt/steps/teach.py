@@ -21,7 +21,7 @@ from rtt.steps import pretrain
 from rtt.steps.original import scores_of, write_original
 from rtt.study.settings import Pretraining
 from rtt.study.specs import load_spec
-from rtt.training.finite import effective_update
+from rtt.training.health import effective_update
 from rtt.training.losses import plain_loss
 from rtt.training.order import count_tokens, pretraining_documents, training_passes
 from rtt.training.resume import State

@@ -29,7 +29,7 @@ from rtt.steps.original import scorer_of
 from rtt.study.digests import folder_digest
 from rtt.study.model_folder import check_folder
 from rtt.study.specs import External, UnlearnSpec, load_spec
-from rtt.training.finite import effective_update
+from rtt.training.health import effective_update
 from rtt.training.order import count_tokens, point_steps, unlearning_pairs
 from rtt.training.resume import State
 from rtt.training.train import prepare_torch, start_dtype, train

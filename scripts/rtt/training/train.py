@@ -28,7 +28,7 @@ from rtt.errors import Stopped, UserError
 from rtt.files import read_json
 from rtt.models.load import load_weights, not_finite, save_weights
 from rtt.study.deepspeed import not_under_deepspeed
-from rtt.training import finite, packing
+from rtt.training import health, packing
 from rtt.training.batches import by_length, micro_batch, padded_to, shared
 from rtt.training.collate import collate
 from rtt.training.resume import WHOLE, Checkpoints, newest
@@ -120,7 +120,7 @@ class ObjectiveTrainer(Trainer):
         if norm is not None and not math.isfinite(norm):
             raise UserError(
                 f"{self._where(len(self.losses))}: the gradient is not finite, the loss is "
-                f"({finite.listed(self.losses[-1])}); {finite.advice(self.settings)}"
+                f"({health.listed(self.losses[-1])}); {health.advice(self.settings)}"
             )
         return norm
 
@@ -131,7 +131,7 @@ class ObjectiveTrainer(Trainer):
         self.pending.append(dict(zip(parts, means, strict=True)))
         if not all(map(math.isfinite, means)):
             step = self.state.global_step + 1
-            raise UserError(finite.broken(self._where(step), step, self.pending[-1], self.settings))
+            raise UserError(health.broken(self._where(step), step, self.pending[-1], self.settings))
         if len(self.pending) == self.args.gradient_accumulation_steps:
             means = {name: sum(part[name] for part in self.pending) / len(self.pending) for name in parts}
             self.losses.append(means)
@@ -234,7 +234,7 @@ def train(
     state: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place; return each step's loss parts (nats), means over all processes; at some steps also
-    "moved", the share of the trained weights that the step changed (`rtt.training.finite`).
+    "moved", the share of the trained weights that the step changed (`rtt.training.health`).
 
     items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
     settings.batch_size. settings: `rtt.study.settings.Training`. action: called with the step and the model in training,
@@ -304,7 +304,7 @@ def train(
         trainer.remove_callback(PrinterCallback)  # prints a dict at the end
         checkpoints = Checkpoints(trainer, state)
         for callback in (
-            finite.EffectiveUpdate(trainer.losses, steps), checkpoints, AtSteps(at_steps, action, title, checkpoints)
+            health.EffectiveUpdate(trainer.losses, steps), checkpoints, AtSteps(at_steps, action, title, checkpoints)
         ):  # fmt: skip
             trainer.add_callback(callback)
         if distributed.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
@@ -316,7 +316,7 @@ def train(
         trainer.model_wrapped.destroy()
     if broken := not_finite(model):  # the last update's harm shows in no loss
         raise UserError(
-            f"{title} step {steps}, the last: the weights {broken} are not finite any more; {finite.advice(settings)}"
+            f"{title} step {steps}, the last: the weights {broken} are not finite any more; {health.advice(settings)}"
         )
     return trainer.losses
 

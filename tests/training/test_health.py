@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 from rtt.study.settings import Training
-from rtt.training import finite, train
+from rtt.training import health, train
 from rtt.training.losses import plain_loss
 
 ITEMS = [tiny.plain([], [3 + i % 50, 7 + i % 31, 11]) for i in range(80)]
@@ -37,19 +37,19 @@ def moved(monkeypatch, **settings):
 def test_effective_update_is_what_a_whole_copy_says(monkeypatch, precision):
     losses, counted = moved(monkeypatch, learning_rate=1e-5, optimizer="lion", precision=precision)
     measured = {step: parts["moved"] for step, parts in enumerate(losses) if "moved" in parts}
-    assert len(measured) == finite.LOOKS and {0, 39} <= set(measured)
+    assert len(measured) == health.LOOKS and {0, 39} <= set(measured)
     assert measured == {step: pytest.approx(counted[step]) for step in measured}
-    mean = finite.effective_update(losses)
+    mean = health.effective_update(losses)
     assert mean == pytest.approx(sum(counted[step] for step in measured) / len(measured))
     # Lion's step of 1e-5 is below half a unit in the last place of most bf16 weights.
     assert mean < 0.1 if precision == "bf16" else mean > 0.9
 
 
 def test_a_sample_of_a_large_model(monkeypatch):
-    monkeypatch.setattr(finite, "SAMPLE", 500)
+    monkeypatch.setattr(health, "SAMPLE", 500)
     losses, counted = moved(monkeypatch, learning_rate=1e-4, optimizer="lion", precision="bf16")
     model = tiny.model()
-    assert sum(map(len, finite.sample(model))) < 500 + len(list(model.parameters()))
+    assert sum(map(len, health.sample(model))) < 500 + len(list(model.parameters()))
     for parts, share in zip(losses, counted, strict=True):
         if "moved" in parts:
             assert parts["moved"] == pytest.approx(share, abs=0.15) and 0 < share < 1
@@ -64,8 +64,8 @@ def test_fewer_steps_than_looks():
 
 def test_the_sample_is_a_copy():
     model = tiny.model()
-    before = finite.sample(model)
+    before = health.sample(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
-    assert all((a != b).all() for a, b in zip(before, finite.sample(model), strict=True))
+    assert all((a != b).all() for a, b in zip(before, health.sample(model), strict=True))
