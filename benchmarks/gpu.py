@@ -201,6 +201,7 @@ def predicted(one: dict, name: str, row: tuple) -> tuple[float, float]:
     """(bytes that `rtt.planner.memory` counts on the device, bytes that it says are needed)."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from rtt.planner import memory
+    from rtt.study.deepspeed import engine_of
     from rtt.study.settings import Training
 
     optimizer, precision, _, deepspeed = row
@@ -208,7 +209,7 @@ def predicted(one: dict, name: str, row: tuple) -> tuple[float, float]:
     shape = memory.Shape(one["parameters"], layers, hidden, mlp, vocabulary)
     settings = Training(learning_rate=1e-6, batch_size=BATCH, optimizer=optimizer, precision=precision)
     phase = memory.Phase("rtt", settings, shape, one["longest"])
-    parts = memory.on_device(phase, memory.Launch(1, memory.engine_of(deepspeed, hidden)))
+    parts = memory.on_device(phase, memory.Launch(1, engine_of(deepspeed, hidden)))
     return sum(parts.values()), memory.needed(parts)
 
 

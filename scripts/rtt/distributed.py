@@ -7,17 +7,15 @@ started plainly is one process without DeepSpeed.
 import json
 import os
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from rtt import device as devices
 from rtt.errors import UserError
-from rtt.files import read_json
+from rtt.study.deepspeed import read_config
 
 DEEPSPEED = "RTT_DEEPSPEED"  # zero1, zero2, zero3, zero3-offload, or the path of a JSON file; empty: none
-FOLDER = Path(__file__).resolve().parents[2] / "config" / "deepspeed"
 
 
 def world() -> int:
@@ -44,15 +42,7 @@ def name() -> str:
 
 @cache
 def _config(asked: str) -> str:
-    path = Path(asked) if asked.endswith(".json") else FOLDER / f"{asked}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
-        raise UserError(f"{DEEPSPEED}={asked}: no such file {path}; known: {known}, or the path of a .json file")
-    config = read_json(path)
-    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, dict) else None
-    if stage not in (1, 2, 3):
-        raise UserError(f"{path}: zero_optimization.stage: found {stage!r}, expected 1, 2 or 3")
-    return json.dumps(config)
+    return json.dumps(read_config(asked)[1])
 
 
 def deepspeed_config() -> dict | None:

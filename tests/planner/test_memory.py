@@ -1,14 +1,12 @@
 """Memory of a job: against real tensors (parameters, gradients, optimizers, saved activations), and by hand."""
 
-import json
-
 import pytest
 import tiny
 import torch
-from rtt.errors import UserError
 from rtt.planner import memory
 from rtt.planner.costs import Part
-from rtt.planner.memory import Engine, Launch, Phase, Shape
+from rtt.planner.memory import Launch, Phase, Shape
+from rtt.study.deepspeed import Engine, engine_of
 from rtt.study.model_file import load_modelfile
 from rtt.study.settings import Model, Training
 from rtt.training.losses import plain_loss
@@ -207,7 +205,7 @@ def test_the_first_setting_that_fits_is_taken_and_a_smaller_one_does_not():
             name: memory.needed(
                 memory.on_device(
                     Phase("RTT", changed, LLAMA, 400.0, restored=True),
-                    Launch(row["devices"], memory.engine_of(deepspeed, 4096), None, checkpointing),
+                    Launch(row["devices"], engine_of(deepspeed, 4096), None, checkpointing),
                 )
             )
             for name, deepspeed, checkpointing in memory.choices(row["devices"])
@@ -225,30 +223,6 @@ def test_8b_in_bf16_with_lion_fits_one_device_of_80_gb():
     one = found["bf16", "lion", 1, 80e9]
     assert one["setting"].startswith("none") and one["bytes"] > 1.05 * 3 * 2 * N
     assert found["bf16_mixed", "adamw", 1, 80e9]["setting"].startswith("zero3-offload")
-
-
-# --- the engine's file
-
-
-def test_an_engine_is_read_from_deepspeed_s_json(tmp_path):
-    path = tmp_path / "mine.json"
-    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "reduce_bucket_size": "auto", "sub_group_size": 5}
-    path.write_text(json.dumps({"zero_optimization": zero}))
-    assert memory.engine_of(str(path), 10) == Engine(3, True, False, 100, memory.GATHERED, 5)
-    path.write_text(json.dumps({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}}))
-    assert memory.engine_of(str(path)) == Engine(2)
-    assert memory.engine_of(None) == Engine()
-    for name, stage in memory.STAGES.items():
-        assert (memory.engine_of(name).stage, memory.engine_of(name).offload) == (stage, "offload" in name)
-
-
-@pytest.mark.parametrize("text", [None, "no JSON", "[]", "{}", '{"zero_optimization": {"stage": "x"}}'])
-def test_an_engine_s_file_that_is_none_is_named(text, tmp_path):
-    path = tmp_path / "mine.json"
-    if text:
-        path.write_text(text)
-    with pytest.raises(UserError, match=r"mine\.json"):
-        memory.engine_of(str(path))
 
 
 def test_a_model_of_any_shape_has_one():

@@ -1,22 +1,24 @@
-"""What a study's `deepspeed` key means: a ZeRO stage with its buckets, and precisions that it cannot train."""
+"""Read the DeepSpeed configuration that a study's `deepspeed` names, and say which precisions it can train."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rtt.errors import UserError
+from rtt.files import read_json
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3}
 # DeepSpeed's defaults (runtime/zero/config.py), in parameters.
 BUCKET, GATHERED, SUB_GROUP = 500_000_000, 1_000_000_000, 1_000_000_000
-DEEPSPEED = Path(__file__).resolve().parents[3] / "config" / "deepspeed"
+FOLDER = Path(__file__).resolve().parents[3] / "config" / "deepspeed"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """DeepSpeed's settings that decide memory. stage: 0 is no DeepSpeed. offload: optimizer states, master weights and
-    gradients in host memory; offload_weights: ZeRO-3's partition of the weights, too. bucket, gathered, sub_group: in
-    parameters, as reduce_bucket_size, stage3_max_live_parameters and sub_group_size.
+    """The settings of DeepSpeed that decide how much memory a job needs.
+
+    `stage` 0 means no DeepSpeed. `offload` keeps optimizer states, master weights and gradients in host memory,
+    `offload_weights` ZeRO-3's partition of the weights as well. `bucket`, `gathered` and `sub_group` are
+    reduce_bucket_size, stage3_max_live_parameters and sub_group_size, in parameters.
     """
 
     stage: int = 0
@@ -27,26 +29,31 @@ class Engine:
     sub_group: float = SUB_GROUP
 
 
-def engine_of(name: str | None, hidden: int = 0) -> Engine:
-    """Return the engine of a study's `deepspeed`: null, a name in config/deepspeed, or a JSON file's path. A value
-    "auto" of reduce_bucket_size is hidden^2 (what transformers fills in), of others DeepSpeed's default.
+def read_config(name: str) -> tuple[Path, dict]:
+    """Return (path, content) of a DeepSpeed configuration: a name in config/deepspeed, or a JSON file's path.
 
-    Raises UserError for a file that is missing or no DeepSpeed configuration.
+    Raises UserError when the file is missing, is not JSON, or sets no ZeRO stage from 1 to 3.
+    """
+    path = FOLDER / f"{name}.json" if name in STAGES else Path(name)
+    if not path.is_file():
+        raise UserError(f"deepspeed: {name}: no such file; expected {', '.join(STAGES)}, or the path of a JSON file")
+    config = read_json(path)
+    zero = config.get("zero_optimization") if isinstance(config, dict) else None
+    stage = zero.get("stage") if isinstance(zero, dict) else None
+    if stage not in (1, 2, 3):
+        raise UserError(f"{path}: zero_optimization.stage: found {stage!r}, expected 1, 2 or 3")
+    return path, config
+
+
+def engine_of(name: str | None, hidden: int = 0) -> Engine:
+    """Return the engine that a study's `deepspeed` names (null: none).
+
+    Where the file says "auto", reduce_bucket_size is hidden^2, as transformers fills it in, and the other sizes are
+    DeepSpeed's defaults. Raises UserError as `read_config`.
     """
     if name is None:
         return Engine()
-    path = DEEPSPEED / f"{name}.json" if name in STAGES else Path(name)
-    if name in STAGES and not path.is_file():
-        return Engine(STAGES[name], name.endswith("offload"))
-    try:
-        zero = json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]
-        stage = int(zero["stage"])
-    except OSError:
-        raise UserError(f"deepspeed: {name}: no such file; give one of {', '.join(STAGES)}, or a JSON's path") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path}: zero_optimization.stage: not found; expected DeepSpeed's JSON, stage 1 to 3"
-        ) from None
+    zero = read_config(name)[1]["zero_optimization"]
 
     def number(key: str, default: float, auto: float) -> float:
         value = zero.get(key, default)
@@ -56,7 +63,7 @@ def engine_of(name: str | None, hidden: int = 0) -> Engine:
         return (zero.get(key) or {}).get("device", "none") != "none"
 
     return Engine(
-        stage,
+        zero["stage"],
         offloaded("offload_optimizer"),
         offloaded("offload_param"),
         number("reduce_bucket_size", BUCKET, hidden * hidden or BUCKET),
@@ -66,15 +73,15 @@ def engine_of(name: str | None, hidden: int = 0) -> Engine:
 
 
 def not_under_deepspeed(precision: str | None, offload: bool) -> str | None:
-    """Say why a precision can't be trained under DeepSpeed, with its optimizer offloaded or not; None where it can."""
+    """Return why DeepSpeed cannot train in this precision, with or without offload; None if it can."""
     if precision == "fp16":
         return (
-            "precision fp16 under DeepSpeed keeps fp32 master weights and scales the loss, which would be other "
-            "numbers; use precision: bf16, bf16_mixed or fp32, or no DeepSpeed"
+            "precision fp16: DeepSpeed would keep fp32 master weights and scale the loss, which changes the numbers; "
+            "use precision: bf16, bf16_mixed or fp32, or no DeepSpeed"
         )
     if precision == "bf16" and offload:
         return (
-            "precision bf16 with offload: DeepSpeed offloads bf16 weights without fp32 masters under its own Adam "
-            "alone; use precision: bf16_mixed or fp32, or deepspeed: zero3"
+            "precision bf16 with offload: DeepSpeed offloads bf16 weights without fp32 master copies only under its "
+            "own Adam; use precision: bf16_mixed or fp32, or deepspeed: zero3"
         )
     return None
