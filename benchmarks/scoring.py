@@ -53,7 +53,7 @@ class Turn(Side):
     parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("tokenise", "forward"), 0.0))
 
     @property
-    def probe(self) -> float:
+    def without_tokenising(self) -> float:
         """CPU seconds without tokenising."""
         return self.cpu - self.parts["tokenise"]
 
@@ -187,7 +187,7 @@ def main(asked: list[str] | None = None) -> int:
         pair = found["lm_eval"], found["ours"]
         print(
             f"  lm_eval / ours, median of {args.repeats} pairs: CPU {ratio(*pair, 'cpu')}, "
-            f"wall {ratio(*pair, 'wall')}, CPU without tokenising {ratio(*pair, 'probe')}; "
+            f"wall {ratio(*pair, 'wall')}, CPU without tokenising {ratio(*pair, 'without_tokenising')}; "
             f"scores differ by {difference:.1e} nats at most, {other} of {n} predictions ({close} near ties)"
         )
     return 0

@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 from rtt.planner import memory
 from rtt.study.settings import Training
 
+pytestmark = pytest.mark.benchmarks
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 

@@ -16,23 +16,24 @@ import subword
 import torch
 from rtt.errors import UserError
 
+pytestmark = pytest.mark.benchmarks
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 INSTALLED = importlib.util.find_spec("lm_eval") is not None
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("probe", FOLDER / "probe.py")
+    spec = importlib.util.spec_from_file_location("scoring", FOLDER / "scoring.py")
     module = importlib.util.module_from_spec(spec)
     known = sys.modules.pop("training", None)
-    sys.modules["probe"] = module  # dataclasses look their module up
+    sys.modules["scoring"] = module  # dataclasses look their module up
     sys.path.insert(0, str(FOLDER))  # as when the script is started
     spec.loader.exec_module(module)
     sys.path.remove(str(FOLDER))
     deterministic = torch.are_deterministic_algorithms_enabled()
     yield module
     torch.use_deterministic_algorithms(deterministic)
-    del sys.modules["probe"], sys.modules["training"]
+    del sys.modules["scoring"], sys.modules["training"]
     if known:
         sys.modules["training"] = known
 
@@ -70,7 +71,7 @@ def test_our_side_is_the_log_probability_of_each_choice(benchmark, probe):
         fed += len(prompt) + sum(map(len, tails))
         logits += 1 + sum(map(len, tails))
     assert (turn.fed, turn.logits) == (fed, logits)
-    assert 0 < turn.probe < turn.cpu
+    assert 0 < turn.without_tokenising < turn.cpu
 
 
 def test_agreement(benchmark):

@@ -13,6 +13,7 @@ import torch
 from rtt.errors import UserError
 from rtt.study.settings import Training
 
+pytestmark = pytest.mark.benchmarks
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "training.py"
 
 
