@@ -1,5 +1,7 @@
-"""Whether a step runs on a GPU: `device` of a study, handed to the steps as RTT_DEVICE, and RTT_GPUS, for how many GPUs
-its job asks a cluster. No torch. Decides no number.
+"""Decide whether a step runs on a GPU, and refuse to start without one that was asked for.
+
+The rules hand a study's `device` to the steps as RTT_DEVICE, and the number of GPUs that a job asks a cluster for as
+RTT_GPUS. The device is no part of a spec. No torch.
 """
 
 import os
@@ -14,7 +16,7 @@ DEVICES = ("auto", "cuda", "cpu")
 
 
 def asked() -> str:
-    """Return what the environment asks for: auto (a GPU where there is one), cuda (a GPU or nothing) or cpu.
+    """Return the device that the environment asks for: auto (a GPU if there is one), cuda (a GPU, or an error) or cpu.
 
     Raises UserError for anything else.
     """
@@ -25,17 +27,17 @@ def asked() -> str:
 
 
 def hide() -> None:
-    """Under `cpu`, hide the GPUs. To be called before torch is imported: later it may have looked already."""
+    """Hide the GPUs from torch if RTT_DEVICE is cpu. Call it before torch is imported, which may look for them at once."""
     if asked() == "cpu":
         os.environ[VISIBLE] = ""
 
 
 def demand(gpus: int, processes: int, build: str, cuda: str | None) -> None:
-    """Raise UserError where a GPU was asked for and none is seen, or where processes of this host outnumber its GPUs.
-    Under `auto` it was asked for where this is a job of a cluster that asked for GPUs.
+    """Raise UserError if a GPU was asked for and none is visible, or if this host has more processes than GPUs.
 
-    gpus: how many torch can use. processes: of this job on this host. build, cuda: torch's version, and that of the
-    CUDA that it is built for (None: a CPU build).
+    Under `auto`, a GPU counts as asked for where this is a job of a cluster that requested GPUs. `gpus` is the number
+    that torch can use, `processes` those of this job on this host, `build` torch's version, and `cuda` the version of
+    CUDA that torch is built for (None: a CPU build).
     """
     visible = f"{VISIBLE}={os.environ[VISIBLE]}" if VISIBLE in os.environ else f"{VISIBLE} is unset"
     job = f"SLURM job {os.environ['SLURM_JOB_ID']}, " if "SLURM_JOB_ID" in os.environ else ""
@@ -46,12 +48,12 @@ def demand(gpus: int, processes: int, build: str, cuda: str | None) -> None:
             why = f"torch {build} is a CPU build: install one for CUDA (make setup TORCH_INDEX=..., README.md)"
         else:
             why = (
-                f"torch {build} is for CUDA {cuda}: `nvidia-smi` there shows whether the job has a GPU and whether the "
-                "driver is as new as that; on a cluster, ask for a GPU (docs/hpc.md)"
+                f"torch {build} is built for CUDA {cuda}: `nvidia-smi` there shows whether the job has a GPU and whether "
+                "the driver supports that version; on a cluster, ask for a GPU (docs/hpc.md)"
             )
         raise UserError(f"device: {asked()}: this step sees no GPU ({where}). {why}; or set device: cpu")
     if 0 < gpus < processes:
         raise UserError(
-            f"devices: {processes} processes on this host, but they see {gpus} GPU{'s' * (gpus > 1)} ({where}): one "
-            f"each is needed; give the job {processes} GPUs, or set devices: {gpus}"
+            f"devices: {processes} processes on this host, but they see {gpus} GPU{'s' * (gpus > 1)} ({where}): each "
+            f"needs its own; give the job {processes} GPUs, or set devices: {gpus}"
         )

@@ -1,7 +1,7 @@
-"""How the processes of one job share its work: their number, and DeepSpeed. Decides no number (docs/devices.md).
+"""Tell the processes of one job apart and let them exchange values, with or without DeepSpeed (docs/devices.md).
 
-The launcher (torchrun, deepspeed) sets WORLD_SIZE, RANK and LOCAL_RANK; the rules set RTT_DEEPSPEED. A step that is
-started plainly is one process without DeepSpeed.
+How many processes share the work is no part of a spec. The launcher (torchrun, deepspeed) sets WORLD_SIZE, RANK and
+LOCAL_RANK; the rules set RTT_DEEPSPEED. A step started without a launcher is one process without DeepSpeed.
 """
 
 import json
@@ -15,26 +15,26 @@ from rtt import device as devices
 from rtt.errors import UserError
 from rtt.study.deepspeed import read_config
 
-DEEPSPEED = "RTT_DEEPSPEED"  # zero1, zero2, zero3, zero3-offload, or the path of a JSON file; empty: none
+DEEPSPEED = "RTT_DEEPSPEED"  # a study's `deepspeed`; empty: none
 
 
 def world() -> int:
-    """Return the number of processes of this job."""
+    """Return the number of processes in this job."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """Return this process's number among them, from 0."""
+    """Return the number of this process within the job, from 0."""
     return int(os.environ.get("RANK", 0))
 
 
 def is_main() -> bool:
-    """Is this the process that writes files and talks?"""
+    """Return whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 def name() -> str:
-    """Return what shares the model: none (one process), ddp, or zero1 ... zero3."""
+    """Return how the processes share the model: none (one process), ddp, or zero1, zero2 or zero3."""
     if config := deepspeed_config():
         return f"zero{config['zero_optimization']['stage']}"
     return "ddp" if world() > 1 else "none"
@@ -46,7 +46,10 @@ def _config(asked: str) -> str:
 
 
 def deepspeed_config() -> dict | None:
-    """Return DeepSpeed's configuration, None without. Raises UserError for one that is not there or names no stage."""
+    """Return DeepSpeed's configuration, None without DeepSpeed.
+
+    Raises UserError without a launcher, and as `rtt.study.deepspeed.read_config`.
+    """
     asked = os.environ.get(DEEPSPEED)
     if not asked:
         return None
@@ -56,21 +59,21 @@ def deepspeed_config() -> dict | None:
 
 
 def partitioned() -> bool:
-    """Does each process hold a part of the weights alone (ZeRO-3)?"""
+    """Return whether each process holds only a part of the weights (ZeRO-3)."""
     return name() == "zero3"
 
 
 def device() -> torch.device:
-    """Return this process's device: its GPU where there is one."""
+    """Return this process's device: its GPU if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def connect() -> None:
-    """Join the other processes; nothing where there is one and no DeepSpeed.
+    """Join the other processes of the job; do nothing for a single process without DeepSpeed.
 
-    Raises UserError where the GPU that this step was to have is not there.
+    Raises UserError as `rtt.device.demand`.
     """
     here = os.environ.get("LOCAL_WORLD_SIZE") or int(os.environ.get("LOCAL_RANK", 0)) + 1
     devices.demand(torch.cuda.device_count(), int(here), torch.__version__, torch.version.cuda)
@@ -83,7 +86,8 @@ def connect() -> None:
         import deepspeed
         import deepspeed.ops
 
-        # On a CPU DeepSpeed would compile this at the first start; a kill then leaves a lock that hangs later ones.
+        # DeepSpeed would compile this on a CPU; if that is killed, its stale lock makes every later start hang.
+
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")
     else:
@@ -99,7 +103,7 @@ def barrier() -> None:
 
 
 def total(values: list[float]) -> list[float]:
-    """Return the sums over the processes: in float64, so that one process's own values come back as they are."""
+    """Return the sum of each value over the processes, in float64, so that one process's values come back unchanged."""
     if not dist.is_initialized():
         return values
     summed = torch.tensor(values, dtype=torch.float64, device=device())
@@ -108,7 +112,7 @@ def total(values: list[float]) -> list[float]:
 
 
 def mean(values: list[float]) -> list[float]:
-    """Return the means over the processes."""
+    """Return the mean of each value over the processes."""
     return [value / world() for value in total(values)]
 
 
@@ -122,8 +126,9 @@ def merged(part: dict) -> dict:
 
 
 def whole_weights(model) -> dict[str, torch.Tensor]:
-    """Return {name: parameter} of a model; under ZeRO-3 gathered one after the other into host memory, on the main
-    process alone (the others get {}). All processes must call it.
+    """Return {name: parameter} of a whole model. Every process must call it.
+
+    Under ZeRO-3 the parameters are gathered one by one into host memory on the main process; the others get {}.
     """
     if not partitioned():
         return {name: tensor.detach() for name, tensor in model.named_parameters()}
@@ -138,7 +143,7 @@ def whole_weights(model) -> dict[str, torch.Tensor]:
 
 
 def take_back(model, partitions) -> None:
-    """Copy the weights of `partitions`, the trained ZeRO-3 copy of `model`, into `model`, on every process."""
+    """Copy the weights of `partitions`, the trained ZeRO-3 copy of `model`, back into `model` on every process."""
     import deepspeed
 
     with torch.no_grad():

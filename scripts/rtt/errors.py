@@ -1,13 +1,13 @@
-"""The one exception that a user sees without a traceback."""
+"""The exceptions with which a step ends on purpose."""
 
 
 class UserError(Exception):
     """A mistake in the user's input.
 
-    The text says where (file, line, key), what was found, what was expected and what to do.
-    The command line prints it as one message and exits with 1.
+    The text says where it is (file, line, key), what was found, what was expected and what to do. The command line
+    prints it as one message, without a traceback, and exits with 1.
     """
 
 
 class Stopped(Exception):
-    """SIGTERM came, and what there is to go on from is on disk."""
+    """SIGTERM arrived, and the state from which the step resumes is on disk."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and JSON that is the same bytes for the same content."""
+"""Write files that are whole or absent, and JSON whose bytes depend on its content alone."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ from rtt.errors import UserError
 
 @contextmanager
 def disk_errors(place: str | Path) -> Iterator[None]:
-    """Turn a full disk and other errors of the file system into a UserError."""
+    """Turn a full disk and other errors of the file system into a UserError that names the file, or else `place`."""
     try:
         yield
     except OSError as error:
@@ -25,7 +25,7 @@ def disk_errors(place: str | Path) -> Iterator[None]:
 
 
 def _full(place: str | Path, error: OSError) -> UserError | None:
-    """What to say of a full disk, None for other errors."""
+    """Return the UserError for a full disk or an exceeded file size; None for other errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what, advice = f"the disk is full ({error.strerror})", "free space"
     elif error.errno == errno.EFBIG:
@@ -37,8 +37,10 @@ def _full(place: str | Path, error: OSError) -> UserError | None:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block
-    raises. Raises UserError when the disk is full.
+    """Yield a temporary path beside `path`, and rename it to `path` at the end of the block.
+
+    If the block raises, the temporary file is deleted and `path` stays as it was. Raises UserError when the disk is
+    full.
     """
     path = Path(path)
     temporary = None
@@ -58,18 +60,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text, either completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def canonical_json(value: Any) -> str:
-    """Return `value` as JSON: keys sorted, no spaces, no NaN. Raises ValueError on NaN or infinity."""
+    """Return `value` as JSON with sorted keys and without spaces. Raises ValueError on NaN or infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
-    """Write `value` as JSON with sorted keys and no NaN, whole or not at all. `indent=None` is compact."""
+    """Write `value` as JSON with sorted keys, either completely or not at all.
+
+    `indent=None` writes one compact line. Raises ValueError on NaN or infinity.
+    """
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
     write_text(path, text + "\n")
@@ -97,7 +102,7 @@ def digest(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without doubled keys: the loader would take the last one and say nothing."""
+    """Refuse a key that stands twice in one mapping, where PyYAML would silently take the last."""
 
     def compose_mapping_node(self, anchor):
         node, seen = super().compose_mapping_node(anchor), set()
@@ -109,9 +114,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path, what: str, keys: str) -> dict:
-    """Read a YAML file of keys and values. `what` it is and the first `keys` of such files are for messages.
+    """Read a YAML file that holds a mapping, and return it.
 
-    Raises UserError when it is missing or no such file, or when a key stands twice.
+    `what` names the kind of file and `keys` its first keys; both serve messages alone. Raises UserError when the file
+    is missing, is not YAML or not a mapping, or when a key stands twice.
     """
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
@@ -128,7 +134,7 @@ def read_yaml(path: str | Path, what: str, keys: str) -> dict:
 
 
 def natural(text: str) -> tuple:
-    """Sort key that puts `split_2` before `split_10`."""
+    """Return a sort key that puts `split_2` before `split_10`."""
     parts, digits = [], ""
     for character in text + "\0":
         if character.isdecimal():

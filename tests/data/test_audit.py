@@ -312,7 +312,7 @@ def test_utf16_empty_split_and_no_split_are_malformed(tmp_path, capsys):
     (folder / "split_1.jsonl").write_bytes(b"\n \n")
     messages = [(d["path"], d["line"], d["message"]) for d in found(folder)["malformed"]]
     assert messages[0] == ("split_0.jsonl", 1, "wrong encoding: UTF-16; save the file as UTF-8")
-    assert messages[1] == ("split_1.jsonl", 1, "no rows; a split needs questions")
+    assert messages[1] == ("split_1.jsonl", 1, "found no rows; a split needs questions")
     only = write(tmp_path / "e", {"corpus_split_0.jsonl": files["corpus_split_0.jsonl"]})
     assert main(["audit", str(only)]) == 1
     assert "no MCQ file" in capsys.readouterr().out

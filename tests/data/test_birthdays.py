@@ -114,7 +114,7 @@ def test_other_name_lists_are_refused(monkeypatch):
 
     names.cache_clear()
     monkeypatch.setattr(Provider, "first_names", ["Ada"])
-    with pytest.raises(UserError, match="name lists are others"):
+    with pytest.raises(UserError, match="name lists differ"):
         names()
     monkeypatch.undo()
     names()

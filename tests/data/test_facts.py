@@ -135,7 +135,7 @@ def test_splits_are_taken_in_the_order_asked_and_keep_their_content(tmp_path):
     assert all(fact == every[fact.id] for fact in some)
     assert audit["rows"] == 24 and audit["facts"] == 16
     for splits in (["split_7"], ["split_0", "split_0"], []):
-        with pytest.raises(UserError, match="expected different ones of split_0, split_1, split_2"):
+        with pytest.raises(UserError, match="expected distinct names from split_0, split_1, split_2"):
             build_facts(folder, "d", splits, {}, 0)
 
 
@@ -296,10 +296,10 @@ def test_fresh_choices_depend_on_seed_and_id_alone(tmp_path):
 
 def test_too_few_fresh_values_is_a_user_error(tmp_path):
     assert sorted(fresh_choices("f", "x", 0, ["a", "b", "c"], 0)) == ["a", "b", "c", "x"]
-    with pytest.raises(UserError, match="f: fresh distractors need 3"):
+    with pytest.raises(UserError, match="f: found 2 values for fresh distractors, expected at least 3"):
         fresh_choices("f", "x", 0, ["a", "b", " b"], 0)
     folder = write(tmp_path / "d", dataset(splits=1, n=3))
-    with pytest.raises(UserError, match="fresh distractors need 3"):
+    with pytest.raises(UserError, match="found 2 values for fresh distractors, expected at least 3"):
         build_facts(folder, "d", None, {}, 0)
 
 

@@ -163,7 +163,7 @@ def test_a_step_whose_run_was_taken_over_writes_nothing_more(squeue, monkeypatch
     with locks.step("unlearn", "specs/a.json"):
         still_ours()
         next(locks.FOLDER.glob(f"{os.getpid()}-*.json")).unlink()  # what a step does that finds it dead
-        with pytest.raises(UserError, match="taken this run over"):
+        with pytest.raises(UserError, match="another job has taken over this run"):
             still_ours()
 
 

@@ -444,10 +444,10 @@ def test_a_file_size_limit_leaves_json_whole_or_absent(tmp_path):
 def test_a_missing_split(refused, tmp_path):
     folder = tiny.write_raw(tmp_path / "raw")
     words = ["facts", folder, "--dataset", "d", "--out", tmp_path / "facts.jsonl", "--audit", tmp_path / "audit.json"]
-    said = ["splits: found 'split_7'; expected different ones of split_0, split_1"]
+    said = ["splits: found 'split_7'; expected distinct names from split_0, split_1"]
     refused(*words, "--splits", "split_0,split_7", words=[str(folder), *said])
     (folder / "split_1.jsonl").unlink()  # its sentences are still there
-    refused(*words, "--splits", "split_0,split_1", words=["found 'split_1'; expected different ones of split_0"])
+    refused(*words, "--splits", "split_0,split_1", words=["found 'split_1'; expected distinct names from split_0"])
 
 
 # --- the table

@@ -1,8 +1,8 @@
-"""`python -m rtt audit DIR`: what is wrong in a dataset's files, by file and line.
+"""Audit a dataset: list the defects of its files, each with file and line (`python -m rtt audit DIR`).
 
-Inputs: a dataset's folder, or a folder of such. Output: the audit, an object (docs/data.md) printed as text or JSON;
-`rtt facts` writes the same object to `audit.json`. The audit judges and changes nothing; what happens to the facts
-concerned is `rtt.data.facts`' policy.
+The input is a dataset's folder, or a folder of such; the output is the audit object of docs/data.md, printed as text or
+JSON. `rtt facts` writes the same object to `audit.json`. The audit changes nothing: the policy of `rtt.data.facts`
+decides what happens to the facts concerned.
 """
 
 import argparse
@@ -33,30 +33,31 @@ KINDS = (
     "future_year",
     "letter_prior",
 )
-REFERENCE_YEAR = (
-    2024  # the date of the authors' data (their commit of 2024-10-08); never today's, which would change the audit
-)
-LETTER_LEVEL = Fraction(5, 100)  # of the test below, over all four letters
+# The year of the authors' data (their commit of 2024-10-08): with today's year the audit would change by itself.
+REFERENCE_YEAR = 2024
+LETTER_LEVEL = Fraction(5, 100)  # significance level of `_letters`, over all four letters
 NAMES = {"sentences": "true", "ria_sentences": "RIA", "fif_sentences": "FIF"}
 
 
 def fact_id(dataset: str, mcq: Mcq) -> str:
-    """Return the id of the fact that a question states: `<dataset>/<split>/<line, 3+ digits>`."""
+    """Return the id of the fact that a question states: `<dataset>/<split>/<line, at least 3 digits>`."""
     return f"{dataset}/{mcq.split}/{mcq.line:03d}"
 
 
 def binomial_tail(successes: int, n: int, p: Fraction) -> Fraction:
-    """Return P(X >= successes) of X ~ Binomial(n, p), exactly."""
+    """Return P(X >= successes) for X ~ Binomial(n, p), exactly."""
     return sum((comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(successes, n + 1)), Fraction(0))
 
 
 def audit_folder(path: str | Path, dataset: str | None = None, year: int = REFERENCE_YEAR) -> dict:
-    """Read and audit one dataset's folder; return the audit object. `dataset` is by default the folder's name."""
+    """Read and audit one dataset's folder; return the audit object. `dataset` defaults to the folder's name."""
     return audit(read_folder(path), dataset or Path(path).resolve().name, year)
 
 
 def audit(folder: Folder, dataset: str, year: int = REFERENCE_YEAR) -> dict:
-    """Return the audit object (docs/data.md) of a folder that was read. `year`: a later birth year is in the future."""
+    """Return the audit object (docs/data.md) of a folder that was read. Birth years after `year` count as in the
+    future.
+    """
     details = [
         {"kind": "malformed", "path": file, "line": line, "message": message}
         for file, line, message in folder.malformed
@@ -107,7 +108,7 @@ def audit(folder: Folder, dataset: str, year: int = REFERENCE_YEAR) -> dict:
 
 
 def _quote(text: str) -> str:
-    """Return the text on one line, at most 90 characters: its end, where the questions of one template differ."""
+    """Return the text on one line, cut at the front to 90 characters: questions of one template differ at their end."""
     text = " ".join(text.split())
     return repr(text if len(text) <= 90 else "…" + text[-89:])
 
@@ -120,7 +121,7 @@ def _questions(folder: Folder, add) -> None:
     few_shot = {mcq.key: mcq for mcq in folder.dev}
     for key, mcqs in copies.items():
         first, places = mcqs[0], [mcq.place for mcq in mcqs]
-        where = f"{_quote(first.question)} stands at {', '.join(places)}"
+        where = f"{_quote(first.question)} appears at {', '.join(places)}"
         if len(mcqs) > 1:
             add("duplicate_question", first.file, first.line, where, mcqs[1:], places)
         elif key in few_shot:
@@ -132,7 +133,7 @@ def _questions(folder: Folder, add) -> None:
             text = f"{_quote(first.question)} has conflicting answers: {answers}"
             add("conflicting_answer", first.file, first.line, text, mcqs, places)
         if len({mcq.split for mcq in mcqs}) > 1:
-            text = f"{where}: in T and V at once, whichever split is V, so these facts are not independent"
+            text = f"{where}: one of them is in T while the other is in V, so these facts are not independent"
             add("split_leak", first.file, first.line, text, mcqs, places)
 
 
@@ -145,15 +146,15 @@ def _choices(folder: Folder, year: int, add) -> None:
             letters = " and ".join(
                 letter for letter, c in zip("ABCD", choices, strict=True) if c == mcq.correct.strip()
             )
-            text = f"the correct choice {_quote(mcq.correct)} stands more than once, as {letters}"
+            text = f"the correct choice {_quote(mcq.correct)} appears more than once, as {letters}"
             add("duplicate_choice", mcq.file, mcq.line, text, [mcq])
         elif repeated:
-            text = f"the wrong choice {_quote(repeated[0])} stands more than once: fewer than 4 different choices"
+            text = f"the wrong choice {_quote(repeated[0])} appears more than once: fewer than 4 different choices"
             add("duplicate_wrong_choice", mcq.file, mcq.line, text, [mcq])
         answer = mcq.correct.strip()
         dated = re.match(r"(when|(in )?(what|which) year)\b", mcq.key)
         if dated and re.fullmatch("[0-9]{4}", answer) and int(answer) > year:
-            text = f"the answer {answer} to {_quote(mcq.question)} is later than {year}, the data's date"
+            text = f"the answer {answer} to {_quote(mcq.question)} lies after {year}, the year of the data"
             add("future_year", mcq.file, mcq.line, text, [mcq])
 
 
@@ -172,7 +173,7 @@ def _texts(folder: Folder, add) -> None:
             wrong = sentence.wrong or ()
             years = sentence.kind != "sentences" and wrong and all(re.fullmatch("[0-9]{4}", year) for year in wrong)
             if years and not any(holds(sentence.text, year) for year in wrong):
-                text = f"{NAMES[sentence.kind]} sentence without any of its wrong answers: {_quote(sentence.text)}"
+                text = f"this {NAMES[sentence.kind]} sentence states none of its wrong answers: {_quote(sentence.text)}"
                 add("wrong_text", sentence.file, sentence.line, text, [folder.mcqs[sentence.mcq]])
     for event, sentences in events.items():
         first = sentences[0]
@@ -181,7 +182,7 @@ def _texts(folder: Folder, add) -> None:
             pair = folder.pairs[event[0]][event[1]]
             question, places = pair.question, [*places, pair.place]
         about = f" about {_quote(question)}" if question else ""
-        text = f"no question and answer of the MCQ files fit the text {_quote(first.text)}{about}"
+        text = f"no question and answer in the MCQ files match the text {_quote(first.text)}{about}"
         add("missing_mcq", first.file, first.line, text, None, places if len(places) > 1 else ())
 
     present = {kind for kind, split in map(role, folder.files) if split != DEV}
@@ -207,27 +208,27 @@ def _texts(folder: Folder, add) -> None:
             fuller = next(files[other] for other in expected if rows[other] == most)
             text = (
                 f"{files[kind]} {'is absent' if absent else f'holds {rows[kind]} rows'}, {fuller} {most}; "
-                f"{len(short)} facts have fewer {NAMES[kind]} sentences than of another kind"
+                f"{len(short)} facts have fewer {NAMES[kind]} sentences than sentences of another kind"
             )
             add("missing_rows", path, max(1, rows[kind]), text, short)
 
 
 def _letters(split: str, counts: list[int], add) -> None:
-    """Find letter_prior: always answering the split's most frequent letter beats 25 %.
+    """Find letter_prior: the most frequent letter of a split is correct significantly more often than 25 %.
 
-    One-sided exact binomial test of that letter's count against 1/4. Its letter was chosen after the fact, among four,
-    so the level of 5 % is divided by four (Bonferroni): about one in twenty unbiased splits is reported at most.
+    A one-sided exact binomial test compares that letter's count with 1/4. The letter is the largest of four, so the
+    level of 5 % is divided by four (Bonferroni): at most about one in twenty unbiased splits is reported.
     """
     n, most = sum(counts), max(counts)
     if n and binomial_tail(most, n, Fraction(1, 4)) * 4 <= LETTER_LEVEL:
         letter = "ABCD"[counts.index(most)]
         rate = f"{most} of {n} questions ({100 * most / n:.1f} %)"
-        text = f"always answering {letter} is right for {rate}: 25 % is the wrong floor"
+        text = f"always answering {letter} is correct for {rate}: 25 % is the wrong floor"
         add("letter_prior", f"{split}.jsonl", 1, text)
 
 
 def format_text(result: dict) -> str:
-    """Return the audit of one dataset as text for people: counts first, then a line per defect."""
+    """Return the audit of one dataset as text: the counts, then a line for each defect."""
     lines = [
         f"{result['dataset']}: {result['files']} files, {result['rows']} rows, {result['questions']} questions, "
         f"{result['facts']} facts"
@@ -238,10 +239,10 @@ def format_text(result: dict) -> str:
 
 
 def dataset_folders(path: str | Path) -> list[Path]:
-    """Return [path] if it holds JSONL files, else its subfolders that do. Raises UserError when there is none."""
+    """Return [path] if it holds JSONL files, else those of its subfolders that do. Raises UserError if there are none."""
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; expected a dataset's folder, or a folder of such")
+        raise UserError(f"{path}: no such folder; expected a dataset's folder, or a folder of datasets")
     try:
         if any(path.glob("*.jsonl")):
             return [path]
@@ -249,23 +250,25 @@ def dataset_folders(path: str | Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not found:
-        raise UserError(f"{path}: no *.jsonl file here or one folder below (docs/data.md has the schema)")
+        raise UserError(f"{path}: found no *.jsonl file here or one folder below; docs/data.md has the schema")
     return found
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `audit`."""
-    parser.epilog = "exit code: 0 readable, 1 malformed (or, with --strict, any defect), 2 usage"
+    parser.epilog = "exit code: 0 if readable; 1 if a line is malformed or, with --strict, on any defect; 2 for usage"
     parser.add_argument("dir", metavar="DIR", help="a dataset's folder of JSONL files, or a folder of such folders")
     parser.add_argument("--json", action="store_true", help="print one JSON object (docs/data.md)")
-    parser.add_argument("--strict", action="store_true", help="exit 1 on any defect")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 on any defect")
     parser.add_argument(
-        "--year", type=int, default=REFERENCE_YEAR, help="a later year is in the future (default: %(default)s)"
+        "--year", type=int, default=REFERENCE_YEAR, help="later years are in the future (default: %(default)s)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Audit a folder; return 0 readable, 1 malformed (--strict: any defect), 2 when DIR is no folder of data."""
+    """Audit a folder; return 0 if all is readable, 1 if a line is malformed (--strict: for any defect), 2 if DIR holds
+    no data.
+    """
     try:
         folders = dataset_folders(args.dir)
     except UserError as error:

@@ -1,9 +1,9 @@
-"""Generated facts about people, in the shape of the authors' Random Birthdays and of any size.
+"""Generate facts about people, in the shape of the authors' Random Birthdays and of any size.
 
-Inputs: sizes and a seed. Output: a folder of JSONL files in the authors' schema, read by `rtt.data.reader`.
-Years are drawn independently of the names, so that no fact says anything about another, which RTT needs (paper, sec.
-3.1); unlike the authors' (docs/paper.md), no name stands twice, no choice stands twice, and no year lies in the future.
-The retain facts are where other people live.
+The input is sizes and a seed; the output is a folder of JSONL files in the authors' schema, which `rtt.data.reader`
+reads. Years are drawn independently of the names, so that no fact tells anything about another, as RTT requires (paper,
+sec. 3.1). Unlike in the authors' files (docs/paper.md), no name and no choice occurs twice and no year lies in the
+future. The retain facts state where other people live.
 """
 
 import json
@@ -16,7 +16,7 @@ from rtt.errors import UserError
 from rtt.files import digest, write_text
 
 YEARS = [str(year) for year in range(1920, 2006)]
-# None of these is a name in Faker's lists: a city that is would fit another person's question.
+# None of these is a name in Faker's lists: otherwise the city would match another person's question.
 CITIES = (
     "Accra Algiers Ankara Athens Baku Bamako Bangkok Basel Beirut Bergen Bogota Brussels Bucharest Budapest Cairo "
     "Caracas Casablanca Colombo Copenhagen Dakar Delhi Dhaka Dublin Geneva Hanoi Harare Havana Helsinki Istanbul Izmir "
@@ -37,16 +37,17 @@ TOPICS = {
         "values": CITIES,
     },
 }
-# sha256 of the sorted name lists: the same seed must give the same people whatever Faker is installed.
+# sha256 of the sorted name lists: a seed must give the same people with every version of Faker.
 NAME_LISTS = "82e45d912238fb69f664d800b53f7e1636bd8474d138589932b915e2577d4d8b"
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return every full name: a first and a last name of Faker's en_US lists (MIT), in a fixed order.
+    """Return every full name: a first and a last name from Faker's en_US lists (MIT licence), in a fixed order.
 
-    Words that are both a first and a last name are left out, so that no two names hold the same two words and each
-    sentence fits one question. Raises UserError when Faker is missing or its lists are not those of the lock.
+    Words that are both a first and a last name are left out, so that no two names consist of the same two words and
+    each sentence matches one question. Raises UserError when Faker is missing or has other lists than the locked
+    version.
     """
     try:
         from faker.providers.person.en_US import Provider
@@ -55,17 +56,17 @@ def names() -> tuple[str, ...]:
     first, last = sorted(set(Provider.first_names)), sorted(set(Provider.last_names))
     if digest([first, last]) != NAME_LISTS:
         raise UserError(
-            "Faker's en_US name lists are others than those of the version in requirements.lock, so that a seed would "
-            "give other people; install that version (make setup)"
+            "Faker's en_US name lists differ from those of the version in requirements.lock, so a seed would give "
+            "other people; install that version (make setup)"
         )
     both = {*first} & {*last}
     return tuple(f"{a} {b}" for a in first if a not in both for b in last if b not in both)
 
 
 def _deal(forget: int, retain: int, seed: int) -> tuple[list[str], list[str]]:
-    """Deal every name once at most: the forget facts from the front of a shuffled list, the retain facts from its end.
+    """Deal each name at most once: the forget facts take a shuffled list from the front, the retain facts from the end.
 
-    So neither's people depend on how many the other has.
+    So the people of one do not depend on the size of the other.
     """
     pool = names()
     if forget + retain > len(pool):
@@ -80,13 +81,13 @@ def _deal(forget: int, retain: int, seed: int) -> tuple[list[str], list[str]]:
 def birthdays(
     splits: int, facts_per_split: int, retain_train: int, retain_held_out: int, seed: int, which: str
 ) -> dict[str, list[dict]]:
-    """Return {file name: rows}: MCQs, three true, three RIA and three FIF sentences per fact, for every split.
+    """Return {file name: rows}: for each split its MCQs and, per fact, three true, three RIA and three FIF sentences.
 
-    `which`: "random_birthdays" (splits split_0 .. split_{splits-1}, birth years) or "retain" (splits `train` and
-    `held_out`, cities of other people). The correct letters are balanced to within one in each split; the four choices
-    are distinct, and the correct one is no likelier to be any value than the wrong ones. RIA states each of the three
-    wrong choices once, FIF one of them three times (docs/paper.md, "Names"). Raises UserError when the numbers make no
-    dataset or need more people than there are names.
+    `which` is "random_birthdays" (splits split_0 .. split_{splits-1}, birth years) or "retain" (splits `train` and
+    `held_out`, cities of other people). In each split the correct letters are balanced to within one; the four choices
+    are distinct, and each is equally likely to have any value. RIA states each of the three wrong choices once, FIF one
+    of them three times (docs/paper.md, "Names"). Raises UserError when a size is too small, or when there are too few
+    names.
     """
     if which not in TOPICS:
         raise UserError(f"which: found {which!r}, expected {' or '.join(TOPICS)}")
@@ -143,7 +144,7 @@ def write_birthdays(
     seed: int = 0,
     which: str = "random_birthdays",
 ) -> None:
-    """Write `birthdays(...)` into a folder, JSONL files, the same bytes for the same arguments.
+    """Write the files of `birthdays(...)` into a folder; equal arguments give equal bytes.
 
     The sizes of the dataset that is not written may be left out.
     """

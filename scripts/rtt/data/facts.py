@@ -1,4 +1,4 @@
-"""Canonical facts: one format for every dataset (docs/architecture.md, docs/data.md).
+"""Turn every dataset into canonical facts, one format for all (docs/architecture.md, docs/data.md).
 
 `python -m rtt facts DIR` reads a folder in the authors' schema, audits it, applies the policy on defects and writes
 `facts.jsonl` and `audit.json`.
@@ -21,7 +21,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, write_json, write_text
 
 ACTIONS = ("keep", "drop", "stop")
-# What happens to the facts concerned when a study says nothing. Why each: docs/data.md.
+# The action for each kind of defect where a study names none; docs/data.md gives the reasons.
 DEFAULT_POLICY = {
     "split_leak": "drop",
     "conflicting_answer": "drop",
@@ -35,16 +35,16 @@ DEFAULT_POLICY = {
     "future_year": "keep",
     "letter_prior": "keep",
 }
-NO_FACTS = ("missing_mcq", "letter_prior")  # kinds that concern a text or a split, no fact: nothing to drop
-SHOWN = 20  # places in a message; the audit lists them all
+NO_FACTS = ("missing_mcq", "letter_prior")  # these kinds concern a text or a split: there is no fact to drop
+SHOWN = 20  # places that a message names at most; the audit lists them all
 
 
 @dataclass(frozen=True)
 class Fact:
     """One fact, as every later step reads it: a line of `facts.jsonl`.
 
-    `choices` and `fresh_choices` are 4 strings each, the correct one at index `answer` (from 0) in both. `origin` is
-    the MCQ's {"file", "line"}. The three lists of sentences may be empty where the policy keeps facts without text.
+    `choices` and `fresh_choices` hold 4 strings each, with the correct one at index `answer` (0 to 3) in both. `origin`
+    is {"file", "line"} of the MCQ. The three lists of sentences may be empty if the policy keeps facts without text.
     """
 
     id: str
@@ -61,12 +61,12 @@ class Fact:
 
 
 def write_facts(path: str | Path, facts: list[Fact]) -> None:
-    """Write facts as JSONL in the given order, keys sorted, whole or not at all: the same bytes for the same facts."""
+    """Write facts as JSONL in the given order, completely or not at all; equal facts give equal bytes."""
     write_text(path, "".join(canonical_json(asdict(fact)) + "\n" for fact in facts))
 
 
 def read_facts(path: str | Path) -> list[Fact]:
-    """Read `facts.jsonl`. Raises UserError with file and line when it is missing or not what `write_facts` writes."""
+    """Read `facts.jsonl`. Raises UserError with file and line when it is missing or not as `write_facts` writes it."""
     try:
         lines = Path(path).read_bytes().decode("utf-8").split("\n")
     except OSError as error:
@@ -98,7 +98,7 @@ def _fact(line: str, place: str) -> Fact:
             good = isinstance(value, list) and all(isinstance(text, str) for text in value)
             good = good and ("choices" not in key or len(value) == 4)
         if not good:
-            raise UserError(f"{place}: key {key!r} is not as docs/architecture.md says: {canonical_json(value)[:80]}")
+            raise UserError(f"{place}: key {key!r}: found {canonical_json(value)[:80]}; docs/data.md has the schema")
     return Fact(**row)
 
 
@@ -110,13 +110,15 @@ def build_facts(
     seed: int,
     per_split: int | None = None,
 ) -> tuple[list[Fact], dict]:
-    """Read a dataset's folder and return (facts, audit object), the policy on defects applied.
+    """Read a dataset's folder, apply the policy on defects, and return (facts, audit object).
 
-    `splits`: which, in which order (None: all). `policy`: {kind of defect: keep, drop or stop}; a kind that it lacks
-    has DEFAULT_POLICY's. `seed` draws `fresh_choices` alone. The audit is of the whole folder; its `dropped` counts
-    each dropped fact once, under the first kind (in the order of `rtt.data.audit.KINDS`) that drops it, and `facts`
-    those that are left. Raises UserError: malformed input, unknown split, kind or action, a defect with the policy
-    `stop`, a split without facts left, too few fresh values.
+    `splits` names the splits to take, in order (None: all). `policy` maps kinds of defect to keep, drop or stop; kinds
+    that it lacks follow DEFAULT_POLICY. `seed` only draws `fresh_choices`. `per_split` takes each split's first facts.
+
+    The audit covers the whole folder. Its `dropped` counts each dropped fact once, under the first kind (in the order
+    of `rtt.data.audit.KINDS`) that drops it; its `facts` counts those that are left. Raises UserError for malformed
+    input, for an unknown split, kind or action, for a defect whose policy is `stop`, for a split without facts, and for
+    too few values to draw `fresh_choices` from.
     """
     actions = {**DEFAULT_POLICY, **policy}
     for kind, action in actions.items():
@@ -125,7 +127,7 @@ def build_facts(
             raise UserError(f"data.policy.{kind}: found {action!r}; actions: {', '.join(ACTIONS)}; {why}")
         if action == "drop" and kind in NO_FACTS:
             raise UserError(
-                f"data.policy.{kind}: nothing to drop, the defect concerns no single fact; use keep or stop"
+                f"data.policy.{kind}: found 'drop', but this defect concerns no single fact; use keep or stop"
             )
     read = read_folder(folder)
     result = audit(read, dataset)
@@ -136,7 +138,7 @@ def build_facts(
     unknown = [split for split in splits if split not in read.splits]
     if unknown or not splits or len(set(splits)) < len(splits):
         found = repr(unknown[0]) if unknown else f"{splits}"
-        raise UserError(f"{folder}: splits: found {found}; expected different ones of {', '.join(read.splits)}")
+        raise UserError(f"{folder}: splits: found {found}; expected distinct names from {', '.join(read.splits)}")
 
     chosen = {fact_id(dataset, mcq) for mcq in read.mcqs if mcq.split in splits}
     stops = defaultdict(list)
@@ -161,7 +163,7 @@ def build_facts(
     if not kept:
         counts = ", ".join(f"{n} by data.policy.{kind}" for kind, n in result["dropped"].items())
         raise UserError(
-            f"{folder}: no facts are left: {counts or 'no questions'}; set a policy to keep or correct the data"
+            f"{folder}: no facts are left: {counts or 'no questions'}; set a policy to keep, or correct the data"
         )
     if empty := [split for split in splits if all(fact.split != split for fact in kept)]:
         counts = ", ".join(f"{n} by data.policy.{kind}" for kind, n in result["dropped"].items())
@@ -194,7 +196,7 @@ def _listing(head: str, places: list[str]) -> str:
 def _facts(folder: Folder, dataset: str, splits: list[str], gone: set[str], seed: int) -> list[Fact]:
     """Return the facts of `splits` whose ids are not in `gone`, in file order."""
     texts = defaultdict(lambda: defaultdict(list))
-    trained = defaultdict(set)  # index of the question -> wrong answers that its RIA and FIF sentences state
+    trained = defaultdict(set)  # index of the question -> wrong answers that its RIA and FIF sentences may state
     for sentence in folder.sentences:
         if sentence.mcq is not None:
             texts[sentence.mcq][sentence.kind].append(sentence.text)
@@ -231,19 +233,19 @@ def _facts(folder: Folder, dataset: str, splits: list[str], gone: set[str], seed
 
 
 def fresh_choices(name: str, correct: str, answer: int, pool: list[str], seed: int) -> list[str]:
-    """Return 4 choices: `correct` at index `answer`, the others distinct values drawn from `pool`.
+    """Return 4 choices: `correct` at index `answer`, and three distinct values drawn from `pool`.
 
-    A value is as likely as it is frequent in the pool: distractors that are rarer as answers than the correct one would
-    let a guesser who knows the answers' distribution alone pass the floor (Years: .36). The draw depends on `seed`, the
-    fact's id `name` and the pool alone. Raises UserError when the pool has fewer than 3 values.
+    A value's probability is its frequency in the pool. Rarer distractors would let a guesser who knows only the
+    distribution of answers beat the floor (Years: .36 instead of .25). The draw depends on `seed`, the fact's id `name`
+    and the pool alone. Raises UserError when the pool has fewer than 3 distinct values.
     """
     first = {value.strip(): value for value in pool}
     counts = Counter(value.strip() for value in pool)
     values = list(first.values())
     if len(values) < 3:
         raise UserError(
-            f"{name}: fresh distractors need 3 correct answers of other facts that are neither among its choices nor "
-            f"trained on, found {len(values)}; give the dataset more facts or more varied answers"
+            f"{name}: found {len(values)} values for fresh distractors, expected at least 3: correct answers of other "
+            "facts, neither among this fact's choices nor trained on; give the dataset more facts or more answers"
         )
     share = np.array([counts[value] for value in first], float)
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
@@ -262,16 +264,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `facts`."""
     parser.add_argument("dir", metavar="DIR", help="a dataset's folder of JSONL files")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="the dataset's name in the facts")
-    parser.add_argument("--out", required=True, metavar="FILE", help="facts.jsonl to write")
-    parser.add_argument("--audit", required=True, metavar="FILE", help="audit.json to write")
-    parser.add_argument("--splits", metavar="A,B,...", help="the splits to take, in this order (default: all)")
-    parser.add_argument("--facts-per-split", type=int, metavar="N", help="each split's first N facts (default: all)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="where to write facts.jsonl")
+    parser.add_argument("--audit", required=True, metavar="FILE", help="where to write audit.json")
+    parser.add_argument("--splits", metavar="A,B,...", help="take these splits, in this order (default: all)")
+    parser.add_argument(
+        "--facts-per-split", type=int, metavar="N", help="take the first N facts of each split (default: all)"
+    )
     parser.add_argument(
         "--on-defect",
         type=_policy,
         default={},
         metavar="KIND=ACTION,...",
-        help="keep, drop or stop, by kind of defect: "
+        help="what to do with each kind of defect, keep, drop or stop; defaults: "
         + ", ".join(f"{kind} ({action})" for kind, action in DEFAULT_POLICY.items()),
     )
     parser.add_argument(

@@ -1,15 +1,15 @@
-"""Generated facts in the authors' JSONL schema: people with birth years, and people with cities.
+"""Generate facts in the authors' JSONL schema: people with birth years, and people with cities.
 
-Inputs: the generator's options (`rtt.study.settings.People`) and a seed. Outputs: one folder of JSONL files per dataset, read
-by the same reader as the authors' files.
+The inputs are the generator's options (`rtt.study.settings.People`) and a seed; the output is a folder of JSONL files
+for each dataset, read by the same reader as the authors' files.
 
-Three datasets share one pool of names, so that no name stands in two of them:
-- `birth_years_a`, `birth_years_b`: the forget facts, `splits` splits of `facts_per_split` people. Years are drawn
-  independently of the names: one fact says nothing about another, which RTT needs (paper, sec. 3.1).
-- `cities`: the retain facts. Split `train` goes into the retain loss, `held_out` gives retain accuracy.
+Three datasets share one pool of names, and no name occurs in two of them:
+- `birth_years_a` and `birth_years_b` hold the forget facts, `splits` splits of `facts_per_split` people. Years are
+  drawn independently of the names, so that no fact tells anything about another, as RTT requires (paper, sec. 3.1).
+- `cities` holds the retain facts. Split `train` enters the retain loss, `held_out` gives retain accuracy.
 
-For the faithful switches (docs/faithful.md) texts can be of very different lengths, and the forget datasets can hold
-planted defects; both draw from generators of their own, so that everything else stays as it is without them.
+For the faithful switches (docs/faithful.md) texts may differ widely in length, and the forget datasets may hold planted
+defects. Both draw from random generators of their own, so that all else stays as it is without them.
 """
 
 import argparse
@@ -51,14 +51,18 @@ TOPICS = {
         "values": CITIES,
     },
 }
-# A long text's neutral beginning: words of the templates above, so that the vocabulary is the same with it.
+# The neutral beginning of a long text: it uses words of the templates above, so it adds none to the vocabulary.
 FILLER = "a house is a home in a year of life, "
-REPEATS = (0, 0, 2, 4)  # of the filler; half of the sentences have none
+REPEATS = (0, 0, 2, 4)  # how often the filler may occur: half of the sentences have none
 DATASETS = {"birth_years_a": "birth_year", "birth_years_b": "birth_year", "cities": "city"}
 
 
 def people(options: dict, seed: int) -> dict[str, list[str]]:
-    """Deal full names to the datasets, every name once: {dataset: names}. The deal depends on `seed` alone."""
+    """Deal full names to the datasets, each name once; return {dataset: names}. The deal depends on the seed and the
+    sizes.
+
+    Raises UserError when there are fewer names than facts.
+    """
     pool = [
         f"{first} {last}"
         for first in FIRST_NAMES[: options["first_names"]]
@@ -84,12 +88,11 @@ def people(options: dict, seed: int) -> dict[str, list[str]]:
 
 
 def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
-    """Return {file name: rows} of one dataset: MCQs, true sentences, RIA and FIF sentences, per split.
+    """Return {file name: rows} of one dataset: for each split its MCQs and its true, RIA and FIF sentences.
 
-    Correct letters are balanced within each split; the four choices are distinct. RIA states each of the three wrong
-    choices once, in three phrasings; FIF states one wrong choice in the same three (docs/paper.md, "Names").
-    `long_texts`, `planted_leaks` and `planted_duplicates` may be left out of `options`.
-    Raises UserError when the options ask for more people than there are names.
+    The correct letters are balanced within each split, and the four choices are distinct. RIA states each of the three
+    wrong choices once, in three phrasings; FIF states one wrong choice in the same three (docs/paper.md, "Names").
+    `options` may lack `long_texts`, `planted_leaks` and `planted_duplicates`. Raises UserError as `people`.
     """
     topic = TOPICS[DATASETS[dataset]]
     number = list(DATASETS).index(dataset)
@@ -118,10 +121,10 @@ def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
 
 
 def _plant(facts: dict[str, list[dict]], values: list[str], options: dict, rng: np.random.Generator) -> None:
-    """Append to the splits second copies of different facts, with choices drawn anew, letters still balanced.
+    """Append second copies of facts to the splits, with new choices and letters that stay balanced.
 
-    A leak's copy stands in another split with the same correct value; a duplicate's in the same split with another.
-    Every split gives and takes as many, so that T and V keep equal sizes, whether the copies are dropped or kept.
+    The copy of a leak has the same correct value and goes into another split; that of a duplicate has another value and
+    stays in its split. Every split gives and takes equally many, so T and V keep equal sizes with and without copies.
     """
     splits = list(facts)
     leaks, duplicates = (options.get(f"planted_{kind}", 0) // len(splits) for kind in ("leaks", "duplicates"))
@@ -142,7 +145,9 @@ def _plant(facts: dict[str, list[dict]], values: list[str], options: dict, rng: 
 
 
 def _files(split: str, facts: list[dict], topic: dict, lengths: np.random.Generator | None) -> dict[str, list[dict]]:
-    """Return {file name: rows} of one split. `lengths` draws how long a sentence is; None: as short as it can be."""
+    """Return {file name: rows} of one split. `lengths` draws how long each sentence is; None makes all as short as
+    possible.
+    """
     mcqs, corpus, ria, fif = [], [], [], []
     for fact in facts:
         name, choices, answer = fact["name"], fact["choices"], fact["answer"]
@@ -168,9 +173,9 @@ def _files(split: str, facts: list[dict], topic: dict, lengths: np.random.Genera
 
 
 def texts() -> list[str]:
-    """Texts of every sort that the generator can write, in a fixed order: what a subword tokenizer is trained on.
+    """Return texts of every form that the generator writes, in a fixed order, to train a subword tokenizer on.
 
-    Each value stands in each template and behind each letter; names stand in all questions and sentences.
+    Each value occurs in each template and after each letter; names occur in all questions and sentences.
     """
     written = [FILLER]
     for topic in TOPICS.values():
@@ -183,7 +188,7 @@ def texts() -> list[str]:
 
 
 def vocabulary() -> list[str]:
-    """Every word that generated texts can hold, in a fixed order: the miniature's word-level vocabulary."""
+    """Return every word that generated texts can hold, in a fixed order: the vocabulary of the word-level miniature."""
     words = [*"ABCD", "Answer", *FIRST_NAMES, *LAST_NAMES, *YEARS, *CITIES]
     for topic in TOPICS.values():
         for text in [topic["question"], *topic["sentences"]]:
@@ -193,12 +198,12 @@ def vocabulary() -> list[str]:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `generate`."""
-    parser.add_argument("--spec", required=True, help="JSON with the generator's options, dataset and seed")
-    parser.add_argument("--out", required=True, help="folder for the JSONL files")
+    parser.add_argument("--spec", required=True, help="JSON file with the generator's options, dataset and seed")
+    parser.add_argument("--out", required=True, help="folder to write the JSONL files into")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write one dataset's files."""
+    """Write the files of one dataset; return 0."""
     spec = read_json(args.spec)
     if spec["birthdays"]:
         from rtt.data.birthdays import write_birthdays

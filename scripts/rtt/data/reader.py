@@ -1,7 +1,8 @@
 """Read a folder of JSONL files in the authors' schema, and join its sentences to its questions.
 
-Inputs: a dataset's folder (docs/data.md has the schema). Output: a `Folder`: questions, sentences with the question
-that each belongs to, and every malformed line. Nothing here judges the data; `rtt.data.audit` does.
+The input is a dataset's folder (docs/data.md has the schema); the output is a `Folder` with the questions, the
+sentences and the question that each belongs to, and every malformed line. `rtt.data.audit` judges the data; nothing
+here does.
 """
 
 import hashlib
@@ -16,16 +17,16 @@ from typing import Any
 from rtt.errors import UserError
 from rtt.files import natural
 
-# Prefix of a sentence file -> the kind of its sentences. A file without any of the prefixes holds MCQs.
+# {prefix of a sentence file: kind of its sentences}. A file without any of these prefixes holds MCQs.
 KINDS = {"corpus_": "sentences", "whp_corpus_": "ria_sentences", "fwf_corpus_": "fif_sentences"}
-PAIRS = "tf_"  # true-or-false statements: they name the question of each event of the sentence files
-COPIES = "mcq_"  # WMDP: the split's questions once more, as text; checked, never used
-DEV = "dev"  # few-shot questions, no split
+PAIRS = "tf_"  # true-or-false statements, which name the question of each event in the sentence files
+COPIES = "mcq_"  # WMDP: the split's questions again, as text; checked, but not used
+DEV = "dev"  # few-shot questions, which are no split
 
 
 @dataclass(frozen=True)
 class Mcq:
-    """One multiple-choice question. `choices` are strings, `answer` is an index from 0, `line` counts from 1."""
+    """One multiple-choice question with four `choices`; `answer` is an index from 0, `line` counts from 1."""
 
     split: str
     file: str
@@ -36,26 +37,26 @@ class Mcq:
 
     @property
     def correct(self) -> str:
-        """The correct choice."""
+        """Return the correct choice."""
         return self.choices[self.answer]
 
     @property
     def place(self) -> str:
-        """`file:line`."""
+        """Return `file:line`."""
         return f"{self.file}:{self.line}"
 
     @property
     def key(self) -> str:
-        """What two copies of one question share."""
+        """Return the question as it is compared: two copies of one question have the same key."""
         return same(self.question)
 
 
 @dataclass
 class Sentence:
-    """One row of a sentence file, or (kind `pair`) of a `tf_` file.
+    """One row of a sentence file or, if `kind` is `pair`, of a `tf_` file.
 
-    `mcq` is the index in `Folder.mcqs` of the question that it belongs to, None when there is none; `event` is the
-    row's index in the `tf_` file of its split, where that is how it was paired.
+    `mcq` is the index in `Folder.mcqs` of the question that it belongs to, None if there is none; `event` is the index
+    of its row in the `tf_` file of its split, if that file told the question.
     """
 
     kind: str
@@ -71,27 +72,27 @@ class Sentence:
 
     @property
     def place(self) -> str:
-        """`file:line`."""
+        """Return `file:line`."""
         return f"{self.file}:{self.line}"
 
 
 @dataclass
 class Folder:
-    """All that stands in a dataset's folder. Files, splits and rows are in a fixed order."""
+    """All that a dataset's folder holds, with files, splits and rows in a fixed order."""
 
     path: Path
     files: list[str] = field(default_factory=list)
     sha256: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)  # rows of each file, malformed ones too, blank lines not
+    rows: dict[str, int] = field(default_factory=dict)  # rows of each file: malformed ones count, blank lines do not
     mcqs: list[Mcq] = field(default_factory=list)
     dev: list[Mcq] = field(default_factory=list)
-    pairs: dict[str, list[Sentence]] = field(default_factory=dict)  # split -> rows of its tf_ file
+    pairs: dict[str, list[Sentence]] = field(default_factory=dict)  # {split: rows of its tf_ file}
     sentences: list[Sentence] = field(default_factory=list)
     malformed: list[tuple[str, int, str]] = field(default_factory=list)  # (file, line, what is wrong)
 
     @property
     def splits(self) -> list[str]:
-        """The splits, in order: the stems of the MCQ files."""
+        """Return the splits, in order: the stems of the MCQ files."""
         return [Path(name).stem for name in self.files if role(name) == ("mcq", Path(name).stem)]
 
 
@@ -100,17 +101,17 @@ class Malformed(Exception):
 
 
 def same(text: str) -> str:
-    """Return `text` as it is compared: Unicode NFKC, case-folded, runs of white space as one space."""
+    """Return `text` as it is compared: Unicode NFKC, case-folded, every run of white space as one space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def words(text: str) -> list[str]:
-    """Return the words of `text` as they are compared, digits of every script as 0-9."""
+    """Return the words of `text` as they are compared, with digits of every script as 0 to 9."""
     return re.findall(r"\w+", re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), same(text)))
 
 
 def role(file: str) -> tuple[str, str]:
-    """Return (role, split) of a file name; role is `mcq`, `dev`, `pair`, `copy` or a kind of sentences."""
+    """Return (role, split) of a file name; the role is `mcq`, `dev`, `pair`, `copy` or a kind of sentences."""
     stem = Path(file).stem
     for prefix, kind in [*KINDS.items(), (PAIRS, "pair"), (COPIES, "copy")]:
         if stem.startswith(prefix):
@@ -119,7 +120,11 @@ def role(file: str) -> tuple[str, str]:
 
 
 def parse_line(raw: bytes) -> dict[str, Any]:
-    """Return the object on one line. Raises Malformed: encoding, not JSON, no object, a key twice, half a character."""
+    """Return the JSON object on one line.
+
+    Raises Malformed for a wrong encoding, for text that is not a JSON object, for a key that stands twice, and for half
+    a surrogate pair.
+    """
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -179,9 +184,9 @@ def _values(row: dict, key: str) -> tuple[str, ...] | None:
 
 
 def parse_mcq(row: dict, file: str, line: int) -> Mcq:
-    """Return the row as an Mcq.
+    """Return a row as an Mcq.
 
-    Raises Malformed: no question, other than 4 choices, no answer, answer out of range, empty text, a wrong type.
+    Raises Malformed unless there are a question, four choices of text or integers, and an integer answer from 0 to 3.
     """
     question = _text(row, "question")
     choices = _values(row, "choices")
@@ -198,7 +203,9 @@ def parse_mcq(row: dict, file: str, line: int) -> Mcq:
 
 
 def parse_sentence(row: dict, file: str, line: int) -> Sentence:
-    """Return the row of a sentence file or a `tf_` file. Raises Malformed: no text, empty text, a wrong type."""
+    """Return the row of a sentence file or a `tf_` file. Raises Malformed for text that is missing, empty or of another
+    type.
+    """
     kind, split = role(file)
     text = _text(row, "text")
     question = _text(row, "question") if kind == "pair" else _text(row, "original_question", required=False)
@@ -207,10 +214,10 @@ def parse_sentence(row: dict, file: str, line: int) -> Sentence:
 
 
 def read_file(folder: Folder, file: str) -> list[tuple[int, dict]]:
-    """Return [(line from 1, object)] of one file; malformed lines go to `folder.malformed`, the rest is read.
+    """Return [(line from 1, object)] of one file; list malformed lines in `folder.malformed` and read on.
 
-    A UTF-8 byte order mark, CRLF, blank lines and white space around an object are allowed.
-    Raises UserError when the file cannot be opened.
+    A UTF-8 byte order mark, CRLF, blank lines and white space around an object are allowed. Raises UserError when the
+    file cannot be opened.
     """
     try:
         data = (folder.path / file).read_bytes()
@@ -234,10 +241,10 @@ def read_file(folder: Folder, file: str) -> list[tuple[int, dict]]:
 
 
 def read_folder(path: str | Path) -> Folder:
-    """Read every `*.jsonl` file of a dataset's folder and join its sentences.
+    """Read every `*.jsonl` file of a dataset's folder and join its sentences to its questions.
 
-    Malformed lines are listed, never raised. Raises UserError when `path` is no folder, holds no JSONL file, or cannot
-    be read.
+    Malformed lines are listed, not raised. Raises UserError when `path` is no folder, holds no JSONL file, cannot be
+    read, or holds a file whose name cannot be printed.
     """
     path = Path(path)
     if not path.is_dir():
@@ -246,7 +253,7 @@ def read_folder(path: str | Path) -> Folder:
     if not names:
         raise UserError(f"{path}: no *.jsonl file in this folder; expected <split>.jsonl with MCQs (docs/data.md)")
     for name in names:
-        if not name.isprintable():  # it goes into ids, messages and audit.json
+        if not name.isprintable():  # the name appears in ids, messages and audit.json
             raise UserError(f"{path}: file name {name!a} holds characters that cannot be printed; rename the file")
     folder = Folder(path, names)
     for file in names:
@@ -261,26 +268,26 @@ def read_folder(path: str | Path) -> Folder:
                     sentence = parse_sentence(row, file, line)
                     if kind == "pair":
                         folder.pairs.setdefault(split, []).append(sentence)
-                    elif split != DEV:  # the few-shot questions' sentences are checked, and used by no method
+                    elif split != DEV:  # sentences of the few-shot questions are checked, but no method uses them
                         folder.sentences.append(sentence)
             except Malformed as error:
                 folder.malformed.append((file, line, str(error)))
         if kind == "mcq" and not folder.rows[file] and file not in [name for name, _, _ in folder.malformed]:
-            folder.malformed.append((file, 1, "no rows; a split needs questions"))
+            folder.malformed.append((file, 1, "found no rows; a split needs questions"))
     if not folder.splits:
-        folder.malformed.append((names[0], 1, "no MCQ file <split>.jsonl stands beside it"))
+        folder.malformed.append((names[0], 1, "found no MCQ file <split>.jsonl beside it"))
     folder.malformed.sort(key=lambda item: (natural(item[0]), item[1]))
     join(folder)
     return folder
 
 
 def join(folder: Folder) -> None:
-    """Set `mcq` of every sentence whose question can be told.
+    """Set `mcq` of every sentence whose question can be identified.
 
-    In this order: by `original_question`; by the split's `tf_` file, whose rows name the questions of the sentence
-    file's events in the same order; by content: the sentence holds the words that are peculiar to a question, and (a
-    true sentence) its answer. Questions of the sentence's own split come first, then those of the other splits (Years
-    partitions the two differently).
+    Three ways are tried in this order: `original_question`; the `tf_` file of the split, whose rows name the questions
+    of the sentence file's events in the same order; and the content, where a sentence must hold the words that are
+    peculiar to a question and, if it is a true sentence, the answer. Questions of the sentence's own split come first,
+    then those of other splits, since Years partitions sentences and questions differently.
     """
     by_question = defaultdict(list)
     for i, mcq in enumerate(folder.mcqs):
@@ -294,13 +301,13 @@ def join(folder: Folder) -> None:
         else:
             groups[sentence.file, "content"].append(sentence)
     subjects = _subjects(folder.mcqs)
-    by_word = defaultdict(list)  # a word -> the questions whose first peculiar word it is
+    by_word = defaultdict(list)  # {word: questions whose first peculiar word it is}
     for i, subject in enumerate(subjects):
         by_word[min(subject, default="")].append(i)
     for (_, how), sentences in groups.items():
         if how == "pairs":
             _pair(sentences, folder.pairs[sentences[0].split])
-        claims = defaultdict(list)  # the same few questions fit -> these sentences
+        claims = defaultdict(list)  # {questions that match: sentences that they match}
         for sentence in sentences:
             pair = None if sentence.event is None else folder.pairs[sentence.split][sentence.event]
             if how == "content":
@@ -312,13 +319,16 @@ def join(folder: Folder) -> None:
             fits = _narrow(folder.mcqs, fits, sentence, pair or sentence)
             if fits:
                 claims[tuple(fits)].append(sentence)
-        for fits, claimed in claims.items():  # copies of one fact share its sentences evenly, in file order
+        for fits, claimed in claims.items():  # copies of one fact divide its sentences evenly, in file order
             for i, sentence in enumerate(claimed):
                 sentence.mcq = fits[i * len(fits) // len(claimed)]
 
 
 def _narrow(mcqs: list[Mcq], fits: list[int], sentence: Sentence, answers: Sentence) -> list[int]:
-    """Of the questions `fits`: those with the sentence's answer; then, if any, its wrong answers or its split."""
+    """Narrow the matching questions `fits` to those with the sentence's answer, then to its wrong answers or its split.
+
+    Either of the latter is skipped if it leaves none.
+    """
     if answers.correct is not None:
         fits = [i for i in fits if mcqs[i].correct.strip() == answers.correct.strip()]
     elif len(fits) > 1 and sentence.kind == "sentences":
@@ -330,19 +340,24 @@ def _narrow(mcqs: list[Mcq], fits: list[int], sentence: Sentence, answers: Sente
 
 
 def holds(text: str, answer: str) -> bool:
-    """Say whether the words of `answer` stand in `text`, next to each other."""
+    """Return whether the words of `answer` occur in `text`, next to each other."""
     return f" {' '.join(words(answer))} " in f" {' '.join(words(text))} "
 
 
 def _subjects(mcqs: list[Mcq]) -> list[set[str]]:
-    """Per question, its words that fewer than half of all questions hold: of "When was Ada Ito born?", ada and ito."""
+    """Return for each question its words that fewer than half of all questions hold.
+
+    Of "When was Ada Ito born?" these are ada and ito.
+    """
     each = [set(words(mcq.question)) for mcq in mcqs]
     counts = Counter(word for found in each for word in found)
     return [{word for word in found if counts[word] < max(2, len(mcqs) / 2)} for found in each]
 
 
 def _by_content(sentence: Sentence, mcqs: list[Mcq], subjects: list[set[str]], by_word: dict) -> list[int]:
-    """Return the questions whose peculiar words all stand in the sentence; own split first, most words first."""
+    """Return the questions whose peculiar words all occur in the sentence, of its own split first, with the most such
+    words.
+    """
     found = set(words(sentence.text))
     fits = sorted(i for word in found for i in by_word.get(word, ()) if subjects[i] <= found)
     if sentence.kind == "sentences" and sentence.correct is None:
@@ -354,11 +369,11 @@ def _by_content(sentence: Sentence, mcqs: list[Mcq], subjects: list[set[str]], b
 
 
 def _pair(sentences: list[Sentence], pairs: list[Sentence]) -> None:
-    """Set `event` of the sentences of one file: the row of the split's `tf_` file that they paraphrase.
+    """Set `event` of the sentences of one file: the index of the row in the split's `tf_` file that each paraphrases.
 
-    Both files are in the same order, with k sentences an event, some perhaps lost: then sentence j stood at row j .. j
-    + lost, so its event is one of (j .. j + lost) // k. Among these the answer must fit, and the words that they share
-    decide.
+    Both files are in the same order, with k sentences for each event, of which some may be lost. Sentence j then stood
+    at row j to j + lost, so its event is one of (j .. j + lost) // k. Among these, the answer must match and the number
+    of shared words decides.
     """
     k = -(-len(sentences) // len(pairs))
     lost = k * len(pairs) - len(sentences)

@@ -1,4 +1,4 @@
-"""Retain data, as the steps read it."""
+"""Read the retain data of a step."""
 
 import argparse
 import json
@@ -10,15 +10,15 @@ from rtt.study.specs import Retain, TextsSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every step that trains or scores beside retain data."""
-    parser.add_argument("--retain", required=True, help="canonical facts, or texts (JSONL), of the retain loss")
-    parser.add_argument("--held-out", required=True, help="canonical facts that give retain accuracy")
+    """Add the arguments of every step that trains on retain data or scores it."""
+    parser.add_argument("--retain", required=True, help="facts.jsonl, or texts (JSONL), for the retain loss")
+    parser.add_argument("--held-out", required=True, help="facts.jsonl for retain accuracy")
 
 
 def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | list[str], list[Fact]]:
-    """Return (what the retain loss learns, held-out facts), the splits of the spec alone.
+    """Return (what the retain loss trains on, held-out facts), both restricted to the splits that the spec names.
 
-    Raises UserError when a split is empty.
+    Raises UserError when a split has no facts.
     """
 
     def facts(path, splits):
@@ -26,7 +26,7 @@ def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | 
         known = {fact.split for fact in found}
         if absent := [split for split in splits or () if split not in known]:
             there = ", ".join(sorted(known)) or "none"
-            raise UserError(f"{path}: no retain fact in splits {absent}; the dataset has {there}: name those")
+            raise UserError(f"{path}: retain splits: found no fact in {', '.join(absent)}; expected some of {there}")
         return [fact for fact in found if splits is None or fact.split in splits]
 
     if isinstance(retain.learn, TextsSpec):
@@ -35,7 +35,10 @@ def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | 
 
 
 def read_texts(path: str | Path, max_characters: int | None = None) -> list[str]:
-    """Read plain texts, {"text": ...} a line, up to `max_characters` of each. Raises UserError with file and line."""
+    """Read plain texts from lines of {"text": ...}, and cut each after `max_characters`.
+
+    Raises UserError with file and line when a line is malformed or there is none.
+    """
     texts = []
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -47,5 +50,5 @@ def read_texts(path: str | Path, max_characters: int | None = None) -> list[str]
         except (ValueError, KeyError, TypeError):
             raise UserError(f'{path}:{number}: expected {{"text": ...}}, found {line[:60]!r}') from None
     if not texts:
-        raise UserError(f"{path}: no text in this file; fetch it again")
+        raise UserError(f"{path}: found no texts; fetch the file again")
     return texts

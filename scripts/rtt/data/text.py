@@ -1,7 +1,7 @@
-"""Texts of facts, and their tokens: which tokens a loss counts (docs/losses.md).
+"""Build the texts of facts, and encode them with labels for the tokens that a loss counts (docs/losses.md).
 
-The prompt is the paper's (app. A): the question, a line per choice ("A. ..."), then "Answer:". RTT's text ends
-"Answer: B. <choice>".
+The MCQ prompt is the paper's (app. A): the question, a line for each choice ("A. ..."), then "Answer:". The text of RTT
+ends with "Answer: B. <choice>".
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,16 @@ from rtt.data.facts import Fact
 from rtt.errors import UserError
 
 LETTERS = "ABCD"
-# The paper's names (app. A; sec. 6.1 for NUMBER). The first four are losses of a question, the last two of a sentence;
-# NUMBER is one of an MCQ too.
+# The paper's names (app. A; sec. 6.1 for NUMBER). The first four count tokens of a question, CORPUS those of a sentence
+# and NUMBER those of either.
 LOSSES = ("LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER")
 SENTENCE_LOSSES = ("CORPUS", "NUMBER")
 
 
 def mcq_prompt(question: str, choices: Sequence[str]) -> str:
-    """Return the multiple-choice prompt, up to and including "Answer:"."""
+    """Return the multiple-choice prompt, up to and including "Answer:". Raises ValueError unless there are four
+    choices.
+    """
     lines = [question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)), "Answer:"]
     return "\n".join(lines)
 
@@ -30,10 +32,11 @@ def question_prompt(question: str) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """A training text: the loss counts the tokens of `target`, which is the whole text when `prompt` is empty.
+    """A training text. The loss counts the tokens of `target`; with an empty `prompt` that is the whole text.
 
-    numbers: count only those of them that hold a digit (NUMBER). letter: the target is an answer's letter and must be
-    one token (LETTER). bare: the letter is tokenised alone, without the space before it, as the authors do.
+    `numbers` counts only the tokens that hold a digit (NUMBER). `letter` says that the target is the letter of an
+    answer and must be one token (LETTER). `bare` encodes that letter alone, without the space before it, as the authors
+    do.
     """
 
     prompt: str
@@ -44,14 +47,17 @@ class Text:
 
 
 def sentence(text: str, loss: str = "CORPUS") -> Text:
-    """Return a plain text: the loss is on every token (CORPUS), or on those with a digit (NUMBER)."""
+    """Return a plain text whose loss counts every token (CORPUS), or those with a digit (NUMBER).
+
+    Raises ValueError for another loss.
+    """
     if loss not in SENTENCE_LOSSES:
         raise ValueError(f"a sentence has no loss {loss!r}, only {', '.join(SENTENCE_LOSSES)}")
     return Text("", text, numbers=loss == "NUMBER")
 
 
 def letter_text(prompt: str, letter: str, bare: bool = False) -> Text:
-    """Return a prompt whose letter is the target: " B", or with `bare` "B" as a token of its own."""
+    """Return a prompt with the target " B", or with `bare` the token of "B" alone."""
     return Text(prompt, letter if bare else f" {letter}", letter=True, bare=bare)
 
 
@@ -62,10 +68,11 @@ def mcq(
     loss: str = "QUESTION_LETTER_ANSWER",
     bare_letter: bool = False,
 ) -> Text:
-    """Return the question with the answer `answer` (index; default: the correct one), its choices in `order` (default:
-    as they are).
+    """Return the question of a fact with an answer, as the text of one of LOSSES but CORPUS.
 
-    `loss`: any of LOSSES but CORPUS. QUESTION_ANSWER's text has no choices, LETTER's ends with the letter.
+    `answer` is the index of the choice to state (default: the correct one), `order` that of the choices (default: as
+    they are). The text of QUESTION_ANSWER shows no choices; that of LETTER ends with the letter. Raises ValueError for
+    a loss that an MCQ does not have.
     """
     if loss not in LOSSES or loss == "CORPUS":
         raise ValueError(f"an MCQ has no loss {loss!r}, only {', '.join(x for x in LOSSES if x != 'CORPUS')}")
@@ -84,19 +91,19 @@ def mcq(
 
 
 def training_texts(fact: Fact, loss: str, bare_letter: bool = False) -> list[Text]:
-    """Return what one pass over a fact trains on: its true sentences (CORPUS, NUMBER), else one question text."""
+    """Return the texts of one pass over a fact: its true sentences for CORPUS and NUMBER, else its one question."""
     if loss in SENTENCE_LOSSES:
         return [sentence(text, loss) for text in fact.sentences]
     return [mcq(fact, loss=loss, bare_letter=bare_letter)]
 
 
 def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, list[int]]:
-    """Return {"input_ids", "labels"}: labels are -100 on the tokens that the loss does not count.
+    """Return {"input_ids", "labels"}, lists of equal length; labels are -100 where the loss does not count a token.
 
-    Where prompt and target meet is decided by character offsets, so a tokenizer that merges across them, and answers
-    like "DNA.", are right: a token that reaches into the target counts. Tokens that the tokenizer adds (BOS) stay and
-    never count. Raises UserError when the text has more than `max_length` tokens (default: the tokenizer's
-    model_max_length; nothing is ever truncated), and when a LETTER text's letter is not one token.
+    Character offsets decide where the target begins, and a token that reaches into it counts; so tokenizers that merge
+    across the boundary and answers such as "DNA." are handled. Tokens that the tokenizer adds (BOS) stay in the text
+    and never count. Nothing is truncated: raises UserError when the text has more than `max_length` tokens (default:
+    the tokenizer's model_max_length), and when the letter of a LETTER text is not one token.
     """
     whole = text.prompt if text.bare else text.prompt + text.target
     encoded = tokenizer(whole, return_offsets_mapping=True)
@@ -108,7 +115,7 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
         for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
     ]
     if text.bare:
-        # The authors' way to the token: the first of "B. ", tokenised alone (finetune_corpus.py: label_possibilities).
+        # As in the authors' finetune_corpus.py (label_possibilities): the first token of "B. ", tokenised alone.
         token = tokenizer(f"{text.target}. ", add_special_tokens=False)["input_ids"][0]
         ids, labels = [*ids, token], [*labels, token]
     limit = getattr(tokenizer, "model_max_length", None) if max_length is None else max_length
@@ -116,6 +123,7 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
         raise UserError(
             f"a text has {len(ids)} tokens, the model's context only {limit}: {whole[:60]!r}...; texts are never cut: "
             "leave it out of the data or shorten it"
+
         )
     counted = [token for token in labels if token != -100]
     if text.letter and len(counted) != 1:
