@@ -5,12 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
-import bundle_builder as builder
 import pandas as pd
 import pytest
-from bundle_builder import OLD, edited, pack, silent
+from bundle_builder import edited, pack
 from rtt.__main__ import main
-from rtt.bundle import compare, opening
+from rtt.bundle import compare
 from rtt.errors import UserError
 from rtt.runtime import offline
 from rtt.stats.intervals import wilson
@@ -23,19 +22,12 @@ def _hub_access_as_it_was(monkeypatch):
         monkeypatch.setenv(name, "1")
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, bytes]:
-    root = tmp_path_factory.mktemp("good")
-    with silent():
-        opening.unpack(opening.look(OLD), root)
-    return builder.sources(root / "results/tiny")
-
-
 def all_right(document: dict) -> None:
     """Every question on V is answered right."""
-    for result in document["results"]:
-        for question in result["questions"]:
-            for scores in question["scores"].values():
+    for look in document["looks"]:
+        for question in look["questions"]:
+            for name in ("letter", "likelihood"):
+                scores = question["probes"][name]["scores"]
                 scores[:] = [-9.0] * 4
                 scores[question["answer"]] = -0.1
 
@@ -60,7 +52,7 @@ def test_the_same_bundle_has_the_same_numbers(files, tmp_path, capsys):
 
 def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     a = pack(tmp_path / "a.zip", files)
-    b = pack(tmp_path / "b.zip", edited(files, "evals/rtt-pretrained-s0-d95035dda9.GD", all_right))
+    b = pack(tmp_path / "b.zip", edited(files, "evals/*.GD-b100", all_right))
     found = compare.compare(a, b)
     row = find(found["rows"], "acc_attacked")
     n = 8
@@ -101,7 +93,7 @@ def test_two_methods_are_compared_cell_by_cell(files, tmp_path, capsys):
     other = {name: data.replace(b'"GD"', b'"SimNPO"') for name, data in files.items()}
     a, b = (
         pack(tmp_path / "a.zip", files),
-        pack(tmp_path / "b.zip", edited(other, "evals/rtt-pretrained-s0-d95035dda9.GD", all_right)),
+        pack(tmp_path / "b.zip", edited(other, "evals/*.GD-b100", all_right)),
     )
     found = compare.compare(a, b)
     assert found["fixed"] == {"method": ["GD", "SimNPO"]} and found["only"] == {"a": [], "b": []}

@@ -1,5 +1,6 @@
-"""The bundle's RO-Crate, by somebody else's validator, in an environment of its own: its dependencies are not ours."""
+"""The bundle's RO-Crate passes a validator by other people, which runs in an environment of its own."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,10 +9,10 @@ import venv
 import zipfile
 from pathlib import Path
 
-import bundle_builder as builder
 import pytest
 import rocrate
-from rtt.bundle import write
+from rocrate.rocrate import ROCrate
+from rtt.bundle.layout import CRATE, INDEX
 
 VALIDATOR = "roc-validator==0.13.0"
 PROFILES = ("ro-crate-1.1", "workflow-ro-crate-1.0", "workflow-run-crate-0.5")
@@ -36,9 +37,32 @@ cli()
 """
 
 
+def test_the_crate_is_a_workflow_run_crate(bundle, tmp_path):
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path)
+    crate = ROCrate(tmp_path)
+    root = crate.root_dataset
+    for key in ("name", "description", "datePublished", "license"):
+        assert root[key], key
+    profiles = {one if isinstance(one, str) else one.id for one in root["conformsTo"]}
+    assert {f"https://w3id.org/ro/wfrun/{kind}/0.5" for kind in ("process", "workflow")} <= profiles
+    main = crate.mainEntity
+    assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} == set(main.type)
+    assert main["programmingLanguage"]["name"] == "Snakemake"
+    [action] = [one for one in crate.contextual_entities if one.type == "CreateAction"]
+    assert action["instrument"] is main and root["mentions"] in (action, [action])
+    assert action["endTime"] and any(one.id.endswith("report.html") for one in action["result"])
+    with zipfile.ZipFile(bundle) as archive:
+        assert {entity.id for entity in crate.data_entities} == set(archive.namelist()) - {CRATE}
+        for entity in crate.data_entities:
+            if entity.id != INDEX:
+                assert entity["sha256"] == hashlib.sha256(archive.read(entity.id)).hexdigest()
+                assert entity["contentSize"] == str(archive.getinfo(entity.id).file_size)
+
+
 @pytest.fixture(scope="module")
 def validator(tmp_path_factory) -> Path:
-    """The Python that has it; where it can't be installed the test fails in CI and is skipped elsewhere."""
+    """A Python with the validator. Where it cannot be installed, the test fails in CI and is skipped elsewhere."""
     folder = tmp_path_factory.mktemp("validator")
     venv.create(folder, with_pip=False, symlinks=True)
     command = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--no-input", VALIDATOR]
@@ -67,9 +91,7 @@ def issues(validator: Path, crate: Path, profile: str) -> list[str]:
     return [one["message"] for one in found["issues"]]
 
 
-def test_the_crate_validates_and_a_spoilt_one_does_not(validator, tmp_path):
-    with builder.silent():
-        bundle = write.write(builder.finished(tmp_path / "made"), tmp_path / "dist")
+def test_the_crate_validates_and_a_spoilt_one_does_not(validator, bundle, tmp_path):
     crate = tmp_path / "crate"
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(crate)

@@ -1,4 +1,4 @@
-"""Untrusted bundles, fuzzed with hypothesis: refused in plain words, or drawn without harm; markup stays text."""
+"""Untrusted bundles, fuzzed with hypothesis: they are refused in plain words or drawn without harm."""
 
 import json
 import string
@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import bundle_builder as builder
 import pytest
-from bundle_builder import OLD, index_of, pack, silent, tree
+from bundle_builder import BUNDLE, index_of, pack, silent, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rtt.bundle import layout, opening, rebuild
@@ -19,12 +19,6 @@ from rtt.figures.view import load, make_view
 from rtt.report import page as report
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[int, dict[str, bytes]]:
-    """The sources of a good bundle of each version."""
-    return {1: builder.of_version_1(), 2: builder.of_version_2(tmp_path_factory.mktemp("good"))}
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
@@ -32,8 +26,8 @@ def files(tmp_path_factory) -> dict[int, dict[str, bytes]]:
     )
 )
 def test_garbled_archives_are_refused_or_the_same(tmp_path_factory, spoils):
-    """Bytes replaced, inserted and deleted: what still opens is what was packed."""
-    data = OLD.read_bytes()
+    """Bytes are replaced, inserted and deleted. What still opens is what was packed."""
+    data = BUNDLE.read_bytes()
     for where, new, dropped in spoils:
         at = int(where * len(data))
         data = data[:at] + new + data[at + dropped :]
@@ -46,7 +40,7 @@ def test_garbled_archives_are_refused_or_the_same(tmp_path_factory, spoils):
         left = {name for name in tree(folder) if not name.startswith("out/put/")}
         assert left == {"x.zip"} and not tree(folder / "out")
         return
-    with zipfile.ZipFile(OLD) as good:
+    with zipfile.ZipFile(BUNDLE) as good:
         for name in good.namelist():
             where = folder / "out/put/given" / name
             if where.exists():
@@ -97,10 +91,8 @@ def test_many_documents_with_anything_in_them(files, tmp_path_factory, data):
 
 def refused_or_drawn(files, folder, data):
     """No error but a UserError on the way from the archive to the report, and no markup of theirs in the page."""
-    version = data.draw(st.sampled_from([2, 2, 1]))
-    whole = files[version]
-    name = data.draw(st.sampled_from(sorted(whole)))
-    content = whole[name]
+    name = data.draw(st.sampled_from(sorted(files)))
+    content = files[name]
     if name.endswith(".yaml"):
         at = data.draw(st.integers(0, len(content)))
         content = content[:at] + data.draw(st.one_of(st.binary(max_size=9), st.just(SCRIPT.encode()))) + content[at:]
@@ -113,8 +105,8 @@ def refused_or_drawn(files, folder, data):
                 inner = inner[key]
             inner[last] = data.draw(HOSTILE)
         content = json.dumps(document).encode()
-    changed = whole | {name: content}
-    pack(folder / "x.zip", changed, index_of(changed) | {"version": version})
+    changed = files | {name: content}
+    pack(folder / "x.zip", changed, index_of(changed))
     try:
         with silent():
             opening.unpack(opening.look(folder / "x.zip"), folder / "out")
@@ -132,7 +124,7 @@ def refused_or_drawn(files, folder, data):
 
 
 def test_markup_in_documents_stays_text(files, tmp_path):
-    files = {k: v.replace(b"split_0", f"{SCRIPT}--><b>".encode()) for k, v in files[2].items()}
+    files = {k: v.replace(b"split_0", f"{SCRIPT}--><b>".encode()) for k, v in files.items()}
     detail = {"path": SCRIPT, "line": 1, "kind": SCRIPT, "message": f"'\">{SCRIPT}"}
     files = builder.edited(files, "data", lambda audit: audit.update(details=[detail]))
     files = builder.edited(files, "manifests", lambda manifest: manifest.update(packages={SCRIPT: SCRIPT}))
@@ -146,9 +138,9 @@ def test_markup_in_documents_stays_text(files, tmp_path):
 
 
 def test_markup_in_drawn_names_stays_text(tmp_path):
-    """No bundle may hold such names; figures of tables from elsewhere may."""
+    """A bundle with such names is refused, but tables from elsewhere may hold them."""
     with silent():
-        opening.unpack(opening.look(OLD), tmp_path)
+        opening.unpack(opening.look(BUNDLE), tmp_path)
     rebuild.make_tables(tmp_path / "results/tiny")
     hostile = {"GD": f"{SCRIPT}--><b>", "pretrained": "<img src=x onerror=alert(2)>", "birth_years_a": "]]>&x;<!--"}
     folder = tmp_path / "results/tiny/tables"
@@ -160,4 +152,4 @@ def test_markup_in_drawn_names_stays_text(tmp_path):
         found = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()}
         assert {"svg", "path"} <= found and not found & {"script", "img", "b"}, name
         drawn += svg.decode()
-    assert "&lt;script&gt;" in drawn and "&lt;img src=x" in drawn  # text is drawn as outlines, and named in a comment
+    assert "&lt;script&gt;" in drawn and "&lt;img src=x" in drawn  # text is drawn as outlines and repeated in a comment

@@ -1,4 +1,4 @@
-"""Opening bundles: downloads, full disks, limits, what a results folder is known by, what commands say of them."""
+"""Opening bundles: downloads, full disks, limits, results folders, and what the commands say of them."""
 
 import errno
 import hashlib
@@ -8,12 +8,12 @@ import threading
 import zipfile
 from pathlib import Path
 
-import bundle_builder as builder
 import pytest
-from bundle_builder import BASE, edited, index_of, pack, silent
+from bundle_builder import BUNDLE, pack, tree
 from file_server import Server, download_port
+from rtt import code_version as hashes
 from rtt.__main__ import main
-from rtt.bundle import container, contents, layout, opening, rebuild
+from rtt.bundle import container, contents, layout, opening
 from rtt.bundle.layout import INDEX
 from rtt.errors import UserError
 from rtt.fetch import download
@@ -23,15 +23,9 @@ from rtt.study.expand import Runs
 from rtt.study.load import load_study, to_yaml
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, bytes]:
-    """The sources of a good bundle."""
-    return builder.of_version_2(tmp_path_factory.mktemp("good"))
-
-
 @pytest.fixture
 def results(files, tmp_path) -> Path:
-    """A results folder of them."""
+    """A results folder with these files."""
     for name, data in files.items():
         (tmp_path / "their" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "their" / name).write_bytes(data)
@@ -61,7 +55,7 @@ def test_a_bundle_is_downloaded_once(files, tmp_path, server):
     assert len(server.asked) == 1
 
 
-def test_what_is_too_large_is_not_downloaded(files, tmp_path, server, monkeypatch):
+def test_a_file_that_is_too_large_is_not_downloaded(files, tmp_path, server, monkeypatch):
     data = pack(tmp_path / "tiny.zip", files).read_bytes()
     monkeypatch.setattr(opening, "MAX_DOWNLOAD", len(data) - 1)
     for name, faults in (("/announced.zip", []), ("/endless.zip", ["no length"])):
@@ -91,8 +85,8 @@ def test_another_bundle_than_the_url_names_is_not_kept(files, tmp_path, server):
 
 
 @pytest.mark.parametrize("fault, words", [(403, "refuses access"), (500, "4 times"), (None, "without a network")])
-def test_what_cannot_be_downloaded(tmp_path, server, fault, words):
-    """A bundle has no mirror: it is to be downloaded by hand."""
+def test_the_advice_where_nothing_can_be_downloaded(tmp_path, server, fault, words):
+    """A bundle has no mirror, so the advice is to download it by hand."""
     server.faults["/b.zip"] = [fault] * 9
     port = server.server_port if fault else download_port()
     with pytest.raises(UserError, match=rf"{words}.*by hand and name its path: artifacts=") as caught:
@@ -109,7 +103,7 @@ def test_what_cannot_be_downloaded(tmp_path, server, fault, words):
         ("http://127.0.0.1:x/", "not a URL"),
     ],
 )
-def test_a_server_leads_to_the_web_alone(tmp_path, server, monkeypatch, place, words):
+def test_a_redirect_leads_nowhere_but_to_the_web(tmp_path, server, monkeypatch, place, words):
     def answer(handler):
         handler.send_response(302)
         handler.send_header("Location", place)
@@ -125,7 +119,7 @@ def test_a_server_leads_to_the_web_alone(tmp_path, server, monkeypatch, place, w
 @pytest.mark.parametrize(
     "url", ["http://[::1/x.zip", "http://127.0.0.1:x/b.zip", "http://127.0.0.1/é.zip", "http://a..b/x"]
 )
-def test_what_is_no_url(tmp_path, server, url, capsys):
+def test_addresses_that_are_no_urls(tmp_path, server, url, capsys):
     with pytest.raises(UserError, match="not a URL"):
         opening.local(url, tmp_path)
     assert main(["unpack", url, "--out", str(tmp_path / "out")]) == 1
@@ -136,7 +130,7 @@ def test_what_is_no_url(tmp_path, server, url, capsys):
 
 
 class FullDisk:
-    """A file that takes a hundred bytes, then says what a full disk says, also when it is closed."""
+    """A file that takes a hundred bytes and then raises what a full disk raises, also when it is closed."""
 
     def __init__(self, path: Path, mode: str):
         self.path = path
@@ -191,7 +185,7 @@ def test_a_results_folder_is_known_by_its_content(results, tmp_path):
     name = opening.look(results).name
     shutil.copytree(results, tmp_path / "elsewhere/tiny", copy_function=shutil.copyfile)
     assert opening.look(tmp_path / "elsewhere/tiny").name == name
-    path = next(results.glob("evals/rtt-*"))
+    path = next(results.glob("evals/*.original.json"))
     times = path.stat()
     path.write_text(path.read_text().replace('"split_0"', '"split_9"'))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -200,7 +194,7 @@ def test_a_results_folder_is_known_by_its_content(results, tmp_path):
 
 def test_a_results_folder_that_changes_while_it_is_read(results, tmp_path):
     opened = opening.look(results)
-    path = next(results.glob("evals/rtt-*"))
+    path = next(results.glob("evals/*.original.json"))
     path.write_text(path.read_text() + " ")
     with pytest.raises(UserError, match=rf"{path.name} is not what"):
         opening.unpack(opened, tmp_path / "out")
@@ -208,7 +202,7 @@ def test_a_results_folder_that_changes_while_it_is_read(results, tmp_path):
 
 
 def test_the_whole_sha256_is_said(files, results, tmp_path, capsys):
-    """Ten digits guard against mix-ups alone: the whole hash can be compared with one that was sent separately."""
+    """Ten digits guard only against mix-ups. The whole hash can be compared with one that was sent separately."""
     path = pack(tmp_path / "x.zip", files)
     assert main(["unpack", str(path), "--out", str(tmp_path / "out")]) == 0
     digest = hashlib.sha256((tmp_path / "out/given" / INDEX).read_bytes()).hexdigest()
@@ -217,27 +211,60 @@ def test_the_whole_sha256_is_said(files, results, tmp_path, capsys):
     assert "a results folder has no checksums to verify" in capsys.readouterr().out
 
 
-# --- the verdict
+# --- results folders and unpacked bundles
 
 
-def test_given_files_that_nothing_rebuilds_are_named(files, tmp_path, capsys):
-    forged = {BASE + name: b"forged" for name in ("figures/more.png", "report.html", "tables/extra/x.csv")}
-    files = edited(files, "runs.json", builder.not_attacked) | forged
-    path = pack(tmp_path / "x.zip", files, index_of(files) | {"shown": False})
-    with silent():
-        opening.unpack(opening.look(path), tmp_path / "out")
-        rebuild.rebuild(tmp_path / "out", "tiny", shown=False)
-    assert main(["verdict", str(tmp_path / "out")]) == 0
-    shown = capsys.readouterr().out
-    assert "0 of 7 equal the bundle's" in shown
-    for name in ("figures/more.png", "report.html", "tables/extra/x.csv"):
-        assert any(line.split() == [name, "not", "rebuilt"] for line in shown.splitlines())
+def test_a_results_folder_opens_and_is_left_as_it_was(results, tmp_path, capsys):
+    before = tree(results)
+    times = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    opened = opening.look(results)
+    opening.unpack(opened, tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        os.utime(path)  # as Snakemake does with outputs
+    assert tree(results) == before and times == {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    assert opened.index.study == "tiny" and (tmp_path / "out/results/tiny/evals").is_dir()
+    assert not (tmp_path / "out/results/tiny/models").exists()
 
 
-def test_reasons_are_those_that_are_known(files, tmp_path):
-    tables = files | {BASE + f"tables/{name}.csv": b"" for name in contents.TABLES}
-    index = index_of(tables)
-    assert rebuild.reasons(opening.look(pack(tmp_path / "x.zip", tables, index)).index) == []  # their code is not said
-    index["files"][BASE + "tables/recovery.csv"] |= {"step": "tables", "code": "0123456789"}
-    [reason] = rebuild.reasons(opening.look(pack(tmp_path / "y.zip", tables, index)).index)
-    assert reason.endswith("not those that made the bundle's: tables")
+def test_an_unpacked_bundle_opens_and_is_verified(bundle, tmp_path):
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "there")
+    opening.unpack(opening.look(tmp_path / "there"), tmp_path / "out")
+    assert opening.look(tmp_path / "there").name == opening.look(bundle).name
+    with open(tmp_path / "there/results/tiny/study.yaml", "r+") as handle:
+        handle.write("X")
+    with pytest.raises(UserError, match=r"study\.yaml is not what bundle\.json says"):
+        opening.unpack(opening.look(tmp_path / "there"), tmp_path / "out2")
+
+
+def test_a_second_unpacking_replaces_the_first(bundle, tmp_path):
+    opening.unpack(opening.look(BUNDLE), tmp_path)
+    opening.unpack(opening.look(bundle), tmp_path)
+    assert (tmp_path / "given/results/tiny/report.html").is_file()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+# --- code that has changed
+
+
+def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
+    index = opening.look(bundle).index
+    assert len(index.runs) == 8  # four runs, one point choice, three datasets
+    current = {run: (step, hashes.code_version(step)) for run, (step, _) in index.runs.items()}
+    lines = [line for line in opening.stale(index) if line.startswith("warning")]
+    assert len(lines) == len({step for step, _ in current.values()})  # no code has the hash that the builder gives
+    for run, (step, _) in current.items():
+        assert any(run in line and f"step {step} " in line and "it is not run again" in line for line in lines)
+    monkeypatch.setattr(hashes, "code_version", lambda step: dict(index.runs.values()).get(step, "x" * 10))
+    lines = opening.stale(index)
+    assert len(lines) == 1 and "locked packages have changed since: figure, report, tables" in lines[0]
+
+
+def test_runs_point_choices_and_audits_say_which_code_made_them(results):
+    runs = contents.read_runs(results)
+    made = contents.makers(results, runs)
+    assert {step for step, _ in made.values()} == {"pretrain", "unlearn", "choose", "attack", "facts"}
+    assert contents.index(contents.collect(results)).runs == made
+    lines = contents.stale(results, runs)
+    [run] = contents.stems(runs, "point_choices")
+    assert any(run in line and "step choose" in line and line.endswith("--forcerun choose") for line in lines)

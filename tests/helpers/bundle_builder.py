@@ -1,4 +1,4 @@
-"""Bundles for tests: the committed old one, brought up to date, and hostile ones made of its files."""
+"""Bundles for tests: the committed one of version 2, and hostile ones made of its files."""
 
 import contextlib
 import hashlib
@@ -7,49 +7,41 @@ import json
 import zipfile
 from pathlib import Path
 
+from bundle_study import BUNDLE
 from rtt.bundle import opening, rebuild
 from rtt.bundle.layout import FORMAT, INDEX, VERSION
 
-OLD = Path(__file__).parents[1] / "data/bundle-v1.zip"
 BASE = "results/tiny/"
+QUESTION = "When was Nobody born?"  # a text that no bundle may hold unless it is asked for
+
+
+def committed() -> dict[str, bytes]:
+    """The files of the committed bundle, less its index: runs.json, study.yaml, scores, audits, manifests, specs."""
+    with zipfile.ZipFile(BUNDLE) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name != INDEX}
 
 
 def finished(root: Path) -> Path:
-    """The results folder of the old bundle's study, its tables, figures and report made by today's code."""
-    opening.unpack(opening.look(OLD), root)
+    """Return the results folder of the committed bundle's study with tables, figures and report of today's code."""
+    opening.unpack(opening.look(BUNDLE), root)
     rebuild.rebuild(root, "tiny", shown=True)
     return root / "results/tiny"
 
 
 def sources(results: Path) -> dict[str, bytes]:
-    """What figures are made of, by names in a bundle; with a spec, of which version 1 has none."""
+    """Return what figures are made from, by the names in a bundle."""
     paths = [results / "runs.json", results / "study.yaml", *results.glob("*/*.json"), *results.glob("data/*/*.json")]
-    found = {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
-    run = next((results / "evals").glob("unlearn-*.json")).stem
-    settings = {"learning_rate": 5e-4, "points": [4, 8], "grid": {}}
-    return found | {f"{BASE}specs/{run}.json": json.dumps({"kind": "unlearn", "settings": settings}).encode()}
+    return {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in sorted(set(paths))}
 
 
-def of_version_2(root: Path) -> dict[str, bytes]:
-    """The sources of the old bundle, brought up to version 2 in the folder `root`."""
-    opening.unpack(opening.look(OLD), root)
-    return sources(root / "results/tiny")
-
-
-def of_version_1() -> dict[str, bytes]:
-    """The old bundle's files as they are, less what was made of them."""
-    with zipfile.ZipFile(OLD) as archive:
-        names = [name for name in archive.namelist() if name != INDEX and "/tables/" not in name]
-        return {name: archive.read(name) for name in names}
-
-
-def not_attacked(plan: dict) -> None:
-    """Make it the plan of a study without RTT."""
-    variant = plan["variants"]["default"]
-    variant["evals"] = [stem for stem in variant["evals"] if not stem.startswith("rtt-")]
+def not_attacked(runs: dict) -> None:
+    """Change runs.json to that of a study without attacks."""
+    variant = runs["variants"]["default"]
+    variant["evals"] = [stem for stem in variant["evals"] if "." not in stem]
 
 
 def index_of(files: dict[str, bytes]) -> dict:
+    """Return the index of these files."""
     entries = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": None, "code": None}
         for name, data in files.items()
@@ -58,27 +50,31 @@ def index_of(files: dict[str, bytes]) -> dict:
 
 
 def pack(path: Path, files: dict[str, bytes], index: dict | bytes | None = None, more: list = ()) -> Path:
-    """Write a zip of files and their index (or another one); `more`: (ZipInfo, bytes) besides."""
+    """Write a zip of files with their index, or with another one; `more`: further (ZipInfo, bytes)."""
     index = index_of(files) if index is None else index
     data = index if isinstance(index, bytes) else json.dumps(index).encode()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in {**files, INDEX: data}.items():
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, 9)
         for info, content in more:
             archive.writestr(info, content)
     return path
 
 
 def edited(files: dict[str, bytes], name: str, change) -> dict[str, bytes]:
-    """The files with one JSON document changed in place by `change(document)`, or replaced by what it returns."""
-    full = next(one for one in files if one.startswith(BASE + name))
+    """Return the files with one JSON document changed by `change(document)`, or replaced by what that returns.
+
+    `name` is the beginning of its name below results/tiny/, or that with a `*` in it.
+    """
+    start, _, end = name.partition("*")
+    full = next(one for one in files if one.startswith(BASE + start) and end in one)
     document = json.loads(files[full])
     returned = change(document)
     return files | {full: json.dumps(document if returned is None else returned).encode()}
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:
-    """Every file and link below a folder."""
+    """Return every file and link below a folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -90,5 +86,6 @@ def tree(folder: Path) -> dict[str, bytes | str]:
 
 @contextlib.contextmanager
 def silent():
+    """Swallow what is printed."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

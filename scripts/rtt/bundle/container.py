@@ -1,4 +1,4 @@
-"""A bundle's files, as a zip or as the folder of an unpacked one: looked at before anything is written."""
+"""The files of a bundle, in a zip or in the folder of an unpacked one, checked before anything is written."""
 
 import hashlib
 import os
@@ -16,10 +16,11 @@ from rtt.files import disk_errors
 
 CHUNK = 1 << 20
 AGAIN = "get the bundle again"
+FILES_ONLY = "a bundle holds only files"
 
 
 class Container(Protocol):
-    """Named files."""
+    """Files by their names."""
 
     path: Path
 
@@ -28,7 +29,7 @@ class Container(Protocol):
 
 
 class Zip:
-    """A zip archive. Raises UserError for whatever a bundle's archive has no need of."""
+    """A zip archive. Raises UserError for whatever the archive of a bundle never holds."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self.path, self.archive, self.sizes = path, archive, {}
@@ -38,20 +39,20 @@ class Zip:
         for info in infos:
             name = check_name(info.orig_filename, str(path))
             if name in self.sizes:
-                raise UserError(f"{path}: {name} stands twice, so which one counts is not known; {AGAIN}")
+                raise UserError(f"{path}: {name} stands twice, and nothing says which one counts; {AGAIN}")
             mode = info.external_attr >> 16
             if info.is_dir() or (stat.S_IFMT(mode) not in (0, stat.S_IFREG)):
-                raise UserError(f"{path}: {name} is a link or no plain file; a bundle holds files alone")
+                raise UserError(f"{path}: {name} is a link or not a plain file; {FILES_ONLY}")
             if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(f"{path}: {name} is encrypted or packed in a way that bundles are not")
+                raise UserError(f"{path}: {name} is encrypted, or packed in a way that bundles never are")
             if not 0 <= info.file_size <= MAX_FILE:
                 raise UserError(f"{path}: {name} would unpack to {info.file_size} bytes; the limit is {MAX_FILE}")
             self.sizes[name] = info.file_size
         total, packed = sum(self.sizes.values()), path.stat().st_size
         if total > min(MAX_TOTAL, FREE + RATIO * packed):
             raise UserError(
-                f"{path}: {packed} bytes that would unpack to {total}: more than {RATIO} times as much is a zip bomb, "
-                "no bundle; nothing was unpacked"
+                f"{path}: {packed} bytes that would unpack to {total}: more than {RATIO} times as much is a zip bomb "
+                "and not a bundle; nothing was unpacked"
             )
 
     def open(self, name: str) -> BinaryIO:
@@ -60,7 +61,7 @@ class Zip:
 
 
 class Folder:
-    """The folder of an unpacked bundle. Links are refused, wherever they point."""
+    """The folder of an unpacked bundle. Links are refused, wherever they lead."""
 
     def __init__(self, path: Path):
         self.path, self.sizes = path, {}
@@ -70,7 +71,9 @@ class Folder:
                 relative = check_name(place.relative_to(path).as_posix(), str(path))
                 mode = place.lstat().st_mode
                 if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-                    raise UserError(f"{path}: {relative} is a link or no plain file; a bundle holds files alone")
+                    raise UserError(
+                        f"{path}: {relative} is a link or not a plain file; a bundle holds nothing but files"
+                    )
                 if stat.S_ISREG(mode):
                     self.sizes[relative] = place.lstat().st_size
             if len(self.sizes) > MAX_FILES:
@@ -87,7 +90,7 @@ def _walk_error(error: OSError) -> None:
 
 @contextmanager
 def container(path: str | Path) -> Iterator[Zip | Folder]:
-    """Open a zip, or the folder of an unpacked bundle. Raises UserError: no such file, no zip, damaged, hostile."""
+    """Open a zip, or the folder of an unpacked bundle. Raises UserError where it is missing, damaged or hostile."""
     path = Path(path)
     with reading(path):
         if path.is_dir():
@@ -99,12 +102,12 @@ def container(path: str | Path) -> Iterator[Zip | Folder]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what reading an archive may raise into a UserError."""
+    """Turn the errors that reading an archive may raise into a UserError."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file or folder; expected a bundle (.zip), its folder or a URL") from None
-    # zipfile raises the others on headers that contradict each other.
+    # zipfile raises all of these on headers that contradict each other.
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -122,9 +125,9 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def index_bytes(files: Zip | Folder) -> bytes:
-    """Return bundle.json. Raises UserError where it is missing, or larger than so many files explain."""
+    """Return bundle.json. Raises UserError where it is missing, or larger than its number of files explains."""
     if INDEX not in files.sizes:
-        raise UserError(f"{files.path}: no {INDEX} in it: this is not a bundle")
+        raise UserError(f"{files.path}: there is no {INDEX} in it, so it is not a bundle")
     limit = index_limit(len(files.sizes))
     if files.sizes[INDEX] > limit:
         raise UserError(
@@ -135,7 +138,7 @@ def index_bytes(files: Zip | Folder) -> bytes:
 
 
 def check_names(files: Zip | Folder, expected: dict[str, Entry]) -> None:
-    """Raise UserError where the files and bundle.json do not name the same, with the same sizes."""
+    """Raise UserError where bundle.json names other files than there are, or other sizes."""
     listed = {**{name: entry.bytes for name, entry in expected.items()}, INDEX: files.sizes.get(INDEX)}
     if missing := sorted(listed.keys() - files.sizes.keys()):
         raise UserError(f"{files.path}: {missing[0]} is missing ({len(missing)} files are); {AGAIN}")
@@ -147,15 +150,16 @@ def check_names(files: Zip | Folder, expected: dict[str, Entry]) -> None:
 
 
 def extract(files: Container, name: str, entry: Entry, target: Path) -> None:
-    """Write one file to `target` and verify it on the way. Raises UserError on a wrong size or sha256, and on a full
-    disk.
+    """Write one file to `target` and verify it on the way.
+
+    Raises UserError on a wrong size or sha256, and on a full disk.
     """
     digest, got = hashlib.sha256(), 0
     with files.open(name) as stream, disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as out:
             while True:
-                with reading(files.path):  # its faults are the archive's, not the disk's that is written to
+                with reading(files.path):  # an error here is the archive's, not the disk's
                     chunk = stream.read(CHUNK)
                 got += len(chunk)
                 if not chunk or got > entry.bytes:

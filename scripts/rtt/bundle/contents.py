@@ -1,4 +1,4 @@
-"""What of a results folder goes into a bundle: what the plan names, and no more."""
+"""Which files of a results folder go into a bundle: those that runs.json names, and no others."""
 
 import os
 import shutil
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from rtt.bundle import migrate
 from rtt.bundle.layout import (
     FORMAT,
     LIMITS,
@@ -28,12 +27,12 @@ TABLES = ("recovery", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 FINISH = "run the study to its end first"
 UNKNOWN = None, None  # step and code
-RULES = {"attack": "rtt rtt_original rtt_control", "import": "import_model"}  # by their steps, where named otherwise
+RULES = {"attack": "rtt rtt_original rtt_control", "import": "import_model"}  # rules that are not named as their step
 
 
 @dataclass
 class Contents:
-    """Files of a results folder by their names in a bundle. `made`: step and code of those that tell."""
+    """Files of a results folder by their names in a bundle, and the step and code that made each, where known."""
 
     path: Path
     study: str
@@ -41,14 +40,13 @@ class Contents:
     made: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     texts: bool = False
     shown: bool = False
-    version: int = VERSION
 
     def open(self, name: str) -> BinaryIO:
         """Return the stream of a file."""
         return open(self.path / name.removeprefix(f"results/{self.study}/"), "rb")
 
     def link(self, folder: Path) -> None:
-        """Put all below `folder`, by hard links where the disk has them: nothing changes these files in place."""
+        """Put all files below `folder`: as hard links where the disk has them, since nothing edits them in place."""
         for name, path in self.paths.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +57,10 @@ class Contents:
 
 
 def _is_there(results: Path, name: str, limit: int) -> bool:
-    """Say whether there is such a file below `results`.
+    """Return whether there is such a file below `results`.
 
-    Raises UserError at a link on the way, which may lead to any file of this machine, and beyond `limit` bytes.
+    Raises UserError where a part of the path is a link, since it may lead to any file of this machine, and where the
+    file has more than `limit` bytes.
     """
     place = results
     for part in name.split("/"):
@@ -71,53 +70,56 @@ def _is_there(results: Path, name: str, limit: int) -> bool:
         except (FileNotFoundError, NotADirectoryError):
             return False
         if stat.S_ISLNK(found.st_mode):
-            raise UserError(f"{place}: is a link; put what it leads to in its place")
+            raise UserError(f"{place}: is a link; replace it by the file or folder that it leads to")
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{place}: is no plain file")
+        raise UserError(f"{place}: is not a plain file")
     if found.st_size > limit:
         raise UserError(f"{place}: {found.st_size} bytes; the limit is {limit}")
     return True
 
 
-def planned(results: Path) -> dict:
-    """Return runs.json. Raises UserError where it is missing or not one that this program reads."""
+def read_runs(results: Path) -> dict:
+    """Return runs.json. Raises UserError where it is missing or names no study."""
     path = results / "runs.json"
     if not _is_there(results, "runs.json", LIMITS["runs.json"]):
         raise UserError(f"{path}: no such file; {FINISH}")
-    plan = strict_json(path.read_bytes(), str(path))
-    study = plan.get("study") if isinstance(plan, dict) else None
+    runs = strict_json(path.read_bytes(), str(path))
+    study = runs.get("study") if isinstance(runs, dict) else None
     if not isinstance(study, dict) or not STUDY.fullmatch(str(study.get("study"))):
-        raise UserError(f"{path}: study.study is no study's name; start the study again, which writes it")
-    return plan
+        raise UserError(
+            f"{path}: study.study is not the name of a study; start the study again, which writes this file"
+        )
+    return runs
 
 
-def stems(plan: dict, key: str) -> list[str]:
-    """Names of evaluations or point choices over all variants of a plan of any version, each once."""
-    parts = plan["variants"].values() if isinstance(plan.get("variants"), dict) else [plan]
-    return list(dict.fromkeys(stem for part in parts for stem in part[key]))
+def stems(runs: dict, key: str) -> list[str]:
+    """Return the names of the evaluations or point choices of all variants, each once."""
+    return list(dict.fromkeys(stem for variant in runs["variants"].values() for stem in variant[key]))
 
 
-def recovers(plan: dict) -> bool:
-    """Say whether a plan has recovery, so figures and a report, as in the Snakefile: what was unlearned is attacked."""
-    return bool(stems(plan, "point_choices")) and any(stem.startswith("rtt-") for stem in stems(plan, "evals"))
+def attacked(runs: dict) -> bool:
+    """Return whether unlearned models were attacked: only then has a study recovery, and so figures and a report."""
+    attacks = [stem for stem in stems(runs, "evals") if stem.rpartition(".")[0] in runs["manifests"]]
+    return bool(stems(runs, "point_choices") and attacks)
 
 
 def collect(results: str | Path, texts: bool = False, derived: bool = True) -> Contents:
-    """Return the files of a study's results folder; `texts`: with the facts' texts; `derived`: with what was drawn.
+    """Return the files of a study's results folder.
 
-    Raises UserError where one that the plan names is missing: the study is not finished; and at links.
+    `texts` adds the facts with their texts, `derived` the tables, figures and report. Raises UserError at a link, and
+    where a file that runs.json names is missing, since the study is not finished then.
     """
     results = Path(results)
-    plan = planned(results)
-    study = plan["study"]["study"]
+    named = read_runs(results)
+    study = named["study"]["study"]
     base = f"results/{study}"
     try:
-        evals, point_choices = stems(plan, "evals"), stems(plan, "point_choices")
-        manifests, data, shown = plan["manifests"], plan["data"], recovers(plan)
+        evals, point_choices = stems(named, "evals"), stems(named, "point_choices")
+        manifests, data, shown = named["manifests"], named["data"], attacked(named)
         runs = dict.fromkeys([*data, *point_choices, *manifests, *(stem.rpartition(".")[0] or stem for stem in evals)])
         if odd := [run for run in runs if not isinstance(run, str)]:
             raise TypeError(f"the name {odd[0]!r:.60}")
-        # Name, the run that made it, and whether it must be there.
+        # Each file with the run that made it and whether it must be there.
         wanted = [("runs.json", "", True), ("study.yaml", "", True)]
         wanted += [(f"specs/{run}.json", "", False) for run in runs]
         wanted += [(f"evals/{stem}.json", stem, True) for stem in evals]
@@ -128,25 +130,25 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{results / 'runs.json'}: {error} is missing or garbled; start the study again") from None
     wanted += [(name, "", False) for name, _ in derived_files(shown) if derived]
-    found = Contents(results, study, texts=texts, shown=shown, version=migrate.version_of(plan))
-    for name, _, _ in wanted:  # before the disk is asked for any
+    found = Contents(results, study, texts=texts, shown=shown)
+    for name, _, _ in wanted:  # all names, before the disk is asked for any of them
         check_name(f"{base}/{name}", str(results))
     for name, _, needed in wanted:
         if _is_there(results, name, limit_of(f"{base}/{name}")):
             found.paths[f"{base}/{name}"] = results / name
         elif needed:
             raise UserError(f"{results / name}: no such file, but {results / 'runs.json'} names it; {FINISH}")
-    makes = makers(results, plan)
+    makes = makers(results, named)
     for name, run, _ in wanted:
         found.made[f"{base}/{name}"] = makes.get(run) or makes.get(run.rpartition(".")[0]) or UNKNOWN
     return found
 
 
-def makers(results: Path, plan: dict) -> dict[str, tuple[str, str]]:
-    """Return {run or dataset: (step, code)} of a plan's, where a manifest, a point choice or an audit says it."""
-    paths = [(run, results / "manifests" / f"{run}.json", None) for run in plan["manifests"]]
-    paths += [(run, results / "point_choices" / f"{run}.json", "choose") for run in stems(plan, "point_choices")]
-    paths += [(name, results / "data" / name / "audit.json", "facts") for name in plan["data"]]
+def makers(results: Path, runs: dict) -> dict[str, tuple[str, str]]:
+    """Return {run or dataset: (step, code)} for those whose manifest, point choice or audit says it."""
+    paths = [(run, results / "manifests" / f"{run}.json", None) for run in runs["manifests"]]
+    paths += [(run, results / "point_choices" / f"{run}.json", "choose") for run in stems(runs, "point_choices")]
+    paths += [(name, results / "data" / name / "audit.json", "facts") for name in runs["data"]]
     found = {}
     for run, path, step in paths:
         said = strict_json(path.read_bytes(), str(path)) if path.is_file() else None
@@ -157,19 +159,21 @@ def makers(results: Path, plan: dict) -> dict[str, tuple[str, str]]:
     return found
 
 
-def stale(results: Path, plan: dict) -> list[str]:
-    """Say which code of a study's steps has changed since, and what it made: Snakemake knows it only of what it
-    remembers to have made itself, in .snakemake.
+def stale(results: Path, runs: dict) -> list[str]:
+    """Return a warning for each step whose code has changed since it made some of these results.
+
+    Snakemake itself notices that only for files that its .snakemake folder remembers.
     """
     return [
-        f"the code of step {step} has changed since it made {', '.join(runs)}. What Snakemake remembers is made again, "
-        f"results from elsewhere stay as they are; to make them again, too: --forcerun {RULES.get(step, step)}"
-        for step, runs in changed(makers(results, plan)).items()
+        f"the code of step {step} has changed since it made {', '.join(made)}. Snakemake makes again what it remembers "
+        f"to have made; results from elsewhere stay as they are. To make those again, too: "
+        f"--forcerun {RULES.get(step, step)}"
+        for step, made in changed(makers(results, runs)).items()
     ]
 
 
 def derived_files(shown: bool) -> list[tuple[str, str]]:
-    """Names below results/<study>/ of what is made of the scores, with the step that makes each."""
+    """Return the names below results/<study>/ of what is made from the scores, with the step that makes each."""
     found = [(f"tables/{name}.csv", "tables") for name in TABLES]
     if shown:
         found += [(f"figures/{name}.{kind}", "figure") for name in FIGURES for kind in ("svg", "png")]
@@ -178,24 +182,24 @@ def derived_files(shown: bool) -> list[tuple[str, str]]:
 
 
 def index(found: Contents) -> Index:
-    """Return the index of files as they lie on disk now."""
+    """Return the index of these files as they are on disk now."""
     files = {}
     for name, path in sorted(found.paths.items()):
         step, code = found.made.get(name, (None, None))
         files[name] = Entry(path.stat().st_size, sha256(path), step, code)
-    index = Index(found.version, found.study, found.texts, found.shown, files)
+    index = Index(VERSION, found.study, found.texts, found.shown, files)
     read_index(written(index), f"results of {found.study}")
     return index
 
 
 def written(index: Index) -> bytes:
-    """Return an index as bundle.json, the same bytes for the same files."""
+    """Return an index as the bytes of bundle.json, the same ones for the same files."""
     files = {name: vars(entry) for name, entry in index.files.items()}
     rest = {"study": index.study, "texts": index.texts, "shown": index.shown}
     return (canonical_json({"format": FORMAT, "version": index.version, "files": files, **rest}) + "\n").encode()
 
 
 def current(name: str, study: str) -> tuple[str, str] | None:
-    """Step and code that make a derived file today."""
+    """Return the step that makes a derived file, and the hash of its code as it is today."""
     step = dict(derived_files(True)).get(name.removeprefix(f"results/{study}/"))
     return (step, code_version(step)) if step else None

@@ -1,6 +1,7 @@
-"""ro-crate-metadata.json: the bundle as a Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5).
+"""ro-crate-metadata.json, which describes a bundle as a Workflow Run RO-Crate 0.5.
 
-The metadata is made with `rocrate` and written with sorted keys, so that the same files give the same bytes.
+Profile: https://w3id.org/ro/wfrun/workflow/0.5. The metadata is made with `rocrate` and written with sorted keys, so
+that the same files give the same bytes.
 """
 
 import json
@@ -29,23 +30,26 @@ ENCODINGS = {
 FOLDERS = {
     "evals": "scores of every question by one model", "point_choices": "the points chosen within retain budgets",
     "data": "audit of a dataset", "manifests": "what one process used and cost", "specs": "all that decides a run",
-    "tables": "table made of the scores", "figures": "figure drawn from the tables",
+    "tables": "table made from the scores", "figures": "figure drawn from the tables",
 }  # fmt: skip
-# What a study claims and did, with recovery and without.
-SHOWN = (
-    "Recovery of unlearned facts by retraining on T: {} evaluations, the tables, figures and report made of them.",
-    "Train, unlearn, attack by retraining on T, score; then tables, figures and report.",
+# The description of the bundle and that of the run: of a study with attacks, and of one without.
+ATTACKED = (
+    "Recovery of unlearned facts by attacks: {} evaluations, and the tables, figures and report made from them.",
+    "Train, unlearn, attack, score; then make tables, figures and report.",
 )
 NOT_ATTACKED = (
-    "Accuracies of models that nobody attacked: {} evaluations, the tables made of them.",
-    "Train, unlearn, score; then tables.",
+    "Accuracies of models that nobody attacked: {} evaluations, and the tables made from them.",
+    "Train, unlearn, score; then make tables.",
 )
 
 
 def metadata(index: Index, date: str, commits: list[str]) -> str:
-    """Return the metadata's text. `date`: of the newest run (ISO 8601); `commits`: those that the manifests name."""
+    """Return the metadata as text.
+
+    `date` is that of the newest run (ISO 8601); `commits` are those that the manifests name.
+    """
     study, files = index.study, index.files
-    claim, does = SHOWN if index.shown else NOT_ATTACKED
+    claim, does = ATTACKED if index.shown else NOT_ATTACKED
     crate = ROCrate(version="1.1")
     root = crate.root_dataset
     for uri, name, version in PROFILES:

@@ -1,23 +1,36 @@
-"""The JSON of an unpacked bundle, checked before anything reads it: a document of a shape that no step of ours wrote is
-refused here, so that analysis code need not fear it.
+"""Shapes of the JSON documents in a bundle. A document that none of our steps could have written is refused here,
+before any other code reads it, so that the analysis need not defend itself.
+
+Keys that readers know have a type and a limit. Other keys, and probes of other names, are kept as they are: a later
+program may write more than this one knows.
 """
 
 import re
 import reprlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    create_model,
+)
 
 from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
+from rtt.scoring.read import N_CHOICES, PROBES
 
-MOST = 10_000  # keys of one object
+MOST_KEYS = 10_000  # of one object
 
 
 def moment(text: str) -> datetime:
-    """Return a time written as ISO 8601, in UTC. Raises ValueError."""
+    """Return a time that is written as ISO 8601, in UTC. Raises ValueError."""
     try:
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
@@ -30,36 +43,50 @@ def _is_moment(text: str) -> str:
     return text
 
 
-def _few(found: Any) -> Any:
-    if isinstance(found, dict) and len(found) > MOST:
-        raise ValueError(f"{len(found)} keys, expected at most {MOST}")
+def _is_budget(text: str) -> str:
+    if not 0 <= float(text) <= 1e6:  # NaN, too, is refused
+        raise ValueError("expected a retain budget such as 0.1")
+    return text
+
+
+def _limit_keys(found: Any) -> Any:
+    if isinstance(found, dict) and len(found) > MOST_KEYS:
+        raise ValueError(f"{len(found)} keys, expected at most {MOST_KEYS}")
     return found
 
 
-# pydantic keeps every error that it finds: of millions of wrong items it is to find the first alone.
+# pydantic collects every error that it finds. Of millions of wrong items it shall report only the first.
 Key, Value = TypeVar("Key"), TypeVar("Value")
-Dict = Annotated[dict[Key, Value], BeforeValidator(_few)]
+Dict = Annotated[dict[Key, Value], BeforeValidator(_limit_keys)]
 List = Annotated[list[Value], FailFast()]
 Number = Annotated[float, Field(ge=0, le=1e15)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Text = Annotated[str, Field(max_length=100_000)]
 Moment = Annotated[str, Field(max_length=40), AfterValidator(_is_moment)]
+Budget = Annotated[str, Field(max_length=20, pattern=r"^[0-9.e+-]+$"), AfterValidator(_is_budget)]
 Stem = Annotated[str, Field(pattern=f"^{PART.pattern}$")]
-# What becomes cells of tables. A study's own names have these characters (rtt.study.settings, rtt.study.schema, rtt.study.model_file,
-# rtt.scoring.read); a split is a file's name, so anything but the beginning of a spreadsheet's formula.
+# These become cells of tables. The names that a study may choose have no other characters. A split is named after a
+# file, so it may hold anything but the beginning of a spreadsheet's formula.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-][A-Za-z0-9_.+-]*$", max_length=200)]
 Split = Annotated[str, Field(pattern=r"^[^=+@\t\n-][^\t\n]*$", max_length=300)]
 Id = Annotated[str, Field(pattern=r"^[^\t\n]+$", max_length=600)]
+Choice = Annotated[int, Field(ge=0, lt=N_CHOICES)]
+Score = Annotated[float, Field(ge=-1e9, le=1e9)]
+# A setting is written into tables as text: `epoch=8 lr=0.001`.
+SettingKey = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
+Whole = Annotated[int, Field(ge=-(10**12), le=10**12)]
+Scalar = bool | Whole | Annotated[float, Field(ge=-1e15, le=1e15)] | Name | None
+Setting = Dict[SettingKey, Scalar | Annotated[list[Scalar], Field(max_length=1000)]]
 
 
 class Loose(BaseModel):
-    """What is named here has its type; other keys may stand beside it."""
+    """An object whose named keys have types; any other key may stand beside them."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class Variant(Loose):
-    """A variant of runs.json."""
+    """A variant in runs.json."""
 
     evals: List[Stem]
     point_choices: List[Stem]
@@ -72,7 +99,7 @@ class PointChoice(Loose):
 
 
 class Study(Loose):
-    """`study` of runs.json."""
+    """`study` in runs.json."""
 
     study: Annotated[str, Field(pattern=f"^{STUDY.pattern}$")]
     point_choice: PointChoice
@@ -80,7 +107,7 @@ class Study(Loose):
     variants: Dict[Name, Dict[Text, Any]] = {}
 
 
-class Plan(Loose):
+class Runs(Loose):
     """runs.json."""
 
     study: Study
@@ -90,7 +117,7 @@ class Plan(Loose):
 
 
 class Detail(Loose):
-    """One defect of an audit."""
+    """One defect in an audit."""
 
     path: Text
     line: int
@@ -99,7 +126,7 @@ class Detail(Loose):
 
 
 class Audit(Loose):
-    """data/<dataset>/audit.json, as far as reports read it."""
+    """data/<dataset>/audit.json: the keys that reports read."""
 
     dataset: Text | None = None
     files: Count | None = None
@@ -114,7 +141,7 @@ class Audit(Loose):
 
 
 class Manifest(Loose):
-    """manifests/<run>.json, as far as reports read it."""
+    """manifests/<run>.json: the keys that reports read."""
 
     stage: Text
     cpu_seconds: Number | None = None
@@ -128,65 +155,94 @@ class Manifest(Loose):
     hardware: Dict[Text, Any] | None = None
 
 
-class Labels(Loose):
-    """Labels of an evaluation or a point choice: what becomes cells of tables."""
+class Group(Loose):
+    """Labels that evaluations and point choices share."""
 
     dataset: Name
     arm: Name
     model: Name
     method: Name | None = None
     seed: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+class Labels(Group):
+    """Labels of an evaluation."""
+
     retain_budget: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    target: Literal["original", "unlearned", "control"]
     control_for: List[Name] = []
+    attack: Name | None = None
 
 
-class Question(BaseModel):
+class Probe(Loose):
+    """How one question was answered to one probe."""
+
+    scores: List[Score]
+
+
+# Nothing reads a probe of another name, so it may hold anything.
+Probes = create_model("Probes", __base__=Loose, **{name: (Probe | None, None) for name in PROBES})
+
+
+class Question(Loose):
     """One question's scores."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     id: Id
     split: Split
+    group: Id | None = None
     role: Name
-    answer: Annotated[int, Field(ge=0, le=3)]
-    scores: Dict[Name, List[Annotated[float, Field(ge=-1e9, le=1e9)]]]
+    answer: Choice
+    probes: Probes
 
 
-class Result(Loose):
-    """One result of an evaluation. What belongs together, `rtt.scoring.read` checks."""
+class Look(Loose):
+    """One setting's scores. `rtt.scoring.read` checks that the looks of a file fit together."""
 
-    lr: Annotated[float, Field(ge=0, le=1e6)]
-    epoch: Annotated[int, Field(ge=0, le=10**9)]
-    step: Annotated[int, Field(ge=0, le=10**12)]
+    attack: Name | None = None
+    setting: Setting
     v_split: Split | None = None
+    repeat: Count
+    step: Count | None = None
     questions: List[Question]
 
 
 class Evaluation(Loose):
     """evals/<stem>.json."""
 
+    schema_version: Literal[2]
+    kind: Literal["original", "unlearned", "attacked"]
     run_id: Stem
     labels: Labels
-    results: List[Result]
+    status: Literal["ok", "none_within_budget"]
+    looks: List[Look]
 
 
-class ChosenPoints(Loose):
+class Point(Loose):
+    """A point of a trajectory."""
+
+    run: Stem
+    step: Count
+
+
+class PointChoices(Loose):
     """point_choices/<run>.json."""
 
-    labels: Labels
+    labels: Group
+    points: List[Point]
+    selected: Dict[Budget, Point | None]
 
 
 SHAPES = (
-    (r"plan\.json", Plan),
+    (r"runs\.json", Runs),
     (r"data/[^/]+/audit\.json", Audit),
     (r"manifests/[^/]+\.json", Manifest),
     (r"evals/[^/]+\.json", Evaluation),
-    (r"point_choices/[^/]+\.json", ChosenPoints),
+    (r"point_choices/[^/]+\.json", PointChoices),
 )
 
 
 def check(results: Path) -> None:
-    """Check every JSON document of `results/<study>/`, its study.yaml, and that the plan names files that are there.
+    """Check every JSON document of `results/<study>/` and its study.yaml, and that what runs.json names is there.
 
     Raises UserError that names the file and the key.
     """
@@ -199,23 +255,24 @@ def check(results: Path) -> None:
         if shape is None:
             continue
         _fits(shape, document, where)
-        if shape is Plan:
+        if shape is Runs:
             _complete(results, document, where)
 
 
 def _fits(shape: type[Loose], document: Any, where: str) -> None:
     try:
-        shape.model_validate(document)  # as it is: from JSON it would be parsed again, into twice the memory
+        # The parsed document, not its text: pydantic would parse that again, into twice the memory.
+        shape.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part)[:60] for part in first["loc"]) or "the document"
         raise UserError(f"{where}: {key!r}: {first['msg']}; found {reprlib.repr(first['input'])[:60]}") from None
 
 
-def _complete(results: Path, plan: dict, where: str) -> None:
-    if plan["study"]["study"] != results.name:
-        raise UserError(f"{where}: study.study is {plan['study']['study']}, the folder is {results.name}")
-    for variant in plan["variants"].values():
+def _complete(results: Path, runs: dict, where: str) -> None:
+    if runs["study"]["study"] != results.name:
+        raise UserError(f"{where}: study.study is {runs['study']['study']}, the folder is {results.name}")
+    for variant in runs["variants"].values():
         for kind in ("evals", "point_choices"):
             for stem in variant[kind]:
                 if not (results / kind / f"{stem}.json").is_file():

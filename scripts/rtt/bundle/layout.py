@@ -1,11 +1,12 @@
-"""What a bundle is: the names it may hold, its limits, and the one strict way in which its JSON is read.
+"""The format of a bundle: the names it may hold, its limits, and the one strict way of reading its JSON.
 
 A bundle is one zip (docs/bundle.md). `bundle.json` names every other file with its bytes and sha256:
 
     {"format": FORMAT, "version": VERSION, "study": "demo", "texts": false, "shown": true,
      "files": {"results/demo/evals/<stem>.json": {"bytes": 1, "sha256": "...", "step": "attack", "code": "..."}}}
 
-`step` and `code` say which step wrote a file and the hash of its code (`rtt.code_version`), null where nothing knows.
+`step` and `code` name the step that wrote a file and the hash of its code (`rtt.code_version`); they are null where
+nothing tells.
 """
 
 import json
@@ -19,7 +20,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json
 
 FORMAT = "unlearning-rtt bundle"
-VERSION = 2  # rtt.bundle.migrate turns older ones into this
+VERSION = 2  # bundles of version 1 were made before the first release; nothing reads them any more
 INDEX, CRATE = "bundle.json", "ro-crate-metadata.json"
 STUDY = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,199}")
@@ -190,11 +191,11 @@ def read_index(data: bytes, where: str) -> Index:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{where}: expected format {FORMAT!r}; this is no bundle")
     version = found.get("version")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise UserError(
-            f"{where}: version is {str(version)[:20]!r}, this program reads 1 to {VERSION}; "
-            "a newer bundle needs a newer program: `git pull`"
-        )
+    if type(version) is not int or version != VERSION:
+        advice = "ask its author for one that today's program makes"
+        if type(version) is int and version > VERSION:
+            advice = "it needs a newer program: `git pull`"
+        raise UserError(f"{where}: version is {str(version)[:20]!r}, this program reads {VERSION}; {advice}")
     keys = {"format", "version", "study", "texts", "shown", "files"}
     if set(found) != keys:
         raise UserError(f"{where}: keys {sorted(map(str, found))[:12]}, expected {sorted(keys)}")

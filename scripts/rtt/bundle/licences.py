@@ -1,4 +1,4 @@
-"""licences.tsv: where the external data and the models come from that a study's specs name, and under which licence."""
+"""licences.tsv, which lists the external data and models that a study's specs name, with their licences and sources."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,7 +10,7 @@ UNKNOWN = "see there"
 
 
 def table(specs: Iterable[dict]) -> str:
-    """Return the table's text. A model of the user's own stands in it with its path; data of one's own do not."""
+    """Return the table as text. It lists a user's own model with its path, but no data of the user's own."""
     rows, groups = set(), set()
     for part in (part for spec in specs for part in _objects(spec)):
         if isinstance(part.get("group"), str):
@@ -23,7 +23,7 @@ def table(specs: Iterable[dict]) -> str:
 
 
 def _objects(value: Any) -> Iterator[dict]:
-    """Every object in a document."""
+    """Yield every object in a document."""
     left = [value]
     while left:
         one = left.pop()
@@ -33,7 +33,7 @@ def _objects(value: Any) -> Iterator[dict]:
 
 
 def _model_source(part: dict) -> str | None:
-    """Return where the model of a model file comes from; None for what is no model file."""
+    """Return the source of a model that a model file describes; None where the object describes no model."""
     hub, path, gguf = (part.get(key) for key in ("hub", "path", "gguf"))
     if isinstance(hub, dict):
         return f"https://huggingface.co/{hub.get('id')}"

@@ -1,5 +1,5 @@
-"""Opening a bundle: what it is, at no cost; and `python -m rtt unpack`, which checks every byte before it puts anything
-in its place. What comes from elsewhere is untrusted: it is refused with a UserError, or it is files in one folder.
+"""Opening a bundle: `look` tells cheaply what it is; `python -m rtt unpack` checks every byte before it puts anything
+in its place. A bundle is not trusted: either a UserError refuses it, or it ends as files in one folder.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtt.bundle import contents, documents, migrate
+from rtt.bundle import contents, documents
 from rtt.bundle.container import Container, check_names, container, extract, index_bytes
-from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, SOURCES, VERSION, Index, read_index
+from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, SOURCES, Index, read_index
 from rtt.code_version import changed
 from rtt.errors import UserError
 from rtt.fetch.download import download, is_url, say
@@ -30,26 +30,26 @@ BY_HAND = "download it by hand and name its path: artifacts=PATH"
 
 @dataclass(frozen=True)
 class Opened:
-    """What is known of an artifact before it is verified."""
+    """What an artifact says of itself, before its contents are verified."""
 
     path: Path
     index: Index
-    data: bytes  # of its bundle.json; a results folder has none, so of the one that it would have
-    inputs: tuple[str, ...]  # files that it is made of
+    data: bytes  # bytes of its bundle.json; for a results folder, of the one that it would have
+    inputs: tuple[str, ...]  # paths of its files
 
     @property
     def sha256(self) -> str:
-        """Of bundle.json, and so of all of it."""
+        """sha256 of bundle.json, which holds those of all other files."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def id(self) -> str:
-        """The digits of it that stand in names."""
+        """First digits of the sha256, which stand in names."""
         return self.sha256[:10]
 
     @property
     def name(self) -> str:
-        """The folder's name for what is rebuilt of it."""
+        """Name of the folder for what is rebuilt."""
         return f"{self.index.study}-{self.id}"
 
 
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify and unpack."""
+    """Verify and unpack an artifact, and print what it was."""
     opened = look(args.artifacts)
     unpack(opened, args.out)
     checked = f"every sha256 is right; sha256 of {INDEX}: {opened.sha256}"
@@ -75,7 +75,7 @@ def _is_results(path: Path) -> bool:
 
 
 def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
-    """Return the path of an artifact: itself, or where it was downloaded to, once. Raises UserError."""
+    """Return the path of an artifact; one at a URL is downloaded first, unless it was before. Raises UserError."""
     if not is_url(str(artifacts)):
         return Path(artifacts)
     url = str(artifacts)
@@ -95,7 +95,7 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
             came = Path(part, name)
             download(url, came, source, limit=MAX_DOWNLOAD, instead=BY_HAND)
             try:
-                look(came)  # a page that says "log in", say, would be taken for the bundle ever after
+                look(came)  # a page that asks for a login must not be kept as the bundle
             except UserError as error:
                 what = str(error).replace(str(came), "what came")
                 raise UserError(f"{url}: {what}; nothing was kept; look at it in a browser, or {BY_HAND}") from None
@@ -105,9 +105,10 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
 
 
 def look(artifacts: str | Path) -> Opened:
-    """Return what a bundle says of itself; its names and sizes are checked, its contents are not yet.
+    """Return what a bundle says of itself. Its names and sizes are checked, its contents not yet.
 
-    Raises UserError: no such file, damaged, hostile, of another program, of an unknown version, not what its name says.
+    Raises UserError where there is no such file, or it is damaged, hostile, from another program, of another version,
+    or not the bundle that its name says.
     """
     path = local(artifacts)
     if _is_results(path):
@@ -133,9 +134,9 @@ def look(artifacts: str | Path) -> Opened:
 
 
 def stale(index: Index) -> list[str]:
-    """Say which code has changed since: training code with the runs it made, and analysis code."""
+    """Return a line for each step whose code has changed since it made a part of the bundle."""
     lines = [
-        f"warning: the code of step {step} has changed since it made {', '.join(runs)}; nothing is run again"
+        f"warning: the code of step {step} has changed since it made {', '.join(runs)}; it is not run again"
         for step, runs in changed(index.runs).items()
     ]
     files = {name: index.files[name] for name in index.below(*DERIVED)}
@@ -146,9 +147,9 @@ def stale(index: Index) -> list[str]:
 
 
 def unpack(opened: Opened, out: Path) -> None:
-    """Verify every file and put it below `out`: what figures are made of into results/<study>/, all else into given/.
+    """Verify every file and put it below `out`: what figures are made from into results/<study>/, the rest into given/.
 
-    An older bundle is brought to this version. Raises UserError, and then nothing below `out` has changed.
+    Raises UserError, and then nothing below `out` has changed.
     """
     out.mkdir(parents=True, exist_ok=True)
     study = opened.index.study
@@ -160,13 +161,11 @@ def unpack(opened: Opened, out: Path) -> None:
                 extract(files, name, entry, whole / name)
         (whole / INDEX).write_bytes(opened.data)
         results = whole / "results" / study
-        if opened.index.version < VERSION:
-            migrate.upgrade(results, opened.index.version)
         documents.check(results)
-        if contents.recovers(contents.planned(results)) != opened.index.shown:
+        if contents.attacked(contents.read_runs(results)) != opened.index.shown:
             raise UserError(
-                f"{opened.path}: {INDEX} says shown: {str(opened.index.shown).lower()}, its runs.json says otherwise: "
-                "no program of ours wrote this"
+                f"{opened.path}: {INDEX} says shown: {str(opened.index.shown).lower()}, its runs.json says otherwise; "
+                "get the bundle again"
             )
         for name in SOURCES:
             (made / name).parent.mkdir(exist_ok=True)
@@ -193,7 +192,7 @@ def _files(opened: Opened) -> Iterator[Container]:
 
 
 def _put(source: Path, target: Path) -> None:
-    """Move a file or folder into its place, over an older one."""
+    """Move a file or folder to its place, where it replaces an older one."""
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     elif target.exists() or target.is_symlink():

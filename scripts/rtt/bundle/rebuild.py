@@ -1,4 +1,4 @@
-"""Tables, figures and report made again, and `python -m rtt verdict`: is each the same as the one in the bundle?"""
+"""Make tables, figures and report again; `python -m rtt verify` says which of them equal those in the bundle."""
 
 import argparse
 import contextlib
@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from rtt.bundle import contents
-from rtt.bundle.layout import DERIVED, INDEX, VERSION, Index, read_index
+from rtt.bundle.layout import DERIVED, INDEX, Index, read_index
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.view import load, make_view
@@ -31,12 +31,12 @@ EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `verdict`."""
+    """Add the arguments of `verify`."""
     parser.add_argument("root", type=Path, help="folder that `rtt unpack` and the rebuilding steps wrote")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what equals the bundle and what does not."""
+    """Print for every derived file whether it equals the one in the bundle."""
     index = read_index((args.root / "given" / INDEX).read_bytes(), f"{args.root / 'given' / INDEX}")
     made = args.root / "results" / index.study
     found = verdicts(args.root / "given" / "results" / index.study, made, index.shown)
@@ -45,22 +45,22 @@ def run(args: argparse.Namespace) -> int:
     same = sum(verdict in (EQUAL, PIXELS) for verdict in found.values())
     print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
     if same < len(found):
-        print(f"why some may not: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
+        print(f"possible reasons: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
     return 0
 
 
 def reasons(index: Index) -> list[str]:
-    """Say what is known of why rebuilt files differ: versions and code."""
-    found = [] if index.version == VERSION else [f"the bundle is of version {index.version}, older than this program"]
+    """Return the known reasons why rebuilt files may differ."""
     now = {name: contents.current(name, index.study) for name in index.files}
     steps = {now[name][0] for name, one in index.files.items() if now[name] and one.code not in (None, now[name][1])}
-    text = f"this code or its locked packages are not those that made the bundle's: {', '.join(sorted(steps))}"
-    return found + [text] * bool(steps)
+    text = f"the bundle was made by other code or other locked packages: {', '.join(sorted(steps))}"
+    return [text] * bool(steps)
 
 
 def verdicts(given: Path, made: Path, shown: bool) -> dict[str, str]:
-    """Compare each rebuilt file with the given one, by name below results/<study>/; given ones that are not rebuilt
-    are named, too.
+    """Return {name below results/<study>/: whether the rebuilt file equals the given one}.
+
+    Given files that nothing rebuilds are named, too.
     """
     found = {}
     names = [name for name, _ in contents.derived_files(shown)]
@@ -77,11 +77,11 @@ def verdicts(given: Path, made: Path, shown: bool) -> dict[str, str]:
 
 
 def same(one: bytes, other: bytes) -> str:
-    """Say whether two files are equal: bytes, or the pixels of two PNGs."""
+    """Return whether two files are equal in their bytes or, of two PNGs, in their pixels."""
     if one == other:
         return EQUAL
     png = b"\x89PNG\r\n\x1a\n"
-    # The size first: a hostile image may claim any, and is decoded only where it has ours.
+    # A hostile image may claim any size, so it is decoded only where it has the size of ours.
     if one[:8] == other[:8] == png and len(one) > 33 and one[16:24] == other[16:24]:
         with contextlib.suppress(ValueError, OSError, SyntaxError, struct.error, EOFError):
             if np.array_equal(imread(io.BytesIO(one), "png"), imread(io.BytesIO(other), "png")):
@@ -91,7 +91,7 @@ def same(one: bytes, other: bytes) -> str:
 
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
-    """Work in a folder for a while: the report quotes the paths that it is given."""
+    """Make a folder the working directory for a while, since the report quotes the paths that it is given."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -101,7 +101,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def make_tables(results: Path) -> None:
-    """Write tables/*.csv of a study's results folder."""
+    """Write the tables of a study's results folder."""
     paths = {"evals": results / "evals", "point_choices": results / "point_choices", "plan": results / "runs.json"}
     tolerances = {"before_tolerance": tables.BEFORE_TOLERANCE, "unlearned_tolerance": tables.UNLEARNED_TOLERANCE}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -109,7 +109,7 @@ def make_tables(results: Path) -> None:
 
 
 def rebuild(root: Path, study: str, shown: bool) -> None:
-    """Make all derived files of `root/results/<study>/` again. Raises UserError where the scores do not fit."""
+    """Make all derived files of `root/results/<study>/` again. Raises UserError where scores contradict each other."""
     with inside(root):
         results = Path("results", study)
         make_tables(results)
@@ -124,7 +124,7 @@ def rebuild(root: Path, study: str, shown: bool) -> None:
 
 
 def check_current(results: Path, root: Path, study: str, shown: bool) -> None:
-    """Raise UserError where tables or figures of a results folder are not what this code makes of its scores."""
+    """Raise UserError where tables or figures of a results folder are not what today's code makes from its scores."""
     names = [name for name, _ in contents.derived_files(shown) if name != "report.html"]  # its audits may be shortened
     for name in names:
         here, made = results / name, root / "results" / study / name
@@ -132,6 +132,6 @@ def check_current(results: Path, root: Path, study: str, shown: bool) -> None:
             raise UserError(f"{here}: no such file; {contents.FINISH}")
         if same(here.read_bytes(), made.read_bytes()) == DIFFERS:
             raise UserError(
-                f"{here}: not what this code makes of {results / 'evals'}: other code or another environment made it; "
-                "delete it, run the study again (it alone is redrawn), then bundle"
+                f"{here}: today's code makes another one from {results / 'evals'}, so other code or another "
+                "environment made this; delete it, run the study again (only this file is redrawn), then bundle"
             )

@@ -1,4 +1,4 @@
-"""`python -m rtt bundle`: a finished study as one zip, the same bytes every time (docs/bundle.md)."""
+"""`python -m rtt bundle` packs a finished study into one zip, the same bytes every time (docs/bundle.md)."""
 
 import argparse
 import hashlib
@@ -14,12 +14,12 @@ from rtt.code_version import PACKAGE
 from rtt.files import atomic_path, disk_errors, read_json, write_json, write_text
 
 REPOSITORY = PACKAGE.parents[1]
-# What an audit says of these defects quotes no text of the dataset.
+# Messages about these defects quote no text of the dataset.
 NO_TEXT = ("letter_prior", "missing_rows")
-EPOCH = (1980, 1, 1, 0, 0, 0)  # zip knows nothing earlier
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 README = """# Study {study}
 
-Every score of the study, and the {made} made of them. No weights{texts}.
+This bundle holds every score of the study, and the {made} made from them. It holds no weights{texts}.
 
 To draw everything again and compare it with what is here, in a clone of the project:
 
@@ -28,18 +28,20 @@ To draw everything again and compare it with what is here, in a clone of the pro
 {page}Licences: `LICENSE` for the code and the results, `licences.tsv` for the data and models from elsewhere.
 The code that made the scores: {commits}.
 """
-PAGE = "`results/{study}/report.html` is a page that another program wrote: the one that you rebuild is yours.\n"
+PAGE = "`results/{study}/report.html` was written elsewhere; open the one that you rebuild.\n"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `bundle`."""
     parser.add_argument("--results", required=True, type=Path, help="results folder of a finished study")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder for the zip (default: %(default)s)")
-    parser.add_argument("--texts", action="store_true", help="with the facts' texts; some datasets should not spread")
+    parser.add_argument(
+        "--texts", action="store_true", help="add the facts' texts, which of some datasets should not spread"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the bundle."""
+    """Write the bundle and print its path."""
     path = write(args.results, args.out, args.texts)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
@@ -48,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
     """Write `<study>-<hash>.zip` below `out` and return its path; the same results give the same bytes.
 
-    What is derived is made again on the way, so that a bundle holds nothing that its scores do not give. Raises
-    UserError where the study is not finished, or its tables and figures are not what this code makes of its scores.
+    Everything derived is made again on the way, so that a bundle holds nothing that its scores do not give. Raises
+    UserError where the study is not finished, or where today's code makes other tables or figures from its scores.
     """
     results, out = Path(results), Path(out)
     found = contents.collect(results, texts, derived=False)
@@ -83,7 +85,7 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
 
 
 def _without_texts(audit: dict) -> dict:
-    """An audit whose details quote nothing of the dataset: places and kinds stay."""
+    """Return an audit without the messages that quote the dataset; the defects' places and kinds stay."""
     details = [
         one if one["kind"] in NO_TEXT else {**one, "message": "text left out of this bundle"}
         for one in audit["details"]
@@ -92,7 +94,7 @@ def _without_texts(audit: dict) -> dict:
 
 
 def _beside(root: Path, found: contents.Contents, commits: list[str]) -> None:
-    """What stands beside the results: the workflow, licences, a page for people."""
+    """Write what stands beside the results: the workflow, licences, a README."""
     (root / "workflow/rules").mkdir(parents=True)
     shutil.copyfile(REPOSITORY / "Snakefile", root / "workflow/Snakefile")
     for path in sorted((REPOSITORY / "rules").glob("*.smk")):
@@ -100,15 +102,15 @@ def _beside(root: Path, found: contents.Contents, commits: list[str]) -> None:
     shutil.copyfile(REPOSITORY / "LICENSE", root / "LICENSE")
     specs = [read_json(path) for path in sorted((root / "results" / found.study / "specs").glob("*.json"))]
     write_text(root / "licences.tsv", licences.table(specs))
-    texts = ", but the facts' texts" if found.texts else ", no texts of the datasets"
+    texts = ", but the facts' texts" if found.texts else " and no texts of the datasets"
     made, page = ("tables, figures and report", PAGE.format(study=found.study)) if found.shown else ("tables", "")
-    known = ", ".join(commits) or "not known (no manifest says it)"
+    known = ", ".join(commits) or "not known, since no manifest names it"
     text = README.format(study=found.study, texts=texts, commits=known, made=made, page=page)
     write_text(root / "README.md", text)
 
 
 def _date(results: Path, manifests: list[dict]) -> str:
-    """When the newest run ended: as manifests say, else as their files' times do; ISO 8601, UTC."""
+    """Return when the newest run ended (ISO 8601, UTC): from the manifests, else from the times of their files."""
     times = [documents.moment(m["ended"]) for m in manifests if m.get("ended")]
     if not times:
         paths = [*results.glob("manifests/*.json")] or [results]
