@@ -31,7 +31,7 @@ def json_of(capsys, *argv: str) -> tuple[int, dict]:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_clean_folder_has_no_defect(tmp_path, capsys, style):
+def test_a_clean_folder_has_no_defect(tmp_path, capsys, style):
     folder = write(tmp_path / "clean", dataset(style))
     code, result = json_of(capsys, folder, "--strict")
     assert code == 0
@@ -156,7 +156,7 @@ PLANTS = [
 
 
 @pytest.mark.parametrize(("plant", "expected"), PLANTS, ids=[plant.__name__ for plant, _ in PLANTS])
-def test_planted_defect_is_found_at_its_line_and_nothing_else(tmp_path, capsys, plant, expected):
+def test_a_planted_defect_is_found_at_its_line_and_nothing_else_is(tmp_path, capsys, plant, expected):
     files = dataset()
     plant(files)
     folder = write(tmp_path / "d", files)
@@ -174,7 +174,7 @@ def test_planted_defect_is_found_at_its_line_and_nothing_else(tmp_path, capsys, 
     assert main(["audit", str(folder), "--strict"]) == 1
 
 
-def test_leak_and_conflict_name_all_places_and_facts(tmp_path):
+def test_a_leak_and_a_conflict_name_all_places_and_facts(tmp_path):
     files = dataset()
     row = files["split_0.jsonl"][1]
     files["split_1.jsonl"].append(row | {"answer": (row["answer"] + 1) % 4})
@@ -190,7 +190,7 @@ def test_leak_and_conflict_name_all_places_and_facts(tmp_path):
         assert all(place in detail["message"] for place in places)
 
 
-def test_event_without_mcq_and_mcq_without_text_where_tf_files_pair(tmp_path):
+def test_with_tf_files_an_event_without_an_mcq_and_an_mcq_without_text_are_found(tmp_path):
     files = dataset("pairs")
     files["split_1.jsonl"].pop(3)  # its texts stand in the files of split_2, rows 10 to 12
     details = found(write(tmp_path / "d", files))
@@ -268,44 +268,39 @@ BAD_SENTENCES = {
     "'correct_answer' is a list": b'{"text": "a", "correct_answer": []}',
     "'wrong_answers' is a int": b'{"text": "a", "wrong_answers": 3}',
 }
-BAD = [("split_1.jsonl", why, raw) for why, raw in BAD_MCQS.items()]
-BAD += [("corpus_split_1.jsonl", why, raw) for why, raw in BAD_SENTENCES.items()]
-BAD += [
-    ("dev.jsonl", "out of range", dump(MCQ | {"answer": 9})),
-    ("tf_split_1.jsonl", "no 'question'", b'{"text": "a"}'),
-]
-BAD += [("mcq_split_1.jsonl", "2 choices", dump(MCQ | {"choices": [1, 2]})), ("corpus_dev.jsonl", "no 'text'", b"{}")]
+BAD_FILES = {
+    "split_1.jsonl": BAD_MCQS,
+    "corpus_split_1.jsonl": BAD_SENTENCES,
+    "dev.jsonl": {"out of range": dump(MCQ | {"answer": 9})},
+    "tf_split_1.jsonl": {"no 'question'": b'{"text": "a"}'},
+    "mcq_split_1.jsonl": {"2 choices": dump(MCQ | {"choices": [1, 2]})},
+    "corpus_dev.jsonl": {"no 'text'": b"{}"},
+}
 
 
-@pytest.mark.parametrize(("file", "why", "raw"), BAD, ids=[f"{file}: {why}" for file, why, _ in BAD])
-def test_malformed_line_is_exit_1_and_the_rest_is_audited(tmp_path, capsys, file, why, raw):
+def test_every_malformed_line_is_listed_with_its_reason_and_the_rest_is_audited(tmp_path, capsys):
     files = dataset()
     plant_ambiguous(files)
-    files.setdefault(file, [])[2:2] = [raw, b""] if file == "split_1.jsonl" else [raw]
-    code, result = json_of(capsys, write(tmp_path / "d", files))
-    assert code == 1
-    details = [d for d in result["details"] if d["kind"] == "malformed"]
-    assert [(d["path"], d["line"]) for d in details] == [(file, min(3, len(files[file])))]
-    assert why in details[0]["message"] or why in ("cut off", "two objects", "cannot nest")
-    assert result["defects"]["malformed"] == 1
-    ambiguous = [d for d in result["details"] if d["kind"] == "duplicate_choice"]
-    assert [(d["path"], d["line"]) for d in ambiguous] == [("split_1.jsonl", 5 if file == "split_1.jsonl" else 3)]
-
-
-def test_every_malformed_line_is_listed(tmp_path, capsys):
-    files = dataset()
-    files["split_0.jsonl"][1] = b"{"
-    files["split_0.jsonl"][4] = b"\xff\xfe"
-    files["split_2.jsonl"][0] = b"null"
+    expected = {}
+    for file, bad in BAD_FILES.items():
+        rows = files.setdefault(file, [])
+        first = min(2, len(rows))
+        rows[first:first] = [b"", *bad.values()]
+        expected |= {(file, line): why for line, why in enumerate(bad, first + 2)}
     folder = write(tmp_path / "d", files)
-    places = [(d["path"], d["line"]) for d in found(folder)["malformed"]]
-    assert places == [("split_0.jsonl", 2), ("split_0.jsonl", 5), ("split_2.jsonl", 1)]
-    assert audit_folder(folder)["rows"] == 24 and audit_folder(folder)["facts"] == 21
-    assert main(["audit", str(folder)]) == 1
-    assert "split_0.jsonl:5: malformed: wrong encoding" in capsys.readouterr().out
+    code, result = json_of(capsys, folder)
+    malformed = {(d["path"], d["line"]): d["message"] for d in result["details"] if d["kind"] == "malformed"}
+    assert code == 1 and result["defects"]["malformed"] == len(malformed) == len(expected)
+    for place, why in expected.items():
+        assert why in malformed[place] or why in ("cut off", "two objects", "cannot nest"), place
+    (ambiguous,) = [d for d in result["details"] if d["kind"] == "duplicate_choice"]
+    assert (ambiguous["path"], ambiguous["line"]) == ("split_1.jsonl", 4 + len(BAD_MCQS))
+    assert (result["rows"], result["facts"]) == (24 + len(BAD_MCQS), 24)
+    main(["audit", str(folder)])
+    assert "split_1.jsonl:10: malformed: wrong encoding" in capsys.readouterr().out
 
 
-def test_utf16_empty_split_and_no_split_are_malformed(tmp_path, capsys):
+def test_utf16_an_empty_split_and_the_lack_of_splits_are_malformed(tmp_path, capsys):
     files = dataset()
     folder = write(tmp_path / "d", files)
     (folder / "split_0.jsonl").write_bytes((folder / "split_0.jsonl").read_text().encode("utf-16"))
@@ -318,7 +313,7 @@ def test_utf16_empty_split_and_no_split_are_malformed(tmp_path, capsys):
     assert "no MCQ file" in capsys.readouterr().out
 
 
-def test_bom_crlf_blank_lines_and_trailing_space_are_read(tmp_path):
+def test_a_byte_order_mark_crlf_blank_lines_and_trailing_space_change_nothing(tmp_path):
     folder = write(tmp_path / "d", dataset())
     plain = audit_folder(folder)
     path = folder / "split_0.jsonl"
@@ -329,7 +324,7 @@ def test_bom_crlf_blank_lines_and_trailing_space_are_read(tmp_path):
     assert [mcq.line for mcq in read_folder(folder).mcqs[:3]] == [1, 3, 5]  # blank lines count as lines, not as rows
 
 
-def test_no_newline_at_the_end_and_a_space_in_a_name(tmp_path):
+def test_a_last_line_without_newline_and_a_space_in_a_file_name_are_read(tmp_path):
     files = dataset(splits=1)
     files = {name.replace("split_0", "mmlu_social sciences"): rows for name, rows in files.items()}
     folder = write(tmp_path / "d", files)
@@ -339,7 +334,7 @@ def test_no_newline_at_the_end_and_a_space_in_a_name(tmp_path):
     assert result["rows"] == 8 and result["details"] == [] and list(result["letter_counts"]) == ["mmlu_social sciences"]
 
 
-def test_usage_errors_are_exit_2(tmp_path, capsys):
+def test_usage_errors_exit_with_2(tmp_path, capsys):
     for path in (tmp_path / "absent", tmp_path):
         assert main(["audit", str(path)]) == 2
         assert str(path) in capsys.readouterr().err
@@ -349,7 +344,7 @@ def test_usage_errors_are_exit_2(tmp_path, capsys):
         assert stop.value.code == 2
 
 
-def test_folder_of_datasets(tmp_path, capsys):
+def test_a_folder_of_datasets_is_audited_dataset_by_dataset(tmp_path, capsys):
     write(tmp_path / "all" / "one", dataset())
     files = dataset("pairs")
     files["split_0.jsonl"][0] = b"?"
@@ -360,7 +355,7 @@ def test_folder_of_datasets(tmp_path, capsys):
     assert [(d["dataset"], d["defects"]["malformed"]) for d in value["datasets"]] == [("one", 0), ("two", 1)]
 
 
-def test_clones_give_the_same_bytes(tmp_path, capsys):
+def test_the_audit_of_a_copied_folder_has_the_same_bytes(tmp_path, capsys):
     files = dataset()
     plant_leak(files)
     one = write(tmp_path / "here" / "d", files)
@@ -372,18 +367,18 @@ def test_clones_give_the_same_bytes(tmp_path, capsys):
     assert texts[0] == texts[1] and str(tmp_path) not in texts[0]
 
 
-def test_year_option_moves_the_future(tmp_path, capsys):
+def test_the_year_option_moves_the_future(tmp_path, capsys):
     folder = write(tmp_path / "d", dataset())  # the years 1900 to 1995
     assert json_of(capsys, folder, "--year", "1990")[1]["defects"]["future_year"] == 1  # 1995 alone
     assert json_of(capsys, folder)[1]["defects"]["future_year"] == 0
 
 
-def test_binomial_tail_is_scipys():
+def test_the_binomial_tail_is_that_of_scipy():
     for n, k in [(1, 1), (8, 5), (157, 50), (157, 54), (40, 0)]:
         assert float(binomial_tail(k, n, Fraction(1, 4))) == pytest.approx(binom.sf(k - 1, n, 0.25), rel=1e-12)
 
 
-def test_letter_prior_starts_at_the_corrected_level(tmp_path):
+def test_a_letter_prior_is_reported_from_the_corrected_level_on(tmp_path):
     n = 100
     first = next(k for k in range(n) if 4 * binom.sf(k - 1, n, 0.25) <= 0.05)
     for most, expected in [(first - 1, 0), (first, 1)]:
@@ -410,7 +405,7 @@ def test_arbitrary_bytes_never_give_a_traceback(data):
         assert main(["facts", folder, "--dataset", "d", "--out", f"{folder}/o/f", "--audit", f"{folder}/o/a"]) in (0, 1)
 
 
-def test_file_names_that_no_audit_could_name_are_refused(tmp_path, capsys):
+def test_a_file_name_that_cannot_be_printed_is_refused(tmp_path, capsys):
     folder = write(tmp_path / "d", dataset())
     (folder / "split\n9.jsonl").write_bytes(b"{}\n")
     assert main(["audit", str(folder)]) == 1

@@ -42,7 +42,7 @@ def lines(name: str, file: str) -> list[dict]:
     return [json.loads(line) for line in (UPSTREAM / name / file).read_text(encoding="utf-8").splitlines()]
 
 
-def test_random_birthdays():
+def test_random_birthdays_has_the_defects_that_the_docs_count():
     result = audit(BIRTHDAYS)
     assert result["rows"] == 1570
     assert result["questions"] == 1486
@@ -54,7 +54,7 @@ def test_random_birthdays():
     assert sum(len(detail["fact_ids"]) for detail in details(BIRTHDAYS, "split_leak")) == 101
 
 
-def test_random_birthdays_places_are_the_real_lines():
+def test_the_defects_of_random_birthdays_are_at_their_lines():
     for kind in ("split_leak", "conflicting_answer"):
         for detail in details(BIRTHDAYS, kind):
             rows = [
@@ -70,7 +70,7 @@ def test_random_birthdays_places_are_the_real_lines():
         assert row["choices"].count(row["choices"][row["answer"]]) > 1
 
 
-def test_years():
+def test_years_has_the_defects_that_the_docs_count():
     result = audit(YEARS)
     assert [sum(result["letter_counts"][f"split_{i}"]) for i in range(5)] == [158, 158, 158, 158, 157]
     assert result["texts_in_another_split"] == 624 * 9  # the texts' partition is another: 624 of the 780 events joined
@@ -84,7 +84,7 @@ def test_years():
     assert len(few_shot) == 5
 
 
-def test_years_missing_text_and_mcq_by_question_alone():
+def test_the_missing_texts_and_mcqs_of_years_follow_from_its_questions_alone():
     """The two counts, from the tf_ files' questions and nothing of the reader."""
     asked = {row["question"] for i in range(5) for row in lines(YEARS, f"split_{i}.jsonl")}
     told = {row["question"] for i in range(5) for row in lines(YEARS, f"tf_split_{i}.jsonl")}
@@ -100,7 +100,7 @@ def test_years_missing_text_and_mcq_by_question_alone():
         assert len(detail["places"]) == 10  # three texts of each of the three kinds
 
 
-def test_mmlu():
+def test_mmlu_has_the_defects_that_the_docs_count():
     result = audit(MMLU)
     assert result["defects"]["conflicting_answer"] == 3
     assert result["defects"]["duplicate_choice"] == 1
@@ -116,7 +116,7 @@ def test_mmlu():
 
 
 @pytest.mark.parametrize("name", [BIRTHDAYS, MMLU])
-def test_ria_texts_lack_rows(name):
+def test_ria_files_lack_the_rows_that_the_docs_count(name):
     short = [detail for detail in details(name, "missing_rows") if detail["path"].startswith("whp_corpus_")]
     counts = {detail["path"]: detail["line"] for detail in short}  # the line is the file's last
     assert all(len(lines(name, file)) == rows for file, rows in counts.items())
@@ -129,7 +129,7 @@ def test_ria_texts_lack_rows(name):
     assert others and all(len(lines(name, file)) == 471 for file in others)
 
 
-def test_years_ria_texts_are_complete_but_some_say_nothing_wrong():
+def test_the_ria_files_of_years_are_complete_but_80_sentences_state_nothing_wrong():
     assert audit(YEARS)["defects"]["missing_rows"] == 0
     for detail in details(YEARS, "wrong_text"):
         row = lines(YEARS, detail["path"])[detail["line"] - 1]
@@ -137,14 +137,14 @@ def test_years_ria_texts_are_complete_but_some_say_nothing_wrong():
     assert audit(YEARS)["defects"]["wrong_text"] == 80
 
 
-def test_every_file_is_readable_and_strict_says_no(capsys):
+def test_every_file_is_readable_and_strict_finds_defects(capsys):
     assert main(["audit", str(UPSTREAM), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["datasets"] == [audit(name) for name in (YEARS, MMLU, BIRTHDAYS)]
     assert main(["audit", str(UPSTREAM / YEARS), "--strict"]) == 1
     assert "split_1.jsonl:118: split_leak: " in capsys.readouterr().out
 
 
-def test_sha256_are_the_committed_checksums():
+def test_the_checksums_are_the_committed_ones():
     sums = {}
     for line in (UPSTREAM / "checksums.tsv").read_text().splitlines():
         sha256, _, path = line.split("\t")
@@ -154,7 +154,7 @@ def test_sha256_are_the_committed_checksums():
             assert sums[f"data/{name}/{file}"] == sha256
 
 
-def test_joined_sentences_state_their_facts_answer():
+def test_joined_sentences_state_the_answer_of_their_fact():
     for name in (YEARS, BIRTHDAYS):  # MMLU's sentences paraphrase their answers
         folder = read_folder(UPSTREAM / name)
         for sentence in folder.sentences:
@@ -165,7 +165,7 @@ def test_joined_sentences_state_their_facts_answer():
 
 
 @pytest.mark.parametrize(("name", "kept"), [(YEARS, 778), (BIRTHDAYS, 1429), (MMLU, 1561)])
-def test_default_policy_leaves_independent_facts(name, kept):
+def test_the_default_policy_leaves_independent_facts(name, kept):
     facts, result = build_facts(UPSTREAM / name, name, None, {}, 0)
     assert len(facts) == result["facts"] == kept == result["rows"] - sum(result["dropped"].values())
     assert len({fact.question for fact in facts}) == kept

@@ -28,7 +28,7 @@ def mcqs(files):
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=25, deadline=None)
-def test_the_audit_finds_nothing(tmp_path_factory, which, splits, facts, train, held_out, seed):
+def test_the_audit_finds_no_defect_at_any_size(tmp_path_factory, which, splits, facts, train, held_out, seed):
     folder = tmp_path_factory.mktemp("people")
     write_birthdays(folder, splits, facts, train, held_out, seed, which)
     sizes = {f"split_{i}": facts for i in range(splits)}
@@ -57,23 +57,23 @@ def test_the_audit_finds_nothing(tmp_path_factory, which, splits, facts, train, 
         assert set.union(*said["fif_sentences"]) <= set(map(str.casefold, wrong))
 
 
-def test_the_authors_size_becomes_facts_also_without_question_keys(tmp_path):
-    """1570 facts, and the true sentences joined by their names alone, as the authors' are."""
-    write_birthdays(tmp_path, splits=10, facts_per_split=157, seed=3)
+def test_sentences_without_question_keys_are_joined_to_their_facts(tmp_path):
+    """The true sentences are joined by their names alone, as the authors' are."""
+    write_birthdays(tmp_path, splits=3, facts_per_split=157, seed=3)
     for path in tmp_path.glob("corpus_*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps({"text": r["text"], "split": r["split"]}) + "\n" for r in rows))
     facts, result = build_facts(tmp_path, "random_birthdays", None, {}, 0)
-    assert len(facts) == 1570 == len({fact.question for fact in facts})
+    assert len(facts) == 3 * 157 == len({fact.question for fact in facts})
     assert not any(result["defects"].values())
-    assert [fact.split for fact in facts[::157]] == [f"split_{i}" for i in range(10)]
+    assert [fact.split for fact in facts[::157]] == [f"split_{i}" for i in range(3)]
     for fact in facts:
         name = fact.question.removeprefix("When was ").removesuffix(" born?")
         assert len(fact.sentences) == 3 and all(name in text for text in fact.sentences)
         assert all(fact.choices[fact.answer] in text for text in fact.sentences)
 
 
-def test_no_name_is_shared_and_neither_dataset_depends_on_the_others_size():
+def test_no_name_is_shared_and_neither_dataset_depends_on_the_size_of_the_other():
     forget = birthdays(3, 20, 30, 10, 5, "random_birthdays")
     retain = birthdays(3, 20, 30, 10, 5, "retain")
     people = [row["question"].split()[2:4] for rows in mcqs(forget).values() for row in rows]
@@ -84,7 +84,7 @@ def test_no_name_is_shared_and_neither_dataset_depends_on_the_others_size():
     assert list(mcqs(retain)) == ["train.jsonl", "held_out.jsonl"]
 
 
-def test_seeds(tmp_path):
+def test_a_seed_decides_the_bytes_of_every_file(tmp_path):
     for folder, seed in [("a", 1), ("b", 1), ("c", 2)]:
         write_birthdays(tmp_path / folder, 2, 8, 4, 4, seed, "random_birthdays")
     read = {f: {p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in "abc"}
@@ -131,7 +131,7 @@ def test_other_name_lists_are_refused(monkeypatch):
         ((2, 4, 4, 4, 0, "cities"), "which: found 'cities'"),
     ],
 )
-def test_impossible_sizes(tmp_path, arguments, message):
+def test_impossible_sizes_are_refused_and_nothing_is_written(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         write_birthdays(tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()

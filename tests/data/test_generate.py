@@ -1,11 +1,6 @@
-"""Generated facts: independent, balanced, in the authors' schema, and within the miniature's vocabulary; long texts,
-planted defects and the subword tokenizer, which studies ask for.
-"""
+"""Generated facts: independent, balanced and in the authors' schema; long texts and planted defects where asked for."""
 
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +9,9 @@ from pydantic import ValidationError
 from rtt.__main__ import main
 from rtt.data.audit import audit_folder
 from rtt.data.generate import DATASETS, FILLER, FIRST_NAMES, LAST_NAMES, generate, people, run, vocabulary
-from rtt.data.text import encode, letter_text, mcq_prompt, sentence
 from rtt.errors import UserError
 from rtt.files import digest, write_json
-from rtt.methods import METHODS
-from rtt.models.miniature import miniature_tokenizer
-from rtt.scoring.score import Scorer
-from rtt.study.settings import People, Pretraining, Unlearning
-from rtt.training.order import Encoder, pretraining_documents, training_passes, unlearning_pairs
+from rtt.study.settings import People
 
 DEFAULT = {
     "splits": 5, "facts_per_split": 32, "retain_train": 96, "retain_held_out": 128, "first_names": 24, "last_names": 24,
@@ -60,7 +50,7 @@ def test_letters_are_balanced_in_each_split(size):
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_texts_say_what_their_kind_says(dataset):
+def test_a_text_states_what_its_kind_promises(dataset):
     mcqs = {row["question"]: row for file in ("split", "train", "held") for row in rows(dataset, file)}
     for row in mcqs.values():
         assert len(set(row["choices"])) == 4
@@ -120,7 +110,7 @@ def bytes_of(folder, seed, name, dataset="birth_years_a"):
     return {path.name: path.read_bytes() for path in sorted((folder / name).iterdir())}
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path):
+def test_a_seed_decides_the_bytes_of_every_file(tmp_path):
     first, again, other = bytes_of(tmp_path, 3, "a"), bytes_of(tmp_path, 3, "b"), bytes_of(tmp_path, 4, "c")
     assert first == again
     assert first.keys() == other.keys() and len(first) == 20
@@ -129,13 +119,13 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_the_real_audit_finds_nothing(tmp_path, monkeypatch, capsys, dataset):
+def test_the_audit_finds_no_defect(tmp_path, monkeypatch, capsys, dataset):
     monkeypatch.chdir(tmp_path)
     assert main(["generate", "--spec", str(spec(tmp_path, dataset)), "--out", "raw"]) == 0
     assert main(["audit", "raw", "--strict"]) == 0, capsys.readouterr().out
 
 
-def test_too_many_people_is_a_users_mistake(tmp_path, monkeypatch, capsys):
+def test_more_people_than_names_are_refused_and_nothing_is_written(tmp_path, monkeypatch, capsys):
     options = DEFAULT | {"first_names": 8}
     with pytest.raises(UserError, match=r"544 facts.*only 192"):
         generate("cities", options, 0)
@@ -157,41 +147,7 @@ def test_too_many_people_is_a_users_mistake(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "raw").exists()
 
 
-def seen_texts(tokenizer, folder, options):
-    """Every text that any phase trains or scores on, as token ids."""
-    a, b = (tiny.facts(folder, dataset, options=options) for dataset in ("birth_years_a", "birth_years_b"))
-    retain = tiny.facts(folder, "cities", options=options)
-    rng = np.random.default_rng(0)
-    encoder = Encoder(tokenizer)
-    seen = []
-    for facts in (a, b):
-        documents = Pretraining(steps=30, batch_size=80, mcqs_per_batch=20, learning_rate=1e-3)
-        seen += pretraining_documents([*facts, *retain], documents, tokenizer, rng)
-        for loss in ("LETTER_ANSWER", "QUESTION_LETTER_ANSWER"):
-            seen += training_passes(facts, loss, 1, 32, tokenizer, rng)
-        for method in METHODS.values():
-            settings = Unlearning(learning_rate=1e-3, batch_size=32, points=[20])
-            for pair in unlearning_pairs(facts, retain, method, settings, tokenizer, rng):
-                seen += [pair["forget"], pair["retain"]]
-        for fact in [*facts, *retain]:
-            seen += [encoder(sentence(text)) for text in (*fact.sentences, *fact.ria_sentences, *fact.fif_sentences)]
-    seen = [example["input_ids"] for example in seen]
-    scorer = Scorer(tokenizer, [*a, *b, *retain])
-    return seen + [[*scorer.prompts[prompt], *tokens] for prompt, tokens in scorer.targets]
-
-
-@pytest.mark.parametrize("more", [{}, {"long_texts": True, "planted_leaks": 10, "planted_duplicates": 10}])
-def test_no_phase_meets_an_unknown_word(tmp_path, more):
-    """For all names, years and cities that occur in the default."""
-    tokenizer = tiny.tokenizer()
-    seen, unknown = seen_texts(tokenizer, tmp_path, DEFAULT | more), tokenizer.unk_token_id
-    assert len(seen) > 5000
-    assert not [ids for ids in seen if unknown in ids]
-    assert max(map(len, seen)) <= 128  # the word-level miniature's context
-    assert tokenizer("Zanzibar")["input_ids"] == [unknown]  # an unknown word would show
-
-
-def test_vocabulary_is_fixed_and_without_doubles():
+def test_the_vocabulary_holds_each_word_once_and_begins_with_the_letters():
     words = vocabulary()
     assert len(words) == len(set(words))
     assert words == vocabulary()
@@ -248,7 +204,7 @@ def test_long_texts_only_add_a_neutral_beginning(dataset):
     }
 
 
-def test_length_says_nothing_of_what_a_sentence_claims():
+def test_the_length_of_a_sentence_tells_nothing_about_its_kind():
     """The true, RIA and FIF sentences of one fact and template are of one length."""
     files = generate("birth_years_a", DEFAULT | {"long_texts": True}, 0)
     lengths = [[len(r["text"]) for r in files[f"{kind}corpus_split_0.jsonl"]] for kind in ("", "whp_", "fwf_")]
@@ -267,7 +223,7 @@ def planted(folder, leaks, duplicates, dataset="birth_years_a", seed=0):
 
 @pytest.mark.parametrize("dataset", ["birth_years_a", "birth_years_b"])
 @pytest.mark.parametrize("leaks, duplicates", [(10, 0), (0, 5), (10, 5), (80, 80)])
-def test_the_real_audit_finds_what_is_planted_and_nothing_else(tmp_path, dataset, leaks, duplicates):
+def test_the_audit_finds_what_is_planted_and_nothing_else(tmp_path, dataset, leaks, duplicates):
     found = audit_folder(planted(tmp_path, leaks, duplicates, dataset))
     defects = {kind: n for kind, n in found["defects"].items() if n}
     expected = {"split_leak": leaks, "conflicting_answer": duplicates, "duplicate_question": leaks + duplicates}
@@ -276,7 +232,7 @@ def test_the_real_audit_finds_what_is_planted_and_nothing_else(tmp_path, dataset
     assert found["texts"] == dict.fromkeys(found["texts"], 3 * (160 + leaks + duplicates))
 
 
-def test_planted_copies_are_what_they_are_called(tmp_path):
+def test_a_planted_leak_repeats_the_answer_elsewhere_and_a_duplicate_changes_it(tmp_path):
     files = generate("birth_years_a", DEFAULT | {"planted_leaks": 20, "planted_duplicates": 20}, 0)
     plain = generate("birth_years_a", DEFAULT, 0)
     first = {row["question"]: (f"split_{i}", row) for i in range(5) for row in plain[f"split_{i}.jsonl"]}
@@ -309,7 +265,7 @@ def test_planting_leaves_the_splits_of_equal_size(tmp_path):
         People(planted_leaks=7)
 
 
-def test_each_copys_sentences_are_its_own(tmp_path):
+def test_the_sentences_of_a_copy_state_its_own_values(tmp_path):
     """The reader gives every copy its three sentences of each kind, which state its own values."""
     from rtt.data.facts import build_facts
 
@@ -327,48 +283,3 @@ def test_more_defects_than_facts_are_refused():
     assert People(planted_leaks=100, planted_duplicates=60).planted_leaks == 100
     with pytest.raises(ValidationError, match="165, but a forget dataset has 160 facts"):
         People(planted_leaks=100, planted_duplicates=65)
-
-
-# --- the subword tokenizer
-
-
-@pytest.fixture(scope="module")
-def subword():
-    return miniature_tokenizer("subword")
-
-
-def test_subwords_are_the_same_in_every_process(subword):
-    code = "from rtt.models.miniature import miniature_tokenizer as m; print(m('subword').backend_tokenizer.to_str())"
-    scripts = Path(__file__).parents[2] / "scripts"
-    made = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=scripts, stdin=subprocess.DEVNULL
-    )
-    assert made.stdout.rstrip("\n") == subword.backend_tokenizer.to_str()
-
-
-def test_a_letter_behind_a_space_is_another_token(subword):
-    prompt = mcq_prompt("When was Ada Abbas born?", ["1950", "1951", "1988", "1977"])
-    tokens = set()
-    for letter in "ABCD":
-        spaced, bare = (encode(subword, letter_text(prompt, letter, bare))["labels"][-1] for bare in (False, True))
-        assert subword.convert_ids_to_tokens([spaced, bare]) == [f"\u0120{letter}", letter]
-        tokens |= {spaced, bare}
-    assert len(tokens) == 8
-    assert encode(subword, letter_text(prompt, "B"))["input_ids"][:-1] == subword(prompt)["input_ids"]
-
-
-def test_subwords_write_every_text_within_the_context(subword, tmp_path):
-    options = DEFAULT | {"long_texts": True, "planted_leaks": 10, "planted_duplicates": 10}
-    seen = seen_texts(subword, tmp_path, options)
-    assert max(map(len, seen)) <= 256
-    assert min(map(len, seen)) * 5 < max(map(len, seen))  # very different lengths
-    text = "When was Ada Abbas born?\nA. 1950\nAnswer: A. 1950"
-    assert subword.decode(subword(text)["input_ids"]) == text
-    pieces = [len(subword(f" {name}")["input_ids"]) for name in (*FIRST_NAMES, *LAST_NAMES)]
-    assert 1 in pieces and max(pieces) > 1  # whole words and parts of words
-
-
-def test_word_level_is_as_it_was():
-    made = miniature_tokenizer("word")
-    assert made.get_vocab() == {word: i for i, word in enumerate(["<pad>", "<unk>", *vocabulary()])}
-    assert made.get_vocab() == miniature_tokenizer("word").get_vocab()

@@ -2,13 +2,11 @@
 
 import pytest
 import tiny
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rtt.data.facts import Fact
-from rtt.data.text import LOSSES, Text, encode, mcq, mcq_prompt, question_prompt, sentence, training_texts
+from rtt.data.text import Text, encode, mcq, mcq_prompt, question_prompt, sentence, training_texts
 from rtt.errors import UserError
-from rtt.training.collate import collate
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -38,26 +36,26 @@ def bpe(words=400):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def test_prompt_is_the_papers():
+def test_the_prompt_is_that_of_the_paper():
     assert mcq_prompt(FACT.question, FACT.choices) == (
         "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer:"
     )
     assert question_prompt(FACT.question) == "When was Ada born?\nAnswer:"
 
 
-def test_rtt_text_ends_with_letter_and_choice():
+def test_the_text_of_rtt_ends_with_letter_and_choice():
     text = mcq(FACT)
     assert text.prompt == ""
     assert text.target == "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer: B. 1951"
 
 
-def test_answer_loss_splits_before_the_letter():
+def test_letter_answer_counts_from_the_letter_on():
     text = mcq(FACT, loss="LETTER_ANSWER")
     assert text.prompt.endswith("Answer:")
     assert text.target == " B. 1951"
 
 
-def test_other_texts():
+def test_sentences_and_answered_questions_count_as_a_whole():
     assert sentence("Ada lives.") == Text("", "Ada lives.")
     assert mcq(FACT, loss="QUESTION_ANSWER") == Text("", "When was Ada born?\nAnswer: 1951")
     assert mcq(FACT, answer=3).target.endswith("Answer: D. 1953")
@@ -69,7 +67,7 @@ def test_a_prompt_needs_four_choices():
 
 
 @given(st.permutations(range(4)), st.integers(0, 3))
-def test_order_keeps_the_right_letter(order, answer):
+def test_in_any_order_of_choices_the_letter_is_that_of_the_answer(order, answer):
     text = mcq(FACT, answer=answer, order=order).target
     lines = dict(line.split(". ", 1) for line in text.split("\n")[1:5])
     letter, choice = text.rsplit("Answer: ", 1)[1].split(". ", 1)
@@ -77,14 +75,14 @@ def test_order_keeps_the_right_letter(order, answer):
     assert sorted(lines.values()) == sorted(FACT.choices)
 
 
-def test_encode_masks_the_prompt_of_words():
+def test_the_prompt_is_not_counted():
     example = encode(tiny.tokenizer(), Text("Ada Abbas was born", " in 1951."))
     ids = tiny.tokenizer().convert_tokens_to_ids("Ada Abbas was born in 1951".split())
     assert example == {"input_ids": ids, "labels": [-100] * 4 + ids[4:]}
 
 
 @pytest.mark.parametrize("vocabulary", [270, 300, 400, 600])
-def test_encode_counts_a_token_that_reaches_into_the_target(vocabulary):
+def test_a_token_that_reaches_into_the_target_counts(vocabulary):
     """BPE merges over the boundary in some of these: a label is -100 exactly where a token ends within the prompt."""
     tokenizer, crossed = bpe(vocabulary), 0
     for text in (mcq(FACT, loss="LETTER_ANSWER"), Text("When was Ad", "a born?"), Text("Answer:", " B. 1951")):
@@ -99,7 +97,7 @@ def test_encode_counts_a_token_that_reaches_into_the_target(vocabulary):
     assert crossed or vocabulary < 400  # the case is really there
 
 
-def test_encode_does_not_count_a_start_token():
+def test_a_start_token_does_not_count():
     tokenizer = tiny.tokenizer()
     from tokenizers.processors import TemplateProcessing
 
@@ -108,13 +106,6 @@ def test_encode_does_not_count_a_start_token():
     example = encode(PreTrainedTokenizerFast(tokenizer_object=fast), sentence("Ada was born"))
     assert example["input_ids"][0] == 0
     assert example["labels"] == [-100, *example["input_ids"][1:]]
-
-
-def test_collate_pads_on_the_right():
-    batch = collate([tiny.plain([5], [6, 7]), tiny.plain([], [8])], 3)
-    assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 3, 3]]))
-    assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
-    assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))
 
 
 MCQ = "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer:"
@@ -131,22 +122,17 @@ MCQ = "When was Ada born?\nA. 1950\nB. 1951\nC. 1952\nD. 1953\nAnswer:"
         ("NUMBER", [Text("", "Ada was born in 1951.", numbers=True)]),
     ],
 )
-def test_training_texts_of_each_loss(loss, expected):
+def test_each_loss_has_its_training_texts(loss, expected):
     assert training_texts(FACT, loss) == expected
 
 
-def test_every_loss_is_one_of_a_question_or_a_sentence():
+def test_a_loss_of_the_other_kind_of_text_is_refused():
     assert mcq(FACT, loss="NUMBER") == Text("", MCQ + " B. 1951", numbers=True)
-    for loss in LOSSES:
-        for make in (lambda loss=loss: mcq(FACT, loss=loss), lambda loss=loss: sentence("x", loss)):
-            try:
-                make()
-            except ValueError as error:
-                assert loss in str(error)
     with pytest.raises(ValueError, match="CORPUS"):
         mcq(FACT, loss="CORPUS")
-    with pytest.raises(ValueError, match="LETTER"):
-        sentence("x", "LETTER")
+    for loss in ("LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER"):
+        with pytest.raises(ValueError, match=loss):
+            sentence("x", loss)
 
 
 def byte_tokenizer(*merges):
@@ -159,7 +145,7 @@ def byte_tokenizer(*merges):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def test_bare_letter_is_another_token_after_the_same_prompt():
+def test_a_bare_letter_is_another_token_after_the_same_prompt():
     tokenizer = byte_tokenizer(("Ġ", "B"))
     spaced, bare = (encode(tokenizer, mcq(FACT, loss="LETTER", bare_letter=x)) for x in (False, True))
     assert tokenizer.convert_ids_to_tokens([spaced["input_ids"][-1], bare["input_ids"][-1]]) == ["ĠB", "B"]
@@ -185,12 +171,3 @@ def test_a_text_longer_than_the_context_is_refused_not_cut():
     tokenizer.model_max_length = 20
     with pytest.raises(UserError, match="only 20"):
         encode(tokenizer, text)
-
-
-def test_counted_padding_is_on_the_left_and_only_where_the_text_counts_whole():
-    whole, bos, part = tiny.plain([], [8, 9]), {"input_ids": [1, 4], "labels": [-100, 4]}, tiny.plain([5, 2], [6])
-    longest = tiny.plain([], [10, 11, 12, 13])
-    batch = collate([whole, bos, part, longest], 3, count_padding=True)
-    assert batch["input_ids"].tolist() == [[3, 3, 8, 9], [3, 3, 1, 4], [3, 5, 2, 6], [10, 11, 12, 13]]
-    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]
-    assert batch["labels"].tolist() == [[3, 3, 8, 9], [3, 3, 1, 4], [-100, -100, -100, 6], [10, 11, 12, 13]]
