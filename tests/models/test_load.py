@@ -51,7 +51,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("kind, config", [(LlamaForCausalLM, LlamaConfig), (Qwen2ForCausalLM, Qwen2Config)])
 @pytest.mark.parametrize("tied", [True, False])
-def test_models_come_back_whatever_their_kind(tmp_path, kind, config, tied):
+def test_a_saved_model_is_loaded_unchanged_whatever_its_kind(tmp_path, kind, config, tied):
     model = make(kind, config, tied)
     models.save(model, tiny.tokenizer(), tmp_path / "m")
     found, tokenizer = models.load(tmp_path / "m")
@@ -64,14 +64,14 @@ def test_models_come_back_whatever_their_kind(tmp_path, kind, config, tied):
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-def test_the_dtype_asked_for(saved, dtype):
+def test_weights_are_loaded_in_the_dtype_asked_for(saved, dtype):
     model, _ = models.load(saved, dtype)
     assert {p.dtype for p in model.parameters()} == {models.DTYPES[dtype]}
     with pytest.raises(UserError, match=r"int8.*fp32, bf16, fp16"):
         models.load(saved, "int8")
 
 
-def test_shards(saved, tmp_path):
+def test_a_sharded_model_is_loaded_and_a_missing_shard_is_named(saved, tmp_path):
     model = make()
     model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
     tiny.tokenizer().save_pretrained(tmp_path / "m")
@@ -98,7 +98,7 @@ def tiny_clone(model):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_points_hold_every_parameter_in_its_dtype(tmp_path, tied, dtype):
+def test_a_point_holds_every_parameter_in_its_dtype(tmp_path, tied, dtype):
     model = make(tied=tied).to(dtype)
     models.freeze_layers(model, [1])
     models.save_weights(model, tmp_path / "points" / "p.safetensors")
@@ -113,7 +113,7 @@ def test_points_hold_every_parameter_in_its_dtype(tmp_path, tied, dtype):
     assert [path.name for path in (tmp_path / "points").iterdir()] == ["p.safetensors"]
 
 
-def test_weights_of_another_model(tmp_path):
+def test_weights_of_another_model_are_refused(tmp_path):
     for name, model in (("deep", make(layers=4)), ("shallow", make(layers=2)), ("tied", make(tied=True))):
         models.save_weights(model, tmp_path / name)
         with pytest.raises(UserError, match=f"{name}: these weights belong to another model"):
@@ -141,30 +141,30 @@ def test_pickled_weights_are_refused(copy):
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_code_of_the_models_own_is_refused(copy, name):
+def test_a_model_that_brings_code_is_refused(copy, name):
     edit(copy / name, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
     (copy / "modeling_evil.py").write_text("raise SystemExit('ran')")
     with pytest.raises(UserError, match=f"{name}: auto_map"):
         models.load(copy)
 
 
-def test_damaged_folders(copy):
+def test_a_damaged_folder_is_refused(copy):
     edit(copy / "config.json", model_type="nobody_knows", architectures=["Nobody"])
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         models.load(copy)
     (copy / "config.json").unlink()
     with pytest.raises(UserError, match=r"config.json: missing"):
         models.load(copy)
 
 
-def test_a_tokenizer_larger_than_the_model(saved, copy):
+def test_a_tokenizer_larger_than_the_model_is_refused(saved, copy):
     smaller = LlamaForCausalLM(LlamaConfig(vocab_size=20, num_hidden_layers=1, **SHAPE))
     smaller.save_pretrained(copy)
     with pytest.raises(UserError, match="model 20"):
         models.load(copy)
 
 
-def test_no_padding_token(copy, capsys):
+def test_without_a_padding_token_the_end_of_text_pads(copy, capsys):
     edit(copy / "tokenizer_config.json", pad_token=None)
     with pytest.raises(UserError, match="neither a padding token nor"):
         models.load(copy)
@@ -175,7 +175,7 @@ def test_no_padding_token(copy, capsys):
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_attention_backends(monkeypatch, installed):
+def test_the_attention_backend_fits_device_dtype_and_packages(monkeypatch, installed):
     monkeypatch.setattr(models, "is_flash_attn_2_available", lambda: installed)
     flash = "flash_attention_2" if installed else "sdpa"
     for dtype in ("bf16", "fp16"):
@@ -204,7 +204,7 @@ def test_the_environment_chooses_the_backend(saved, monkeypatch, capsys):
         assert capsys.readouterr().err.count("warning: no flash_attention_2") == 1
 
 
-def test_freeze_layers():
+def test_only_the_layers_named_are_trained():
     model = make(layers=4)
     assert models.freeze_layers(model, [0.5, 0]) == [0, 2]
     trained = {name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad}

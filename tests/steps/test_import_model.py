@@ -286,7 +286,7 @@ def test_a_file_size_limit_stops_a_conversion(gguf_file, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("cut, words", [(100, ["not a zip file"]), (0, ["lit_tle/little.gguf can't be read"])])
+@pytest.mark.parametrize("cut, words", [(100, ["not a zip file"]), (0, ["lit_tle/little.gguf cannot be read"])])
 def test_a_damaged_wheel(gguf_file, tmp_path, cut, words):
     """Cut at the end, where a zip file has its list; and whole in length, with another byte in its data."""
     wheel = tmp_path / "lit_tle-1.0-py3-none-any.whl"
@@ -310,6 +310,6 @@ def test_a_gguf_inside_a_wheel(gguf_file, tmp_path, monkeypatch):
     assert where == "lit_tle-1.0-py3-none-any.whl#lit_tle/little.gguf" and model_hash(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     wrong = given | {"file": "lit_tle/other.gguf"}
-    refused(described(gguf=wrong), tmp_path / "out", "other.gguf", "can't be read", mirror=mirror)
+    refused(described(gguf=wrong), tmp_path / "out", "other.gguf", "cannot be read", mirror=mirror)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     refused(described(gguf=given), tmp_path / "out", "lit-tle==1.0", "mirror")

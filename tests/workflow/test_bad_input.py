@@ -410,7 +410,7 @@ def test_a_weight_file_cut_short(refused, checkpoint, tmp_path):
     score = checkpoint()
     (file,) = weight_files(tmp_path / "model")
     file.write_bytes(file.read_bytes()[:-100])
-    refused(*score, words=[str(tmp_path / "model"), "the model can't be read", "incomplete"])
+    refused(*score, words=[str(tmp_path / "model"), "the model cannot be read", "incomplete"])
 
 
 def test_a_file_size_limit_stops_weights(tmp_path):

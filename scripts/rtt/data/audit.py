@@ -239,7 +239,7 @@ def format_text(result: dict) -> str:
 
 
 def dataset_folders(path: str | Path) -> list[Path]:
-    """Return [path] if it holds JSONL files, else those of its subfolders that do. Raises UserError if there are none."""
+    """Return [path] if it holds JSONL files, else those of its subfolders that do. Raises UserError if none does."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a dataset's folder, or a folder of datasets")

@@ -123,7 +123,6 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
         raise UserError(
             f"a text has {len(ids)} tokens, the model's context only {limit}: {whole[:60]!r}...; texts are never cut: "
             "leave it out of the data or shorten it"
-
         )
     counted = [token for token in labels if token != -100]
     if text.letter and len(counted) != 1:

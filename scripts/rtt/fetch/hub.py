@@ -1,8 +1,8 @@
-"""Rows of a Hugging Face dataset at a pinned revision, or of a local copy of it, as JSONL.
+"""Write rows of a Hugging Face dataset as JSONL, from the hub at a pinned revision or from a local copy.
 
-A revision that data/sources.tsv leaves empty is resolved by the first fetch and written to the lock file, with the
-sha256 of what was written; from then on both are enforced. `datasets` and `huggingface_hub` are imported only when the
-hub is asked. No dataset's own code is ever run (trust_remote_code is never passed).
+The first fetch resolves a revision that data/sources.tsv leaves empty, and records it in the lock file with the sha256
+of what it wrote; later fetches enforce both. `datasets` and `huggingface_hub` are imported only when the hub is needed.
+Code that comes with a dataset is never run (trust_remote_code is never passed).
 """
 
 import errno
@@ -21,7 +21,7 @@ from rtt.fetch.download import Absent, download, is_url, say
 from rtt.files import natural
 from rtt.study.sources import Source, expected, read_lock
 
-MIN_CHARACTERS = 50  # texts up to this long (headings, blank lines) are skipped, as WMDP's reference code does
+MIN_CHARACTERS = 50  # texts of at most this length (headings, blank lines) are skipped, as in WMDP's reference code
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
 
@@ -34,10 +34,11 @@ def fetch_rows(
     work: Path,
     pauses: tuple[float, ...],
 ) -> str:
-    """Write the first `rows` rows (None: all) of a hub row to `target`, JSONL; return where they came from.
+    """Write the first `rows` rows (None: all) of a hub dataset to `target` as JSONL; return where they came from.
 
-    The mirror comes first, then the hub. `work` is a folder for partial files. Raises UserError: no copy and no
-    network, gated, missing, another revision or other texts than the lock file says, too few rows, full disk.
+    The mirror is tried before the hub. `work` is a folder for partial files. Raises UserError without a copy and a
+    network, for a gated or missing dataset, for another revision or other texts than the lock file records, for too few
+    rows, and on a full disk.
     """
     copies, where = _copies(source, mirror, work, pauses) if mirror else ([], "")
     if copies:
@@ -45,13 +46,13 @@ def fetch_rows(
         if expected(source, lock, rows):
             _enforce(source, rows, target, lock, where)
         else:
-            say(f"warning: {source.name}: {where} is a local copy: no revision or checksum of it is known")
+            say(f"warning: {source.name}: {where} is a local copy of which no revision or checksum is known")
         return f"{where} (local copy)"
     locked = read_lock(lock).get(source.name, {}).get("revision", "")
     if source.revision and locked and source.revision != locked:
         raise UserError(
-            f"{lock}: {source.name}: revision {locked}, but data/sources.tsv says {source.revision}; delete the entry "
-            "from the lock file"
+            f"{lock}: {source.name}: found revision {locked}, but data/sources.tsv has {source.revision}; delete the "
+            "entry from the lock file"
         )
     try:
         revision = source.revision or locked or _resolve(source)
@@ -60,7 +61,7 @@ def fetch_rows(
         write_rows(_stream(source, revision), source, rows, target, where)
     except UserError:
         raise
-    except Exception as error:  # the hub's libraries raise dozens of kinds, and other ones in each release
+    except Exception as error:  # the hub's libraries raise dozens of types, which change with each release
         raise explain(error, source, mirror) from None
     if expected(source, lock, rows):
         _enforce(source, rows, target, lock, where)
@@ -69,17 +70,18 @@ def fetch_rows(
 
 
 def _enforce(source: Source, rows: int | None, target: Path, lock: Path, where: str) -> None:
+    """Raise UserError unless the rows written have the sha256 that the lock file records."""
     want, found = expected(source, lock, rows), files.sha256(target)
     if want != found:
         raise UserError(
             f"{source.name}: wrong checksum: the rows of {where} have sha256 {found}, but {lock} says {want}; nothing "
-            "was kept. Get the copy that the lock file is about; or, to accept the new one, delete the entry "
+            "was kept. Get the copy that the lock file describes; or, to accept the new one, delete the entry "
             f"{source.name!r} there"
         )
 
 
 def _write_lock(source: Source, rows: int | None, target: Path, lock: Path, revision: str) -> None:
-    """Add the revision and the checksum to the lock file, beside those that another fetch may have just written."""
+    """Add the revision and the checksum to the lock file; keep what another fetch may have just written there."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(lock.parent, os.O_RDONLY)
     try:
@@ -95,23 +97,23 @@ def _write_lock(source: Source, rows: int | None, target: Path, lock: Path, revi
 
 
 def _resolve(source: Source) -> str:
-    """Return the commit that the dataset's main branch is at now, 40 hex digits."""
+    """Return the commit at which the dataset's main branch is now, 40 hex digits."""
     from huggingface_hub import HfApi
 
     return HfApi().dataset_info(source.repo).sha
 
 
 def _stream(source: Source, revision: str) -> Iterable[dict[str, Any]]:
-    """Return the rows of the dataset at `revision`, read as they are needed."""
+    """Return the rows of the dataset at `revision`, read only as they are needed."""
     from datasets import load_dataset
 
     return load_dataset(source.repo, source.config, split=source.split, revision=revision, streaming=True)
 
 
 def write_rows(found: Iterable[dict], source: Source, rows: int | None, target: Path, where: str) -> None:
-    """Write the first `rows` of `found` as JSONL with the row's columns. Texts of MIN_CHARACTERS at most are skipped.
+    """Write the first `rows` of `found` as JSONL with the listed columns; skip texts of at most MIN_CHARACTERS.
 
-    Raises UserError when there are fewer, none at all, or one lacks a column.
+    Raises UserError when there are too few rows, or when one lacks a column.
     """
     n = 0
     with files.disk_errors(target), open(target, "w", encoding="utf-8", newline="\n") as out:
@@ -133,10 +135,10 @@ def write_rows(found: Iterable[dict], source: Source, rows: int | None, target: 
 
 
 def _copies(source: Source, mirror: str, work: Path, pauses: tuple[float, ...]) -> tuple[list[Path], str]:
-    """Return the files of a mirror's copy of the set and where they are; none when the mirror has none.
+    """Return the files of a mirror's copy of the dataset, and where they are; [] if the mirror has none.
 
-    In a folder: GROUP/FILE, else GROUP/STEM with another suffix, else all files of GROUP/STEM/ or of GROUP/CONFIG/,
-    else all files of GROUP/ (each hub group is one set). Below a base URL: GROUP/FILE.
+    In a folder, these places are tried: GROUP/FILE, GROUP/STEM with another suffix, all files of GROUP/STEM/, of
+    GROUP/CONFIG/, and of GROUP/ (each group of kind hub is one dataset). Under a base URL it is GROUP/FILE.
     """
     if is_url(mirror):
         url, copy = f"{mirror.rstrip('/')}/{urllib.parse.quote(source.name)}", work / "copy.jsonl"
@@ -158,7 +160,7 @@ def _copies(source: Source, mirror: str, work: Path, pauses: tuple[float, ...]) 
 
 
 def _read(paths: list[Path], source: Source) -> Iterator[dict[str, Any]]:
-    """Yield the rows of local files: JSON lines, Parquet, or one text a line. Raises UserError by file:line."""
+    """Yield the rows of local files: JSON lines, Parquet, or one text a line. Raises UserError with file and line."""
     for path in paths:
         if path.suffix == ".parquet":
             yield from _parquet(path, source)
@@ -191,7 +193,10 @@ def _parquet(path: Path, source: Source) -> Iterator[dict[str, Any]]:
 
 
 def explain(error: Exception, source: Source, mirror: str | None) -> UserError:
-    """Return what a fault of the hub's libraries means for the user: gated, missing, no network, full disk, other."""
+    """Return a UserError that says what an error of the hub's libraries means and what to do.
+
+    It tells gated and missing datasets, revisions that are gone, a missing network and a full disk apart from the rest.
+    """
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -210,10 +215,10 @@ def explain(error: Exception, source: Source, mirror: str | None) -> UserError:
             f"then set HF_TOKEN to a token of that account and fetch again; or {copy}"
         )
     if "RevisionNotFoundError" in kinds:
-        return UserError(f"{what}: its revision is not on the hub (any more): {str(error).splitlines()[0]}; {copy}")
+        return UserError(f"{what}: the hub does not have its revision: {str(error).splitlines()[0]}; {copy}")
     if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"} or status & {401, 404}:
         return UserError(
-            f"{what} is missing on the hub, or private: the hub tells neither apart without a token. Look at "
+            f"{what} is missing on the hub, or private: without a token the hub does not tell which. Look at "
             f"{source.url}, set HF_TOKEN if you have access; or {copy}"
         )
     unreachable = {"TransportError", "ConnectionError", "TimeoutError", "OfflineModeIsEnabled", "gaierror"}

