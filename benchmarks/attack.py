@@ -39,8 +39,8 @@ def study(rates: int, splits: int, tiny: bool) -> dict:
 
     name = "smoke" if tiny else "config"
     raw = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
-    raw["rtt"] |= {"learning_rates": sorted(RATES[:rates]), "v_splits": splits}
-    raw["rtt"]["score_epochs"] = [raw["rtt"]["epochs"]]
+    raw["attacks"]["RTT"] |= {"learning_rates": sorted(RATES[:rates]), "v_splits": splits}
+    raw["attacks"]["RTT"]["score_epochs"] = [raw["attacks"]["RTT"]["epochs"]]
     return raw | {
         "study": "bench",
         "arms": ["pretrained"],
@@ -63,7 +63,7 @@ class Folder:
         for spec in self.runs.specs():
             write_text(self.spec(spec), canonical_json(spec.model_dump(mode="json")) + "\n")
         (self.source,) = (one for one in self.runs.sources.values() if one.facts.dataset == "birth_years_a")
-        (self.attack,) = self.runs.originals.values()
+        (self.attack,) = (one for one in self.runs.attacks.values() if one.arm != "control")
         retain = self.source.retain
         for spec in (self.source.facts, retain.learn):
             if not self.facts(spec).exists():
@@ -160,15 +160,15 @@ def field_data(folder: Folder, path: Path) -> None:
     from rtt.data.facts import read_facts
     from rtt.data.text import encode, mcq_prompt, training_texts
     from rtt.models.load import load_tokenizer
-    from rtt.steps.attack import v_splits_of
+    from rtt.steps.attack import folds
     from rtt.training.order import training_passes
 
-    spec, rtt = folder.attack, folder.attack.rtt
+    spec, rtt = folder.attack, folder.attack.settings
     if (rtt.optimizer, rtt.warmup_steps, rtt.decay, rtt.loss) != ("adamw", 0, 0, "QUESTION_LETTER_ANSWER"):
         raise SystemExit("field_run.py has no such optimizer, schedule or loss")
     facts, tokenizer = read_facts(folder.facts(spec.facts)), load_tokenizer(folder.model)
     train = {}
-    for index, v_split in enumerate(v_splits_of(facts, rtt)):
+    for index, v_split in enumerate(folds(facts, spec.plugin(rtt))):
         known = [fact for fact in facts if fact.split != v_split]
         rng = np.random.default_rng([spec.seed, 30, index])
         items = training_passes(known, rtt.loss, rtt.epochs, rtt.batch_size, tokenizer, rng, rtt.samples)
@@ -253,7 +253,7 @@ def measure(folder: Folder, work: Path, repeats: int) -> dict:
     data = work / "field.json"
     field_data(folder, data)
     read = json.loads(data.read_text(encoding="utf-8"))
-    rates = folder.attack.rtt.learning_rates
+    rates = folder.attack.settings.learning_rates
     jobs = [
         {"model": str(folder.model), "data": str(data), "lr": lr, "v_split": split}
         for split in read["train"]

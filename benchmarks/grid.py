@@ -49,7 +49,7 @@ def measure(study: str) -> None:
     """Print a row per grid: plan, dry run, and parsing, which every job does twice."""
     print("| grid | jobs | of them on the cluster | plan: CPU s | dry run: s | CPU s | MB | a job's parsing: CPU s |")
     print("|---|---|---|---|---|---|---|---|")
-    cluster = ("original", "pretrain", "teach", "unlearn", "rtt", "rtt_original", "rtt_control")
+    cluster = ("original", "pretrain", "teach", "unlearn", "attack")
     for name, changed in GRIDS.items():
         with tempfile.TemporaryDirectory() as folder:
             grid = Path(folder, Path(study).name)

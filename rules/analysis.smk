@@ -11,7 +11,7 @@ from rtt.report.captions import described, labels
 rule tables:
     """Tables: accuracies, recovery, contrasts between arms."""
     input:
-        evals=[eval_file(stem) for stem in RUNS.eval_ids()],
+        evals=scored(),
         point_choices=[f"{RESULTS}/point_choices/{run}.json" for run in RUNS.choices],
     output:
         stamp(RESULTS, "tables"),

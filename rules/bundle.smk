@@ -8,7 +8,7 @@ Outputs: dist/<study>-<hash>.zip; the hash is of its content, so no rule can nam
 rule bundle:
     """Bundle."""
     input:
-        evals=[eval_file(stem) for stem in RUNS.eval_ids()],
+        evals=scored(),
         recovery=rules.tables.output.recovery,
         audits=[f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data],
         manifests=[f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]],

@@ -19,7 +19,7 @@ from rtt.code_version import code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, write_text
 from rtt.study.expand import Runs
-from rtt.study.names import DEFAULT_STUDY, budget_name, target_name
+from rtt.study.names import DEFAULT_STUDY
 from rtt.study.specs import TextsSpec
 
 # Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
@@ -185,8 +185,19 @@ def weights(path):
 
 
 def eval_file(stem):
-    """An evaluation JSON."""
+    """Return the path of an evaluation JSON: of one run, or of one target of an attack."""
     return f"{RESULTS}/evals/{stem}.json"
+
+
+def scored():
+    """Return what holds all evaluations: a file of each scored model, a folder of each attack."""
+    models = [eval_file(run) for run in RUNS.scored()]
+    return models + [f"{RESULTS}/evals/{run}" for run in RUNS.attacks]
+
+
+def point_choice_file(spec):
+    """Return the path of a point choice."""
+    return f"{RESULTS}/point_choices/{spec.run_id}.json"
 
 
 def retain_files(source):

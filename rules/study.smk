@@ -16,7 +16,7 @@ wildcard_constraints:
     data=alternatives(RUNS.data),
     texts=alternatives(RUNS.texts),
     run=alternatives(
-        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.choices, RUNS.attacks, RUNS.originals, RUNS.controls
+        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.choices, RUNS.attacks
     ),
     figure=alternatives(FIGURES),
 
@@ -24,7 +24,7 @@ wildcard_constraints:
 include: "data.smk"
 include: "models.smk"
 include: "unlearn.smk"
-include: "rtt.smk"
+include: "attack.smk"
 include: "analysis.smk"
 include: "bundle.smk"
 

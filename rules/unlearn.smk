@@ -35,7 +35,7 @@ rule unlearn:
         siblings=lambda wildcards: [
             model_folder(spec) for spec in CHOICE_OF[wildcards.run].trajectories if spec.run_id != wildcards.run
         ],
-        code=code_version("unlearn"),
+        code=lambda wildcards: code_version("unlearn", RUNS.unlearn[wildcards.run].method),
         state=state_folder,
     shell:
         """

@@ -69,7 +69,7 @@ def _hash(content: bytes, python: bool) -> str:
 
 
 @cache
-def code_version(step: str) -> str:
+def code_version(step: str, plugin: str | None = None) -> str:
     """Return 10 hex digits that change when the logic of `step` changes (or the lock of a drawing one), and not when a
     comment does.
     """

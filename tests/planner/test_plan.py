@@ -156,7 +156,7 @@ def test_passes_have_the_tokens_of_the_real_ones(world, loss, samples, batch, ne
     facts = world[1]["birth_years_a"]
     texts, rng = costs.texts_of(facts, costs.words), np.random.default_rng(0)
     items = training_passes(facts, loss, 2, batch, tiny.tokenizer(), rng, samples)
-    steps, tokens = costs.pass_tokens(len(facts), texts, loss, 2, batch, samples)
+    steps, tokens = texts.passes(len(facts), loss, 2, batch, samples)
     assert steps == len(items) / batch
     assert tokens == pytest.approx(count_tokens(items), rel=near)
 

@@ -155,7 +155,7 @@ def _job(study: Study, site: Site, path: Path, root: Path, retries: int) -> Iter
     """Would sbatch take the largest job, at its first and at its last attempt?"""
     hint = f"another `partition` in {path}, or lower `max_hours`, `max_memory_gb`, `cpus_per_gpu` (docs/hpc.md)"
     needs, runs = Resources(study, site, root), Runs(study, root)
-    groups = (runs.sources, runs.unlearn, runs.attacks, runs.originals, runs.controls)
+    groups = (runs.sources, runs.unlearn, runs.attacks)
     specs = [spec for group in groups for spec in group.values()]
     job, said = _judged(needs, specs, attempt=1)
     if said is None:

@@ -55,6 +55,12 @@ class Texts:
             return self.prompt + 1
         return {"QUESTION_ANSWER": self.answered, "CORPUS": self.sentence}.get(loss, self.mcq)
 
+    def passes(self, facts: int, loss: str, epochs: int, batch_size: int, samples: int | None) -> tuple:
+        """Return (steps, tokens) of `rtt.training.order.training_passes`: every epoch is filled up to whole batches."""
+        shown = min(samples or facts, facts) * (SENTENCES if loss in ("CORPUS", "NUMBER") else 1)
+        steps = -(-shown // batch_size) * epochs
+        return steps, steps * batch_size * self.trained("CORPUS" if loss == "NUMBER" else loss)
+
     def scored(self, probes: Sequence[str]) -> float:
         """Mean tokens that go through the model to score a fact: each prompt once, a continuation but its last token.
 
@@ -203,18 +209,11 @@ def _people(spec: DataSpec) -> list[Fact]:
 # Training texts
 
 
-def pass_tokens(facts: int, texts: Texts, loss: str, epochs: int, batch_size: int, samples: int | None) -> tuple:
-    """Return (steps, tokens) of `rtt.training.order.training_passes`: every epoch is filled up to whole batches."""
-    shown = min(samples or facts, facts) * (SENTENCES if loss in ("CORPUS", "NUMBER") else 1)
-    steps = -(-shown // batch_size) * epochs
-    return steps, steps * batch_size * texts.trained("CORPUS" if loss == "NUMBER" else loss)
-
-
 def teaching_tokens(parts: Sequence[Facts], settings: Teaching) -> tuple:
     """Return (steps, tokens) of a teaching phase on all parts' facts together."""
     total = sum(map(len, parts))
     means = (sum(len(p) * v for p, v in zip(parts, values, strict=True)) / total for values in _columns(parts))
-    return pass_tokens(total, Texts(*means), settings.loss, settings.epochs, settings.batch_size, settings.samples)
+    return Texts(*means).passes(total, settings.loss, settings.epochs, settings.batch_size, settings.samples)
 
 
 def _columns(parts: Sequence[Facts]) -> list[tuple[float, ...]]:

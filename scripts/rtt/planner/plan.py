@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rtt.bundle.contents import FIGURES
+from rtt.attacks.base import Cost
 from rtt.errors import UserError
 from rtt.planner import costs, memory
 from rtt.planner import text as plan_text
@@ -161,32 +162,32 @@ class Plan:
         return len(costs.points(spec, len(self.sizes.of(spec.source.facts))))
 
     def v_sizes(self, spec: AttackSpec) -> tuple[costs.Facts, list[int]]:
-        """The attacked facts, and the sizes of the splits that serve as V."""
+        """Return the attacked facts, and the sizes of the splits that serve as V."""
         facts = self.sizes.of(spec.facts)
-        return facts, list(facts.splits.values())[: spec.rtt.v_splits]
+        return facts, list(facts.splits.values())[: spec.plugin.v_splits(spec.settings)]
+
+    def folds(self, spec: AttackSpec) -> list[Cost]:
+        """Return what an attack on one checkpoint costs, for each V split; once for an attack that uses no T."""
+        facts, v_sizes = self.v_sizes(spec)
+        sizes = v_sizes if spec.plugin.uses_t else [len(facts)]
+        return [spec.plugin.cost(spec.settings, len(facts) - size, facts.texts) for size in sizes]
 
     def checkpoint(self, spec: AttackSpec) -> Bill:
-        """RTT on one checkpoint: every learning rate and V split."""
-        rtt, model = spec.rtt, spec.source.model
-        facts, v_sizes = self.v_sizes(spec)
-        rates, bill = len(rtt.learning_rates), Bill()
-        for size in v_sizes:
-            steps, tokens = costs.pass_tokens(
-                len(facts) - size, facts.texts, rtt.loss, rtt.epochs, rtt.batch_size, rtt.samples
-            )
-            longest = memory.longest(facts)
-            trained = self._train("RTT", model, rates * tokens, rtt, rates * steps, longest, restored=True)
-            bill += Bill(runs=rates) + trained
+        """Return what an attack on one checkpoint costs: its trainings, and its looks."""
+        model, facts, bill = spec.source.model, self.sizes.of(spec.facts), Bill()
+        for fold in self.folds(spec):
+            for settings, steps, tokens in fold.trained:
+                longest, title = memory.longest(facts), spec.plugin.title
+                bill += Bill(runs=1) + self._train(title, model, tokens, settings, steps, longest, restored=True)
         tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.probes)
-        return bill + self._score(model, tokens, rtt.precision, spec.scores)
+        return bill + self._score(model, tokens, spec.plugin.precision(spec.settings), spec.scores)
 
     def looks(self, spec: AttackSpec) -> int:
-        """How often RTT on one checkpoint scores all facts."""
-        rtt = spec.rtt
-        return len(rtt.learning_rates) * len(self.v_sizes(spec)[1]) * len(rtt.score_epochs or range(rtt.epochs))
+        """Return how often an attack on one checkpoint scores all facts."""
+        return sum(fold.looks for fold in self.folds(spec))
 
     def attack(self, spec: AttackSpec, checkpoints: int) -> Bill:
-        """RTT on so many checkpoints."""
+        """Return what an attack on so many checkpoints costs."""
         return self.checkpoint(spec).times(checkpoints)
 
     def checkpoints(self, spec: AttackSpec) -> tuple[int, int, int]:
@@ -218,13 +219,12 @@ class Plan:
             stages[spec.kind] = stages.get(spec.kind, Bill()) + Bill(jobs=1) + self.source(spec)
         stages["unlearn"] = sum((Bill(jobs=1) + self.trajectory(spec) for spec in runs.unlearn.values()), Bill())
         stages["choose"] = Bill(jobs=len(runs.choices))
-        for name, specs in (("rtt", runs.attacks), ("rtt_original", runs.originals), ("rtt_control", runs.controls)):
-            stages[name] = sum(
-                (Bill(jobs=1) + self.attack(spec, self.checkpoints(spec)[1]) for spec in specs.values()), Bill()
-            )
-            for spec in specs.values():
-                questions = self.looks(spec) * len(self.sizes.of(spec.facts))
-                self.eval_size += self.checkpoints(spec)[1] * costs.eval_bytes(questions, spec.scores.probes)
+        stages["attack"] = Bill()
+        for spec in runs.attacks.values():
+            checkpoints = self.checkpoints(spec)[1]
+            stages["attack"] += Bill(jobs=1) + self.attack(spec, checkpoints)
+            questions = self.looks(spec) * len(self.sizes.of(spec.facts))
+            self.eval_size += checkpoints * costs.eval_bytes(questions, spec.scores.probes)
         stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}
 
@@ -290,8 +290,7 @@ class Plan:
         ]
 
     def _attacks(self) -> Iterator[AttackSpec]:
-        for group in (self.runs.attacks, self.runs.originals, self.runs.controls):
-            yield from group.values()
+        yield from self.runs.attacks.values()
 
 
 def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) -> dict[str, float]:

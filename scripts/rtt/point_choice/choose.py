@@ -18,7 +18,7 @@ from rtt.study.settings import PointChoice
 
 
 def _correct(questions: list[dict], probe: str) -> np.ndarray:
-    return np.array([int(np.argmax(q["scores"][probe])) == q["answer"] for q in questions], bool)
+    return np.array([int(np.argmax(q["probes"][probe]["scores"])) == q["answer"] for q in questions], bool)
 
 
 def floor_before_attack(questions: list[dict], probe: str) -> float:

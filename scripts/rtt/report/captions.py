@@ -1,15 +1,17 @@
 """What `snakemake --report` says of a result: computed from the study. Read by the Snakefile, so it imports little."""
 
+from rtt.study import plugins
 from rtt.study.schema import Study
 
 
 def described(study: Study) -> dict[str, str]:
-    """Return what a study is made of, in words, by name: facts, methods, seeds, budgets, scoring, RTT, variants."""
+    """Return what a study is made of, in words, by name: facts, methods, seeds, budgets, probes, attacks, variants."""
     if study.tasks:
         facts = ", ".join(f"{task.dataset} ({task.arm})" for task in study.tasks)
     else:
         facts = ", ".join(arm.replace("_", " ") for arm in study.arms or [])
-    rates = study.rtt.learning_rates if study.rtt else []
+    known = plugins.attacks()
+    attacks = [f"{name} ({len(known[name].choices(own))} settings)" for name, own in study.attacks.named.items()]
     return {
         "facts": facts or "none",
         "model": study.model.name,
@@ -18,9 +20,7 @@ def described(study: Study) -> dict[str, str]:
         "budgets": ", ".join(f"{100 * budget:g} %" for budget in study.retain_budgets),
         "probe": study.point_choice.probes[0],
         "probes": ", ".join(study.scores.probes),
-        "rtt": f"learning rates {', '.join(f'{rate:g}' for rate in rates)}, {study.rtt.epochs} epochs"
-        if rates
-        else "none",
+        "attacks": ", ".join(attacks) or "none",
         "variants": ", ".join(study.variants) or "none",
     }
 

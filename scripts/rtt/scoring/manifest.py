@@ -28,8 +28,8 @@ PACKAGES = (
 class Manifest:
     """Cost and provenance of one process; written beside the evaluation JSON."""
 
-    def __init__(self, step: str, spec: Spec):
-        self.step, self.spec = step, spec
+    def __init__(self, step: str, spec: Spec, code: str | None = None):
+        self.step, self.spec, self.code = step, spec, code or code_version(step)
 
     def write(self, path: str | Path, model, **more) -> None:
         """Write the manifest of what was done with `model`. CPU seconds count all processes whole, imports included;
@@ -51,7 +51,7 @@ class Manifest:
                 "wall_seconds": round(process_age, 2),
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
                 "peak_memory_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)),
-                "code": code_version(self.step),
+                "code": self.code,
                 **_git(),
                 "packages": _versions(),
                 "python": platform.python_version(),

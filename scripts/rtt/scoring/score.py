@@ -169,15 +169,16 @@ class Scorer:
         return ids.to(device), mask.to(device)
 
     def questions(self, model, role) -> list[dict]:
-        """Return the `questions` of one result of an evaluation JSON; `role(fact)` gives T, V or retain."""
+        """Return the `questions` of one look of an evaluation JSON; `role(fact)` gives T, V or retain."""
         values = iter(self.scores(model))
         return [
             {
                 "id": fact.id,
                 "split": fact.split,
+                "group": fact.id,
                 "role": role(fact),
                 "answer": fact.answer,
-                "scores": {probe: [round(next(values), 6) for _ in LETTERS] for probe in self.probes},
+                "probes": {probe: {"scores": [round(next(values), 6) for _ in LETTERS]} for probe in self.probes},
             }
             for fact in self.facts
         ]
@@ -208,7 +209,7 @@ def accuracy(questions: Sequence[dict], probe: str, role: str | None = None, cal
     chosen = [question for question in questions if role in (None, question["role"])]
     if not chosen:
         return None
-    rows = [question["scores"][probe] for question in chosen]
+    rows = [question["probes"][probe]["scores"] for question in chosen]
     if calibrated:
         means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
         rows = [[score - mean for score, mean in zip(row, means, strict=True)] for row in rows]

@@ -1,18 +1,16 @@
-"""What a step leaves beside its weights: evaluation JSON, which is the same bytes every time, and a manifest, which is
-not.
-"""
+"""Write evaluation JSON: the labels, the looks and the hashes of a scored model, the same bytes each time."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rtt import distributed
-from rtt.code_version import code_version
 from rtt.data.facts import Fact
 from rtt.files import canonical_json, write_text
 from rtt.ownership import still_ours
-from rtt.scoring.score import accuracy
+from rtt.scoring.score import Scorer, accuracy
 from rtt.study.specs import AttackSpec, Source, Spec, Target, UnlearnSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def source_labels(source: Source) -> dict:
@@ -28,7 +26,7 @@ def unlearn_labels(spec: UnlearnSpec) -> dict:
 def attack_labels(spec: AttackSpec, target: Target) -> dict:
     """Labels of one attacked checkpoint."""
     labels = _labels(spec.source, spec.arm, spec.facts.dataset, target.kind, target.method, target.retain_budget)
-    return labels | {"control_for": spec.control_for, "seed": spec.seed}
+    return labels | {"attack": spec.attack, "control_for": spec.control_for, "seed": spec.seed}
 
 
 def _labels(source, arm, dataset, target, method=None, retain_budget=None) -> dict:
@@ -40,6 +38,7 @@ def _labels(source, arm, dataset, target, method=None, retain_budget=None) -> di
         "seed": source.seed,
         "retain_budget": retain_budget,
         "target": target,
+        "attack": None,
         "control_for": [],
     }
 
@@ -51,51 +50,62 @@ def write_eval(
     run_id: str,
     labels: dict,
     spec: Spec,
-    step: str,
+    code: str,
     facts_sha256: str,
     model_sha256: str | None,
-    results: list[dict],
+    looks: list[dict],
     status: str = "ok",
 ) -> None:
-    """Write one evaluation JSON (docs/architecture.md). The metrics are accuracies per result, role and scoring."""
+    """Write one evaluation JSON (docs/architecture.md), with the accuracy of each look by role and probe."""
     if not distributed.is_main():
         return
     still_ours()
-    metrics = [
-        {
-            **{key: result[key] for key in ("lr", "v_split", "epoch", "step")},
-            "accuracy": {
-                role: {
-                    probe: round(value, 6)
-                    for probe in questions[0]["scores"]
-                    if (value := accuracy(questions, probe)) is not None
-                }
-                for role in ("T", "V", "retain")
-                if (questions := [q for q in result["questions"] if q["role"] == role])
-            },
-        }
-        for result in results
-    ]
     record = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "run_id": run_id,
         "labels": labels,
         "spec": spec.model_dump(mode="json"),
-        "hashes": {"spec": spec.hash, "code": code_version(step), "dataset": facts_sha256, "model": model_sha256},
-        "metrics": {"accuracies": metrics},
+        "hashes": {"spec": spec.hash, "code": code, "dataset": facts_sha256, "model": model_sha256},
+        "metrics": {"accuracies": [_metrics(one) for one in looks]},
         "status": status,
-        "results": results,
+        "looks": looks,
     }
     write_text(path, canonical_json(record) + "\n")
 
 
-def result(model, scorer, role, *, lr=0.0, v_split=None, epoch=0, step=0) -> dict:
-    """Score a model: one entry of `results`. `role(fact: Fact) -> "T" | "V" | "retain"`."""
-    return {"lr": lr, "v_split": v_split, "epoch": epoch, "step": step, "questions": scorer.questions(model, role)}
+def _metrics(one: dict) -> dict:
+    """Return a look without its questions, and its accuracy by role and probe."""
+    found: dict[str, dict[str, float]] = {}
+    for role in ("T", "V", "retain"):
+        if asked := [question for question in one["questions"] if question["role"] == role]:
+            found[role] = {probe: round(accuracy(asked, probe), 6) for probe in asked[0]["probes"]}
+    return {key: value for key, value in one.items() if key != "questions"} | {"accuracy": found}
 
 
-def forget_or_retain(retain: list[Fact]):
+def look(
+    model,
+    scorer: Scorer,
+    role: Callable[[Fact], str],
+    *,
+    attack: str | None = None,
+    setting: dict | None = None,
+    v_split: str | None = None,
+    repeat: int = 0,
+    **more,
+) -> dict:
+    """Ask a model all questions: return one look. `role` tells T, V or retain of a fact; `more`: a point's step."""
+    return {
+        "attack": attack,
+        "setting": setting or {},
+        "v_split": v_split,
+        "repeat": repeat,
+        **more,
+        "questions": scorer.questions(model, role),
+    }
+
+
+def forget_or_retain(retain: list[Fact]) -> Callable[[Fact], str]:
     """Return a role function: retain facts have role retain, the others V."""
     ids = {fact.id for fact in retain}
     return lambda fact: "retain" if fact.id in ids else "V"

@@ -1,36 +1,35 @@
-"""Step `attack`: RTT on checkpoints of one arm. One process; the weights are restored between its runs.
+"""Step `attack`: one attack on the checkpoints of one arm, or on a control.
 
-For every checkpoint, learning rate and V split: fine-tune on the texts of the other splits (T), score all questions
-after the epochs that the spec names.
+For each checkpoint and V split the attack is given T and the checkpoint; the models that it makes are asked every
+question, without keys. One process attacks all checkpoints of its spec; the weights are restored in between.
 
-Inputs: an AttackSpec, the original model, the canonical facts, and for unlearned targets the chosen weights and
-point choices of each method. Outputs: one evaluation JSON (kind `rtt`) per target, in the spec's order; a manifest.
+Inputs: an AttackSpec, the original model (for the control: the model that never saw the facts), the canonical facts,
+and for unlearned targets the chosen weights and point choices of each method. Outputs: a folder with one evaluation
+JSON (kind `attacked`) per target, and a manifest.
 """
 
 import argparse
 import shutil
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from rtt import distributed
+from rtt.attacks.base import Attack, Checkpoint
 from rtt.code_version import code_version
-from rtt.data.facts import read_facts
+from rtt.data.facts import Fact, read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
-from rtt.models.load import freeze_layers, load, load_weights, model_hash, weights
+from rtt.models.load import load, load_weights, model_hash, weights
 from rtt.scoring.manifest import Manifest
-from rtt.scoring.write import attack_labels, result, write_eval
+from rtt.scoring.write import attack_labels, look, write_eval
 from rtt.steps.original import scorer_of
 from rtt.study.names import budget_name
 from rtt.study.specs import AttackSpec, load_spec
-from rtt.training.health import effective_update
-from rtt.training.losses import plain_loss
-from rtt.training.order import count_tokens, training_passes
 from rtt.training.resume import State
-from rtt.training.train import prepare_torch, start_dtype, train
+from rtt.training.train import prepare_torch, start_dtype
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,113 +45,114 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--chosen", nargs="*", default=[], help="folders of the chosen weights, in the order of the spec's methods"
     )
     parser.add_argument("--point-choices", nargs="*", default=[], help="point choice files, in the same order")
-    parser.add_argument(
-        "--evals", nargs="+", required=True, help="evaluation JSON to write, in the order of the spec's targets"
-    )
+    parser.add_argument("--evals", required=True, type=Path, help="folder for one evaluation JSON per target")
     parser.add_argument("--manifest", required=True)
-    parser.add_argument("--state", type=Path, help="folder to go on from after a kill; none: nothing is kept")
+    parser.add_argument("--state", type=Path, help="folder from which a killed run resumes; none: nothing is kept")
 
 
-def v_splits_of(facts, settings) -> list[str]:
-    """Return the splits that serve as V, in the facts' order. Raises UserError when there are too few."""
-    splits = list(dict.fromkeys(fact.split for fact in facts))
-    if len(splits) < 2:
-        raise UserError(f"the facts have one split, {splits[0]}: RTT needs two at least, T and V")
-    if (settings.v_splits or 0) > len(splits):
-        raise UserError(f"rtt.v_splits: found {settings.v_splits}, but the facts have {len(splits)} splits")
-    return splits[: settings.v_splits]
+def folds(facts: Sequence[Fact], attack: Attack) -> list[str | None]:
+    """Return the splits that serve as V, in the facts' order; [None] for an attack that uses no T.
 
-
-def attack(model, scorer, tokenizer, facts, settings, seed: int, progress, state, name: str) -> list[dict]:
-    """RTT on one checkpoint, `name` in `state`: results per (learning rate, V split, scored epoch). The model ends with
-    its starting weights.
-
-    The order of T is the same for every checkpoint, learning rate and seed-mate, so that checkpoints are compared on
-    equal terms.
+    Raises UserError when there are fewer splits than the attack needs.
     """
-    start, looks = weights(model), []
-    for index, v_split in enumerate(v_splits_of(facts, settings)):
-        retrain = [fact for fact in facts if fact.split != v_split]
-        rng = np.random.default_rng([seed, 30, index])
-        items = training_passes(
-            retrain, settings.loss, settings.epochs, settings.batch_size, tokenizer, rng, settings.samples
-        )
-        per_epoch = len(items) // settings.batch_size // settings.epochs
-        ends = [per_epoch * epoch for epoch in settings.score_epochs or range(1, settings.epochs + 1)]
-        for learning_rate in settings.learning_rates:
-            run = f"{name}-{v_split}-{learning_rate:g}"
-            keys = {step: f"{run} {step}" for step in ends}
-            looks += keys.values()
+    if not attack.uses_t:
+        return [None]
+    splits, wanted = list(dict.fromkeys(fact.split for fact in facts)), attack.v_splits(attack.settings)
+    if len(splits) < 2:
+        raise UserError(f"the facts have one split, {splits[0]}: {attack.name} needs two at least, T and V")
+    if (wanted or 0) > len(splits):
+        raise UserError(f"{attack.name}.v_splits: found {wanted}, but the facts have {len(splits)} splits")
+    return splits[:wanted]
 
-            def score(step, model, keys=keys, v_split=v_split, learning_rate=learning_rate, per_epoch=per_epoch):
-                if keys[step] not in state.results:
-                    look = {"lr": learning_rate, "v_split": v_split, "epoch": step // per_epoch, "step": step}
-                    role = lambda asked: "V" if asked.split == v_split else "T"  # noqa: E731
-                    state.keep(keys[step], result(model, scorer, role, **look))
 
-            if run not in state.results:
-                model.load_state_dict(start)
-                rates, at = settings.at(learning_rate), state.training(run)
-                losses = train(model, tokenizer, items, plain_loss, rates, seed, ends, score, "RTT", at)
-                state.keep(run, {"lr": learning_rate, "effective_update": effective_update(losses)})
-                if at and distributed.is_main():
-                    shutil.rmtree(at, ignore_errors=True)
-            progress(count_tokens(items))
-    model.load_state_dict(start)
-    return [state.results[key] for key in looks]
+class Attacker:
+    """One attack in one process: a loaded model, the questions, and what is there from before a kill."""
+
+    def __init__(self, attack: Attack, model, tokenizer, facts: list[Fact], scorer, seed: int, state: State):
+        self.attack, self.model, self.tokenizer, self.facts = attack, model, tokenizer, facts
+        self.scorer, self.seed, self.state = scorer, seed, state
+        self.folds, self.settings = folds(facts, attack), attack.choices(attack.settings)
+
+    def on(self, name: str, progress) -> list[dict]:
+        """Attack the model as it is loaded now, `name` in the state; return the looks. Its weights are restored."""
+        start = weights(self.model)
+        restore = partial(self.model.load_state_dict, start)
+        for index, v_split in enumerate(self.folds):
+            t_facts = [fact for fact in self.facts if fact.split != v_split] if self.attack.uses_t else []
+            checkpoint = Checkpoint(
+                self.model, self.tokenizer, self.seed, index if self.attack.uses_t else None, restore,
+                partial(self._once, f"{name}-{v_split}"),
+            )  # fmt: skip
+            self.attack.fit(checkpoint, t_facts, partial(self._look, name, v_split))
+            progress()
+        restore()
+        return [
+            self.state.results[self._key(name, v_split, setting)] for v_split in self.folds for setting in self.settings
+        ]
+
+    def _key(self, name: str, v_split: str | None, setting: dict) -> str:
+        return f"{name}-{v_split} {setting}"
+
+    def _look(self, name: str, v_split: str | None, setting: dict, model) -> None:
+        """Ask a model every question, unless that was done before a kill."""
+        key = self._key(name, v_split, setting)
+        if key in self.state.results:
+            return
+
+        def role(fact: Fact) -> str:
+            return "V" if v_split in (None, fact.split) else "T"
+
+        self.state.keep(key, look(model, self.scorer, role, attack=self.attack.name, setting=setting, v_split=v_split))
+
+    def _once(self, prefix: str, name: str, train) -> None:
+        """Run a training, unless it ended before a kill; then delete its checkpoints."""
+        key = f"{prefix}-{name}"
+        if key in self.state.results:
+            return
+        folder = self.state.training(key)
+        self.state.keep(key, {"trained": train(folder)})
+        if folder and distributed.is_main():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Attack every target; a checkpoint that two budgets share is attacked once."""
     spec = load_spec(args.spec, "attack")
-    if len(args.evals) != len(spec.targets) or not len(args.chosen) == len(args.point_choices) == len(
-        spec.point_choices
-    ):
+    if not len(args.chosen) == len(args.point_choices) == len(spec.point_choices):
         raise UserError(
-            f"{args.spec}: the spec has {len(spec.targets)} targets and {len(spec.point_choices)} methods; give as many "
-            "--evals, and as many --chosen and --point choices"
+            f"{args.spec}: the spec has {len(spec.point_choices)} methods; give as many --chosen and --point-choices"
         )
-    manifest = Manifest("attack", spec)
-    facts = read_facts(args.facts)
+    code = code_version("attack", spec.attack)
+    manifest = Manifest("attack", spec, code)
+    facts, attack = read_facts(args.facts), spec.plugin(spec.settings)
     prepare_torch(spec.seed)
-    model, tokenizer = load(args.source, start_dtype(spec.rtt.precision))
-    if spec.rtt.train_layers is not None:
-        freeze_layers(model, spec.rtt.train_layers)
-    scorer = scorer_of(spec, tokenizer, facts)
+    model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))
+    state = State(args.state, {"run": spec.run_id, "code": code})
+    attacker = Attacker(attack, model, tokenizer, facts, scorer_of(spec, tokenizer, facts), spec.seed, state)
     chosen = _chosen(spec, args.chosen, args.point_choices)
     starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]
-    v_splits = v_splits_of(facts, spec.rtt)
-    runs = len({point for point, _ in filter(None, starts)}) * len(spec.rtt.learning_rates) * len(v_splits)
-    progress = Countdown(runs)
-    state = State(args.state, {"run": spec.run_id, "code": code_version("attack")})
+    progress = Countdown(attack.title, len({point for point, _ in filter(None, starts)}) * len(attacker.folds))
     attacked: dict[tuple, list[dict]] = {}
-    for target, start, path in zip(spec.targets, starts, args.evals, strict=True):
+    for target, start in zip(spec.targets, starts, strict=True):
         point, weights_file = start or (None, None)
         if start and point not in attacked:
             if weights_file:
                 load_weights(model, weights_file)
-            attacked[point] = attack(
-                model, scorer, tokenizer, facts, spec.rtt, spec.seed, progress, state, f"{point[0]}-{point[1]}"
-            )  # fmt: skip
+            attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress)
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
         write_eval(
-            path,
-            kind="rtt",
+            args.evals / f"{target.name}.json",
+            kind="attacked",
             run_id=f"{spec.run_id}.{target.name}",
             labels=attack_labels(spec, target),
             spec=spec,
-            step="attack",
+            code=code,
             facts_sha256=sha256(args.facts),
             model_sha256=attacked_sha256 if start else None,
-            results=attacked[point] if start else [],
+            looks=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
-    moved: dict[float, list[float]] = {}
-    for kept in state.results.values():
-        if "effective_update" in kept:
-            moved.setdefault(kept["lr"], []).append(kept["effective_update"])
-    updates = {f"{rate:g}": sum(shares) / len(shares) for rate, shares in moved.items()}
-    manifest.write(args.manifest, model, rtt_runs=runs, effective_update=updates, tokens=progress.tokens)
+    manifest.write(args.manifest, model, **_trained(state))
     state.finish()
     return 0
 
@@ -160,32 +160,42 @@ def run(args: argparse.Namespace) -> int:
 ORIGINAL = (("original", 0), None)  # as loaded
 
 
+def _trained(state: State) -> dict:
+    """Return what the manifest says of the trainings: how many, their tokens, and what a step moved by learning rate."""
+    found = [kept["trained"] for kept in state.results.values() if "trained" in kept]
+    moved: dict[float, list[float]] = {}
+    for one in found:
+        moved.setdefault(one["lr"], []).append(one["effective_update"])
+    updates = {f"{rate:g}": sum(shares) / len(shares) for rate, shares in moved.items()}
+    return {"trainings": len(found), "effective_update": updates, "tokens": sum(one["tokens"] for one in found)}
+
+
 def _chosen(spec: AttackSpec, folders: list[str], point_choices: list[str]) -> dict:
     """Return {(method, budget): ((run, step), weights of that point), or None where the budget admits none}.
 
-    The wrong model must never be attacked: folder and point choice have to be of the choice that the spec names.
+    Raises UserError where a folder or a point choice is not of the run that the spec names: the wrong model must never
+    be attacked.
     """
     points = {}
     for choice, folder, path in zip(spec.point_choices, folders, point_choices, strict=True):
-        point_choice = read_json(path)
-        for place, found in ((folder, Path(folder).name), (path, point_choice["run_id"])):
+        document = read_json(path)
+        for place, found in ((folder, Path(folder).name), (path, document["run_id"])):
             if found != choice.run_id:
                 raise UserError(f"{place}: found {found}, expected the {choice.method} point choice {choice.run_id}")
-        for budget, point in point_choice["selected"].items():
+        for budget, point in document["selected"].items():
             file = Path(folder) / f"{budget_name(float(budget))}.safetensors"
             points[choice.method, float(budget)] = ((point["run"], point["step"]), file) if point else None
     return points
 
 
 class Countdown:
-    """Says after each RTT run how many are left, and about how long they take."""
+    """Say after each attacked V split of a checkpoint how many are left, and about how long they will take."""
 
-    def __init__(self, runs: int):
-        self.runs, self.done, self.tokens, self.begin = runs, 0, 0, time.monotonic()
+    def __init__(self, title: str, runs: int):
+        self.title, self.runs, self.done, self.begin = title, runs, 0, time.monotonic()
 
-    def __call__(self, tokens: int) -> None:
-        """Count one run, which trained on so many tokens."""
+    def __call__(self) -> None:
+        """Count one."""
         self.done += 1
-        self.tokens += tokens
         left = (time.monotonic() - self.begin) / self.done * (self.runs - self.done)
-        print(f"RTT run {self.done} of {self.runs}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        print(f"{self.title} run {self.done} of {self.runs}, about {left:.0f} s left", file=sys.stderr, flush=True)

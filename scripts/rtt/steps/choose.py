@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{path}: found {unlearned.run_id}, expected the run {trajectory.run_id}")
         if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
             raise UserError(f"{path}: its questions are not those of {args.original}; give the two of one arm")
-        for result in read_json(path)["results"]:
-            points.append(describe(trajectory.run_id, result["step"], result["questions"], spec.point_choice))
-    retain_before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.point_choice), 6)
+        for look in read_json(path)["looks"]:
+            points.append(describe(trajectory.run_id, look["step"], look["questions"], spec.point_choice))
+    retain_before = round(retain_accuracy(read_json(args.original)["looks"][0]["questions"], spec.point_choice), 6)
     chosen = best(points, retain_before, spec.retain_budgets, spec.point_choice)
     selected = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in chosen.items()}
     folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}

@@ -5,13 +5,14 @@ Inputs: an OriginalSpec, the model's folder, canonical facts. Outputs: an evalua
 
 import argparse
 
+from rtt.code_version import code_version
 from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.files import sha256
 from rtt.models.load import load, model_hash
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.score import Scorer
-from rtt.scoring.write import forget_or_retain, result, source_labels, write_eval
+from rtt.scoring.write import forget_or_retain, look, source_labels, write_eval
 from rtt.study.specs import Source, load_spec
 from rtt.training.train import prepare_torch
 
@@ -34,14 +35,14 @@ def scorer_of(spec, tokenizer, facts) -> Scorer:
 
 def scores_of(spec: Source, model, tokenizer, facts, held_out) -> dict:
     """Score a model that is ready to be unlearned on the forget facts and the held-out retain facts."""
-    return result(model, scorer_of(spec, tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
+    return look(model, scorer_of(spec, tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
 
 
 def write_original(spec: Source, scores: dict, args: argparse.Namespace) -> None:
     """Write the evaluation JSON of the model in `args.model`."""
     write_eval(
-        args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec, step=spec.kind,
-        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model), results=[scores],
+        args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec, code=code_version(spec.kind),
+        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model), looks=[scores],
     )  # fmt: skip
 
 

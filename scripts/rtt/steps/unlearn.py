@@ -24,7 +24,7 @@ from rtt.models.load import freeze_layers, load, load_weights, model_hash, not_f
 from rtt.point_choice.choose import best, describe, retain_accuracy
 from rtt.point_choice.kept_weights import Candidates
 from rtt.scoring.manifest import Manifest
-from rtt.scoring.write import forget_or_retain, result, unlearn_labels, write_eval
+from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
 from rtt.steps.original import scorer_of
 from rtt.study.digests import folder_digest
 from rtt.study.model_folder import check_folder
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
     """Return the trajectory's candidates for its point_choice."""
-    before = round(retain_accuracy(read_json(args.original)["results"][0]["questions"], spec.point_choice), 6)
+    before = round(retain_accuracy(read_json(args.original)["looks"][0]["questions"], spec.point_choice), 6)
     folder, siblings = args.points, args.siblings
     if args.state:  # the points' folder is an output, which Snakemake deletes before each attempt
         folder = args.state / spec.run_id
@@ -100,7 +100,8 @@ def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Unlearn, score and keep."""
     spec = load_spec(args.spec, "unlearn")
-    manifest, settings = Manifest("unlearn", spec), spec.settings
+    code = code_version("unlearn", spec.method)
+    manifest, settings = Manifest("unlearn", spec, code), spec.settings
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
     prepare_torch(spec.seed)
     external = isinstance(settings, External)
@@ -110,14 +111,13 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{settings.external_model}: changed since the study was started; start it again")
         take_weights(model, args.source, settings.external_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
-    state = State(args.state, {"run": spec.run_id, "code": code_version("unlearn")})
+    state = State(args.state, {"run": spec.run_id, "code": code})
     kept = candidates(spec, args) if distributed.is_main() else None
 
     def score(step: int, model) -> None:
         if str(step) in state.results:  # before a kill, with its weights
             return
-        rate = 0.0 if external else settings.learning_rate
-        scored, found = result(model, scorer, role, lr=rate, step=step), distributed.whole_weights(model)
+        scored, found = look(model, scorer, role, step=step), distributed.whole_weights(model)
         if kept:
             point = describe(spec.run_id, step, scored["questions"], spec.point_choice)
             kept.add(point, lambda path: write_weights(found, path))
@@ -128,10 +128,10 @@ def run(args: argparse.Namespace) -> int:
         done = {"tokens": 0, "external_model": settings.model_dump()}
     else:
         done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score, state)
-    results = sorted(state.results.values(), key=lambda scored: scored["step"])
+    looks = sorted(state.results.values(), key=lambda scored: scored["step"])
     write_eval(
-        args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, step="unlearn",
-        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), results=results,
+        args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, code=code,
+        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), looks=looks,
     )  # fmt: skip
     manifest.write(args.manifest, model, **done)
     if kept:

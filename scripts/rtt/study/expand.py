@@ -8,7 +8,7 @@ from rtt.study import digests as inputs
 from rtt.study.deepspeed import engine_of, not_under_deepspeed
 from rtt.study.model_file import ModelFile
 from rtt.study.model_folder import check_folder, check_unlearned, shape
-from rtt.study.names import DEFAULT, budget_name, target_name
+from rtt.study.names import DEFAULT, target_name
 from rtt.study.schema import Study
 from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning
 from rtt.study.specs import (
@@ -44,9 +44,7 @@ class Runs:
         self.sources: dict[str, Source] = {}
         self.unlearn: dict[str, UnlearnSpec] = {}
         self.choices: dict[str, PointChoiceSpec] = {}
-        self.attacks: dict[str, AttackSpec] = {}  # on unlearned models
-        self.originals: dict[str, AttackSpec] = {}  # on an original alone
-        self.controls: dict[str, AttackSpec] = {}
+        self.attacks: dict[str, AttackSpec] = {}  # on originals, unlearned models and controls
         self.variants: dict[str, dict] = {}
         for name in (DEFAULT, *study.variants):
             self._expand(name, study.variant(name))
@@ -57,7 +55,7 @@ class Runs:
         """Raise UserError for a precision that DeepSpeed would train in other numbers."""
         engine = engine_of(self.study.deepspeed)
         for spec in self.specs():
-            trained = next((getattr(spec, key) for key in ("training", "settings", "rtt") if hasattr(spec, key)), None)
+            trained = next((getattr(spec, key) for key in ("training", "settings") if hasattr(spec, key)), None)
             if why := not_under_deepspeed(getattr(trained, "precision", None), engine.offload):
                 raise UserError(f"deepspeed: {self.study.deepspeed} for {spec.run_id}: {why}")
 
@@ -131,7 +129,7 @@ class Runs:
                 source = TeachSpec(arm=task.arm, training=study.teaching, also_taught=also, **shared)
             texts = [self._texts(part) for part in (task.forget_texts or []) if study.methods.named]
             self._arm(self._put(self.sources, source), texts)
-            if study.rtt:
+            if study.attacks.named:
                 self._control(base, self._dataset(task.control, seed, per_split=size(task.dataset)), [task.arm], seed)
 
     def _texts(self, wanted: RetainTexts) -> TextsSpec:
@@ -218,53 +216,55 @@ class Runs:
             self.unlearn |= {spec.run_id: spec for spec in choice.trajectories}
             self.now["point_choices"].append(choice.run_id)
             self.now["evals"] += [spec.run_id for spec in choice.trajectories]
-        if study.rtt is None:
+        if not study.attacks.named:
             return
-        shared |= {"arm": source.arm, "facts": source.facts, "rtt": study.rtt, "scores": study.scores}
+        shared |= {"arm": source.arm, "facts": source.facts, "scores": study.scores}
         original = Target(name="original", kind="original")
         unlearned = {
             method.method: [
                 Target(
-                    name=budget_name(budget) if study.attack_jobs == "method" else target_name(method.method, budget),
-                    kind="unlearned",
-                    method=method.method,
+                    name=target_name(method.method, budget), kind="unlearned", method=method.method,
                     retain_budget=budget,
                 )
                 for budget in study.retain_budgets
             ]
             for method in methods
-        }
+        }  # fmt: skip
         budgets = study.retain_budgets
         if study.attack_jobs == "arm" and methods:
             targets = [original, *(target for some in unlearned.values() for target in some)]
-            self._attack(self.attacks, unlearned=methods, retain_budgets=budgets, targets=targets, **shared)
+            self._attacks(unlearned=methods, retain_budgets=budgets, targets=targets, **shared)
             return
-        self._attack(self.originals, targets=[original], **shared | {"point_choice": None})
+        self._attacks(targets=[original], **shared | {"point_choice": None})
         for method in methods:
             targets = unlearned[method.method]
-            self._attack(self.attacks, unlearned=[method], retain_budgets=budgets, targets=targets, **shared)
+            self._attacks(unlearned=[method], retain_budgets=budgets, targets=targets, **shared)
 
     def _control(self, source: PretrainSpec | ImportSpec, facts: DataSpec, arms: list[str], seed=None) -> None:
-        """RTT on facts that `source` never saw."""
-        study = self.study_now
-        if arms and study.rtt:
-            self._attack(
-                self.controls, seed=source.seed if seed is None else seed, arm="control", control_for=arms,
-                source=source, facts=facts, targets=[Target(name="control", kind="control")], rtt=study.rtt,
-                scores=study.scores,
+        """Every attack on a model that never saw these facts."""
+        if arms:
+            self._attacks(
+                seed=source.seed if seed is None else seed, arm="control", control_for=arms, source=source, facts=facts,
+                targets=[Target(name="control", kind="control")], scores=self.study_now.scores,
             )  # fmt: skip
 
-    def _attack(self, where: dict, **fields) -> None:
-        self.now["evals"] += self._put(where, AttackSpec(**fields)).eval_ids()
+    def _attacks(self, **shared) -> None:
+        """Add one run for each attack of the study."""
+        for name, settings in self.study_now.attacks.named.items():
+            spec = self._put(self.attacks, AttackSpec(attack=name, settings=settings, **shared))
+            self.now["evals"] += spec.eval_ids()
 
     def specs(self) -> Iterator[Spec]:
         """Every spec once."""
         groups = (
             self.raw, self.data, self.texts, self.imports, self.sources, self.unlearn, self.choices, self.attacks,
-            self.originals, self.controls,
         )  # fmt: skip
         for group in groups:
             yield from group.values()
+
+    def scored(self) -> list[str]:
+        """Return the runs that score a model as it stands: originals and trajectories, not attacks."""
+        return [run for run in self.eval_ids() if "/" not in run]
 
     def eval_ids(self) -> list[str]:
         """Stems of all evaluation files that the tables read."""
@@ -276,7 +276,7 @@ class Runs:
             "study": self.study.model_dump(mode="json"),
             "variants": self.variants,
             "data": list(self.data),
-            "manifests": [*self.imports, *self.sources, *self.unlearn, *self.attacks, *self.originals, *self.controls],
+            "manifests": [*self.imports, *self.sources, *self.unlearn, *self.attacks],
         }
 
 

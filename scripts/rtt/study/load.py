@@ -98,12 +98,7 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
             variant = study.variant(name)
         except ValidationError as error:
             raise UserError(_messages(error, f"{source}: variants.{name}")) from None
-        # One rule makes the same files for every attack of a study.
-        fixed = ["seeds", "retain_budgets", "attack_jobs", *(["arms"] if study.attack_jobs == "arm" else [])]
-        changed = [key for key in fixed if getattr(variant, key) != getattr(study, key)]
-        if study.attack_jobs == "arm" and list(variant.methods.named) != list(study.methods.named):
-            changed.append("methods (with attack_jobs: arm; set attack_jobs: method)")
-        if changed:
+        if changed := [key for key in ("seeds", "retain_budgets") if getattr(variant, key) != getattr(study, key)]:
             raise UserError(f"{source}: variants.{name}: {', '.join(changed)}: the same for all variants of a study")
     return study
 

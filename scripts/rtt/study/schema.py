@@ -7,13 +7,13 @@ costs a tenth of a second, since every cluster job parses the Snakefile again.
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
 
+from rtt.study import plugins
 from rtt.study.model_file import ModelFile
 from rtt.study.names import DEFAULT
 from rtt.study.settings import (
     Arm,
-    Attack,
     Budget,
     Count,
     Data,
@@ -26,6 +26,7 @@ from rtt.study.settings import (
     Switch,
     Task,
     Teaching,
+    Training,
 )
 from rtt.study.strict import Strict
 
@@ -39,6 +40,23 @@ AnyModel = Annotated[
 def _names_weights(raw: Any) -> bool:
     keys = raw if isinstance(raw, dict) else getattr(raw, "model_fields_set", ())
     return isinstance(raw, ModelFile) or any(key in keys for key in ("hub", "path", "gguf"))
+
+
+class _Attacks(Strict):
+    """The attacks to run, each with its settings; one that is left out is not run."""
+
+    @property
+    def named(self) -> dict[str, Strict]:
+        """The attacks asked for, in their order: figures show the first."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+Attacks = create_model(
+    "Attacks",
+    __base__=_Attacks,
+    __doc__=_Attacks.__doc__,
+    **{name: (attack.Settings | None, None) for name, attack in plugins.attacks().items()},
+)
 
 
 class Study(Strict):
@@ -61,7 +79,7 @@ class Study(Strict):
     scores: Scores = Scores()
     point_choice: PointChoice = PointChoice()
     retain_budgets: Annotated[list[Budget], Field(min_length=1)] = [0.1]
-    rtt: Attack | None = Field(None, description="null: no attack, evaluation alone")
+    attacks: Attacks = Field(Attacks(), description="none: nothing is attacked, the models are only scored")
     faithful: list[Switch] = Field([], description="what the authors' code does, one switch each")
     variants: dict[Name, dict[str, Any]] = Field(
         {}, description="name -> keys of the study that differ from the study itself, run beside it"
@@ -73,7 +91,7 @@ class Study(Strict):
     )
     keep_models: bool = Field(False, description="keep the weights that no later step needs")
     attack_jobs: Literal["arm", "method"] = Field(
-        "arm", description="what one RTT process attacks: all checkpoints of an arm, or those of one method"
+        "arm", description="what one process attacks: all checkpoints of an arm, or those of one method"
     )
     threads: Count = Field(1, description="of a training process on a CPU")
     attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
@@ -119,8 +137,8 @@ class Study(Strict):
             raise ValueError("the miniature needs pretraining")
         if self.teaching is None and "taught" in (self.arms or [task.arm for task in self.tasks or []]):
             raise ValueError("arm taught needs teaching")
-        if self.rtt is None and self.variants:
-            raise ValueError("variants are compared by their recovery: they need rtt")
+        if not self.attacks.named and self.variants:
+            raise ValueError("variants are compared by their recovery: they need attacks")
         if unknown := [name for name in self.point_choice.probes if name not in self.scores.probes]:
             raise ValueError(f"point choice.probes: {', '.join(unknown)} is not among scores.probes")
         if DEFAULT in self.variants:
@@ -132,8 +150,8 @@ class Study(Strict):
         for i, task in enumerate(self.tasks or []):
             parts = (task.retain, task.retain_eval, task.also_taught)
             used = [task.dataset, task.control, *(getattr(part, "dataset", None) for part in parts)]
-            if task.control is None and self.rtt:
-                raise ValueError(f"tasks.{i}.control: rtt needs it: name facts that the model never saw")
+            if task.control is None and self.attacks.named:
+                raise ValueError(f"tasks.{i}.control: attacks need it: name facts that the model never saw")
             if task.forget_texts and (odd := _no_plain_texts(self.methods.named)):
                 raise ValueError(f"tasks.{i}.forget_texts: plain texts have no facts: {odd}")
             if unknown := [name for name in used if name is not None and name not in names]:
@@ -147,9 +165,10 @@ class Study(Strict):
         if isinstance(self.model, Model):
             depth = self.model.layers
             phases = {f"methods.{name}": method for name, method in self.methods.named.items()}
-            phases |= {"teaching": self.teaching, "rtt": self.rtt}
+            phases |= {"teaching": self.teaching}
+            phases |= {f"attacks.{name}": attack for name, attack in self.attacks.named.items()}
             for name, phase in phases.items():
-                if phase and max(phase.train_layers or [0]) >= depth:
+                if phase and max(getattr(phase, "train_layers", None) or [0]) >= depth:
                     layers = f"{phase.train_layers}, but the model has {depth} layers, from 0"
                     raise ValueError(f"{name}.train_layers is {layers}")
             if self.methods.RMU and (self.methods.RMU.layer or 0) >= depth:
@@ -199,15 +218,16 @@ def _carried_out(study: Study) -> dict:
     """
     switches, patch = set(study.faithful), {}
     methods = {name: {} for name in study.methods.named}
-    phases = {name: {} for name in ("teaching", "rtt") if getattr(study, name)}
+    phases = {"teaching": {}} if study.teaching else {}
+    attacks = {name: {} for name, settings in study.attacks.named.items() if isinstance(settings, Training)}
     if "padding" in switches:
-        for settings in (*methods.values(), *phases.values()):
+        for settings in (*methods.values(), *phases.values(), *attacks.values()):
             settings["count_padding"] = True
     if "half_precision" in switches:
         for settings in methods.values():
             settings["precision"] = "bf16"
-        if study.rtt:
-            phases["rtt"]["precision"] = "fp16"
+        for settings in attacks.values():
+            settings["precision"] = "fp16"
     if "unshuffled_retain" in switches:
         for settings in methods.values():
             settings["shuffle_retain"] = False
@@ -215,7 +235,7 @@ def _carried_out(study: Study) -> dict:
         patch["scores"] = {"bare_letter": True}
     if "leaky_facts" in switches:
         patch["data"] = {"policy": dict.fromkeys(LEAKS, "keep")}
-    return patch | phases | ({"methods": methods} if methods else {})
+    return patch | phases | ({"methods": methods} if methods else {}) | ({"attacks": attacks} if attacks else {})
 
 
 # Defects of a fact that is there and can be trained on; a fact without text cannot.

@@ -286,33 +286,6 @@ class PointChoice(Strict):
         return self.retain_probe or self.probes[0]
 
 
-class Attack(Training):
-    """RTT: the texts of T, all learning rates, all V splits."""
-
-    learning_rate: None = None
-    learning_rates: Annotated[list[Positive], Field(min_length=1)]
-    epochs: Count
-    loss: LossName = "QUESTION_LETTER_ANSWER"
-    samples: Count | None = Field(None, description="so many facts of T, drawn once; null takes all")
-    v_splits: Count | None = Field(None, description="the first so many splits serve as V, each once; null: all")
-    score_epochs: Annotated[list[Count], Field(min_length=1)] | None = Field(
-        None, description="score after these epochs alone; null: after each"
-    )
-
-    @model_validator(mode="after")
-    def _epochs_exist(self):
-        if self.score_epochs and (
-            max(self.score_epochs) > self.epochs or sorted(set(self.score_epochs)) != self.score_epochs
-        ):
-            raise ValueError(f"score_epochs must increase and end by epoch {self.epochs}")
-        return self
-
-    def at(self, learning_rate: float) -> Training:
-        """Return the training settings of one learning rate."""
-        shared = self.model_dump(include=set(Training.model_fields) - {"learning_rate"})
-        return Training(learning_rate=learning_rate, **shared)
-
-
 class Scores(Strict):
     """What is scored after training, on every question."""
 

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
 from rtt.errors import UserError
 from rtt.files import canonical_json, digest, read_json
+from rtt.study import plugins
 from rtt.study.model_file import ModelFile
 from rtt.study.schema import AnyModel
 from rtt.study.settings import (
-    Attack,
     Birthdays,
     Model,
     People,
@@ -282,6 +282,13 @@ class PointChoiceSpec(Spec):
         return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
 
 
+def of_plugin(classes: dict[str, type], name: str | None, raw):
+    """Return the settings of the plug-in `name` from what JSON or a study holds. Raises ValueError for no such name."""
+    if name not in classes:
+        raise ValueError(f"no plug-in {name!r}; there are {', '.join(classes)}")
+    return classes[name].Settings.model_validate(raw) if isinstance(raw, dict) else raw
+
+
 class Target(Strict):
     """One checkpoint that is attacked: the original, a method's selected point for a budget, or the control."""
 
@@ -292,9 +299,10 @@ class Target(Strict):
 
 
 class AttackSpec(Spec):
-    """RTT on checkpoints of one arm, or on the control."""
+    """One attack on checkpoints of one arm, or on the control."""
 
     kind: Literal["attack"] = "attack"
+    attack: str
     arm: str
     control_for: list[str] = Field(default_factory=list)
     source: PretrainSpec | OriginalSpec | TeachSpec | ImportSpec
@@ -303,15 +311,26 @@ class AttackSpec(Spec):
     point_choice: PointChoice | None = None
     retain_budgets: list[float] = Field(default_factory=list)
     targets: list[Target]
-    rtt: Attack
+    settings: SerializeAsAny[Strict]  # of the attack, by its name
     scores: Scores
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _of_the_attack(cls, raw, info):
+        return of_plugin(plugins.attacks(), info.data.get("attack"), raw)
+
+    @property
+    def plugin(self) -> type:
+        """The attack's class."""
+        return plugins.attacks()[self.attack]
 
     @property
     def slug(self):
-        """Arm, facts, and the method when there is but one."""
+        """Attack, arm, facts, and the method when there is but one."""
         methods = sorted({target.method for target in self.targets if target.method})
         only = methods if len(methods) == 1 else [t.kind for t in self.targets if len(self.targets) == 1]
-        return "-".join(["rtt", self.arm, self.facts.dataset, *(name for name in only if name != self.arm)])
+        names = ["attack", self.attack, self.arm, self.facts.dataset, *(name for name in only if name != self.arm)]
+        return "-".join(names)
 
     @cached_property
     def point_choices(self) -> list[PointChoiceSpec]:
@@ -321,7 +340,7 @@ class AttackSpec(Spec):
 
     def eval_ids(self) -> list[str]:
         """Stems of the evaluation files, one per target."""
-        return [f"{self.run_id}.{target.name}" for target in self.targets]
+        return [f"{self.run_id}/{target.name}" for target in self.targets]
 
 
 SPECS = {

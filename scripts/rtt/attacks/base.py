@@ -1,0 +1,95 @@
+"""What all attacks share: how an attack is described, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rtt.study.strict import Strict
+
+if TYPE_CHECKING:
+    from rtt.data.facts import Fact
+
+Setting = dict[str, Any]  # what is chosen in an attack: {"lr": 1e-3, "epoch": 8}, {"bits": 4, "group_size": None}
+Look = Callable[[Setting, Any], None]  # (setting, model): ask the model every question, and keep the answers
+
+
+@dataclass
+class Checkpoint:
+    """A model that is attacked, with one split of its facts as V.
+
+    model: a causal language model with the checkpoint's weights, which the attack may change; `restore()` puts them
+    back. fold: the place of V among the splits that serve as V, from 0; None for an attack that uses no T. once: run a
+    training under a name, unless it ended before a kill; it is called with the folder of its checkpoints (None: nothing
+    is kept), and what it returns goes into the manifest.
+    """
+
+    model: Any
+    tokenizer: Any
+    seed: int
+    fold: int | None
+    restore: Callable[[], None]
+    once: Callable[[str, Callable[[Path | None], dict]], None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an attack on one checkpoint with one V split costs, for the planner.
+
+    trained: settings of each training, with its steps and tokens. looks: how often all facts are scored.
+    """
+
+    looks: int
+    trained: Sequence[tuple[Any, int, float]] = field(default=())
+
+
+class Attack(ABC):
+    """Something that is done to an unlearned checkpoint to bring its facts back.
+
+    A subclass is a file of its own in this folder; `rtt.study.plugins` finds it, and nothing else has to name it. An
+    attack uses T alone: it is given neither the facts of V nor the original. It hands a changed model to `look`, and
+    the framework (`rtt.steps.attack`) asks that model the questions of T and V, without their keys.
+    """
+
+    name: ClassVar[str]  # in studies, specs, evaluations, tables
+    title: ClassVar[str]  # in figures and the report
+    summary: ClassVar[str]  # one sentence
+    colour: ClassVar[str]
+    order: ClassVar[int] = 100  # among the attacks: the first of a study is the one that figures show
+    uses_t: ClassVar[bool] = False  # false: one look serves every V split
+
+    class Settings(Strict):
+        """The keys of the attack in a study file."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    @classmethod
+    @abstractmethod
+    def choices(cls, settings: Settings) -> list[Setting]:
+        """Return every setting that is tried, the gentlest first: in a tie the first one is chosen."""
+
+    @classmethod
+    def precision(cls, settings: Settings) -> str:
+        """Return the precision in which the attack trains or changes weights, as `rtt.training.train.cast` names it."""
+        return settings.precision
+
+    @classmethod
+    def v_splits(cls, settings: Settings) -> int | None:
+        """Return how many splits serve as V; None for all of them."""
+        return getattr(settings, "v_splits", None)
+
+    @classmethod
+    @abstractmethod
+    def cost(cls, settings: Settings, t_facts: int, texts: Any) -> Cost:
+        """Return what the attack costs with so many facts in T; `texts` tells their tokens (`planner.costs.Texts`)."""
+
+    @abstractmethod
+    def fit(self, checkpoint: Checkpoint, t_facts: Sequence[Fact], look: Look) -> None:
+        """Attack the checkpoint, and call `look(setting, model)` once for each of `choices`."""
+
+
+Plugin = Attack

@@ -1,0 +1,105 @@
+"""RTT, retraining on T (Deeb & Roger 2024, sec. 3 and app. A): fine-tune on T, ask V."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from rtt.attacks.base import Attack, Cost
+from rtt.study.settings import Count, LossName, Positive, Training
+
+
+class RTT(Attack):
+    """Fine-tune on the texts of T with each learning rate; look after the epochs that the settings name."""
+
+    name, title, colour, order = "RTT", "RTT", "#000000", 0
+    summary = "Retraining on T: the model is fine-tuned on the facts of T and asked those of V."
+    uses_t = True
+
+    class Settings(Training):
+        """RTT: the texts of T, all learning rates, all V splits."""
+
+        learning_rate: None = None
+        learning_rates: Annotated[list[Positive], Field(min_length=1)]
+        epochs: Count
+        loss: LossName = "QUESTION_LETTER_ANSWER"
+        samples: Count | None = Field(None, description="so many facts of T, drawn once; null takes all")
+        v_splits: Count | None = Field(None, description="the first so many splits serve as V, each once; null: all")
+        score_epochs: Annotated[list[Count], Field(min_length=1)] | None = Field(
+            None, description="score after these epochs alone; null: after each"
+        )
+
+        @model_validator(mode="after")
+        def _epochs_exist(self):
+            if self.score_epochs and (
+                max(self.score_epochs) > self.epochs or sorted(set(self.score_epochs)) != self.score_epochs
+            ):
+                raise ValueError(f"score_epochs must increase and end by epoch {self.epochs}")
+            return self
+
+        @model_validator(mode="after")
+        def _rates_differ(self):
+            if len(set(self.learning_rates)) != len(self.learning_rates):
+                raise ValueError("learning_rates: each value may stand once")
+            return self
+
+        def scored(self) -> list[int]:
+            """Return the epochs after which all questions are asked."""
+            return self.score_epochs or list(range(1, self.epochs + 1))
+
+        def at(self, learning_rate: float) -> Training:
+            """Return the training settings of one learning rate."""
+            shared = self.model_dump(include=set(Training.model_fields) - {"learning_rate"})
+            return Training(learning_rate=learning_rate, **shared)
+
+    @classmethod
+    def choices(cls, settings):
+        """Return every pair of epoch and learning rate: fewer epochs first, then smaller rates."""
+        return [{"epoch": epoch, "lr": rate} for epoch in settings.scored() for rate in sorted(settings.learning_rates)]
+
+    @classmethod
+    def cost(cls, settings, t_facts, texts):
+        """Return a training for each learning rate, and a look for each of its scored epochs."""
+        steps, tokens = texts.passes(
+            t_facts, settings.loss, settings.epochs, settings.batch_size, settings.samples
+        )  # fmt: skip
+        rates = settings.learning_rates
+        return Cost(len(rates) * len(settings.scored()), [(settings, steps, tokens)] * len(rates))
+
+    def fit(self, checkpoint, t_facts, look):
+        """Train from the checkpoint's weights once for each learning rate.
+
+        The order of T is the same for every checkpoint and learning rate, so that checkpoints are compared on equal
+        terms.
+        """
+        import numpy as np
+
+        from rtt.models.load import freeze_layers
+        from rtt.training.health import effective_update
+        from rtt.training.losses import plain_loss
+        from rtt.training.order import count_tokens, training_passes
+        from rtt.training.train import train
+
+        settings, seed = self.settings, checkpoint.seed
+        if settings.train_layers is not None:
+            freeze_layers(checkpoint.model, settings.train_layers)
+        rng = np.random.default_rng([seed, 30, checkpoint.fold])
+        items = training_passes(
+            t_facts, settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer, rng, settings.samples
+        )
+        per_epoch = len(items) // settings.batch_size // settings.epochs
+        ends = [per_epoch * epoch for epoch in settings.scored()]
+
+        for rate in settings.learning_rates:
+
+            def relearn(folder, rate=rate):
+                def score(step, model):
+                    look({"epoch": step // per_epoch, "lr": rate}, model)
+
+                checkpoint.restore()
+                model, tokenizer = checkpoint.model, checkpoint.tokenizer
+                losses = train(
+                    model, tokenizer, items, plain_loss, settings.at(rate), seed, ends, score, self.title, folder
+                )
+                return {"lr": rate, "effective_update": effective_update(losses), "tokens": count_tokens(items)}
+
+            checkpoint.once(f"{rate:g}", relearn)
