@@ -65,7 +65,7 @@ def test_a_cancelled_job_has_saved_itself_and_its_retry_goes_on(run):
     run.cluster.call("scancel", run.job()["id"])
     run.wait()
     assert run.went_on() >= step
-    run.check("scancel", f"saved on SIGTERM; the second job went on from step {run.went_on()}", unlearn=2, rtt=1)
+    run.check("scancel", f"saved on SIGTERM; the second job went on from step {run.went_on()}", unlearn=2, attack=1)
 
 
 def test_after_a_kill_of_the_main_process_its_jobs_are_named_and_what_they_make_is_taken(run):
@@ -82,7 +82,7 @@ def test_after_a_kill_of_the_main_process_its_jobs_are_named_and_what_they_make_
         assert f"SLURM job {job}, pid" in refusal and f"scancel {job}" in refusal
     slurm.wait_for("the orphan's end", lambda: not run.jobs(states="PENDING,RUNNING,COMPLETING"), 240)
     run.finish()
-    run.check("SIGKILL of the main process", f"a rerun named job {job}; the next took its output", unlearn=1, rtt=1)
+    run.check("SIGKILL of the main process", f"a rerun named job {job}; the next took its output", unlearn=1, attack=1)
 
 
 @pytest.mark.cluster
@@ -95,7 +95,7 @@ def test_a_missing_account_is_said_before_and_after_sbatch_refuses(run):
     assert run.said.count(f"set `account` in {site}") == 2
     site.write_text("partition: billed\naccount: physics\n")
     run.finish()
-    run.check("unset account", "said before and after sbatch refused; set, it ran", unlearn=1, rtt=1)
+    run.check("unset account", "said before and after sbatch refused; set, it ran", unlearn=1, attack=1)
 
 
 @pytest.mark.cluster
@@ -106,7 +106,7 @@ def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run, launch):
         run.cluster.call(
             "sbatch", f"--nodelist={node}", "--gpus=1", "--mem=100", "--output=/dev/null", "--wrap=sleep 15"
         )
-    gpus = [f"{rule}:{key}" for rule in ("unlearn", "rtt") for key in ("gpu=2", f"gpu_model='{slurm.GPU_MODEL}'")]
+    gpus = [f"{rule}:{key}" for rule in ("unlearn", "attack") for key in ("gpu=2", f"gpu_model='{slurm.GPU_MODEL}'")]
     run.start("--config", *launch, "devices=2", "--set-resources", *gpus)
     run.checkpoint()
     with run.paused():

@@ -23,7 +23,7 @@ def test_time_limit(run):
         run.until("SIGTERM", lambda: "SIGTERM: saving" in run.log())
     run.wait()
     assert run.went_on() >= step
-    run.check("time limit", f"SIGTERM, saved; the second job went on from step {run.went_on()}", unlearn=2, rtt=1)
+    run.check("time limit", f"SIGTERM, saved; the second job went on from step {run.went_on()}", unlearn=2, attack=1)
 
 
 def test_out_of_memory(run):
@@ -33,7 +33,7 @@ def test_out_of_memory(run):
     first, second = run.jobs("unlearn")
     (log,) = run.clone.folder.glob(f"results/.slurm/rule_unlearn/*/{first['id']}.log")
     assert "Exceeded job memory limit" in log.read_text() and second["state"] == "COMPLETED"
-    run.check("out of memory", "killed at 400 MB; the second job had 1600 MB", unlearn=2, rtt=1)
+    run.check("out of memory", "killed at 400 MB; the second job had 1600 MB", unlearn=2, attack=1)
 
 
 def test_requeue(run):
@@ -43,23 +43,23 @@ def test_requeue(run):
     run.cluster.call("scontrol", "requeue", run.job()["id"])
     run.wait()
     assert run.went_on() >= step
-    run.check("requeue", f"the same job went on from step {run.went_on()}", unlearn=1, rtt=1)
+    run.check("requeue", f"the same job went on from step {run.went_on()}", unlearn=1, attack=1)
 
 
 @pytest.mark.parametrize("fault", ["requeue", "scancel"])
-def test_amid_rtt(run, fault):
+def test_amid_the_attack(run, fault):
     """The attack goes on within its training; what unlearning has made stays."""
     run.start()
-    run.checkpoint("rtt")
-    with run.paused("rtt"):
-        step = run.checkpoint("rtt")
-        job = run.job("rtt")["id"]
+    run.checkpoint("attack")
+    with run.paused("attack"):
+        step = run.checkpoint("attack")
+        job = run.job("attack")["id"]
         run.cluster.call(*(["scontrol", "requeue", job] if fault == "requeue" else ["scancel", job]))
-        run.until("SIGTERM", lambda: "SIGTERM: saving" in run.log("rtt"))
+        run.until("SIGTERM", lambda: "SIGTERM: saving" in run.log("attack"))
     run.wait()
-    assert run.went_on("rtt") >= step
+    assert run.went_on("attack") >= step
     jobs = {"requeue": 1, "scancel": 2}[fault]
-    run.check(f"{fault} of the RTT job", f"saved; went on from step {run.went_on('rtt')}", unlearn=1, rtt=jobs)
+    run.check(f"{fault} of the attack's job", f"saved; went on from step {run.went_on('attack')}", unlearn=1, rtt=jobs)
 
 
 def test_preemption_by_requeue(run):
@@ -73,7 +73,7 @@ def test_preemption_by_requeue(run):
     run.wait()
     assert run.went_on() >= step
     assert urgent
-    run.check("preemption", f"requeued, went on from step {run.went_on()}", unlearn=1, rtt=1)
+    run.check("preemption", f"requeued, went on from step {run.went_on()}", unlearn=1, attack=1)
 
 
 def test_node_down(run):
@@ -86,7 +86,7 @@ def test_node_down(run):
         run.wait()
         assert run.went_on() >= step
         assert run.jobs("unlearn")[0]["node"] != node
-        run.check("node down", f"the other node went on from step {run.went_on()}", unlearn=1, rtt=1)
+        run.check("node down", f"the other node went on from step {run.went_on()}", unlearn=1, attack=1)
     finally:
         run.cluster.node(node)
         slurm.wait_for("the node's return", lambda: run.cluster.states().get(node) == "idle", 60)
@@ -100,7 +100,7 @@ def test_controller_down(run):
     time.sleep(30)
     run.cluster.controller()
     run.wait()
-    run.check("controller down for 30 s", "the job ran on, its end was seen later", unlearn=1, rtt=1)
+    run.check("controller down for 30 s", "the job ran on, its end was seen later", unlearn=1, attack=1)
 
 
 def test_an_orphan_and_its_resubmission(run):
@@ -125,7 +125,7 @@ def test_an_orphan_and_its_resubmission(run):
     slurm.wait_for("the orphan's end", lambda: not run.jobs(states="PENDING,RUNNING,COMPLETING"), LONG)
     assert run.clone.python("-m", "snakemake", "--unlock", "--configfile", STUDY).returncode == 0
     run.finish()
-    run.check("orphan and resubmission", f"the second named job {job['id']} and stopped", unlearn=1, rtt=1)
+    run.check("orphan and resubmission", f"the second named job {job['id']} and stopped", unlearn=1, attack=1)
 
 
 def test_two_main_processes(run):
@@ -136,7 +136,7 @@ def test_two_main_processes(run):
         run.wait(1)
         assert f"pid {first.pid} on" in run.said and "LockException" in run.said
     assert first.wait(LONG) == 0
-    run.check("two main processes", f"the second named pid {first.pid} and stopped", unlearn=1, rtt=1)
+    run.check("two main processes", f"the second named pid {first.pid} and stopped", unlearn=1, attack=1)
 
 
 def test_disk_quota(run):
@@ -147,4 +147,4 @@ def test_disk_quota(run):
         process.rlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     run.wait()
     assert run.went_on() >= step
-    run.check("disk quota (RLIMIT_FSIZE)", f"failed; the second job went on from {run.went_on()}", unlearn=2, rtt=1)
+    run.check("disk quota (RLIMIT_FSIZE)", f"failed; the second job went on from {run.went_on()}", unlearn=2, attack=1)

@@ -34,7 +34,7 @@ def test_an_orphan_that_still_waits_in_the_queue(occupied, run):
     occupied()
     slurm.wait_for("the orphan's end", lambda: not run.jobs(states="PENDING,RUNNING,COMPLETING"), LONG)
     run.finish()
-    run.check("main process killed, its job in the queue", f"reruns named job {job}; then taken", unlearn=1, rtt=1)
+    run.check("main process killed, its job in the queue", f"reruns named job {job}; then taken", unlearn=1, attack=1)
 
 
 def test_a_controller_that_is_down_when_a_job_is_submitted(run):
@@ -43,7 +43,7 @@ def test_a_controller_that_is_down_when_a_job_is_submitted(run):
     run.until("word of it", lambda: "controller can't be reached" in run.said)
     run.cluster.controller()
     run.wait()
-    run.check("controller down at a submission", "asked again until it answered, no attempt lost", unlearn=1, rtt=1)
+    run.check("controller down at a submission", "asked again until it answered, no attempt lost", unlearn=1, attack=1)
 
 
 def test_a_job_that_slurm_has_forgotten(run):
@@ -59,7 +59,7 @@ def test_a_job_that_slurm_has_forgotten(run):
         main.send_signal(signal.SIGCONT)
     run.wait()
     assert "SLURM knows no longer of job" in run.said
-    run.check("an ended job that SLURM has forgotten", "its outputs were there, and taken", rtt=1)
+    run.check("an ended job that SLURM has forgotten", "its outputs were there, and taken", attack=1)
 
 
 def test_ctrl_c_cancels_what_runs_and_what_waits(run):
@@ -70,7 +70,9 @@ def test_ctrl_c_cancels_what_runs_and_what_waits(run):
     slurm.wait_for("their end", lambda: not run.jobs(states="PENDING,RUNNING,COMPLETING"), LONG)
     run.finish()
     assert run.went_on() >= step
-    run.check("Ctrl-C", f"the job saved itself; the same command went on from step {run.went_on()}", unlearn=2, rtt=1)
+    run.check(
+        "Ctrl-C", f"the job saved itself; the same command went on from step {run.went_on()}", unlearn=2, attack=1
+    )
 
 
 def test_a_job_that_asked_for_a_gpu_and_sees_none_ends_at_once(run):
@@ -84,4 +86,4 @@ def test_a_job_that_asked_for_a_gpu_and_sees_none_ends_at_once(run):
     said = run.log()
     assert f"device: cuda: this step sees no GPU (SLURM job {job}, on " in said and "Traceback" not in said
     run.finish()
-    run.check("no GPU on the node", "the step said so in its first seconds", unlearn=2, rtt=1)
+    run.check("no GPU on the node", "the step said so in its first seconds", unlearn=2, attack=1)

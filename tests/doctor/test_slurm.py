@@ -53,7 +53,7 @@ def test_sbatch_is_asked_for_the_study_s_largest_job(slurm, judged):
     found = judged(paper, config, **site)["a job"]
     study = load_study(paper, config)
     needs, runs = Resources(study, Site(**site), ROOT), Runs(study, ROOT)
-    specs = (runs.sources | runs.unlearn | runs.attacks | runs.originals | runs.controls).values()
+    specs = (runs.sources | runs.unlearn | runs.attacks).values()
     memory, minutes = {needs.mem_mb(spec) for spec in specs}, {needs.runtime(spec) for spec in specs}
     assert len(memory) > 1 and len(minutes) > 1
     called = (slurm / "calls").read_text().splitlines()[-1].split()
@@ -82,7 +82,7 @@ def test_what_to_do_about_a_refusal(judged, commands, refusal, site, words):
 def test_a_later_attempt_asks_for_more_and_may_be_refused(judged, slurm):
     study = load_study(SMOKE)
     needs, runs = Resources(study, Site(account="mine", max_hours=2), ROOT), Runs(study, ROOT)
-    specs = (runs.sources | runs.unlearn | runs.attacks | runs.originals | runs.controls).values()
+    specs = (runs.sources | runs.unlearn | runs.attacks).values()
     first, last = (max(needs.mem_mb(spec, attempt) for spec in specs) for attempt in (1, 4))
     assert first < last
     said = "Memory specification can not be satisfied"

@@ -12,7 +12,7 @@ from places import ROOT
 
 SMOKE = "config/smoke.yaml"
 FAULTS = "faults.txt"
-TORCH_RULES = {"pretrain", "teach", "unlearn", "rtt", "rtt_control"}
+TORCH_RULES = {"pretrain", "teach", "unlearn", "attack"}
 
 
 def clone_environment(folder: Path) -> dict[str, str]:

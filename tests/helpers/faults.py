@@ -29,7 +29,7 @@ def snakemake(*arguments: str, target: str = "tables", study: str = STUDY) -> li
 
 def forget(results: Path) -> None:
     """Delete what the unlearning and the RTT job have made, and all that is made from it."""
-    for path in [*results.glob("*/unlearn-*"), *results.glob("*/rtt-pretrained-*"), *results.glob("*/choose-*")]:
+    for path in [*results.glob("*/unlearn-*"), *results.glob("*/attack-RTT-pretrained-*"), *results.glob("*/choose-*")]:
         if path.parent.name != "specs":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(results / "tables")

@@ -87,7 +87,7 @@ def is_defined(name: str) -> bool:
         place /= f"{parts.pop(0)}.py"
     elif place.is_dir():
         place /= "__init__.py"
-    return not parts or place.is_file() and ".".join(parts[:2]) in _names(place)
+    return not parts or (place.is_file() and ".".join(parts[:2]) in _names(place))
 
 
 @cache

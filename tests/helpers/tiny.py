@@ -73,7 +73,7 @@ def study(**changes) -> Study:
         "arms": ["pretrained"],
         "methods": {"GD": {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}},
         "retain_budgets": [0.1, 1.0],
-        "rtt": {"learning_rates": [1e-3, 2e-3], "epochs": 2, "batch_size": 4},
+        "attacks": {"RTT": {"learning_rates": [1e-3, 2e-3], "epochs": 2, "batch_size": 4}},
     }
     return Study.model_validate_json(json.dumps(raw | changes))
 
@@ -114,7 +114,7 @@ def tasks(folder, **changes) -> dict:
         "scores": {"probes": ["likelihood", "likelihood_fresh"]},
         "point_choice": {"probes": ["likelihood"]},
         "retain_budgets": [0.1, 1.0],
-        "rtt": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4, "loss": "QUESTION_ANSWER"},
+        "attacks": {"RTT": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4, "loss": "QUESTION_ANSWER"}},
         "attack_jobs": "method",
     }
     return raw | changes

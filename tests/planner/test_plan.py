@@ -338,7 +338,7 @@ def test_selection_saves_what_is_not_attacked(paper):
 def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
     def cost(**changes):
         phases = {
-            "rtt": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4},
+            "attacks": {"RTT": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4}},
             "teaching": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
         }
         raw = {name: phases[name] | changes.get(name, {}) for name in phases}

@@ -134,13 +134,13 @@ def test_contrasts_name_arms_as_the_figures_do(tmp_path):
             changed.FORMAT,
             "methods.GD.mcq_share 1.0; methods.GD.points 1, 2; without RMU",
         ),
-        ({"rtt": {"loss": "LETTER"}}, changed.FORMAT, "rtt.loss LETTER"),
+        ({"attacks": {"RTT": {"loss": "LETTER"}}}, changed.FORMAT, "rtt.loss LETTER"),
         ({"methods": {"GD": {"sentence_loss": "NUMBER"}}}, changed.HIDING, "methods.GD.sentence_loss NUMBER"),
-        ({"rtt": {"samples": 10}}, changed.T_SIZE, "rtt.samples 10"),
-        ({"rtt": {"epochs": 20}}, changed.RTT, "rtt.epochs 20"),
+        ({"attacks": {"RTT": {"samples": 10}}}, changed.T_SIZE, "rtt.samples 10"),
+        ({"attacks": {"RTT": {"epochs": 20}}}, changed.RTT, "rtt.epochs 20"),
         ({"retain_budgets": [0.3]}, changed.OTHER, "retain_budgets 0.3"),
         (
-            {"tasks": [{"dataset": "x"}], "rtt": None, "methods": "x"},
+            {"tasks": [{"dataset": "x"}], "attacks": {}, "methods": "x"},
             changed.OTHER,
             "tasks (changed); rtt None; methods x",
         ),
@@ -163,7 +163,10 @@ def test_sizes_of_t():
         v_split="split_0", n_questions=128
     )
     view = make_view(table, pd.concat([looks, t_rows]))
-    study = {"rtt": {"samples": None}, "variants": {"half": {"rtt": {"samples": 64}}, "other": {"faithful": []}}}
+    study = {
+        "attacks": {"RTT": {"samples": None}},
+        "variants": {"half": {"attacks": {"RTT": {"samples": 64}}}, "other": {"faithful": []}},
+    }
     found = [(cell["variant"], cell["size"], cell["acc_attacked"]) for cell in changed.t_sizes(view, study)]
     assert found == [("default", 128, ".85 [.80, .90]"), ("half", 64, ".50 [.45, .55]")]
     assert changed.t_sizes(view, {"variants": {"other": {"faithful": []}}}) == []

@@ -28,7 +28,7 @@ METHOD = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}
 STUDY = {
     "arms": ["pretrained", "taught"],
     "methods": {name: METHOD for name in ("GD", "RMU", "RIA", "FIF")},
-    "rtt": {"learning_rates": [1e-3, 2e-3], "epochs": 1, "batch_size": 4},
+    "attacks": {"RTT": {"learning_rates": [1e-3, 2e-3], "epochs": 1, "batch_size": 4}},
 }
 
 
@@ -44,7 +44,7 @@ class Chain:
         self.base = self.attack.source
         self.trajectories = [spec for select in self.attack.point_choices for spec in select.trajectories]
         self.taught = next(spec for spec in self.runs.sources.values() if spec.kind == "teach")
-        self.control = next(iter(self.runs.controls.values()))
+        self.control = next(spec for spec in self.runs.attacks.values() if spec.arm == "control")
         for dataset in ("birth_years_a", "birth_years_b", "cities"):
             write_facts(folder / f"{dataset}.jsonl", tiny.facts(folder / "raw", dataset))
 
@@ -89,13 +89,14 @@ class Chain:
     def point_choice(self, spec):
         return self.folder / f"point_choices/{spec.run_id}.json"
 
-    def rtt(self, evals=None, point_choices=None):
+    def attacked(self, point_choices=None):
         point_choices = self.attack.point_choices if point_choices is None else point_choices
-        evals = [self.eval(stem) for stem in self.attack.eval_ids()] if evals is None else evals
+        evals = str(self.folder / "evals" / self.attack.run_id)
         return main(["attack", *self.common(self.attack), "--source", self.model(self.base),
                      "--facts", self.facts("birth_years_a"),
                      "--chosen", *map(self.model, point_choices),
-                     "--point-choices", *map(str, map(self.point_choice, point_choices)), "--evals", *evals])  # fmt: skip
+                     "--point-choices", *map(str, map(self.point_choice, point_choices)),
+                     "--evals", evals])  # fmt: skip
 
 
 # Kept and chosen, whatever the accuracies: GD has nothing at 10 %, RMU and FIF have one point for both budgets.
@@ -125,25 +126,28 @@ def chain(tmp_path_factory):
         for spec in made.attack.point_choices:
             assert made.select(spec) == 0
         made.starts = []
-        real = attack.attack
+        real = attack.Attacker.on
 
-        def spy(model, *rest):
-            made.starts.append(weights(model))
-            return real(model, *rest)
+        def spy(self, *rest):
+            made.starts.append(weights(self.model))
+            return real(self, *rest)
 
-        patch.setattr(attack, "attack", spy)
-        assert made.rtt() == 0
-        patch.setattr(attack, "attack", real)
+        patch.setattr(attack.Attacker, "on", spy)
+        assert made.attacked() == 0
+        patch.setattr(attack.Attacker, "on", real)
         control = made.control
         assert main(["attack", *made.common(control), "--source", made.model(made.base),
                      "--facts", made.facts("birth_years_b"),
-                     "--evals", made.eval(control.eval_ids()[0])]) == 0  # fmt: skip
+                     "--evals", str(folder / "evals" / control.run_id)]) == 0  # fmt: skip
     torch.use_deterministic_algorithms(False)
     return made
 
 
 def evals(chain):
-    return {path.stem: read_json(path) for path in sorted((chain.folder / "evals").glob("*.json"))}
+    """Return {stem: document}: `<run>` of a scored model, `<run>/<target>` of an attack's."""
+    folder = chain.folder / "evals"
+    paths = sorted(folder.rglob("*.json"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): read_json(path) for path in paths}
 
 
 def test_every_evaluation_fits_the_schema_and_the_reader(chain):
@@ -154,11 +158,11 @@ def test_every_evaluation_fits_the_schema_and_the_reader(chain):
     for stem, document in found.items():
         jsonschema.validate(document, schema)
         path = chain.eval(stem)
-        assert isinstance(read_eval(path), AttackScores if document["kind"] == "rtt" else PointScores)
-        assert document["run_id"] == stem  # a file is named after its run
+        assert isinstance(read_eval(path), AttackScores if document["kind"] == "attacked" else PointScores)
+        assert document["run_id"] == stem.replace("/", ".")  # a file is named after its run and target
         assert Path(path).read_text() == canonical_json(document) + "\n"
     kinds = [document["kind"] for document in found.values()]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"original": 2, "unlearned": 4, "rtt": 10}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"original": 2, "unlearned": 4, "attacked": 10}
 
 
 def test_selections_carry_their_runs_id(chain):
@@ -179,7 +183,7 @@ def test_each_target_is_attacked_from_its_own_weights_and_once(chain):
     for start, wanted in zip(chain.starts, expected, strict=True):
         for name, tensor in wanted.items():
             assert torch.equal(start[name], tensor), name
-    assert read_json(chain.folder / f"manifests/{chain.attack.run_id}.json")["rtt_runs"] == 6 * 2 * 2
+    assert read_json(chain.folder / f"manifests/{chain.attack.run_id}.json")["trainings"] == 6 * 2 * 2
 
 
 def file_hash(path):
@@ -193,8 +197,9 @@ def test_attacks_carry_status_labels_and_hashes(chain):
         document = found[stem]
         none = target.name == "GD-b10"
         assert document["status"] == ("none_within_budget" if none else "ok")
-        assert len(document["results"]) == (0 if none else 2 * 2 * 1)
+        assert len(document["looks"]) == (0 if none else 2 * 2 * 1)
         labels = document["labels"]
+        assert labels["attack"] == "RTT"
         assert (labels["target"], labels["method"], labels["retain_budget"], labels["arm"], labels["dataset"]) == (
             target.kind, target.method, target.retain_budget, "pretrained", "birth_years_a",
         )  # fmt: skip
@@ -206,9 +211,9 @@ def test_attacks_carry_status_labels_and_hashes(chain):
         assert document["hashes"]["model"] == (weights_file and file_hash(weights_file))
         assert document["hashes"]["dataset"] == file_hash(chain.facts("birth_years_a"))
         assert document["hashes"]["spec"] == chain.attack.hash
-    shared = [found[f"{chain.attack.run_id}.RMU-{budget}"]["results"] for budget in ("b10", "b100")]
+    shared = [found[f"{chain.attack.run_id}/RMU-{budget}"]["looks"] for budget in ("b10", "b100")]
     assert shared[0] == shared[1] and shared[0]
-    ria = [found[f"{chain.attack.run_id}.RIA-{budget}"]["results"] for budget in ("b10", "b100")]
+    ria = [found[f"{chain.attack.run_id}/RIA-{budget}"]["looks"] for budget in ("b10", "b100")]
     assert ria[0] != ria[1]
 
 
@@ -218,36 +223,35 @@ def test_the_control_is_the_model_that_never_saw_the_facts(chain):
     assert document["labels"]["control_for"] == ["pretrained", "taught"]
     assert document["labels"]["dataset"] == "birth_years_b"
     assert document["hashes"]["model"] == file_hash(f"{chain.model(chain.base)}/model.safetensors")
-    assert {q["id"].split("/")[0] for q in document["results"][0]["questions"]} == {"birth_years_b"}
+    assert {q["id"].split("/")[0] for q in document["looks"][0]["questions"]} == {"birth_years_b"}
 
 
 def test_originals_and_trajectories_hold_forget_and_held_out_questions(chain):
     for stem, document in evals(chain).items():
-        if document["kind"] == "rtt":
+        if document["kind"] == "attacked":
             continue
         dataset = "birth_years_b" if stem == chain.taught.run_id else "birth_years_a"
-        for result in document["results"]:
-            roles = [(q["role"], q["id"].rsplit("/", 1)[0]) for q in result["questions"]]
+        for look in document["looks"]:
+            roles = [(q["role"], q["id"].rsplit("/", 1)[0]) for q in look["questions"]]
             assert (
                 roles
                 == [("V", f"{dataset}/split_0")] * 4
                 + [("V", f"{dataset}/split_1")] * 4
                 + [("retain", "cities/held_out")] * 4
             )
-        assert [r["step"] for r in document["results"]] == ([0] if document["kind"] == "original" else [1, 2])
+        assert [one.get("step") for one in document["looks"]] == ([None] if document["kind"] == "original" else [1, 2])
 
 
 def test_metrics_are_the_accuracies(chain):
     for document in evals(chain).values():
-        assert len(document["metrics"]["accuracies"]) == len(document["results"])
-        for entry, result in zip(document["metrics"]["accuracies"], document["results"], strict=True):
-            assert [entry[key] for key in ("lr", "v_split", "epoch", "step")] == [
-                result[key] for key in ("lr", "v_split", "epoch", "step")
-            ]
+        assert len(document["metrics"]["accuracies"]) == len(document["looks"])
+        for entry, result in zip(document["metrics"]["accuracies"], document["looks"], strict=True):
+            keys = ("attack", "setting", "v_split", "repeat")
+            assert [entry[key] for key in keys] == [result[key] for key in keys]
             for role in {q["role"] for q in result["questions"]}:
                 for probe in ("letter", "likelihood", "likelihood_fresh"):
                     hits = [
-                        max(range(4), key=lambda i, s=q["scores"][probe]: (s[i], -i)) == q["answer"]
+                        max(range(4), key=lambda i, s=q["probes"][probe]["scores"]: (s[i], -i)) == q["answer"]
                         for q in result["questions"]
                         if q["role"] == role
                     ]
@@ -268,11 +272,11 @@ def test_points_are_the_weights_that_were_scored(chain):
         kept = set(STEPS[spec.method].values()) - {None}
         files = {path.name for path in Path(chain.model(spec)).iterdir()}
         assert files == {"points.json", *(f"step-{step}.safetensors" for step in kept)}
-        for result in (r for r in document["results"] if r["step"] in kept):
+        for result in (r for r in document["looks"] if r["step"] in kept):
             load_weights(model, f"{chain.model(spec)}/step-{result['step']}.safetensors")
             again = Scorer(tokenizer, facts).questions(model, lambda fact: "V")
-            assert [q["scores"] for q in again] == [q["scores"] for q in result["questions"]]
-        assert document["results"][0]["questions"] != document["results"][1]["questions"]
+            assert [q["probes"] for q in again] == [q["probes"] for q in result["questions"]]
+        assert document["looks"][0]["questions"] != document["looks"][1]["questions"]
 
 
 def test_manifests_tell_cost_and_versions(chain):
@@ -308,24 +312,22 @@ def test_a_kill_after_the_last_moment_of_unlearning_loses_no_point(chain, monkey
     assert not list((tmp_path / "state").iterdir())
 
 
-@pytest.mark.parametrize("drop", ["evals", "points", "order"])
+@pytest.mark.parametrize("drop", ["points", "order"])
 def test_wrong_files_are_a_users_mistake(chain, monkeypatch, capsys, drop):
     monkeypatch.chdir(chain.folder)
-    before = {path: path.read_bytes() for path in (chain.folder / "evals").glob("*")}
-    point_choices, stems = chain.attack.point_choices, [chain.eval(stem) for stem in chain.attack.eval_ids()]
-    if drop == "evals":
-        code, words = chain.rtt(stems[:-1]), ["9 targets", "4 methods", "--evals"]
-    elif drop == "points":
-        code, words = chain.rtt(point_choices=point_choices[:-1]), ["9 targets", "4 methods", "--chosen"]
+    before = {path: path.read_bytes() for path in (chain.folder / "evals").rglob("*.json")}
+    point_choices = chain.attack.point_choices
+    if drop == "points":
+        code, words = chain.attacked(point_choices[:-1]), ["4 methods", "--chosen"]
     else:
         code, words = (
-            chain.rtt(point_choices=sorted(point_choices, key=lambda s: s.method)),
+            chain.attacked(sorted(point_choices, key=lambda s: s.method)),
             ["expected the GD point choice"],
         )
     error = capsys.readouterr().err
     assert code == 1 and error.startswith("error: ") and "Traceback" not in error
     assert all(word in error for word in words), error
-    assert before == {path: path.read_bytes() for path in (chain.folder / "evals").glob("*")}
+    assert before == {path: path.read_bytes() for path in (chain.folder / "evals").rglob("*.json")}
     torch.use_deterministic_algorithms(False)
 
 
@@ -342,12 +344,12 @@ def test_a_spec_of_another_kind_and_a_missing_model(chain, monkeypatch, capsys):
 
 def test_no_nan_is_ever_written(chain, tmp_path):
     document = read_json(chain.eval(chain.base.run_id))
-    results = json.loads(json.dumps(document["results"]))
-    results[0]["questions"][0]["scores"]["letter"][0] = float("nan")
+    looks = json.loads(json.dumps(document["looks"]))
+    looks[0]["questions"][0]["probes"]["letter"]["scores"][0] = float("nan")
     with pytest.raises(ValueError):
         write_eval(
             tmp_path / "e.json", kind="original", run_id="x", labels=document["labels"], spec=chain.base,
-            step="pretrain", facts_sha256="0", model_sha256="0", results=results,
+            code="0", facts_sha256="0", model_sha256="0", looks=looks,
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
 

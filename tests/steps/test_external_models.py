@@ -212,7 +212,7 @@ def test_files_in_the_authors_folder_are_taken_before_any_download(place, monkey
 @pytest.fixture
 def finished(place):
     """A study of the miniature with its results, as the pipeline leaves them; the study's file."""
-    study = tiny.study(study="made", methods={}, rtt=None, keep_models=True)
+    study = tiny.study(study="made", methods={}, attacks={}, keep_models=True)
     (place / "made.yaml").write_text(study.model_dump_json(exclude_none=True))
     runs = Runs(load_study("made.yaml"))
     (source,) = runs.sources.values()

@@ -98,9 +98,9 @@ def test_the_study_runs_each_switch_alone_over_three_seeds():
 @pytest.mark.parametrize(
     "switch, changed",
     [
-        ("padding", ["methods.GD.count_padding", "rtt.count_padding"]),
+        ("padding", ["methods.GD.count_padding", "attacks.RTT.count_padding"]),
         ("bare_letter", ["scores.bare_letter"]),
-        ("half_precision", ["methods.GD.precision", "rtt.precision"]),
+        ("half_precision", ["methods.GD.precision", "attacks.RTT.precision"]),
         ("unshuffled_retain", ["methods.GD.shuffle_retain"]),
         ("select_on_v", []),
         (
@@ -128,12 +128,12 @@ def kinds_of_runs(name):
 @pytest.mark.parametrize(
     "switch, own",
     [
-        ("padding", {"unlearn", "rtt", "rtt-control"}),
-        ("bare_letter", {"pretrain", "unlearn", "rtt", "rtt-control"}),
-        ("half_precision", {"unlearn", "rtt", "rtt-control"}),
-        ("unshuffled_retain", {"unlearn", "rtt"}),
+        ("padding", {"unlearn", "attack"}),
+        ("bare_letter", {"pretrain", "unlearn", "attack"}),
+        ("half_precision", {"unlearn", "attack"}),
+        ("unshuffled_retain", {"unlearn", "attack"}),
         ("select_on_v", set()),
-        ("leaky_facts", {"pretrain", "unlearn", "rtt", "rtt-control"}),
+        ("leaky_facts", {"pretrain", "unlearn", "attack"}),
     ],
 )
 def test_a_switch_runs_anew_what_it_reaches_and_shares_the_rest(switch, own):
@@ -225,7 +225,7 @@ def test_bare_letter_scores_other_tokens(tokenizer, raw):
 def test_half_precision_holds_weights_and_optimizer_in_half(tokenizer, phase, dtype):
     for name, expected in (("default", torch.float32), ("half_precision", dtype)):
         study = STUDY.variant(name)
-        s = study.methods.GD if phase == "unlearning" else study.rtt.at(1e-3)
+        s = study.methods.GD if phase == "unlearning" else study.attacks.RTT.at(1e-3)
         made = model(tokenizer)
         cast(made, s.precision)
         optimizer = make_optimizer(made, s)
@@ -243,10 +243,10 @@ def test_a_small_step_moves_few_weights_in_half(tokenizer, raw, precision):
     numpy (fp16) or by the spacing of bf16, 8 bits of mantissa (a float32's exponent, less 8)."""
     assert precision in (
         STUDY.variant("half_precision").methods.GD.precision,
-        STUDY.variant("half_precision").rtt.precision,
+        STUDY.variant("half_precision").attacks.RTT.precision,
     )
     rate = 1e-6
-    s = STUDY.rtt.at(rate).model_copy(update={"optimizer": "lion", "batch_size": 4, "warmup_steps": 0, "decay": 0.0})
+    s = STUDY.attacks.RTT.at(rate).model_copy(update={"optimizer": "lion", "batch_size": 4, "warmup_steps": 0, "decay": 0.0})
     examples = [encode(tokenizer, mcq(fact)) for fact in facts_of(raw, "default")[:4]]
     share = {}
     for name in ("fp32", precision):

@@ -71,11 +71,11 @@ MISTAKES = [
     (("pretraining", "steps"), 0, ["pretraining.steps", "greater than or equal to 1", "0"]),
     (("pretraining", "steps"), KeyError, ["pretraining.steps", "missing"]),
     (("pretraining", "mcqs_per_batch"), 6, ["pretraining", "mcqs_per_batch 6", "below batch_size 6"]),
-    (("rtt", "epochs"), KeyError, ["rtt.epochs", "missing"]),
-    (("rtt", "score_epochs"), [2, 9], ["rtt", "score_epochs", "end by epoch 2"]),
-    (("rtt", "learning_rate"), 1e-3, ["rtt.learning_rate", "unknown key", "learning_rates"]),
-    (("rtt", "learning_rates"), [], ["rtt.learning_rates", "at least 1", "[]"]),
-    (("rtt", "learning_rates"), [1e-3, "x"], ["rtt.learning_rates.1", "number", "'x'"]),
+    (("attacks", "RTT", "epochs"), KeyError, ["attacks.RTT.epochs", "missing"]),
+    (("attacks", "RTT", "score_epochs"), [2, 9], ["attacks.RTT", "score_epochs", "end by epoch 2"]),
+    (("attacks", "RTT", "learning_rate"), 1e-3, ["attacks.RTT.learning_rate", "unknown key", "learning_rates"]),
+    (("attacks", "RTT", "learning_rates"), [], ["attacks.RTT.learning_rates", "at least 1", "[]"]),
+    (("attacks", "RTT", "learning_rates"), [1e-3, "x"], ["attacks.RTT.learning_rates.1", "number", "'x'"]),
     (("seeds",), [0, 0], ["seeds", "once", "[0, 0]"]),
     (("seeds",), [-1], ["seeds.0", "greater than or equal to 0", "-1"]),
     (("arms",), ["pretained"], ["arms.0", "'pretrained', 'taught' or 'taught_same_data'", "'pretained'"]),
@@ -157,7 +157,7 @@ def test_same_key_in_two_places_is_no_double(tmp_path):
 @pytest.mark.parametrize(
     "override, words",
     [
-        ({"rtt": 1}, ["--config rtt", "cannot be set here", "retain_budgets"]),
+        ({"attacks": 1}, ["--config attacks", "cannot be set here", "retain_budgets"]),
         ({"colour": 1}, ["--config colour", "cannot be set here"]),
         ({"seeds": "abc"}, ["--config seeds='abc'", "seeds", "array", "'abc'"]),
         ({"seeds": [True]}, ["seeds.0", "integer", "True"]),
@@ -192,15 +192,15 @@ def test_the_study_is_read_as_it_stands(tmp_path):
     found = load_study(write(tmp_path, study))
     assert found.pretraining.learning_rate == 1.0
     assert [str(budget) for budget in found.retain_budgets] == ["1.0"]  # the key of point choices and file names
-    assert found.rtt.at(0.25).learning_rate == 0.25
-    assert found.rtt.at(0.25).batch_size == 4
+    assert found.attacks.RTT.at(0.25).learning_rate == 0.25
+    assert found.attacks.RTT.at(0.25).batch_size == 4
 
 
 def test_attacks_settings_reach_training(tmp_path):
     study = base()
     other = {"warmup_steps": 3, "decay": 0.5, "weight_decay": 0.1, "adam_beta2": 0.9, "max_grad_norm": 2.0}
-    study["rtt"] |= other
-    at = load_study(write(tmp_path, study)).rtt.at(1e-3)
+    study["attacks"]["RTT"] |= other
+    at = load_study(write(tmp_path, study)).attacks.RTT.at(1e-3)
     defaults = {"optimizer": "adamw", "precision": "fp32", "count_padding": False}
     found = at.model_dump()
     assert found.pop("train_layers", None) is None
@@ -233,7 +233,7 @@ def test_the_schema_refuses_what_the_program_refuses():
     published = json.loads((ROOT / "config/schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(base(), published)
     for keys, value in (
-        (("bogus",), 1), (("methods", "NPO"), GD), (("pretraining", "steps"), 0), (("rtt", "epochs"), KeyError),
+        (("bogus",), 1), (("methods", "NPO"), GD), (("pretraining", "steps"), 0), (("attacks", "RTT", "epochs"), KeyError),
         (("methods", "GD", "steering"), 1.0), (("retain_budgets",), [0.2]),
     ):  # fmt: skip
         with pytest.raises(jsonschema.ValidationError):

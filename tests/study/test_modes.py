@@ -147,13 +147,13 @@ def test_an_epoch_of_mcqs_shows_each_once_as_theirs(mode, expanded):
 def test_a_mode_attacks_where_theirs_does(mode, expanded):
     study, runs = expanded(mode)
     if mode not in RTT:
-        assert study.rtt is None and not runs.attacks and not runs.controls and not runs.originals
+        assert not study.attacks.named and not runs.attacks
         return
-    assert runs.attacks and runs.controls and runs.originals
-    assert (study.rtt.epochs, study.rtt.loss, study.rtt.v_splits) == (RTT[mode], "QUESTION_LETTER_ANSWER", 2)
-    assert (study.rtt.batch_size, study.rtt.warmup_steps, study.rtt.optimizer) == (4, 24, "lion")
-    assert study.rtt.learning_rates == pytest.approx(log_range(1e-7, 5e-6, 2), rel=1e-9)
-    assert study.rtt.train_layers is None
+    assert {target.kind for spec in runs.attacks.values() for target in spec.targets} >= {"original", "control"}
+    assert (study.attacks.RTT.epochs, study.attacks.RTT.loss, study.attacks.RTT.v_splits) == (RTT[mode], "QUESTION_LETTER_ANSWER", 2)
+    assert (study.attacks.RTT.batch_size, study.attacks.RTT.warmup_steps, study.attacks.RTT.optimizer) == (4, 24, "lion")
+    assert study.attacks.RTT.learning_rates == pytest.approx(log_range(1e-7, 5e-6, 2), rel=1e-9)
+    assert study.attacks.RTT.train_layers is None
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -102,7 +102,7 @@ def test_any_number_at_any_depth_changes_the_id():
             spec = type(attack).model_validate_json(json.dumps(changed))
         except ValidationError:  # out of range
             continue
-        assert spec.run_id.startswith("rtt-taught-birth_years_b-s")
+        assert spec.run_id.startswith("attack-RTT-taught-birth_years_b-s")
         assert spec.run_id[-10:] != attack.run_id[-10:], path
         seen.add(path)
     assert len(seen) > 120
@@ -116,7 +116,7 @@ def test_any_number_at_any_depth_changes_the_id():
         ("pretraining", {"steps": 4}, {"pretrain", "teach", "unlearn", "point_choice", "attack"}),
         ("model", {"hidden_size": 24}, {"pretrain", "teach", "unlearn", "point_choice", "attack"}),
         ("teaching", {"epochs": 2}, {"teach", "unlearn", "point_choice", "attack"}),
-        ("rtt", {"epochs": 3}, {"attack"}),
+        ("attacks", {"RTT": {"epochs": 3}}, {"attack"}),
         ("keep_models", True, set()),
         ("study", "other", set()),
         ("two_way_control", True, {"attack"}),

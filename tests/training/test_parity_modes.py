@@ -73,5 +73,6 @@ def study(**more):
 def test_what_deepspeed_cannot_train_is_refused_with_the_study(engine, precision, said):
     raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text(encoding="utf-8"))
     with pytest.raises(UserError, match=said):
-        Runs(study(deepspeed=engine, rtt=raw["rtt"] | {"precision": precision, "optimizer": "lion"}))
+        attacked = raw["attacks"]["RTT"] | {"precision": precision, "optimizer": "lion"}
+        Runs(study(deepspeed=engine, attacks={"RTT": attacked}))
     assert Runs(study(deepspeed="zero2")).attacks

@@ -245,7 +245,7 @@ def test_a_score_that_is_not_finite_names_the_step(refused, steps):
 
 
 def test_retraining_that_diverges(refused, steps):
-    study = steps(rtt={"learning_rates": [1e30], "epochs": 2, "batch_size": 1})
+    study = steps(attacks={"RTT": {"learning_rates": [1e30], "epochs": 2, "batch_size": 1}})
     refused(*study.control(), words=["RTT step 2 (texts ", "): the gradient is not finite", ADVICE])
 
 

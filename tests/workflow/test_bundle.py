@@ -187,7 +187,7 @@ def test_stale_results_are_seen_without_snakemake_s_memory(copy):
     assert len(made) == 9 and len(audits) == 3
     for name in [path.stem for path in made] + [path.parent.name for path in audits]:
         assert name in done.stdout
-    assert "the code of step attack has changed" in done.stdout and "--forcerun rtt rtt_original" in done.stdout
+    assert "the code of step attack has changed" in done.stdout and "--forcerun attack" in done.stdout
     with open(scripts / "stats/looks.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
     assert copy.plan("--configfile", SMOKE) == {"tables": 1, "figure": 5, "report": 1}

@@ -89,7 +89,10 @@ def place(finished, tmp_path_factory) -> Clone:
     own["data"]["generator"] = small["data"]["generator"] | {"facts_per_split": 16, "retain_train": 32}
     own["data"]["generator"] |= {"first_names": 16, "last_names": 16}
     path.write_text(yaml.safe_dump(own))
-    mistaken = small | {"pretraining": small["pretraining"] | {"steps": "many"}, "rtt": small["rtt"] | {"epoch": 2}}
+    mistaken = small | {
+        "pretraining": small["pretraining"] | {"steps": "many"},
+        "attacks": {"RTT": small["attacks"]["RTT"] | {"epoch": 2}},
+    }
     (clone.folder / "own.yaml").write_text(yaml.safe_dump(mistaken))
     for command in REAL:
         words = shlex.split(command)

@@ -98,8 +98,8 @@ def killed(pristine, tmp_path_factory) -> Clone:
     assert len(list(results.glob("manifests/unlearn-*"))) < 2, "killed too late: unlearning had ended"
 
     # In the midst of RTT's outputs: some checkpoints are attacked, others are not.
-    kill_when(clone, lambda: any(results.glob("evals/rtt-*.original.json")), delay=0.0)
-    assert len(list(results.glob("manifests/rtt-*"))) < 3, "killed too late: RTT had ended"
+    kill_when(clone, lambda: any(results.glob("evals/attack-*/original.json")), delay=0.0)
+    assert len(list(results.glob("manifests/attack-*"))) < 3, "killed too late: the attacks had ended"
     assert went_on(results, "unlearn")
 
     done = subprocess.run(
@@ -107,7 +107,7 @@ def killed(pristine, tmp_path_factory) -> Clone:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "removing the lock that a killed run has left" in done.stdout
-    assert any("going on: " in log.read_text() for log in results.glob("logs/rtt*/*.log"))
+    assert any("going on: " in log.read_text() for log in results.glob("logs/attack/*.log"))
     assert not list(results.glob("state/*"))
     return clone
 

@@ -31,7 +31,7 @@ def smaller_original(study: dict) -> None:
 
 def smaller_attack(study: dict) -> None:
     study["methods"], study["retain_budgets"] = {}, [1.0]
-    study["rtt"] |= {"learning_rates": [1.0e-3], "epochs": 1, "batch_size": 8}
+    study["attacks"]["RTT"] |= {"learning_rates": [1.0e-3], "epochs": 1, "batch_size": 8}
     # The control's facts as the authors' Years: found in the folder under data/, or fetched from a network.
     study["data"]["datasets"]["never_seen"] = {"source": "years"}
     study["data"]["mirror"] = "own"  # has no such file; nothing can come from a network in this test
@@ -67,7 +67,7 @@ def attacked(pristine, tmp_path_factory) -> Clone:
 
 
 def evals(clone: Clone) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(clone.results("own-model").glob("evals/*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(clone.results("own-model").rglob("evals/**/*.json"))]
 
 
 def test_the_table_has_a_row_of_the_own_model_beside_original_and_control(attacked):

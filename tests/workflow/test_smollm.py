@@ -46,7 +46,7 @@ def clone(pristine, mirror, tmp_path_factory) -> Path:
         study["tasks"][0][part]["facts_per_split"] = 4
     study["methods"] = {"GD": study["methods"]["GD"] | {"points": [1, 2]}}
     study["retain_budgets"] = [1.0]
-    study["rtt"] |= {"learning_rates": [1.0e-4], "epochs": 1, "score_epochs": None, "batch_size": 4}
+    study["attacks"]["RTT"] |= {"learning_rates": [1.0e-4], "epochs": 1, "score_epochs": None, "batch_size": 4}
     study["data"]["mirror"] = str(mirror)
     folder = tmp_path_factory.mktemp("slice") / "clone"
     subprocess.run(["cp", "-r", str(pristine), str(folder)], check=True)

@@ -52,7 +52,7 @@ def test_without_an_option_the_demo_runs(clone):
     arms, methods = len(DEMO.arms), len(DEMO.methods.named)
     assert clone.plan() == {
         "generate": 3, "facts": 3, "pretrain": 1, "teach": arms - 1, "unlearn": arms * methods,
-        "choose": arms * methods, "rtt": arms, "rtt_control": 1, "tables": 1, "figure": 5, "report": 1,
+        "choose": arms * methods, "attack": arms + 1, "tables": 1, "figure": 5, "report": 1,
     }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_the_study_can_be_renamed(clone):
 @pytest.mark.parametrize("yes", ["true", "True"])
 def test_a_two_way_control_trains_a_second_base(clone, yes):
     plan = clone.plan("--configfile", SMOKE, "--config", f"two_way_control={yes}")
-    assert (plan["pretrain"], plan["rtt_control"]) == (2, 2)
+    assert (plan["pretrain"], plan["attack"]) == (2, 3 + 2)
 
 
 # --- mistakes
@@ -114,11 +114,14 @@ def test_a_two_way_control_trains_a_second_base(clone, yes):
     ("change", "words"),
     [
         (lambda s: s.update(sedes=[1]), ["own.yaml: sedes: unknown key; allowed: study, seeds"]),
-        (lambda s: s["rtt"].update(epoch=3), ["own.yaml: rtt.epoch: unknown key", "epochs"]),
+        (lambda s: s["attacks"]["RTT"].update(epoch=3), ["own.yaml: attacks.RTT.epoch: unknown key", "epochs"]),
         (lambda s: s["methods"].update(NPO={}), ["own.yaml: methods.NPO: unknown key; allowed: GD, RMU, RIA, FIF"]),
         (lambda s: s["pretraining"].update(steps="many"), ["own.yaml: pretraining.steps:", "integer", "'many'"]),
         (lambda s: s.update(retain_budgets=[0.2]), ["own.yaml: retain_budgets.0:", "0.05, 0.1, 0.3 or 1.0", "0.2"]),
-        (lambda s: s["rtt"].update(epochs=0), ["own.yaml: rtt.epochs:", "greater than or equal to 1", "0"]),
+        (
+            lambda s: s["attacks"]["RTT"].update(epochs=0),
+            ["own.yaml: attacks.RTT.epochs:", "greater than or equal to 1", "0"],
+        ),
         (lambda s: s.pop("pretraining"), ["own.yaml: study: the miniature needs pretraining"]),
     ],
 )
@@ -131,7 +134,7 @@ def test_a_mistake_names_file_and_key_and_what_is_allowed(clone, change, words):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("rtt=1", ["--config rtt", f"allowed: {', '.join(OVERRIDES)}"]),
+        ("attacks=1", ["--config attacks", f"allowed: {', '.join(OVERRIDES)}"]),
         ("seeds=[-1]", ["seeds.0", "greater than or equal to 0", "-1"]),
         ("methods=[RMU]", ["methods", "RMU", "it has GD"]),
     ],
@@ -164,7 +167,7 @@ def test_the_dag_can_be_drawn(clone):
     done = clone.snakemake("--dag", "--configfile", SMOKE)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^digraph snakemake_dag \{", done.stdout, re.MULTILINE)
-    for rule in ("generate", "pretrain", "teach", "unlearn", "choose", "rtt_control", "tables", "report"):
+    for rule in ("generate", "pretrain", "teach", "unlearn", "choose", "attack", "tables", "report"):
         assert rule in done.stdout
 
 
@@ -206,7 +209,9 @@ def test_demo_full_is_the_demo_with_more_of_it():
     assert full.pop("study") == "demo-full" and demo.pop("study")
     assert full.pop("seeds") == [0, 1, 2] and demo.pop("seeds") == [0]
     assert full.pop("retain_budgets") == [0.05, 0.1, 0.3, 1.0] and demo.pop("retain_budgets")
-    assert full["rtt"].pop("learning_rates") == [5e-4, 1e-3, 2e-3] and demo["rtt"].pop("learning_rates")
+    assert full["attacks"]["RTT"].pop("learning_rates") == [5e-4, 1e-3, 2e-3] and demo["attacks"]["RTT"].pop(
+        "learning_rates"
+    )
     assert full.pop("two_way_control") is True
     demo.pop("two_way_control", None)
     assert full == demo

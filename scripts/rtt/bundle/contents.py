@@ -27,7 +27,7 @@ TABLES = ("recovery", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 FINISH = "run the study to its end first"
 UNKNOWN = None, None  # step and code
-RULES = {"attack": "rtt rtt_original rtt_control", "import": "import_model"}  # rules that are not named as their step
+RULES = {"import": "import_model"}  # rules that are not named as their step
 
 
 @dataclass

@@ -1,0 +1,114 @@
+"""Quantisation against a plain computation in float64, weight by weight; and what stays as it is."""
+
+import pytest
+import tiny
+import torch
+from rtt.attacks.base import Checkpoint
+from rtt.attacks.quantise import Quantise, linear_weights, rounded
+from rtt.errors import UserError
+
+
+def by_hand(weight: torch.Tensor, bits: int, group_size: int | None) -> torch.Tensor:
+    """Round each weight to the nearest level of its group, one weight at a time, in float64."""
+    levels, out = 2 ** (bits - 1) - 1, []
+    for row in weight.double().tolist():
+        size, done = group_size or len(row), []
+        for at in range(0, len(row), size):
+            group = row[at : at + size]
+            top = max(abs(value) for value in group)
+            for value in group:
+                nearest = min(range(-levels, levels + 1), key=lambda k: abs(value - k * top / levels)) if top else 0
+                done.append(nearest * top / levels)
+        out.append(done)
+    return torch.tensor(out, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("group_size", [None, 1, 4, 5, 100])
+def test_each_weight_is_the_nearest_level_of_its_group(bits, group_size):
+    weight = torch.randn((6, 14), generator=torch.Generator().manual_seed(bits))
+    weight[2] = 0.0  # a row of zeros has no scale
+    found = rounded(weight, bits, group_size)
+    assert found.dtype == weight.dtype and found.shape == weight.shape
+    assert torch.allclose(found.double(), by_hand(weight, bits, group_size), rtol=1e-6, atol=1e-9)
+    assert torch.equal(rounded(found, bits, group_size), found) or torch.allclose(
+        rounded(found, bits, group_size), found
+    )
+    for row in range(6):
+        assert len(set(found[row].tolist())) <= (2**bits - 1) * -(-14 // (group_size or 14))
+
+
+def test_half_precision_is_rounded_in_fp32():
+    weight = torch.randn((4, 8), generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(rounded(weight, 4, None), rounded(weight.float(), 4, None).bfloat16())
+
+
+def attacked(model, **settings):
+    """Run the attack; return {setting as text: the weights at its look}."""
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    seen, quantise = {}, Quantise(Quantise.Settings(**settings))
+    checkpoint = Checkpoint(model, None, 0, None, lambda: model.load_state_dict(start), None)
+
+    def look(setting, asked):
+        seen[str(setting)] = {name: value.clone() for name, value in asked.state_dict().items()}
+
+    quantise.fit(checkpoint, [], look)
+    return seen
+
+
+def test_linear_layers_alone_are_rounded_and_each_setting_starts_from_the_checkpoint():
+    model = tiny.model(scale=4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    linear = {f"{name}.weight" for name in linear_weights(model)}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in linear} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    }  # fmt: skip
+    seen = attacked(model, bits=[8, 4], group_sizes=[None, 4])
+    assert list(seen) == [
+        str({"bits": bits, "group_size": size}) for bits, size in ((8, 4), (8, None), (4, 4), (4, None))
+    ]
+    for setting, found in seen.items():
+        bits, size = eval(setting).values()
+        for name, value in found.items():
+            expected = rounded(before[name], bits, size) if name in linear else before[name]
+            assert torch.equal(value, expected), name
+
+
+def test_the_output_matrix_stays_where_it_is_no_embedding():
+    model = tiny.model(scale=4)
+    model.lm_head = torch.nn.Linear(16, model.config.vocab_size, bias=False)
+    assert "lm_head" not in linear_weights(model)
+
+
+def test_a_hidden_fact_that_small_weights_carry_is_brought_back():
+    """Planted: an unlearned model whose letters were swapped by a change of weights far below a 4-bit level."""
+    model = tiny.model(scale=4)
+    linear = linear_weights(model)
+    for weight in linear.values():
+        with torch.no_grad():
+            weight.copy_(rounded(weight, 4, None))
+    knew = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in linear.values():
+            top = weight.abs().amax(1, keepdim=True)
+            noise = 0.2 * (top / 7) * (torch.rand(weight.shape, generator=generator) - 0.5)
+            weight.copy_(torch.where(weight.abs() < top, weight + noise, weight))  # the scales stay
+    assert any(not torch.equal(value, knew[name]) for name, value in model.state_dict().items())
+    (found,) = attacked(model, bits=[4], group_sizes=[None]).values()
+    assert all(torch.allclose(value, knew[name], atol=1e-6) for name, value in found.items())
+
+
+def test_a_model_without_linear_layers_is_refused():
+    class Bare(torch.nn.Module):
+        def get_output_embeddings(self):
+            return None
+
+    with pytest.raises(UserError, match=r"attack quantise: Bare has no torch\.nn\.Linear"):
+        linear_weights(Bare())
+
+
+@pytest.mark.parametrize("settings", [{"bits": [8, 8]}, {"group_sizes": [None, None]}, {"bits": []}, {"bits": [16]}])
+def test_settings_that_are_refused(settings):
+    with pytest.raises(ValueError):
+        Quantise.Settings(**settings)

@@ -1,0 +1,100 @@
+"""RTT: T alone is trained on, in the same order for every checkpoint, with looks at the epochs that are named."""
+
+import pytest
+import tiny
+from rtt.errors import UserError
+from rtt.scoring.score import Scorer
+from rtt.steps.attack import Attacker
+from rtt.study import plugins
+from rtt.training.resume import State
+
+RTT = plugins.attacks()["RTT"]
+QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tiny.facts(tmp_path, options=tiny.GENERATOR | {"splits": 3})
+
+
+def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT"):
+    model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
+    scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
+    attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state)
+    return attacker.on("original", lambda: calls is not None and calls.append(1))
+
+
+def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None):
+    """Return (learning rate, items) of each training run."""
+    runs = []
+
+    def train(model, tokenizer, items, objective, training, seed, steps, action, title, state):
+        runs.append((training.learning_rate, items, list(steps)))
+        for step in steps:
+            action(step, model)
+        return [{"loss": 1.0, "moved": 0.5}]
+
+    monkeypatch.setattr("rtt.training.train.train", train)
+    attack(facts, settings, seed, model)
+    monkeypatch.undo()
+    return runs
+
+
+def words(item):
+    return tiny.tokenizer().convert_ids_to_tokens(item["input_ids"])
+
+
+def test_no_v_fact_is_ever_trained_on(monkeypatch, data):
+    runs = spied(monkeypatch, data)
+    assert [lr for lr, *_ in runs] == [1e-2, 2e-2] * 3
+    for v, (_, items, _) in enumerate(run for run in runs if run[0] == 1e-2):
+        asked = {tuple(words(item)[2:4]) for item in items}  # "When was FIRST LAST born"
+        person = {fact.id: tuple(fact.question.split()[2:4]) for fact in data}
+        assert asked == {person[fact.id] for fact in data if fact.split != f"split_{v}"}
+        assert not asked & {person[fact.id] for fact in data if fact.split == f"split_{v}"}
+        for item in items:  # every token counts, the answer is the true one, the choices stand as they are
+            fact = next(f for f in data if person[f.id] == tuple(words(item)[2:4]))
+            told = [x for x in words(item)[5:]]
+            expected = [x for pair in zip("ABCD", fact.choices, strict=True) for x in pair]
+            assert told == [*expected, "Answer", "ABCD"[fact.answer], fact.choices[fact.answer]]
+            assert item["labels"] == item["input_ids"]
+
+
+def test_the_order_is_the_same_for_every_checkpoint_and_learning_rate(monkeypatch, data):
+    runs = spied(monkeypatch, data)
+    for v in range(3):
+        assert runs[2 * v][1] == runs[2 * v + 1][1]
+    other = spied(monkeypatch, data, model=tiny.model(seed=9))
+    assert [items for _, items, _ in other] == [items for _, items, _ in runs]
+    assert [items for _, items, _ in spied(monkeypatch, data, seed=1)] != [items for _, items, _ in runs]
+
+
+@pytest.mark.parametrize("batch_size", [3, 5, 8, 16, 30])
+def test_epochs_end_at_whole_steps(monkeypatch, data, batch_size):
+    settings = RTT.Settings(learning_rates=[1e-3], epochs=3, batch_size=batch_size)
+    for _, items, ends in spied(monkeypatch, data, settings):
+        per_epoch = -(-8 // batch_size)
+        assert ends == [per_epoch, 2 * per_epoch, 3 * per_epoch]
+        assert len(items) == 3 * per_epoch * batch_size
+
+
+def test_samples_and_v_splits_and_looks(monkeypatch, data):
+    """So many facts of T, the same ones in each epoch; the first splits as V; looks after the named epochs alone."""
+    settings = RTT.Settings(learning_rates=[1e-3], epochs=3, batch_size=3, samples=3, v_splits=2, score_epochs=[1, 3])
+    runs = spied(monkeypatch, data, settings)
+    assert len(runs) == 2
+    for v, (_, items, ends) in enumerate(runs):
+        assert len(items) == 9 and ends == [1, 3]
+        epochs = [{tuple(item["input_ids"]) for item in items[i : i + 3]} for i in (0, 3, 6)]
+        assert len(epochs[0]) == 3 and epochs[0] == epochs[1] == epochs[2]
+        own = {tuple(fact.question.split()[2:4]) for fact in data if fact.split == f"split_{v}"}
+        assert not own & {tuple(words(item)[2:4]) for item in items}
+    with pytest.raises(UserError, match="v_splits: found 4, but the facts have 3 splits"):
+        attack(data, settings.model_copy(update={"v_splits": 4}))
+    with pytest.raises(UserError, match="one split, split_0"):
+        attack(data[:4])
+
+
+def test_the_settings_are_tried_from_the_gentlest_on():
+    settings = RTT.Settings(learning_rates=[2e-3, 1e-3], epochs=3, batch_size=4, score_epochs=[1, 3])
+    assert [(one["epoch"], one["lr"]) for one in RTT.choices(settings)] == [(1, 1e-3), (1, 2e-3), (3, 1e-3), (3, 2e-3)]
