@@ -24,6 +24,7 @@ from rtt.bundle import documents, layout  # noqa: E402
 from rtt.data.facts import Fact  # noqa: E402
 from rtt.stats import contrasts, variants  # noqa: E402
 from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
+from rtt.study import plugins  # noqa: E402
 from rtt.study.load import schema  # noqa: E402
 from rtt.study.specs import SPECS  # noqa: E402
 
@@ -58,7 +59,7 @@ STUDY_PARTS = {
     "RMUUnlearning": methods("RMUUnlearning"),
     "Scores": "`scores`",
     "PointChoice": "`point_choice`",
-    "Attack": "`rtt`",
+    **{plugin.Settings.__name__: f"`attacks.{name}`" for name, plugin in plugins.attacks().items()},
 }
 MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."
 
@@ -226,7 +227,7 @@ def study() -> str:
     """Return study.md: a table for each part of a study. Raises ValueError where a part has none."""
     found = schema()
     parts = {"Study": found, **found["$defs"]}
-    if without := parts.keys() - STUDY_PARTS.keys() - {"Methods"}:  # `methods` has nothing but the methods' own parts
+    if without := parts.keys() - STUDY_PARTS.keys() - {"Methods", "Attacks"}:  # they have nothing but their own parts
         raise ValueError(f"scripts/reference.py: give these parts of a study a heading in STUDY_PARTS: {without}")
     parts["Data"]["properties"] = {"mirror": parts["Data"]["properties"]["mirror"]}
     text = [
@@ -234,7 +235,7 @@ def study() -> str:
         MADE,
         'How study files work: [config.md](../config.md). "See below" is a part with a table of its own. `batch_size` '
         "of a method counts texts per step, as many to forget and as many to retain; `points` are optimizer steps. "
-        "`rtt` has one training per learning rate and V split.",
+        "`attacks.RTT` has one training for each learning rate and V split.",
     ]
     text += [f"## {heading}\n\n{key_table(parts[name])}" for name, heading in STUDY_PARTS.items()]
     return "\n\n".join(text) + "\n"

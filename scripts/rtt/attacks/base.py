@@ -64,6 +64,13 @@ class Attack(ABC):
     class Settings(Strict):
         """The keys of the attack in a study file."""
 
+    def __init_subclass__(cls, **kwargs):
+        """Name the settings after the attack, in the schema of studies."""
+        super().__init_subclass__(**kwargs)
+        if own := cls.__dict__.get("Settings"):
+            own.__name__ = own.__qualname__ = f"{cls.__name__}Settings"
+            own.model_rebuild(force=True)
+
     def __init__(self, settings: Settings):
         self.settings = settings
 
