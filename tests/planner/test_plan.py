@@ -332,7 +332,9 @@ def test_selection_saves_what_is_not_attacked(paper):
     runs = {"whole_grid": grids * POINTS, "at_most": groups * 4, "at_least": groups}
     assert {name: found[name]["runs"] for name in runs} == {name: n * RATES * SPLITS for name, n in runs.items()}
     assert paper.stages["unlearn"].runs == grids
-    assert found["at_most"]["flops"] == pytest.approx(paper.stages["rtt"].flops)
+    others = [spec for spec in paper.runs.attacks.values() if not spec.unlearned]  # the originals and the controls
+    beside = sum(paper.attack(spec, 1).flops for spec in others)
+    assert found["at_most"]["flops"] == pytest.approx(paper.stages["attack"].flops - beside)
 
 
 def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
@@ -341,19 +343,20 @@ def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
             "attacks": {"RTT": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4}},
             "teaching": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
         }
-        raw = {name: phases[name] | changes.get(name, {}) for name in phases}
+        raw = {"teaching": phases["teaching"] | changes.get("teaching", {})}
+        raw["attacks"] = {"RTT": phases["attacks"]["RTT"] | changes.get("RTT", {})}
         study = tiny.study(arms=["pretrained", "taught"], scores=changes.get("scores", {}), **raw)
         return plan_of(study, tmp_path).stages
 
     full, upper = cost(), {"train_layers": [1]}  # one of two layers: 2 + 1 + 1 of 6 FLOPs
-    for phase, stage in (("rtt", "rtt"), ("teaching", "teach")):
+    for phase, stage in (("RTT", "attack"), ("teaching", "teach")):
         trained = 6 * full[stage].train_tokens
         scored = 2 * full[stage].score_tokens
         ratio = cost(**{phase: upper})[stage].flops / full[stage].flops
         assert ratio == pytest.approx((trained * 4 / 6 + scored) / (trained + scored))
-    half = cost(scores={"precision": "bf16"})["rtt"]
-    assert half.score_hours == pytest.approx(full["rtt"].score_hours * 67 / 989)
-    assert half.hours - half.score_hours == pytest.approx(full["rtt"].hours - full["rtt"].score_hours)
+    half = cost(scores={"precision": "bf16"})["attack"]
+    assert half.score_hours == pytest.approx(full["attack"].score_hours * 67 / 989)
+    assert half.hours - half.score_hours == pytest.approx(full["attack"].hours - full["attack"].score_hours)
 
 
 # --- disk: what the real candidates hold (memory: test_plan_memory.py)
@@ -424,7 +427,7 @@ def test_evaluations_have_about_the_planned_size(world):
     study, facts, _ = world
     scorer = Scorer(tiny.tokenizer(), facts["birth_years_a"])
     questions = scorer.questions(tiny.model(), lambda fact: "V") * 50
-    size = len(canonical_json({"results": [{"questions": questions}]}))
+    size = len(canonical_json({"looks": [{"questions": questions}]}))
     assert costs.eval_bytes(len(questions), study.scores.probes) == pytest.approx(size + costs.FILE_BYTES, rel=0.05)
 
 

@@ -34,7 +34,7 @@ def test_a_miniature_asks_for_a_core_and_no_gpu():
     asked = needs.of(runs.unlearn)
     assert (asked["gpu"], asked["cpus_per_task"]) == (0, 1)
     assert "gpu_model" not in asked
-    for spec in (first(runs.unlearn), first(runs.attacks), first(runs.controls), *runs.sources.values()):
+    for spec in (first(runs.unlearn), *runs.attacks.values(), *runs.sources.values()):
         assert LEAST_MB <= needs.mem_mb(spec) < 4000
         assert 15 < needs.runtime(spec) < 60
         assert needs.notice(spec) == NOTICE

@@ -121,19 +121,20 @@ def kinds_of_runs(name):
     """{kind: ids} of a variant's runs in the plan."""
     found = {}
     for stem in RUNS.variants[name]["evals"]:
-        found.setdefault(stem.split("-")[0] + ("-control" if stem.endswith(".control") else ""), set()).add(stem)
+        kind = stem.split("-")[0] + ("-control" if stem.endswith("/control") else "")
+        found.setdefault(kind, set()).add(stem)
     return found
 
 
 @pytest.mark.parametrize(
     "switch, own",
     [
-        ("padding", {"unlearn", "attack"}),
-        ("bare_letter", {"pretrain", "unlearn", "attack"}),
-        ("half_precision", {"unlearn", "attack"}),
+        ("padding", {"unlearn", "attack", "attack-control"}),
+        ("bare_letter", {"pretrain", "unlearn", "attack", "attack-control"}),
+        ("half_precision", {"unlearn", "attack", "attack-control"}),
         ("unshuffled_retain", {"unlearn", "attack"}),
         ("select_on_v", set()),
-        ("leaky_facts", {"pretrain", "unlearn", "attack"}),
+        ("leaky_facts", {"pretrain", "unlearn", "attack", "attack-control"}),
     ],
 )
 def test_a_switch_runs_anew_what_it_reaches_and_shares_the_rest(switch, own):
@@ -208,7 +209,7 @@ def test_bare_letter_scores_other_tokens(tokenizer, raw):
         spec = next(s for s in Runs(STUDY).sources.values() if s.scores == STUDY.variant(name).scores)
         scorer = scorer_of(spec, tokenizer, facts)
         questions = scorer.questions(made, lambda fact: "V")
-        scores[name] = {kind: [q["scores"][kind] for q in questions] for kind in ("letter", "likelihood")}
+        scores[name] = {kind: [q["probes"][kind]["scores"] for q in questions] for kind in ("letter", "likelihood")}
         ids = [tokens[0] for prompt, tokens in scorer.targets[:4]]
         pieces[name] = tokenizer.convert_ids_to_tokens(ids)
         assert len({tokenizer.decode(scorer.prompts[prompt])[-7:] for prompt, _ in scorer.targets[:4]}) == 1
@@ -344,10 +345,10 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
     make_evals(tmp_path, arms=("pretrained",), methods=("GD",), splits=2, per_split=16, seeds=(0, 1), epochs=1)
     for path in (tmp_path / "evals").glob("*gd-*.json"):
         document = json.loads(path.read_text())
-        for result in document["results"]:
+        for result in document["looks"]:
             knows = (result["lr"] == 1e-3) == (result["v_split"] == "split_0")
             for question in [q for q in result["questions"] if q["role"] == "V"]:
-                question["scores"]["letter"] = [float((i == question["answer"]) is knows) for i in range(4)]
+                question["probes"]["letter"]["scores"] = [float((i == question["answer"]) is knows) for i in range(4)]
         path.write_text(json.dumps(document))
     stems = {kind: sorted(path.stem for path in (tmp_path / kind).iterdir()) for kind in ("evals", "point_choices")}
     shown = {name: stems | {"reported": plan[name]["reported"]} for name in ("default", "select_on_v")}
@@ -380,8 +381,8 @@ def test_the_steps_themselves_score_another_token(tmp_path, raw):
         files |= {"held-out": "retain.jsonl", "model": "model", "eval": "eval.json", "manifest": "manifest.json"}
         assert main(["pretrain", *(f"--{flag}={folder / file}" for flag, file in files.items())]) == 0
         assert load_tokenizer(folder / "model").tokenize("Answer: A") == ["Answer", ":", "\u0120A"]
-        questions = json.loads((folder / "eval.json").read_text())["results"][0]["questions"]
-        scores[name] = {kind: [q["scores"][kind] for q in questions] for kind in ("letter", "likelihood")}
+        questions = json.loads((folder / "eval.json").read_text())["looks"][0]["questions"]
+        scores[name] = {kind: [q["probes"][kind]["scores"] for q in questions] for kind in ("letter", "likelihood")}
     assert scores["default"]["likelihood"] == scores["bare_letter"]["likelihood"]
     gaps = np.subtract(scores["default"]["letter"], scores["bare_letter"]["letter"])
     assert np.abs(gaps).mean() > 0.01

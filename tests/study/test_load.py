@@ -56,7 +56,7 @@ MISTAKES = [
     (("methods", "GD", "grid"), {"learning_rate": []}, ["methods.GD.grid.learning_rate", "at least 1"]),
     (("arms",), KeyError, ["give arms", "or tasks"]),
     (("pretraining",), KeyError, ["the miniature needs pretraining"]),
-    (("scores",), {"probes": ["likelihood"]}, ["point choice.probes: letter is not among scores.probes"]),
+    (("scores",), {"probes": ["likelihood"]}, ["point_choice.probes: letter is not among scores.probes"]),
     (("faithful",), ["paddings"], ["faithful.0", "'padding'", "'paddings'"]),
     (("external_models",), {"GD": "x"}, ["external_models.GD", "same name"]),
     (("variants",), {"default": {}}, ["variants.default", "the study itself"]),
@@ -147,8 +147,8 @@ def test_missing_file_and_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_same_key_in_two_places_is_no_double(tmp_path):
-    text = yaml.safe_dump(base()) + "point choice: {rule: lowest}\n"
-    text = text.replace("point choice:\n  rule: nearest_floor\n  probes:\n  - letter\n", "")
+    text = yaml.safe_dump(base()) + "point_choice: {rule: lowest}\n"
+    text = text.replace("point_choice:\n  rule: nearest_floor\n  probes:\n  - letter\n", "")
     assert load_study(write(tmp_path, text)).point_choice.rule == "lowest"
     merged = "a: &a {x: 1}\nb:\n  <<: *a\n  x: 2\n"  # YAML's own way to override
     assert read_yaml(write(tmp_path, merged), "file", "a, b") == {"a": {"x": 1}, "b": {"x": 2}}

@@ -97,7 +97,7 @@ def test_any_number_at_any_depth_changes_the_id():
         place = changed
         for part in path[:-1]:
             place = place[part]
-        place[path[-1]] = value * 2 + (value == 0)
+        place[path[-1]] = value * 3 + (value == 0)
         try:
             spec = type(attack).model_validate_json(json.dumps(changed))
         except ValidationError:  # out of range
@@ -108,6 +108,12 @@ def test_any_number_at_any_depth_changes_the_id():
     assert len(seen) > 120
     depths = {path[:2] + path[-1:] for path in seen if len(path) >= 4}
     assert {("unlearned", 1, "steering"), ("source", "base", "hidden_size"), ("source", "base", "steps")} <= depths
+
+
+def merged(raw, patch):
+    if not isinstance(patch, dict):
+        return patch
+    return raw | {key: merged(raw.get(key), value) for key, value in patch.items()}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,7 @@ def test_any_number_at_any_depth_changes_the_id():
 def test_a_change_reaches_the_runs_below_it_and_no_other(key, value, moved):
     base = tiny.study(**FULL)
     raw = base.model_dump(mode="json")
-    new = tiny.study(**FULL | {key: raw[key] | value if isinstance(value, dict) else value})
+    new = tiny.study(**FULL | {key: merged(raw[key], value)})
     before, after = ({spec.run_id: spec.kind for spec in all_specs(study)} for study in (base, new))
     assert {before[run_id] for run_id in before.keys() - after.keys()} == moved
 
@@ -155,8 +161,9 @@ def test_a_damaged_spec_file(tmp_path, content):
 
 def test_roles_of_sources_and_facts():
     runs = Runs(tiny.study(**FULL))
-    assert len(runs.data) == 6 and len(runs.sources) == 6 and len(runs.unlearn) == 24 and len(runs.attacks) == 6
-    for attack in runs.attacks.values():
+    assert len(runs.data) == 6 and len(runs.sources) == 6 and len(runs.unlearn) == 24
+    assert len(attacked(runs)) == 6
+    for attack in attacked(runs):
         source = attack.source
         dataset = "birth_years_a" if attack.arm == "pretrained" else "birth_years_b"
         assert attack.facts.dataset == source.facts.dataset == dataset and source.arm == attack.arm
@@ -169,10 +176,18 @@ def test_roles_of_sources_and_facts():
     assert all(s.training == s.base.training for s in same) and len(same) == 2
 
 
+def controls(runs):
+    return [spec for spec in runs.attacks.values() if spec.arm == "control"]
+
+
+def attacked(runs):
+    return [spec for spec in runs.attacks.values() if spec.arm != "control"]
+
+
 def test_one_way_control_serves_every_arm():
     runs = Runs(tiny.study(**FULL))
-    assert len(runs.controls) == 2  # one per seed
-    for control in runs.controls.values():
+    assert len(controls(runs)) == 2  # one per seed
+    for control in controls(runs):
         assert control.control_for == ["pretrained", "taught", "taught_same_data"]
         assert control.source.facts.dataset == "birth_years_a" and control.facts.dataset == "birth_years_b"
         assert control.targets == [Target(name="control", kind="control")] and not control.unlearned
@@ -180,15 +195,15 @@ def test_one_way_control_serves_every_arm():
 
 def test_two_way_control_gives_each_arm_its_own_facts():
     runs = Runs(tiny.study(**FULL, two_way_control=True))
-    assert len(runs.controls) == 4
+    assert len(controls(runs)) == 4
     served = {}
-    for control in runs.controls.values():
+    for control in controls(runs):
         assert control.source.facts.dataset != control.facts.dataset  # it never saw them
         assert control.source.facts.seed == control.facts.seed == control.seed
         for arm in control.control_for:
             served[control.seed, arm] = control.facts
     assert len(served) == 6
-    for attack in runs.attacks.values():
+    for attack in attacked(runs):
         assert served[attack.seed, attack.arm] == attack.facts
 
 
@@ -196,13 +211,12 @@ def test_two_way_control_gives_each_arm_its_own_facts():
 @pytest.mark.parametrize("arms", [["taught"], ["pretrained"], ["taught_same_data", "pretrained"]])
 def test_controls_of_fewer_arms(arms, two_way):
     runs = Runs(tiny.study(**FULL | {"arms": arms, "seeds": [0]}, two_way_control=two_way))
-    assert sorted(arm for c in runs.controls.values() for arm in c.control_for) == sorted(arms)
+    assert sorted(arm for c in controls(runs) for arm in c.control_for) == sorted(arms)
 
 
 def test_targets_are_the_same_for_each_arm():
-    """The rule names its outputs once for all arms."""
     runs = Runs(tiny.study(**FULL, retain_budgets=[0.05, 1.0]))
-    names = [[target.name for target in attack.targets] for attack in runs.attacks.values()]
+    names = [[target.name for target in attack.targets] for attack in attacked(runs)]
     expected = ["original", *(f"{m}-{b}" for m in ("GD", "RMU", "RIA", "FIF") for b in ("b5", "b100"))]
     assert names == [expected] * 6
     assert [target_name("GD", b) for b in (0.05, 0.1, 0.3, 1.0)] == ["GD-b5", "GD-b10", "GD-b30", "GD-b100"]

@@ -27,8 +27,8 @@ BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its g
 # Reads and writes of a value per trained parameter and step, counted in the code of lion-pytorch (19) and of torch's
 # foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
 PASSES = {"adamw": 24, "lion": 23}
-# Of an evaluation JSON, measured on the miniature's: per scored question, per scoring of it, once a file (its spec).
-QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 80, 59, 6000
+# Of an evaluation JSON, measured on the miniature's: per scored question, per probe of it, once a file (its spec).
+QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 115, 69, 6000
 CHARACTERS = 4.5  # of a token of English prose, assumed: what `max_characters` leaves of a plain text
 
 
