@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tables", required=True, type=Path, help="folder with recovery.csv and accuracy.csv")
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE", help="files to write: .svg, .png")
     parser.add_argument("--probe", choices=PROBES, help="default: the study's main one, the first in recovery.csv")
-    parser.add_argument("--look_choice", default="nested", choices=("nested", "paper"), help="default: %(default)s")
+    parser.add_argument("--look-choice", default="nested", choices=("nested", "paper"), help="default: %(default)s")
     parser.add_argument("--budget", type=float, help="retain budget (default: 0.1 where it was run, else the smallest)")
 
 
