@@ -247,7 +247,9 @@ def test_a_small_step_moves_few_weights_in_half(tokenizer, raw, precision):
         STUDY.variant("half_precision").attacks.RTT.precision,
     )
     rate = 1e-6
-    s = STUDY.attacks.RTT.at(rate).model_copy(update={"optimizer": "lion", "batch_size": 4, "warmup_steps": 0, "decay": 0.0})
+    s = STUDY.attacks.RTT.at(rate).model_copy(
+        update={"optimizer": "lion", "batch_size": 4, "warmup_steps": 0, "decay": 0.0}
+    )
     examples = [encode(tokenizer, mcq(fact)) for fact in facts_of(raw, "default")[:4]]
     share = {}
     for name in ("fp32", precision):

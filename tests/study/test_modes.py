@@ -150,8 +150,16 @@ def test_a_mode_attacks_where_theirs_does(mode, expanded):
         assert not study.attacks.named and not runs.attacks
         return
     assert {target.kind for spec in runs.attacks.values() for target in spec.targets} >= {"original", "control"}
-    assert (study.attacks.RTT.epochs, study.attacks.RTT.loss, study.attacks.RTT.v_splits) == (RTT[mode], "QUESTION_LETTER_ANSWER", 2)
-    assert (study.attacks.RTT.batch_size, study.attacks.RTT.warmup_steps, study.attacks.RTT.optimizer) == (4, 24, "lion")
+    assert (study.attacks.RTT.epochs, study.attacks.RTT.loss, study.attacks.RTT.v_splits) == (
+        RTT[mode],
+        "QUESTION_LETTER_ANSWER",
+        2,
+    )
+    assert (study.attacks.RTT.batch_size, study.attacks.RTT.warmup_steps, study.attacks.RTT.optimizer) == (
+        4,
+        24,
+        "lion",
+    )
     assert study.attacks.RTT.learning_rates == pytest.approx(log_range(1e-7, 5e-6, 2), rel=1e-9)
     assert study.attacks.RTT.train_layers is None
 

@@ -140,7 +140,7 @@ class Study(Strict):
         if not self.attacks.named and self.variants:
             raise ValueError("variants are compared by their recovery: they need attacks")
         if unknown := [name for name in self.point_choice.probes if name not in self.scores.probes]:
-            raise ValueError(f"point choice.probes: {', '.join(unknown)} is not among scores.probes")
+            raise ValueError(f"point_choice.probes: {', '.join(unknown)} is not among scores.probes")
         if DEFAULT in self.variants:
             raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
         for name in self.external_models:
