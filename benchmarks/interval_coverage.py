@@ -3,7 +3,7 @@
     PYTHONPATH=scripts python benchmarks/interval_coverage.py              # the tables of docs/statistics.md
     PYTHONPATH=scripts python benchmarks/interval_coverage.py --quick      # seconds, for the tests
 
-Model. Question i is answered right by target a (original, RTT) at look l in split s when
+Model. Question i is answered right by target a (original, attacked) at look l in split s when
     sqrt(rho) w_i + sqrt(k - rho) w_ia + sqrt(1 - k) w_ial < threshold(a, l, s),   w standard normal:
 rho pairs the targets (latent; 0, .6, .95 are 0, .41, .80 between right and wrong at accuracy .5), k is what the looks
 of one target share of a question's difficulty. The best look has the planted accuracy, the others lie below it
@@ -69,13 +69,13 @@ def draw(rng: np.random.Generator, design: Design, accuracies: tuple, rho: float
     return 2 * split_of + first, targets
 
 
-def shipped(original, unlearned, rtt, strata, resamples=1000):
+def shipped(original, unlearned, attacked, strata, resamples=1000):
     """The intervals of the tables (with fewer resamples)."""
-    found = recover(original, unlearned, rtt, strata, FLOOR, resamples)
+    found = recover(original, unlearned, attacked, strata, FLOOR, resamples)
     return {name: values[1:] for name, values in found.items()}
 
 
-def bootstrap(original, unlearned, rtt, strata, resamples=1000, rescaled=False):
+def bootstrap(original, unlearned, attacked, strata, resamples=1000, rescaled=False):
     """Percentile bootstrap within strata, without pseudo-questions; m of m questions, or rescaled m - 1."""
     order = np.argsort(strata, kind="stable")
     sizes = tuple(np.unique(strata, return_counts=True)[1].tolist())
@@ -84,23 +84,23 @@ def bootstrap(original, unlearned, rtt, strata, resamples=1000, rescaled=False):
     else:
         rng = np.random.default_rng(1)
         drawn = np.concatenate([rng.multinomial(m, np.full(m, 1 / m), size=resamples) for m in sizes], axis=1)
-    o, u, r = (drawn @ x[:, order].T.astype(float) / len(order) for x in (original, unlearned, rtt))
+    o, u, r = (drawn @ x[:, order].T.astype(float) / len(order) for x in (original, unlearned, attacked))
     with np.errstate(all="ignore"):
         values = {"recovery": r / o, "recovery_corrected": (r - FLOOR) / (o - FLOOR), "recovery_difference": r - u}
         return {name: np.quantile(value, [0.025, 0.975], axis=0) for name, value in values.items()}
 
 
-def mover(original, unlearned, rtt, strata):
+def mover(original, unlearned, attacked, strata):
     """Score intervals combined (Newcombe 1998 method 10 without its continuity term; Donner & Zou 2012 for ratios)."""
-    (po, lo, ho), (pu, lu, hu), (pr, lr, hr) = (_wilson3(x) for x in (original, unlearned, rtt))
-    c = _phi(rtt, unlearned)
+    (po, lo, ho), (pu, lu, hu), (pr, lr, hr) = (_wilson3(x) for x in (original, unlearned, attacked))
+    c = _phi(attacked, unlearned)
     low = pr - pu - np.sqrt(np.maximum((pr - lr) ** 2 + (hu - pu) ** 2 - 2 * c * (pr - lr) * (hu - pu), 0))
     high = pr - pu + np.sqrt(np.maximum((hr - pr) ** 2 + (pu - lu) ** 2 - 2 * c * (hr - pr) * (pu - lu), 0))
-    c, result = _phi(rtt, original), {"recovery_difference": (low, high)}
+    c, result = _phi(attacked, original), {"recovery_difference": (low, high)}
     for name, floor in (("recovery", 0.0), ("recovery_corrected", FLOOR)):
         ends = []
         for sign, a, down, up in ((-1, pr - lr, ho - po, po - lo), (1, hr - pr, po - lo, ho - po)):
-            # The end is the R at which the interval of rtt - R * original has its end at 0: bisection.
+            # The end is the R at which the interval of attacked - R * original has its end at 0: bisection.
             below, above = np.full(len(po), -50.0), np.full(len(po), 50.0)
             for _ in range(45):
                 middle = (below + above) / 2
@@ -113,14 +113,14 @@ def mover(original, unlearned, rtt, strata):
     return result
 
 
-def fieller(original, unlearned, rtt, strata):
+def fieller(original, unlearned, attacked, strata):
     """Fieller's interval with the paired sample covariance; all numbers where it is unbounded."""
     n = original.shape[1]
-    (po, pu, pr) = (x.mean(axis=1) for x in (original, unlearned, rtt))
+    (po, pu, pr) = (x.mean(axis=1) for x in (original, unlearned, attacked))
     vo, vu, vr = (p * (1 - p) / n for p in (po, pu, pr))
-    half = Z95 * np.sqrt(np.maximum(vr + vu - 2 * _phi(rtt, unlearned) * np.sqrt(vr * vu), 0))
+    half = Z95 * np.sqrt(np.maximum(vr + vu - 2 * _phi(attacked, unlearned) * np.sqrt(vr * vu), 0))
     result = {"recovery_difference": (pr - pu - half, pr - pu + half)}
-    cov = _phi(rtt, original) * np.sqrt(vr * vo)
+    cov = _phi(attacked, original) * np.sqrt(vr * vo)
     for name, floor in (("recovery", 0.0), ("recovery_corrected", FLOOR)):
         a, b = pr - floor, po - floor
         square, cross, plain = b * b - Z95**2 * vo, a * b - Z95**2 * cov, a * a - Z95**2 * vr
@@ -152,46 +152,46 @@ METHODS = {
 }
 
 
-def group(p_original: float, p_rtt: float) -> str:
-    """Cells that are averaged together. A denominator of .3 is mostly undefined: the rest is a point choice by luck."""
+def group(p_original: float, p_attacked: float) -> str:
+    """Cells that are averaged together. A denominator of .3 is mostly undefined: the rest was selected by luck."""
     if p_original == 0.3:
         return "denominator .3"
-    return "p >= .97" if max(p_original, p_rtt) >= 0.97 else "p .3-.95"
+    return "p >= .97" if max(p_original, p_attacked) >= 0.97 else "p .3-.95"
 
 
 def coverage(design: Design, methods: dict, reps: int, accuracies=ACCURACIES, correlations=CORRELATIONS) -> dict:
     """Return {(group, quantity, method): [(coverage, share of replicates with an interval, median width) per cell]}."""
     cells: dict = {}
-    for p_original, p_rtt, rho in itertools.product(accuracies, accuracies, correlations):
-        key = [int(1000 * x) for x in (p_original, p_rtt, rho, design.shared)]
+    for p_original, p_attacked, rho in itertools.product(accuracies, accuracies, correlations):
+        key = [int(1000 * x) for x in (p_original, p_attacked, rho, design.shared)]
         rng = np.random.default_rng(np.random.SeedSequence([*key, design.splits, len(design.looks)]))
         found = []
         for part in [500] * (reps // 500) + [reps % 500] * (reps % 500 > 0):  # little memory
-            strata, targets = draw(rng, design, (p_original, UNLEARNED, p_rtt), rho, part)
+            strata, targets = draw(rng, design, (p_original, UNLEARNED, p_attacked), rho, part)
             found.append(_judge(strata, targets, methods))
         for name in found[0]:
             held, issued, width = (np.concatenate([part[name][i] for part in found]) for i in range(3))
             if issued.sum() >= 100:
                 cell = (held[issued].mean(), issued.mean(), float(np.median(width[issued])))
-                for cell_group in ("all", group(p_original, p_rtt)):
+                for cell_group in ("all", group(p_original, p_attacked)):
                     cells.setdefault((cell_group, *name), []).append(cell)
     return cells
 
 
 def _judge(strata, targets, methods) -> dict:
-    (original, e_original), (unlearned, e_unlearned), (rtt, e_rtt) = targets
+    (original, e_original), (unlearned, e_unlearned), (attacked, e_attacked) = targets
     truth = {
-        "acc_attacked": e_rtt,
-        "recovery": e_rtt / e_original,
-        "recovery_corrected": (e_rtt - FLOOR) / (e_original - FLOOR),
-        "recovery_difference": e_rtt - e_unlearned,
+        "acc_attacked": e_attacked,
+        "recovery": e_attacked / e_original,
+        "recovery_corrected": (e_attacked - FLOOR) / (e_original - FLOOR),
+        "recovery_difference": e_attacked - e_unlearned,
     }
     n = original.shape[1]
-    everywhere = np.ones(len(e_rtt), bool)
+    everywhere = np.ones(len(e_attacked), bool)
     defined = wilson(original.sum(axis=1), n)[0] > FLOOR
-    intervals = {("acc_attacked", "Wilson"): wilson(rtt.sum(axis=1), n)}
+    intervals = {("acc_attacked", "Wilson"): wilson(attacked.sum(axis=1), n)}
     for method, function in methods.items():
-        intervals |= {(name, method): ends for name, ends in function(original, unlearned, rtt, strata).items()}
+        intervals |= {(name, method): ends for name, ends in function(original, unlearned, attacked, strata).items()}
     result = {}
     for (name, method), (low, high) in intervals.items():
         issued = everywhere if name in ("acc_attacked", "recovery_difference") else defined
@@ -219,18 +219,17 @@ def _order(cell_group: str, quantity: str, method: str) -> tuple:
 
 
 def coin_flips(reps: int, splits=5, size=32, n_looks=20) -> dict[str, tuple[float, float]]:
-    """Mean reported accuracy and its standard error of each point choice where every look is a guess (chance .25)."""
+    """Mean reported accuracy and its standard error of each look choice where every look is a guess (chance .25)."""
     rng = np.random.default_rng(25)
     split_of = np.repeat(np.arange(splits), size)
-    looks = [(1e-3 * (1 + i // 5), 1 + i % 5) for i in range(n_looks)]
     found: dict[str, list[float]] = {"fixed": [], "paper": [], "nested": []}
     for _ in range(reps):
         correct = rng.random((n_looks, splits * size)) < FLOOR
         found["fixed"].append(correct[0].mean())
-        for point_choice in ("paper", "nested"):
-            chosen = choose(point_choice, correct, split_of, looks).chosen
-            found[point_choice].append(correct[chosen, np.arange(len(split_of))].mean())
-    assert best_look(np.array([1, 1]), looks[:2]) == 0
+        for look_choice in ("paper", "nested"):
+            chosen = choose(look_choice, correct, split_of).chosen
+            found[look_choice].append(correct[chosen, np.arange(len(split_of))].mean())
+    assert best_look(np.array([1, 1])) == 0
     return {name: (float(np.mean(x)), float(np.std(x) / np.sqrt(reps))) for name, x in found.items()}
 
 
@@ -239,9 +238,8 @@ def show(rows: list[tuple]) -> None:
 
     n: cells; defined: share of replicates with a defined denominator; width: median width of recovery_corrected.
     """
-    print(
-        "| design | cells | n | defined | interval | acc_attacked (Wilson) | recovery | corrected | difference | width |"
-    )
+    columns = "design, cells, n, defined, interval, acc_attacked (Wilson), recovery, corrected, difference, width"
+    print(f"| {columns.replace(', ', ' | ')} |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     table: dict = {}
     for design, cells, quantity, method, *values in rows:

@@ -53,7 +53,7 @@ rule tables:
         python -m rtt tables \
             --evals {params.results:q}/evals \
             --point-choices {params.results:q}/point_choices \
-            --plan {params.results:q}/runs.json \
+            --runs {params.results:q}/runs.json \
             --out {params.results:q}/tables
         """
 

@@ -80,7 +80,7 @@ rule rebuild_tables:
         python -m rtt tables \
             --evals {params.made:q}/evals \
             --point-choices {params.made:q}/point_choices \
-            --plan {params.made:q}/runs.json \
+            --runs {params.made:q}/runs.json \
             --out {params.made:q}/tables
         """
 

@@ -27,7 +27,7 @@ TRAINING = (
     "study/model_folder.py",
 )
 SUFFIXES = (".py", ".j2")  # of a folder's files that are code
-STATISTICS = ("scoring/read.py", "stats")
+STATISTICS = ("scoring/read.py", "scoring/question_table.py", "stats")
 CHOICE = ("point_choice", "stats/intervals.py", "stats/look_choice.py")
 STEPS = {
     "generate": ("data/generate.py", "data/birthdays.py"),

@@ -1,10 +1,12 @@
-"""Valid evaluation and look choice JSON with planted accuracies, for the tests of whoever reads them.
+"""Valid evaluation and point choice JSON with planted accuracies, for the tests of whoever reads them.
 
-`make_evals(folder, ...)` writes `folder/evals/*.json` and `folder/point_choices/*.json`. An accuracy is planted exactly:
-`round(accuracy * size)` questions of each split are answered right, the same ones for a higher accuracy and some more.
+`make_evals(folder, ...)` writes `folder/evals/*.json` and `folder/point_choices/*.json`. An accuracy is planted
+exactly: `round(accuracy * size)` questions of each split are answered right, the same ones for a higher accuracy and
+some more.
 """
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -12,10 +14,9 @@ import numpy as np
 from rtt.__main__ import main
 from rtt.files import write_json
 from rtt.stats.tables import read_table
+from rtt.study.names import ARMS, PROBES
 
-ARMS = ("pretrained", "taught", "taught_same_data")
 METHODS = ("GD", "RMU", "RIA", "FIF")
-PROBES = ("letter", "likelihood", "likelihood_fresh")
 DATASETS = {"pretrained": "people_p", "taught": "people_f", "taught_same_data": "people_f"}
 OTHER = {"people_p": "people_f", "people_f": "people_p"}
 # Accuracy by stage; a key may also be (stage, arm), (stage, arm, method), (stage, arm, method, seed): longest wins.
@@ -52,13 +53,18 @@ def make_evals(
     probes=PROBES,
     control=True,
     worse=0,
+    attacks=("RTT",),
+    repeats=1,
+    group_size=1,
 ):
-    """Write a study; return (evals folder, look choices folder).
+    """Write a study; return (evals folder, point choices folder).
 
-    `accuracies` updates ACCURACIES. The last step is selected; the steps before lie between `before` and `unlearned`.
-    An attack's accuracy grows with the epoch and reaches the planted one at the last epoch of the last learning rate.
+    `accuracies` updates ACCURACIES. The last step is chosen; the steps before lie between `before` and `unlearned`.
+    `attacks`: RTT, whose settings are the learning rates and epochs, and `quantise`, which uses no T. An attack's
+    accuracy grows with its settings and reaches the planted one at the last: RTT's at the last epoch of the last rate.
     `none`: (arm, method, budget) without an admissible point. A control on one dataset serves the arms of the other.
-    `worse`: 0 to 2 further trajectories per method, read before and after the selected one, which stay at `before`.
+    `worse`: 0 to 2 further trajectories per method, read before and after the chosen one, which stay at `before`.
+    `repeats`: copies of each look of an attack. `group_size`: so many neighbouring questions are about one person.
     """
     folder = Path(folder)
     planted = ACCURACIES | (accuracies or {})
@@ -69,7 +75,7 @@ def make_evals(
                 return planted[(stage, *where[:length])]
         return planted[stage]
 
-    def labels(arm, seed, target, method=None, budget=None, dataset=None, control_for=()):
+    def labels(arm, seed, target, method=None, budget=None, dataset=None, control_for=(), attack=None):
         return {
             "dataset": dataset or DATASETS[arm],
             "arm": arm,
@@ -79,85 +85,101 @@ def make_evals(
             "retain_budget": budget,
             "target": target,
             "control_for": list(control_for),
+            "attack": attack,
         }
 
     def attack(name, label, reached, start):
-        results = []
-        for lr_index, lr in enumerate(lrs):
-            for epoch in range(1, epochs + 1):
-                share = (lr_index * epochs + epoch) / (len(lrs) * epochs)
-                v = start + (reached - start) * share
-                for split in range(splits):
-                    questions = _forget(
-                        label["dataset"], label["seed"], splits, per_split, probes, v, accuracy("t"), split
-                    )
-                    results.append(
-                        {
-                            "lr": lr,
-                            "v_split": f"split_{split}",
-                            "epoch": epoch,
-                            "step": 4 * epoch,
-                            "questions": questions,
-                        }
-                    )
-        write_eval(folder, name, "rtt", label, results)
+        looks = []
+        for setting, share in _settings(label["attack"], lrs, epochs):
+            v = start + (reached - start) * share
+            for split in range(splits) if label["attack"] == "RTT" else [None]:
+                found = _forget(label["dataset"], label["seed"], splits, per_split, probes, v, accuracy("t"), split)
+                head = {"attack": label["attack"], "setting": setting, "questions": found}
+                head["v_split"] = None if split is None else f"split_{split}"
+                looks += [{**head, "repeat": repeat} for repeat in range(repeats)]
+        write_eval(folder, name, "attacked", label, looks, group_size=group_size)
 
     for seed in seeds:
         for arm in arms:
             before, start = accuracy("before", arm, None, seed), 0.25
             forget = _forget(DATASETS[arm], seed, splits, per_split, probes, before)
             held = _retain(retain, probes, accuracy("retain_before", arm, None, seed))
-            result = {"lr": 0.0, "v_split": None, "epoch": 0, "step": 0, "questions": forget + held}
-            write_eval(folder, f"model-{arm}-s{seed}", "original", labels(arm, seed, "original"), [result])
-            run = f"attack-{arm}-s{seed}"
+            where = folder, f"model-{arm}-s{seed}", "original", labels(arm, seed, "original")
+            write_eval(*where, [{**NOTHING, "questions": forget + held}], group_size=group_size)
             reached = accuracy("original_attacked", arm, None, seed)
-            attack(f"{run}.original", labels(arm, seed, "original"), reached, start)
+            for name in attacks:
+                run = f"{_stem(name)}-{arm}-s{seed}.original"
+                attack(run, labels(arm, seed, "original", attack=name), reached, start)
             for method in methods:
                 unlearned = accuracy("unlearned", arm, method, seed)
                 left = accuracy("retain_unlearned", arm, method, seed)
                 name = f"unlearn-{arm}-{method.lower()}-s{seed}"
                 points = []
                 for trajectory, goal in [(name, unlearned), *((f"{'az'[i % 2]}-{name}", before) for i in range(worse))]:
-                    results = []
+                    looks = []
                     for index, step in enumerate(steps):
                         share = (index + 1) / len(steps)
                         v = before + (goal - before) * share
                         forget = _forget(DATASETS[arm], seed, splits, per_split, probes, v)
-                        questions = forget + _retain(retain, probes, left)
-                        results.append({"lr": 1e-3, "v_split": None, "epoch": 0, "step": step, "questions": questions})
+                        asked = forget + _retain(retain, probes, left)
+                        looks.append({**NOTHING, "step": step, "questions": asked})
                         kept = {"forget": dict.fromkeys(probes, v), "retain": dict.fromkeys(probes, left)}
                         points.append({"run": trajectory, "step": step, **kept})
-                    write_eval(folder, trajectory, "unlearned", labels(arm, seed, "unlearned", method), results)
+                    where = folder, trajectory, "unlearned", labels(arm, seed, "unlearned", method)
+                    write_eval(*where, looks, group_size=group_size)
                 best = {"run": name, "step": steps[-1]}
-                look_choice = {
+                choice = {
                     "run_id": f"choose-{arm}-{method.lower()}-s{seed}",
                     "labels": {"dataset": DATASETS[arm], "arm": arm, "model": "miniature", "method": method}
                     | {"seed": seed},
                     "points": points,
                     "selected": {str(b): None if (arm, method, b) in none else best for b in budgets},
                 }
-                write_json(folder / "point_choices" / f"{look_choice['run_id']}.json", look_choice)
-                for budget in budgets:
-                    label, name = labels(arm, seed, "unlearned", method, budget), f"{run}.{method.lower()}-{budget}"
+                write_json(folder / "point_choices" / f"{choice['run_id']}.json", choice)
+                for budget, attack_name in itertools.product(budgets, attacks):
+                    label = labels(arm, seed, "unlearned", method, budget, attack=attack_name)
+                    name = f"{_stem(attack_name)}-{arm}-s{seed}.{method.lower()}-{budget}"
                     if (arm, method, budget) in none:
-                        write_eval(folder, name, "rtt", label, [], status="none_within_budget")
+                        write_eval(folder, name, "attacked", label, [], status="none_within_budget")
                     else:
                         attack(name, label, accuracy("unlearned_attacked", arm, method, seed), unlearned)
         served = {}
         for arm in arms if control else ():
             served.setdefault(OTHER[DATASETS[arm]], []).append(arm)
-        for dataset, control_for in served.items():
-            label = labels("base", seed, "control", dataset=dataset, control_for=control_for)
-            attack(
-                f"attack-control-{dataset}-s{seed}.control", label, accuracy("control_attacked", None, None, seed), 0.25
-            )
+        for (dataset, control_for), name in itertools.product(served.items(), attacks):
+            label = labels("base", seed, "control", dataset=dataset, control_for=control_for, attack=name)
+            run = f"{_stem(name)}-control-{dataset}-s{seed}.control"
+            attack(run, label, accuracy("control_attacked", None, None, seed), 0.25)
     return folder / "evals", folder / "point_choices"
 
 
-def write_eval(folder, name, kind, labels, results, status="ok"):
-    """Write one evaluation JSON under `folder/evals`."""
+NOTHING = {"attack": None, "setting": {}, "v_split": None, "repeat": 0}  # a look at a model that nobody attacked
+
+
+def _stem(attack):
+    return "attack" if attack == "RTT" else attack
+
+
+def _settings(attack, lrs, epochs):
+    """Return [(setting, share of the way to the planted accuracy)], gentlest first."""
+    if attack == "quantise":
+        return [({"bits": 8, "group_size": 32}, 0.5), ({"bits": 4, "group_size": 32}, 1.0)]
+    return [
+        ({"lr": lr, "epoch": epoch}, (index * epochs + epoch) / (len(lrs) * epochs))
+        for epoch in range(1, epochs + 1)
+        for index, lr in enumerate(lrs)
+    ]
+
+
+def write_eval(folder, name, kind, labels, looks, status="ok", group_size=1):
+    """Write one evaluation JSON under `folder/evals`; neighbouring questions form groups of `group_size`."""
+    for look in looks:
+        for question in look["questions"]:
+            head, line = question["id"].rsplit("/", 1)
+            number = int(line) - (int(line) - 1) % group_size
+            question["group"] = f"{head}/{number:03d}"
     document = {
-        "schema_version": 1,
+        "schema_version": 2,
         "kind": kind,
         "run_id": name,
         "labels": labels,
@@ -165,13 +187,13 @@ def write_eval(folder, name, kind, labels, results, status="ok"):
         "hashes": dict.fromkeys(("spec", "code", "dataset", "model"), "0" * 64),
         "metrics": {},
         "status": status,
-        "results": results,
+        "looks": looks,
     }
     write_json(Path(folder) / "evals" / f"{name}.json", document, indent=None)
 
 
 def questions(ids, splits, roles, answers, correct, seed=0):
-    """Build a result's questions. `correct`: {scoring: (n,) bool}; a right answer has the highest score."""
+    """Build a look's questions. `correct`: {probe: (n,) bool}; a right answer has the highest score."""
     rng = np.random.default_rng(seed)
     scores = {}
     for probe, right in correct.items():
@@ -186,7 +208,8 @@ def questions(ids, splits, roles, answers, correct, seed=0):
             "split": splits[i],
             "role": roles[i],
             "answer": int(answers[i]),
-            "scores": {probe: scores[probe][i] for probe in correct},
+            "group": ids[i],
+            "probes": {probe: {"scores": scores[probe][i]} for probe in correct},
         }
         for i in range(len(ids))
     ]
@@ -241,11 +264,11 @@ def planted(study, **keys):
     return table
 
 
-def write_plan(folder, variants, probes=("letter",)):
+def write_runs(folder, variants, probes=("letter",), attacks=("RTT",)):
     """Write runs.json; return the option that names it."""
-    plan = {"study": {"look_choice": {"probes": list(probes)}}, "variants": variants}
-    (folder / "runs.json").write_text(json.dumps(plan))
-    return "--plan", str(folder / "runs.json")
+    study = {"point_choice": {"probes": list(probes)}, "attacks": {name: {} for name in attacks}}
+    (folder / "runs.json").write_text(json.dumps({"study": study, "variants": variants}))
+    return "--runs", str(folder / "runs.json")
 
 
 def edit(folder, name, change):

@@ -11,9 +11,14 @@ from scipy import stats
 
 def row(arm, method, seed, acc_attacked, before=0.97, unlearned=0.28, corrected=None, **more):
     return {
-        **dict(dataset="d_" + arm, arm=arm, model="m", method=method, seed=seed, retain_budget=0.1),
+        **dict(dataset="d_" + arm, arm=arm, model="m", method=method, attack="RTT", seed=seed),
         **dict(
-            look_choice="nested", probe="letter", acc_before=before, acc_unlearned=unlearned, acc_attacked=acc_attacked
+            retain_budget=0.1,
+            look_choice="nested",
+            probe="letter",
+            acc_before=before,
+            acc_unlearned=unlearned,
+            acc_attacked=acc_attacked,
         ),
         **dict(recovery_corrected=acc_attacked if corrected is None else corrected, status="ok"),
         **more,

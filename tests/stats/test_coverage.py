@@ -27,11 +27,11 @@ def benchmark():
 def test_generator_has_the_planted_accuracies_and_pairing(benchmark):
     rng = np.random.default_rng(0)
     design = benchmark.Design("", 1, 32, (0.0,))
-    _, ((original, e_original), _, (rtt, e_rtt)) = benchmark.draw(rng, design, (0.85, 0.27, 0.5), 0.6, 4000)
-    assert e_original == pytest.approx(0.85) and e_rtt == pytest.approx(0.5)
-    assert original.mean() == pytest.approx(0.85, abs=0.004) and rtt.mean() == pytest.approx(0.5, abs=0.006)
+    _, ((original, e_original), _, (attacked, e_attacked)) = benchmark.draw(rng, design, (0.85, 0.27, 0.5), 0.6, 4000)
+    assert e_original == pytest.approx(0.85) and e_attacked == pytest.approx(0.5)
+    assert original.mean() == pytest.approx(0.85, abs=0.004) and attacked.mean() == pytest.approx(0.5, abs=0.006)
     both = multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]]).cdf([1.0364334, 0])
-    assert (original & rtt).mean() == pytest.approx(both, abs=0.006)
+    assert (original & attacked).mean() == pytest.approx(both, abs=0.006)
 
 
 def test_estimand_is_the_expected_accuracy_of_the_chosen_looks(benchmark):

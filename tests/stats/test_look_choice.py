@@ -35,10 +35,14 @@ def test_halves_are_fixed_for_ever():
     assert np.flatnonzero(halves(splits_of([8, 8]))).tolist() == [0, 3, 5, 7, 9, 10, 11, 12]
 
 
-def test_ties_go_to_fewer_epochs_then_smaller_rate():
-    looks = [(1e-3, 3), (2e-3, 2), (1e-3, 2), (1e-3, 1)]
-    assert best_look(np.array([5, 5, 5, 4]), looks) == 2
-    assert best_look(np.array([5, 5, 4, 4]), looks) == 1
+def test_a_tie_goes_to_the_first_setting():
+    assert best_look(np.array([4, 5, 5, 5])) == 1
+    assert best_look(np.array([5, 5, 4, 4])) == 0
+
+
+def test_rounding_of_means_over_repeats_breaks_no_tie():
+    """Sums of floats that are equal but for rounding are equal: .1 + .2 is .30000000000000004."""
+    assert best_look(np.array([0.3, 0.1 + 0.2])) == 0
 
 
 @st.composite
@@ -46,57 +50,57 @@ def attacks(draw):
     split_of = splits_of(draw(sizes))
     n_looks = draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    looks = [(lr, epoch) for lr in (1e-3, 2e-3) for epoch in (1, 2, 3)][:n_looks]
-    return rng.random((n_looks, len(split_of))) < 0.6, split_of, looks
+    repeats = draw(st.integers(1, 3))
+    return (rng.random((repeats, n_looks, len(split_of))) < 0.6).mean(axis=0), split_of
 
 
 @given(attacks())
 def test_paper_is_the_maximum_of_each_split(attack):
-    correct, split_of, looks = attack
-    choice = choose("paper", correct, split_of, looks)
+    correct, split_of = attack
+    choice = choose("paper", correct, split_of)
     for split in np.unique(split_of):
         mask = split_of == split
         reported = correct[choice.chosen[mask], np.flatnonzero(mask)]
-        assert reported.sum() == max(correct[look, mask].sum() for look in range(len(looks)))
+        assert reported.sum() == pytest.approx(max(correct[look, mask].sum() for look in range(len(correct))))
         assert len(set(choice.chosen[mask])) == 1
 
 
 @given(attacks())
 def test_nested_uses_one_look_per_half_chosen_on_the_other(attack):
-    correct, split_of, looks = attack
-    choice = choose("nested", correct, split_of, looks)
+    correct, split_of = attack
+    choice = choose("nested", correct, split_of)
     first = halves(split_of)
     for reported, decides in ((first, ~first), (~first, first)):
         used = set(choice.chosen[reported])
         assert len(used) == 1  # one look for all splits; each question in exactly one of the two halves
         best = max(correct[:, decides].sum(axis=1))
-        assert correct[used.pop(), decides].sum() == best
+        assert correct[used.pop(), decides].sum() == pytest.approx(best)
 
 
 @given(attacks(), st.randoms(use_true_random=False))
 def test_a_question_takes_no_part_in_its_own_choice(attack, random):
-    correct, split_of, looks = attack
+    correct, split_of = attack
     question = random.randrange(len(split_of))
     other = correct.copy()
-    other[:, question] = ~other[:, question]
-    before, after = (choose("nested", table, split_of, looks).chosen for table in (correct, other))
+    other[:, question] = 1 - other[:, question]
+    before, after = (choose("nested", table, split_of).chosen for table in (correct, other))
     same_half = halves(split_of) == halves(split_of)[question]
     assert np.array_equal(before[same_half], after[same_half])
 
 
 @given(attacks())
 def test_t_pairs_cover_each_split_once_per_choice(attack):
-    correct, split_of, looks = attack
+    correct, split_of = attack
     n_splits = len(np.unique(split_of))
-    assert sorted(split for _, split in choose("paper", correct, split_of, looks).pairs) == list(range(n_splits))
-    nested = choose("nested", correct, split_of, looks)
+    assert sorted(split for _, split in choose("paper", correct, split_of).pairs) == list(range(n_splits))
+    nested = choose("nested", correct, split_of)
     assert sorted(split for _, split in nested.pairs) == sorted([*range(n_splits)] * 2)
     assert {look for look, _ in nested.pairs} == set(nested.chosen)
 
 
 def test_unknown_selection():
     with pytest.raises(ValueError, match="best"):
-        choose("best", np.ones((1, 2), bool), np.zeros(2, int), [(1e-3, 1)])
+        choose("best", np.ones((1, 2), bool), np.zeros(2, int))
 
 
 def test_floor_is_the_majority_letter_of_t():
@@ -110,12 +114,11 @@ def test_nested_is_unbiased_on_coin_flips_and_paper_is_not():
     """Twenty independent looks at chance .25: the expected accuracy of any look is .25."""
     rng = np.random.default_rng(0)
     split_of = splits_of([32] * 5)
-    looks = [(1e-3 * i, epoch) for i in range(1, 5) for epoch in range(1, 6)]
     reported = {"paper": [], "nested": []}
     for _ in range(600):
         correct = rng.random((20, 160)) < 0.25
         for look_choice, means in reported.items():
-            chosen = choose(look_choice, correct, split_of, looks).chosen
+            chosen = choose(look_choice, correct, split_of).chosen
             means.append(correct[chosen, np.arange(160)].mean())
     mean = {look_choice: np.mean(means) for look_choice, means in reported.items()}
     error = np.std(reported["nested"]) / np.sqrt(600)

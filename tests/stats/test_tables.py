@@ -17,16 +17,18 @@ from rtt.stats.assemble import assemble
 from rtt.stats.look_choice import halves
 from rtt.stats.recovery import cannot_tell
 from rtt.stats.tables import read_table, recovery_table
+from rtt.study.names import STAGES
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "config" / "eval.schema.json").read_text(encoding="utf-8"))
-ISSUE = (
-    "dataset arm model method variant seed retain_budget look_choice probe n_questions acc_before acc_unlearned "
-    "acc_unlearned_low acc_unlearned_high acc_attacked acc_attacked_low acc_attacked_high acc_original_attacked acc_original_attacked_low "
-    "acc_original_attacked_high acc_control_attacked acc_control_attacked_low acc_control_attacked_high t_acc_attacked retain_before "
-    "retain_unlearned floor recovery recovery_low recovery_high recovery_corrected recovery_corrected_low "
-    "recovery_corrected_high recovery_difference recovery_difference_low recovery_difference_high status cannot_tell"
+COLUMNS = (
+    "dataset arm model method attack variant seed retain_budget look_choice probe n_questions acc_before "
+    "acc_unlearned acc_unlearned_low acc_unlearned_high acc_attacked acc_attacked_low acc_attacked_high "
+    "acc_original_attacked acc_original_attacked_low acc_original_attacked_high acc_control_attacked "
+    "acc_control_attacked_low acc_control_attacked_high t_acc_attacked retain_before retain_unlearned floor "
+    "recovery recovery_low recovery_high recovery_corrected recovery_corrected_low recovery_corrected_high "
+    "recovery_difference recovery_difference_low recovery_difference_high status cannot_tell "
 ).split()
 
 
@@ -62,9 +64,9 @@ def study(tmp_path_factory):
     return folder
 
 
-def test_recovery_columns_are_the_issues(study):
+def test_recovery_columns(study):
     with open(study / "tables" / "recovery.csv", encoding="utf-8", newline="") as file:
-        assert next(csv.reader(file)) == ISSUE
+        assert next(csv.reader(file)) == COLUMNS
 
 
 def test_one_row_per_key_in_natural_order(study):
@@ -100,7 +102,7 @@ def test_planted_accuracies_arrive(study):
 
 def test_floor_by_hand(study):
     document = json.loads((study / "evals" / "model-pretrained-s0.json").read_text())
-    forget = [q for q in document["results"][0]["questions"] if q["role"] == "V"]
+    forget = [q for q in document["looks"][0]["questions"] if q["role"] == "V"]
     hits = 0
     for question in forget:
         t = [q["answer"] for q in forget if q["split"] != question["split"]]
@@ -135,29 +137,34 @@ def test_undefined_leaves_cells_empty(tmp_path):
         rows = list(csv.DictReader(file))
     assert {row["status"] for row in rows} == {"undefined"}
     for row in rows:
-        assert all(row[name] == "" for name in ISSUE if re.fullmatch(r"recovery(_corrected)?(_low|_high)?", name))
+        assert all(row[name] == "" for name in COLUMNS if re.fullmatch(r"recovery(_corrected)?(_low|_high)?", name))
         assert row["recovery_difference_low"] != ""
 
 
 def test_accuracy_table(study):
     table = read_table(study / "tables" / "accuracy.csv")
     assert " ".join(table.columns) == (
-        "dataset arm model method variant seed retain_budget stage v_split set look_choice probe run step lr epoch "
-        "n_questions n_correct accuracy low high"
+        "dataset arm model method attack variant seed retain_budget stage v_split set look_choice probe run step "
+        "setting n_questions n_correct accuracy low high"
     )
     keys = [name for name in table.columns if name not in ("n_questions", "n_correct", "accuracy", "low", "high")]
     assert not table.duplicated(keys).any()
-    assert set(table.stage) == {"original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked"}
+    assert set(table.stage) == set(STAGES)
+    assert set(table.attack[table.stage.str.endswith("_attacked")]) == {"RTT"}
+    assert set(table.attack[~table.stage.str.endswith("_attacked")]) == {"none"}
     here = table[(table.arm == "pretrained") & (table.seed == 0) & (table.probe == "letter")]
     points = here[(here.stage == "unlearned") & (here.method == "GD") & (here["set"] == "V") & (here.v_split == "all")]
     assert sorted(points.step) == [10, 20, 20, 20]
     assert sorted(points.retain_budget.dropna()) == [0.05, 0.1]
     looks = here[(here.stage == "original_attacked") & (here.v_split == "split_3") & (here["set"] == "V")]
     assert sorted(looks.look_choice) == ["nested", "none", "none", "none", "none", "paper"]
-    assert looks[looks.look_choice != "none"][["lr", "epoch"]].isna().all(axis=None)
+    assert set(looks[looks.look_choice != "none"].setting) == {""}
+    assert looks[looks.look_choice == "none"].setting.tolist() == [
+        "epoch=1 lr=0.001", "epoch=1 lr=0.002", "epoch=2 lr=0.001", "epoch=2 lr=0.002"
+    ]  # fmt: skip
     # Pooling: V splits add up to `all`; T of one V split is the other four.
-    for _, group in here[here.stage.str.endswith("_rtt")].groupby(
-        ["stage", "method", "retain_budget", "look_choice", "lr", "epoch", "set"], dropna=False
+    for _, group in here[here.stage.str.endswith("_attacked")].groupby(
+        ["stage", "method", "retain_budget", "look_choice", "setting", "set"], dropna=False
     ):
         parts = group[group.v_split != "all"]
         whole = group[group.v_split == "all"].iloc[0]
@@ -185,13 +192,13 @@ def test_control_rows_are_repeated_for_each_arm(study):
     }
 
 
-def test_six_decimals_and_settings(study):
+def test_floats_have_six_decimals_and_budgets_their_own(study):
     for name in ("recovery", "accuracy", "contrasts", "variants"):
         with open(study / "tables" / f"{name}.csv", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 for column, value in row.items():
-                    if column in ("retain_budget", "lr"):
-                        assert value in ("", "0.1", "0.05", "0.001", "0.002")
+                    if column == "retain_budget":
+                        assert value in ("", "0.1", "0.05")
                     elif re.fullmatch(r"-?\d*\.\d*", value):
                         assert re.fullmatch(r"-?\d+\.\d{6}", value), (name, column, value)
                     assert value.lower() not in ("nan", "inf", "-inf")
@@ -200,7 +207,7 @@ def test_six_decimals_and_settings(study):
 def test_contrasts_table(study):
     table = read_table(study / "tables" / "contrasts.csv")
     assert " ".join(table.columns) == (
-        "arm_a arm_b dataset_a dataset_b method retain_budget look_choice probe quantity n_seeds per_seed mean "
+        "arm_a arm_b dataset_a dataset_b method attack retain_budget look_choice probe quantity n_seeds per_seed mean "
         "low high comparable why"
     )
     keys = dict(
@@ -213,33 +220,34 @@ def test_contrasts_table(study):
     assert other.comparable == "no" and "unlearned accuracy .25 vs .625" in other.why
 
 
-def test_selection_is_by_position_so_that_the_control_shares_the_halves(tmp_path):
+def test_halves_are_by_position_so_that_the_control_shares_the_halves(tmp_path):
     """Rename the control's facts; and choose looks by hand from the JSON for nested."""
     make_evals(tmp_path, **SMALL | {"per_split": 9, "epochs": 3})
     rng = np.random.default_rng(4)
     for path in sorted((tmp_path / "evals").glob("attack-*.json")):
         document = json.loads(path.read_text())
-        for result in document["results"]:
-            for question in result["questions"]:
-                for scores in question["scores"].values():
-                    rng.shuffle(scores)
-            rng.shuffle(result["questions"])
+        for look in document["looks"]:
+            for question in look["questions"]:
+                for probe in question["probes"].values():
+                    rng.shuffle(probe["scores"])
+            rng.shuffle(look["questions"])
         path.write_text(json.dumps(document))
         # By hand: questions of a split by the line number in their id.
         by_look: dict = {}
-        for result in document["results"]:
-            for question in result["questions"]:
+        for look in document["looks"]:
+            for question in look["questions"]:
                 if question["role"] == "V":
-                    scores = question["scores"]["letter"]
+                    scores = question["probes"]["letter"]["scores"]
                     hit = scores.index(max(scores)) == question["answer"]
-                    by_look.setdefault((result["epoch"], result["lr"]), {})[question["id"]] = hit
+                    key = look["setting"]["epoch"], look["setting"]["lr"]
+                    by_look.setdefault(key, {})[question["id"]] = hit
         ids = sorted(next(iter(by_look.values())), key=natural)
         first = {id_: bool(half) for id_, half in zip(ids, halves(np.repeat([0, 1], 9)), strict=True)}
         hits = 0
         for half in (True, False):
-            decide = {look: sum(h for i, h in found.items() if first[i] != half) for look, found in by_look.items()}
-            look = min(decide, key=lambda look: (-decide[look], look))
-            hits += sum(hit for i, hit in by_look[look].items() if first[i] == half)
+            decide = {key: sum(h for i, h in found.items() if first[i] != half) for key, found in by_look.items()}
+            best = min(decide, key=lambda key: (-decide[key], key))
+            hits += sum(hit for i, hit in by_look[best].items() if first[i] == half)
         expected = {"original": "acc_original_attacked", "gd-0": "acc_attacked", "control": "acc_control_attacked"}
         document["expected"] = expected[path.stem.split(".")[1]], hits / 18
         path.with_suffix(".expected").write_text(json.dumps(document["expected"]))
@@ -254,7 +262,7 @@ def test_selection_is_by_position_so_that_the_control_shares_the_halves(tmp_path
 def test_questions_are_resampled_within_v_split_and_half(study, monkeypatch):
     seen = []
 
-    def spy(original, unlearned, rtt, strata, floor):
+    def spy(original, unlearned, attacked, strata, floor):
         seen.append(strata)
         return {}
 
@@ -282,8 +290,8 @@ def test_without_control_the_cells_are_empty(tmp_path):
 
 
 @pytest.mark.parametrize("probes", [("letter", "likelihood"), ("likelihood", "likelihood_fresh"), ("letter",)])
-def test_any_scorings_are_enough(tmp_path, probes):
-    """Nothing needs letters: accuracy, look choice and retain accuracy are each by the row's own scoring."""
+def test_any_probes_are_enough(tmp_path, probes):
+    """Nothing needs letters: accuracy, look choice and retain accuracy are each by the row's own probe."""
     make_evals(tmp_path, **SMALL, probes=probes)
     assert tables(tmp_path) == 0
     found = planted(tmp_path)
@@ -291,13 +299,13 @@ def test_any_scorings_are_enough(tmp_path, probes):
     assert set(found.retain_before) == {1.0} and set(found.retain_unlearned) == {0.875}  # 8 and 7 of 8
 
 
-def test_retain_accuracy_is_by_the_rows_scoring(tmp_path):
+def test_retain_accuracy_is_by_the_rows_probe(tmp_path):
     make_evals(tmp_path, **SMALL)
 
     def change(document):
-        held = [q for q in document["results"][0]["questions"] if q["role"] == "retain"]
+        held = [q for q in document["looks"][0]["questions"] if q["role"] == "retain"]
         for question in held[:4]:
-            question["scores"]["likelihood"] = [-1.0 if i == question["answer"] else -0.5 for i in range(4)]
+            question["probes"]["likelihood"]["scores"] = [-1.0 if i == question["answer"] else -0.5 for i in range(4)]
 
     edit(tmp_path, "model-pretrained-s0", change)
     assert tables(tmp_path) == 0
@@ -305,13 +313,13 @@ def test_retain_accuracy_is_by_the_rows_scoring(tmp_path):
     assert found["letter"] - found["likelihood"] == 0.5
 
 
-def test_own_unlearned_models_have_their_own_names(tmp_path):
+def test_external_models_have_their_own_names(tmp_path):
     make_evals(tmp_path, **SMALL | {"methods": ("RMU-v2.1", "GD")})
     assert tables(tmp_path) == 0
     assert list(dict.fromkeys(planted(tmp_path).method)) == ["GD", "RMU-v2.1"]
 
 
-def test_the_selected_point_is_found_among_several_trajectories(tmp_path):
+def test_the_chosen_point_is_found_among_several_trajectories(tmp_path):
     make_evals(tmp_path, **SMALL, worse=2, accuracies={"before": 1.0, "unlearned": 0.25})
     assert tables(tmp_path) == 0
     assert set(planted(tmp_path).acc_unlearned) == {0.25}
@@ -373,11 +381,34 @@ def test_prediction_is_the_first_maximum(tmp_path):
     folder, _ = make_evals(tmp_path, **SMALL)
     path = folder / "model-pretrained-s0.json"
     document = json.loads(path.read_text())
-    for question in document["results"][0]["questions"]:
-        question["scores"]["letter"] = [-1.0, -0.5, -0.5, -0.5]
+    for question in document["looks"][0]["questions"]:
+        question["probes"]["letter"]["scores"] = [-1.0, -0.5, -0.5, -0.5]
     path.write_text(json.dumps(document))
     points = read_eval(path)
     assert np.array_equal(points.forget_correct["letter"][0], points.forget.answers == 1)
+
+
+def further(document):
+    """Add a probe and keys that no reader knows yet, everywhere."""
+    document["later"] = document["labels"]["later"] = {"x": 1}
+    for look in document["looks"]:
+        look["seconds"] = 1.5
+        for question in look["questions"]:
+            question["difficulty"] = 0.5
+            question["probes"]["few_shot"] = {"scores": [0.0, -1.0], "shots": 4}
+            question["probes"]["letter"]["calibrated"] = True
+
+
+def test_probes_and_keys_of_later_versions_change_no_number(study, tmp_path):
+    (tmp_path / "point_choices").symlink_to(study / "point_choices")
+    (tmp_path / "evals").mkdir()
+    for path in (study / "evals").iterdir():
+        document = json.loads(path.read_text())
+        further(document)
+        (tmp_path / "evals" / path.name).write_text(json.dumps(document))
+    assert tables(tmp_path) == 0
+    for path in sorted((study / "tables").iterdir()):
+        assert path.read_bytes() == (tmp_path / "tables" / path.name).read_bytes()
 
 
 # --------------------------------------------------------------------------------------------------------------- schema
@@ -389,7 +420,7 @@ def test_every_evaluation_is_valid(study):
     kinds = set()
     for path in sorted((study / "evals").glob("*-s0*.json")):
         document = json.loads(path.read_text())
-        validator.validate(document | {"results": document["results"][:1]})
+        validator.validate(document | {"looks": document["looks"][:1]})
         kinds.add((document["kind"], document["labels"]["target"], document["status"]))
     assert len(kinds) == 6
 
@@ -397,29 +428,42 @@ def test_every_evaluation_is_valid(study):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d.update(extra=1),
         lambda d: d.pop("hashes"),
-        lambda d: d.update(schema_version=2),
-        lambda d: d.update(results=[]),
+        lambda d: d.update(schema_version=1),
+        lambda d: d.update(kind="rtt"),
+        lambda d: d.update(looks=[]),
         lambda d: d["labels"].update(method="GD"),
+        lambda d: d["labels"].update(attack=None),
         lambda d: d["labels"].update(control_for=["taught"]),
         lambda d: d["labels"].pop("seed"),
-        lambda d: d["results"][0].update(lr=0),
-        lambda d: d["results"][0].update(epoch=0),
-        lambda d: d["results"][0].update(v_split=None),
-        lambda d: d["results"][0]["questions"][0].update(role="retain"),
-        lambda d: d["results"][0]["questions"][0].update(answer=4),
-        lambda d: d["results"][0]["questions"][0].update(note=""),
-        lambda d: d["results"][0]["questions"][0]["scores"].clear(),
-        lambda d: d["results"][0]["questions"][0]["scores"].update(other=[0, 0, 0, 0]),
-        lambda d: d["results"][0]["questions"][0]["scores"]["letter"].append(-1.0),
-        lambda d: d["results"][0]["questions"][0]["scores"].update(letter=[0, 0, 0, None]),
+        lambda d: d["looks"][0].update(attack=None),
+        lambda d: d["looks"][0].update(setting={"lr": [0.1]}),
+        lambda d: d["looks"][0].update(setting={"a b": 1}),
+        lambda d: d["looks"][0].update(repeat=-1),
+        lambda d: d["looks"][0].update(v_split=""),
+        lambda d: d["looks"][0].update(v_split=None),
+        lambda d: d["looks"][0]["questions"][0].update(role="retain"),
+        lambda d: d["looks"][0]["questions"][0].update(answer=-1),
+        lambda d: d["looks"][0]["questions"][0].pop("group"),
+        lambda d: d["looks"][0]["questions"][0]["probes"].clear(),
+        lambda d: d["looks"][0]["questions"][0]["probes"].update(other=[0, 0, 0, 0]),
+        lambda d: d["looks"][0]["questions"][0]["probes"]["letter"].update(scores=[0.0]),
+        lambda d: d["looks"][0]["questions"][0]["probes"]["letter"].update(scores=[0, 0, 0, None]),
     ],
 )
 def test_schema_is_strict(study, change):
     document = json.loads((study / "evals" / "attack-pretrained-s0.original.json").read_text())
-    document["results"] = document["results"][:1]
+    document["looks"] = document["looks"][:1]
     validator = jsonschema.Draft202012Validator(SCHEMA)
     assert validator.is_valid(document)
     change(document)
     assert not validator.is_valid(document)
+
+
+@pytest.mark.parametrize("kind", ["original", "unlearned", "attacked"])
+def test_schema_lets_further_probes_and_keys_be(study, kind):
+    name = {"original": "model-pretrained-s0", "unlearned": "unlearn-pretrained-gd-s0"}
+    document = json.loads((study / "evals" / f"{name.get(kind, 'attack-pretrained-s0.original')}.json").read_text())
+    assert document["kind"] == kind
+    further(document)
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)

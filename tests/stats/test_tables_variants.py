@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from evals_builder import SMALL, make_evals, planted, tables, write_plan
+from evals_builder import SMALL, make_evals, planted, tables, write_runs
 from rtt.stats.tables import read_table
 
 
@@ -21,10 +21,10 @@ def varied(tmp_path_factory):
             other["evals"].append(stem)
             continue
         document = json.loads((folder / "evals" / f"{stem}.json").read_text())
-        for result in document["results"]:
-            for question in [q for q in result["questions"] if q["role"] == "V"][: 2 if "s0" in stem else 1]:
-                for probe in question["scores"]:
-                    question["scores"][probe] = [float(i != question["answer"]) for i in range(4)]
+        for look in document["looks"]:
+            for question in [q for q in look["questions"] if q["role"] == "V"][: 2 if "s0" in stem else 1]:
+                for probe in question["probes"].values():
+                    probe["scores"] = [float(i != question["answer"]) for i in range(4)]
         other["evals"].append(f"{stem}-variant")
         (folder / "evals" / f"{stem}-variant.json").write_text(json.dumps(document))
     variants = {
@@ -32,7 +32,7 @@ def varied(tmp_path_factory):
         "on_v": {**stems, "reported": "paper"},
         "default": {**stems, "reported": "nested"},
     }
-    assert tables(folder, *write_plan(folder, variants)) == 0
+    assert tables(folder, *write_runs(folder, variants)) == 0
     return folder
 
 
@@ -49,7 +49,8 @@ def test_variants_share_runs_and_have_their_own_rows(varied):
 def test_variant_effects_are_paired_with_the_default(varied):
     table = read_table(varied / "tables" / "variants.csv")
     assert " ".join(table.columns) == (
-        "variant dataset arm model method retain_budget look_choice probe quantity n_seeds per_seed mean low high"
+        "variant dataset arm model method attack retain_budget look_choice probe quantity n_seeds "
+        "per_seed mean low high"
     )
     assert set(table.quantity) == {"acc_unlearned", "acc_attacked", "recovery", "recovery_corrected"}
     recovered = planted(varied, probe="letter").set_index(["variant", "look_choice", "seed"])
@@ -83,15 +84,15 @@ def test_one_seed_has_an_effect_without_interval(varied, tmp_path):
     for one in variants.values():
         for kind in ("evals", "point_choices"):
             one[kind] = [stem for stem in one[kind] if "-s0" in stem]
-    assert tables(tmp_path, *write_plan(tmp_path, variants)) == 0
+    assert tables(tmp_path, *write_runs(tmp_path, variants)) == 0
     table = read_table(tmp_path / "tables" / "variants.csv")
     assert set(table.n_seeds) == {1} and table[["low", "high"]].isna().all(axis=None) and table["mean"].notna().all()
 
 
-def test_the_plan_names_the_main_scoring_and_it_comes_first(varied, tmp_path):
+def test_the_study_names_its_main_probe_and_it_comes_first(varied, tmp_path):
     for name in ("evals", "point_choices"):
         (tmp_path / name).symlink_to(varied / name)
     default = json.loads((varied / "runs.json").read_text())["variants"]["default"]
-    assert tables(tmp_path, *write_plan(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
+    assert tables(tmp_path, *write_runs(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
     found = list(dict.fromkeys(planted(tmp_path).probe))
     assert found == ["likelihood", "letter", "likelihood_fresh"]

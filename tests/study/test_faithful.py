@@ -357,7 +357,7 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
     study = {"point_choice": {"probes": ["letter"]}}
     (tmp_path / "runs.json").write_text(json.dumps({"study": study, "variants": shown}))
     folders = [f"--{name}={tmp_path / name}" for name in ("evals", "point_choices")]
-    assert main(["tables", *folders, f"--plan={tmp_path / 'runs.json'}", f"--out={tmp_path / 'tables'}"]) == 0
+    assert main(["tables", *folders, f"--runs={tmp_path / 'runs.json'}", f"--out={tmp_path / 'tables'}"]) == 0
     table = read_table(tmp_path / "tables/variants.csv")
     effect = table[(table.quantity == "acc_attacked") & (table.probe == "letter")].set_index("point_choice")["mean"]
     # On V each split has a learning rate that answers all of it; one rate for both splits answers half.

@@ -11,16 +11,17 @@ import numpy as np
 
 from rtt.errors import UserError
 from rtt.files import natural, read_json
+from rtt.scoring.question_table import Questions, QuestionTable, get
+from rtt.study.names import setting_text
 
-PROBES = ("letter", "likelihood", "likelihood_fresh")
-N_CHOICES = 4
-METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")  # the four known ones, or the name of an own unlearned model
-LABELS = {"dataset", "arm", "model", "method", "seed", "retain_budget", "target", "control_for"}
+VERSION = 2
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")  # of a method, an external model or an attack
+LABELS = ("dataset", "arm", "model", "method", "seed", "retain_budget", "target", "control_for", "attack")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What an evaluation belongs to; `method` and `retain_budget` are None for none."""
+    """What an evaluation belongs to; `method`, `retain_budget` and `attack` are None where there is none."""
 
     dataset: str
     arm: str
@@ -30,77 +31,76 @@ class Labels:
     retain_budget: float | None
     target: str
     control_for: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """n questions in the order of (split, id): the positions by which evaluations are paired."""
-
-    ids: tuple[str, ...]
-    splits: tuple[str, ...]
-    answers: np.ndarray  # (n,) int, from 0
+    attack: str | None
 
 
 @dataclass(frozen=True, eq=False)
 class PointScores:
-    """Scored checkpoints of one trajectory (kind `unlearned`), or the one model of kind `original`."""
+    """Scored points of one trajectory (kind `unlearned`), or the one model of kind `original`."""
 
     path: Path
     run_id: str
     labels: Labels
-    steps: tuple[int, ...]  # P points
+    steps: tuple[int, ...]  # P points, ascending
     forget: Questions
     retain: Questions
-    forget_correct: dict[str, np.ndarray]  # scoring -> (P, n_forget) bool
-    retain_correct: dict[str, np.ndarray]  # scoring -> (P, n_retain) bool
+    forget_correct: dict[str, np.ndarray]  # probe -> (P, n_forget) float, 0 or 1
+    retain_correct: dict[str, np.ndarray]  # probe -> (P, n_retain) float, 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
 class AttackScores:
-    """RTT on one checkpoint: every look (lr, epoch) with every V split (kind `rtt`)."""
+    """One attack on one checkpoint: every setting with every V split (kind `attacked`)."""
 
     path: Path
     run_id: str
     labels: Labels
     status: str
-    looks: tuple[tuple[float, int], ...]  # L looks, by lr, then epoch; empty when nothing was attacked
-    v_splits: tuple[str, ...]  # S splits that served as V
+    attack: str
+    settings: tuple[dict, ...]  # L settings in the file's order, gentlest first; empty when nothing was attacked
+    v_splits: tuple[str, ...]  # S splits that served as V; all of them where the attack used no T
+    uses_t: bool
     questions: Questions
-    correct: dict[str, np.ndarray]  # scoring -> (L, S, n) bool
+    correct: dict[str, np.ndarray]  # probe -> (L, S, n) float in [0, 1]: the mean over repeats
 
 
 def read_eval(path: str | Path) -> PointScores | AttackScores:
-    """Read one evaluation JSON.
+    """Read one evaluation JSON; probes and keys that this program does not know are ignored.
 
-    Raises UserError that names the file and the place: a missing or wrong key, NaN, other than 4 scores, a question
-    twice, results that do not hold the same questions, a (lr, V split, epoch) that is missing or twice.
+    Raises UserError that names the file and the place: a key that is missing or of the wrong type, a score that is not
+    a finite number, a question that stands twice, looks that do not hold the same questions, a setting that lacks a V
+    split or a repeat.
     """
     path = Path(path)
     document = read_json(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: found {type(document).__name__}, expected one JSON object")
-    if _get(path, document, "schema_version", int) != 1:
-        raise UserError(f"{path}: schema_version is {document['schema_version']!r}, this program reads 1")
-    kind = _get(path, document, "kind", str)
-    run_id = _get(path, document, "run_id", str)
-    labels = _labels(path, _get(path, document, "labels", dict))
+    if get(path, document, "schema_version", int) != VERSION:
+        raise UserError(f"{path}: schema_version is {document['schema_version']!r}, this program reads {VERSION}")
+    kind = get(path, document, "kind", str)
+    run_id = get(path, document, "run_id", str)
+    labels = _labels(path, get(path, document, "labels", dict))
     status = document.get("status", "ok")
     if status not in ("ok", "none_within_budget"):
         raise UserError(f"{path}: status is {status!r}, expected ok or none_within_budget")
-    results = _get(path, document, "results", list)
-    if kind == "rtt":
-        return _attack(path, run_id, labels, status, results)
+    looks = get(path, document, "looks", list)
+    if kind == "attacked":
+        return _attack(path, run_id, labels, status, looks)
     if kind not in ("original", "unlearned"):
-        raise UserError(f"{path}: kind is {kind!r}, expected original, unlearned or rtt")
-    if (labels.method is None) != (kind == "original"):
-        raise UserError(f"{path}: kind {kind} with labels.method {labels.method!r}")
-    return _points(path, run_id, labels, kind, results)
+        raise UserError(f"{path}: kind is {kind!r}, expected original, unlearned or attacked")
+    if (labels.method is None) != (kind == "original") or labels.attack is not None:
+        expected = f"{'no' if kind == 'original' else 'a'} method and no attack"
+        raise UserError(
+            f"{path}: kind {kind} has labels.method {labels.method!r} and labels.attack {labels.attack!r}, "
+            f"expected {expected}"
+        )
+    return _points(path, run_id, labels, kind, looks)
 
 
 def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[PointScores | AttackScores]:
     """Read the `*.json` of a folder, in the order of the names: those of `stems`, or all.
 
-    Raises UserError when there is none, or one of `stems` is missing.
+    Raises UserError when there is none, or when one of `stems` is missing.
     """
     paths = _listed(folder, stems)
     if not paths:
@@ -129,22 +129,22 @@ def read_point_choices(folder: str | Path, stems: Iterable[str] | None = None) -
     """
     found: dict[tuple, ChosenPoints] = {}
     for path in _listed(folder, stems):
-        one = _selection(path, read_json(path))
+        one = _point_choice(path, read_json(path))
         if one.group in found:
             raise UserError(
-                f"{path}: the same labels as {found[one.group].path}; delete the one that is stale, or give --plan"
+                f"{path}: the same labels as {found[one.group].path}; delete the one that is stale, or give --runs"
             )
         found[one.group] = one
     return found
 
 
-def _selection(path: Path, document: Any) -> ChosenPoints:
+def _point_choice(path: Path, document: Any) -> ChosenPoints:
     if not isinstance(document, dict):
         raise UserError(f"{path}: found {type(document).__name__}, expected one JSON object")
-    labels = _get(path, document, "labels", dict)
-    group = tuple(_get(path, labels, key, str, "labels") for key in ("dataset", "arm", "model", "method"))
+    labels = get(path, document, "labels", dict)
+    group = tuple(get(path, labels, key, str, "labels") for key in ("dataset", "arm", "model", "method"))
     points: dict[float, tuple[str, int] | None] = {}
-    for key, point in _get(path, document, "selected", dict).items():
+    for key, point in get(path, document, "selected", dict).items():
         where = f"selected[{key!r}]"
         try:
             budget = float(key)
@@ -154,65 +154,63 @@ def _selection(path: Path, document: Any) -> ChosenPoints:
             raise UserError(f'{path}: {where} is {point!r}, expected {{"run": ..., "step": ...}} or null')
         points[budget] = None
         if point is not None:
-            points[budget] = _get(path, point, "run", str, where), _get(path, point, "step", int, where)
-    seen = enumerate(_get(path, document, "points", list))
+            points[budget] = get(path, point, "run", str, where), get(path, point, "step", int, where)
+    seen = enumerate(get(path, document, "points", list))
     runs = dict.fromkeys(
-        _get(path, point if isinstance(point, dict) else {}, "run", str, f"points[{i}]") for i, point in seen
+        get(path, point if isinstance(point, dict) else {}, "run", str, f"points[{i}]") for i, point in seen
     )
-    return ChosenPoints(path, (*group, _get(path, labels, "seed", int, "labels")), tuple(runs), points)
-
-
-def _get(path: Path, mapping: dict, key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
-    name = f"{where}.{key}" if where else key
-    if key not in mapping:
-        raise UserError(f"{path}: {name} is missing")
-    value = mapping[key]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{path}: {name} is {value!r:.60}, of the wrong type ({type(value).__name__})")
-    return value
+    return ChosenPoints(path, (*group, get(path, labels, "seed", int, "labels")), tuple(runs), points)
 
 
 def _labels(path: Path, found: dict) -> Labels:
-    if set(found) != LABELS:
-        raise UserError(f"{path}: labels: missing {sorted(LABELS - set(found))}, unknown {sorted(set(found) - LABELS)}")
+    if missing := sorted(set(LABELS) - set(found)):
+        raise UserError(f"{path}: labels: missing {missing}, expected {', '.join(LABELS)}")
     none = type(None)
-    budget = _get(path, found, "retain_budget", (int, float, none), "labels")
-    target = _get(path, found, "target", str, "labels")
+    budget = get(path, found, "retain_budget", (int, float, none), "labels")
+    target = get(path, found, "target", str, "labels")
     if target not in ("original", "unlearned", "control"):
         raise UserError(f"{path}: labels.target is {target!r}, expected original, unlearned or control")
-    method = _get(path, found, "method", (str, none), "labels")
-    if method is not None and not METHOD.fullmatch(method):
-        raise UserError(
-            f"{path}: labels.method is {method!r}, expected a name of letters, digits and _ . + -, a letter first"
-        )
+    names = {key: get(path, found, key, (str, none), "labels") for key in ("method", "attack")}
+    for key, name in names.items():
+        if name is not None and not NAME.fullmatch(name):
+            raise UserError(
+                f"{path}: labels.{key} is {name!r}, expected a name of letters, digits and _ . + -, a letter first"
+            )
     return Labels(
-        **{key: _get(path, found, key, str, "labels") for key in ("dataset", "arm", "model")},
-        method=method,
-        seed=_get(path, found, "seed", int, "labels"),
+        **{key: get(path, found, key, str, "labels") for key in ("dataset", "arm", "model")},
+        **names,
+        seed=get(path, found, "seed", int, "labels"),
         retain_budget=None if budget is None else float(budget),
         target=target,
-        control_for=tuple(_get(path, found, "control_for", list, "labels")),
+        control_for=tuple(get(path, found, "control_for", list, "labels")),
     )
 
 
-def _points(path: Path, run_id: str, labels: Labels, kind: str, results: list) -> PointScores:
-    if not results or (kind == "original" and len(results) != 1):
-        raise UserError(
-            f"{path}: kind {kind} has {len(results)} results, expected {'1' if kind == 'original' else '>= 1'}"
-        )
-    table = _Table(path)
-    for index, result in enumerate(results):
-        table.add(index, result)
-    unknown = set(table.roles) - {"V", "retain"}
+def _points(path: Path, run_id: str, labels: Labels, kind: str, looks: list) -> PointScores:
+    if not looks or (kind == "original" and len(looks) != 1):
+        raise UserError(f"{path}: kind {kind} has {len(looks)} looks, expected {'1' if kind == 'original' else '>= 1'}")
+    table = QuestionTable(path)
+    for index, look in enumerate(looks):
+        attack, setting, v_split, repeat = _head(path, index, look)
+        table.add(index, look)
+        if (attack, setting, v_split, repeat) != (None, {}, None, 0):
+            raise UserError(
+                f"{path}: kind {kind}: looks[{index}] has attack {attack!r}, setting {setting}, v_split {v_split!r}, "
+                f"repeat {repeat}; nothing was attacked, so null, {{}}, null and 0 are expected"
+            )
+    roles = table.columns["role"]
+    unknown = set(roles) - {"V", "retain"}
     if unknown:
         raise UserError(f"{path}: kind {kind}: roles {sorted(unknown)}, expected V and retain")
-    if "V" not in table.roles:
+    if "V" not in roles:
         raise UserError(f"{path}: kind {kind} has no forget question (role V)")
-    steps = tuple(_get(path, result, "step", int, f"results[{i}]") for i, result in enumerate(results))
+    steps = [0] if kind == "original" else []
+    steps = steps or [get(path, look, "step", int, f"looks[{i}]") for i, look in enumerate(looks)]
     if len(set(steps)) != len(steps):
-        raise UserError(f"{path}: steps {list(steps)} are not distinct")
+        raise UserError(f"{path}: steps {steps} are not distinct")
     order = sorted(range(len(steps)), key=lambda i: steps[i])
-    forget = np.array([role == "V" for role in table.roles])
+    forget = np.array([role == "V" for role in roles])
+    correct = {probe: np.stack([table.rows[probe][i] for i in order]).astype(float) for probe in table.probes}
     return PointScores(
         path,
         run_id,
@@ -220,143 +218,88 @@ def _points(path: Path, run_id: str, labels: Labels, kind: str, results: list) -
         tuple(steps[i] for i in order),
         table.questions(forget),
         table.questions(~forget),
-        {probe: table.stack(probe, order)[:, forget] for probe in table.probes},
-        {probe: table.stack(probe, order)[:, ~forget] for probe in table.probes},
+        {probe: rows[:, forget] for probe, rows in correct.items()},
+        {probe: rows[:, ~forget] for probe, rows in correct.items()},
     )
 
 
-def _attack(path: Path, run_id: str, labels: Labels, status: str, results: list) -> AttackScores:
+def _attack(path: Path, run_id: str, labels: Labels, status: str, looks: list) -> AttackScores:
     if (labels.target == "unlearned") != (labels.method is not None and labels.retain_budget is not None):
         raise UserError(
             f"{path}: labels: target {labels.target} with method {labels.method!r}, retain_budget "
             f"{labels.retain_budget!r}; an unlearned target needs both, another one none"
         )
+    if labels.attack is None:
+        raise UserError(f"{path}: labels.attack is null, expected the name of the attack (kind attacked)")
+    head = path, run_id, labels, status, labels.attack
     if status == "none_within_budget":
-        if results:
-            raise UserError(f"{path}: status none_within_budget, but {len(results)} results; expected none")
-        return AttackScores(path, run_id, labels, status, (), (), Questions((), (), np.zeros(0, int)), {})
-    if not results:
-        raise UserError(f"{path}: status ok, but no results; a target without a point has status none_within_budget")
-    table, place = _Table(path), {}
-    for index, result in enumerate(results):
-        where = f"results[{index}]"
-        table.add(index, result, v_split=_get(path, result, "v_split", str, where))
-        epoch, lr = _get(path, result, "epoch", int, where), float(_get(path, result, "lr", (int, float), where))
-        if epoch < 1 or not (math.isfinite(lr) and lr > 0):
-            raise UserError(f"{path}: {where}: lr {lr}, epoch {epoch}; expected lr > 0 and epoch >= 1")
-        key = ((lr, epoch), result["v_split"])
-        if key in place:
+        if looks:
+            raise UserError(f"{path}: status none_within_budget, but {len(looks)} looks; expected none")
+        return AttackScores(*head, (), (), False, Questions((), (), (), np.zeros(0, int), 0), {})
+    if not looks:
+        raise UserError(f"{path}: status ok, but no looks; a target without a point has status none_within_budget")
+    table = QuestionTable(path)
+    settings: dict[str, dict] = {}
+    place: dict[tuple[str, str | None], dict[int, int]] = {}  # (setting, V split) -> repeat -> index of its look
+    for index, look in enumerate(looks):
+        attack, setting, v_split, repeat = _head(path, index, look)
+        if attack != labels.attack:
+            raise UserError(f"{path}: looks[{index}].attack is {attack!r}, labels.attack is {labels.attack!r}")
+        table.add(index, look, v_split, attacked=True)
+        name = setting_text(setting)
+        settings.setdefault(name, setting)
+        repeats = place.setdefault((name, v_split), {})
+        if repeat in repeats:
             raise UserError(
-                f"{path}: {where} repeats lr {lr}, epoch {epoch}, v_split {key[1]} of results[{place[key]}]"
+                f"{path}: looks[{index}] repeats setting {name!r}, v_split {v_split}, repeat {repeat} of "
+                f"looks[{repeats[repeat]}]"
             )
-        place[key] = index
-    looks = tuple(sorted({look for look, _ in place}))
-    v_splits = tuple(sorted({split for _, split in place}, key=natural))
-    for split in v_splits:
-        for lr, epoch in looks:
-            if ((lr, epoch), split) not in place:
-                raise UserError(f"{path}: no result for lr {lr}, epoch {epoch}, v_split {split}, which others have")
-    order = [place[look, split] for look in looks for split in v_splits]
-    everything = np.ones(len(table.ids), bool)
-    shape = (len(looks), len(v_splits), len(table.ids))
-    return AttackScores(
-        path,
-        run_id,
-        labels,
-        status,
-        looks,
-        v_splits,
-        table.questions(everything),
-        {probe: table.stack(probe, order).reshape(shape) for probe in table.probes},
-    )
-
-
-class _Table:
-    """The questions of a file's results, checked to be the same in each, as rows in the order of (split, id)."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.ids: list[str] = []
-        self.raw_ids: list[str] = []
-        self.rows: dict[str, list[np.ndarray]] = {}
-
-    def add(self, index: int, result: dict, v_split: str | None = None) -> None:
-        """Take one result; with `v_split`, check that its questions have role V and all others role T."""
-        where = f"results[{index}]"
-        questions = _get(self.path, result, "questions", list, where) if isinstance(result, dict) else []
-        if not questions:
-            raise UserError(f"{self.path}: {where} has no questions")
-        try:
-            ids = [question["id"] for question in questions]
-            splits = [question["split"] for question in questions]
-            roles = [question["role"] for question in questions]
-            answers = np.array([question["answer"] for question in questions])
-            names = questions[0]["scores"].keys()
-            if any(question["scores"].keys() != names for question in questions):
+        repeats[repeat] = index
+    found = list(dict.fromkeys(split for _, split in place))
+    if None in found and len(found) > 1:
+        raise UserError(f"{path}: v_split is null in some looks and {found[found[0] is None]!r} in others")
+    found.sort(key=lambda split: natural(split or ""))
+    expected = sorted(next(iter(place.values())))
+    for name in settings:
+        for split in found:
+            repeats = place.get((name, split), {})
+            if not repeats:
+                raise UserError(f"{path}: no look for setting {name!r}, v_split {split}, which others have")
+            if sorted(repeats) != expected:
                 raise UserError(
-                    f"{self.path}: {where}: questions differ in their probes; the first has {sorted(names)}"
+                    f"{path}: setting {name!r}, v_split {split} has the repeats {sorted(repeats)}, the first setting "
+                    f"has {expected}; each needs the same"
                 )
-            scores = {name: [question["scores"][name] for question in questions] for name in sorted(names)}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.path}: {where}: a question lacks or garbles {error}") from None
-        if answers.dtype.kind != "i" or answers.min() < 0 or answers.max() >= N_CHOICES:
-            raise UserError(f"{self.path}: {where}: an answer is not an integer from 0 to {N_CHOICES - 1}")
-        if not self.raw_ids:
-            self._first(where, ids, splits, roles, answers, scores)
-        elif ids != self.raw_ids:
-            if sorted(ids) != sorted(self.raw_ids):
-                odd = sorted(set(ids) ^ set(self.raw_ids))[:3]
-                raise UserError(f"{self.path}: {where} does not hold the questions of results[0]: {odd or 'one twice'}")
-            self.raw_ids = ids
-            self.order = sorted(range(len(ids)), key=lambda i: (natural(splits[i]), natural(ids[i])))
-        if [splits[i] for i in self.order] != self.splits or not np.array_equal(answers[self.order], self.answers):
-            raise UserError(f"{self.path}: {where}: a question's split or answer differs from results[0]")
-        if v_split is None:
-            if [roles[i] for i in self.order] != self.roles:
-                raise UserError(f"{self.path}: {where}: a question's role differs from results[0]")
-        elif roles != ["V" if split == v_split else "T" for split in splits]:
-            raise UserError(f"{self.path}: {where}: role must be V in v_split {v_split!r} and T elsewhere")
-        elif v_split not in splits:
-            raise UserError(f"{self.path}: {where}: no question of v_split {v_split!r}")
-        if sorted(scores) != self.probes:
-            raise UserError(f"{self.path}: {where}: probes {sorted(scores)}, results[0] has {self.probes}")
-        for name, values in scores.items():
-            try:
-                array = np.array(values, dtype=float)
-            except (TypeError, ValueError):
-                array = np.zeros(0)
-            if array.shape != (len(ids), N_CHOICES):
-                raise UserError(
-                    f"{self.path}: {where}: {name}: a question has other than {N_CHOICES} numbers as scores"
-                )
-            if not np.isfinite(array).all():
-                bad = ids[int(np.argmin(np.isfinite(array).all(axis=1)))]
-                raise UserError(
-                    f"{self.path}: {where}: {name} scores of question {bad} are not finite: {values[ids.index(bad)]}"
-                )
-            # argmax takes the first maximum, as the prediction is defined.
-            self.rows[name].append((array.argmax(axis=1) == answers)[self.order])
+    every = table.questions(np.ones(len(table.columns["id"]), bool))
+    uses_t = None not in found
+    v_splits = found if uses_t else list(dict.fromkeys(every.splits))
+    correct = {}
+    for probe in table.probes:
+        rows = [
+            [np.mean([table.rows[probe][i] for i in place[name, split].values()], axis=0) for split in found]
+            for name in settings
+        ]
+        # What an attack without T brings back counts for each V split alike.
+        correct[probe] = np.repeat(np.array(rows, float), len(v_splits) // len(found), axis=1)
+    return AttackScores(*head, tuple(settings.values()), tuple(v_splits), uses_t, every, correct)
 
-    def _first(self, where: str, ids: list, splits: list, roles: list, answers: np.ndarray, scores: dict) -> None:
-        unknown = sorted(set(scores) - set(PROBES))
-        if unknown or not scores:
-            raise UserError(f"{self.path}: {where}: probes {sorted(scores)}, expected one or more of {list(PROBES)}")
-        if len(set(ids)) != len(ids):
-            twice = next(identifier for i, identifier in enumerate(ids) if identifier in ids[:i])
-            raise UserError(f"{self.path}: {where}: question {twice} stands twice")
-        self.raw_ids, self.probes = ids, sorted(scores)
-        self.order = sorted(range(len(ids)), key=lambda i: (natural(splits[i]), natural(ids[i])))
-        self.ids = [ids[i] for i in self.order]
-        self.splits = [splits[i] for i in self.order]
-        self.roles = [roles[i] for i in self.order]
-        self.answers = answers[self.order]
-        self.rows = {name: [] for name in self.probes}
 
-    def questions(self, mask: np.ndarray) -> Questions:
-        chosen = np.flatnonzero(mask)
-        return Questions(
-            tuple(self.ids[i] for i in chosen), tuple(self.splits[i] for i in chosen), self.answers[chosen]
-        )
-
-    def stack(self, probe: str, order: Iterable[int]) -> np.ndarray:
-        return np.stack([self.rows[probe][i] for i in order])
+def _head(path: Path, index: int, look: dict) -> tuple[str | None, dict, str | None, int]:
+    """Return what tells one look from another: attack, setting, V split and repeat."""
+    where = f"looks[{index}]"
+    if not isinstance(look, dict):
+        raise UserError(f"{path}: {where} is {look!r:.60}, expected an object")
+    setting = get(path, look, "setting", dict, where)
+    for key, value in setting.items():
+        fits = isinstance(value, str | int | float) and (not isinstance(value, float) or math.isfinite(value))
+        # Tables write `key=value key=value`, which must be read back as what it was.
+        if not fits or not re.fullmatch(r"[^\s=]+", key) or not re.fullmatch(r"[^\s=]+", str(value)):
+            raise UserError(
+                f"{path}: {where}.setting has {key!r}: {value!r:.60}; expected a number, true, false or a text, "
+                "without spaces and `=`"
+            )
+    repeat = get(path, look, "repeat", int, where)
+    if repeat < 0:
+        raise UserError(f"{path}: {where}.repeat is {repeat}, expected 0 or more")
+    attack, v_split = (get(path, look, key, (str, type(None)), where) for key in ("attack", "v_split"))
+    return attack, setting, v_split, repeat

@@ -13,9 +13,8 @@ from rtt import distributed
 from rtt.data.facts import Fact
 from rtt.data.text import LETTERS, Text, encode, letter_text, mcq_prompt, question_prompt
 from rtt.errors import Stopped, UserError
+from rtt.study.names import PROBES
 from rtt.training.resume import Terminated
-
-PROBES = ("letter", "likelihood", "likelihood_fresh")
 
 
 def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool = False) -> dict[str, list[Text]]:

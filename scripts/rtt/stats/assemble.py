@@ -1,19 +1,20 @@
 """Which evaluation belongs where: the runs of one arm and seed together, checked against each other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rtt.errors import UserError
 from rtt.files import natural
-from rtt.scoring.read import AttackScores, Labels, PointScores, Questions, read_point_choices
+from rtt.scoring.read import AttackScores, ChosenPoints, PointScores, Questions, read_point_choices
 from rtt.stats.look_choice import letter_floor
+from rtt.study.names import ARMS
 
-ARMS = ("pretrained", "taught", "taught_same_data")
 METHODS = ("GD", "RMU", "RIA", "FIF")
 
 
@@ -23,32 +24,35 @@ class ArmScores:
 
     key: tuple[str, str, str, int]
     original: PointScores | None = None
-    original_attacked: AttackScores | None = None
-    control: AttackScores | None = None
     unlearned: dict[str, list[PointScores]] = field(default_factory=dict)  # by method: its trajectories, by run id
-    attacks: dict[tuple[str, float], AttackScores] = field(default_factory=dict)  # by (method, budget)
-    # By (method, budget): the trajectory's run id and the step, or None
-    selected: dict[tuple[str, float], tuple[str, int] | None] = field(default_factory=dict)
+    # By (method, budget): the chosen point's trajectory and step; None: no point keeps within the budget
+    chosen: dict[tuple[str, float], tuple[str, int] | None] = field(default_factory=dict)
+    original_attacked: dict[str, AttackScores] = field(default_factory=dict)  # by attack
+    controls: dict[str, AttackScores] = field(default_factory=dict)  # by attack
+    attacks: dict[tuple[str, str, float], AttackScores] = field(default_factory=dict)  # by (attack, method, budget)
 
     def point(self, method: str, budget: float) -> tuple[PointScores, int] | None:
-        """Return the trajectory and the index of the point selected for a budget; None where no point fits it."""
-        selected = self.selected[method, budget]
-        if selected is None:
+        """Return the trajectory and the index of the point chosen for a budget; None where no point fits it."""
+        if (chosen := self.chosen[method, budget]) is None:
             return None
-        run, step = selected
+        run, step = chosen
         points = next(points for points in self.unlearned[method] if points.run_id == run)
         return points, points.steps.index(step)
 
+    def attack_names(self) -> list[str]:
+        """Return the attacks that were run on this arm."""
+        return list(dict.fromkeys([*self.original_attacked, *(name for name, _, _ in self.attacks)]))
+
 
 def assemble(
-    evals: list[PointScores | AttackScores], selections_folder: str | Path, point_choices: Iterable[str] | None = None
+    evals: list[PointScores | AttackScores], choices_folder: str | Path, point_choices: Iterable[str] | None = None
 ) -> list[ArmScores]:
     """Group evaluations by (arm, dataset, model, seed), in the order of the tables.
 
-    Without any evaluation of kind rtt, the study attacks nothing: then none is missing.
+    An attack that was not run on an arm is not missing there; one that was is needed for every chosen point.
     Raises UserError where files contradict each other: a run twice, a missing original or attack, other question ids.
     """
-    studies: dict[tuple, ArmScores] = {}
+    arms: dict[tuple, ArmScores] = {}
     controls: list[AttackScores] = []
     for found in evals:
         labels = found.labels
@@ -56,30 +60,29 @@ def assemble(
             controls.append(found)
             continue
         if labels.target == "control":
-            continue  # the control's own model before RTT belongs to no arm
-        study = studies.setdefault(_key(labels), ArmScores(_key(labels)))
+            continue  # the control's own model before an attack belongs to no arm
+        key = labels.dataset, labels.arm, labels.model, labels.seed
+        arm = arms.setdefault(key, ArmScores(key))
         if isinstance(found, AttackScores) and labels.target == "unlearned":
-            key = labels.method, labels.retain_budget
-            if key in study.attacks:
-                raise _twice(found, study.attacks[key])
-            study.attacks[key] = found
+            _put(arm.attacks, (found.attack, labels.method, labels.retain_budget), found)
         elif isinstance(found, AttackScores):
-            _put(study, "original_attacked", found)
+            _put(arm.original_attacked, found.attack, found)
         elif labels.method is None:
-            _put(study, "original", found)
+            if arm.original is not None:
+                raise _twice(found, arm.original)
+            arm.original = found
         else:
-            study.unlearned.setdefault(labels.method, []).append(found)
-    chosen = read_point_choices(selections_folder, point_choices)
-    attacked = any(isinstance(found, AttackScores) for found in evals)
-    for study in studies.values():
-        _complete(study, chosen, selections_folder, attacked)
-        study.control = _control(study, controls, {key[0] for key in studies if key[1:] == study.key[1:]})
-        _check_questions(study)
-    return sorted(studies.values(), key=lambda study: arm_order(*study.key))
-
-
-def _key(labels: Labels) -> tuple[str, str, str, int]:
-    return labels.dataset, labels.arm, labels.model, labels.seed
+            arm.unlearned.setdefault(labels.method, []).append(found)
+    chosen = read_point_choices(choices_folder, point_choices)
+    for arm in arms.values():
+        _complete(arm, chosen, choices_folder)
+        datasets = {key[0] for key in arms if key[1:] == arm.key[1:]}
+        for name in dict.fromkeys(control.attack for control in controls):
+            control = _control(arm, [control for control in controls if control.attack == name], datasets)
+            if control is not None:
+                arm.controls[name] = control
+        _check_questions(arm)
+    return sorted(arms.values(), key=lambda arm: arm_order(*arm.key))
 
 
 def arm_order(dataset: str, arm: str, model: str, seed: int) -> tuple:
@@ -87,113 +90,121 @@ def arm_order(dataset: str, arm: str, model: str, seed: int) -> tuple:
     return place(ARMS, arm), dataset, model, seed
 
 
-def place(known: tuple[str, ...], name: str) -> tuple:
+def place(known: Sequence[str], name: str) -> tuple:
     """Sort key: the known names in their order, then others by name."""
     return (known.index(name), "") if name in known else (len(known), name)
 
 
-def _put(study: ArmScores, name: str, found: PointScores | AttackScores) -> None:
-    if getattr(study, name) is not None:
-        raise _twice(found, getattr(study, name))
-    setattr(study, name, found)
+def _put(runs: dict, key: Any, found: AttackScores) -> None:
+    if key in runs:
+        raise _twice(found, runs[key])
+    runs[key] = found
 
 
 def _twice(found: PointScores | AttackScores, first: PointScores | AttackScores) -> UserError:
-    return UserError(f"{found.path}: the same labels as {first.path}; delete the one that is stale, or give --plan")
+    return UserError(f"{found.path}: the same labels as {first.path}; delete the one that is stale, or give --runs")
 
 
-def _complete(study: ArmScores, point_choices: dict, folder: str | Path, attacked: bool) -> None:
-    """Fill `study.selected` and check that each selected point was scored and, where anything is, attacked."""
-    name = ", ".join(str(part) for part in study.key)
-    any_file = next(
-        iter([*chain(*study.unlearned.values()), *study.attacks.values()]), study.original_attacked or study.original
-    ).path
-    if study.original is None:
-        raise UserError(f"{any_file}: no evaluation of kind original for ({name}), the model before unlearning")
-    if (
-        attacked
-        and (study.unlearned or study.attacks)
-        and (study.original_attacked is None or not study.original_attacked.looks)
-    ):
-        raise UserError(f"{any_file}: no RTT evaluation with target original for ({name}): recovery has no denominator")
-    dataset, arm, model, seed = study.key
-    for method, trajectories in study.unlearned.items():
+def _complete(arm: ArmScores, point_choices: dict, folder: str | Path) -> None:
+    """Fill `arm.chosen` and check that each chosen point was scored and, by the attacks of this arm, attacked."""
+    name = ", ".join(str(part) for part in arm.key)
+    if arm.original is None:
+        some = next(chain(*arm.unlearned.values(), arm.attacks.values(), arm.original_attacked.values())).path
+        raise UserError(f"{some}: no evaluation of kind original for ({name}), the model before unlearning")
+    for attack in arm.attack_names():
+        original = arm.original_attacked.get(attack)
+        if (arm.unlearned or arm.attacks) and (original is None or not original.settings):
+            some = next(chain(*arm.unlearned.values(), arm.attacks.values())).path
+            raise UserError(
+                f"{some}: no evaluation of the attack {attack} with target original for ({name}): recovery has no "
+                "denominator"
+            )
+    dataset, arm_name, model, seed = arm.key
+    for method, trajectories in arm.unlearned.items():
         trajectories.sort(key=lambda points: natural(points.run_id))
         steps = {points.run_id: points.steps for points in trajectories}
         if len(steps) < len(trajectories):
             raise UserError(f"{trajectories[0].path}: its run_id stands in a second evaluation of kind unlearned")
-        chosen = point_choices.get((dataset, arm, model, method, seed))
+        chosen = point_choices.get((dataset, arm_name, model, method, seed))
         if chosen is None:
             raise UserError(f"{trajectories[0].path}: no point choice for {method} of ({name}) in {folder}; run choose")
-        if odd := sorted(set(chosen.runs) ^ set(steps)):
-            side = "was scored and not selected from" if odd[0] in steps else "has no evaluation of kind unlearned"
-            raise UserError(f"{chosen.path}: trajectory {odd[0]} {side}; run the choose step again")
-        for budget, point in chosen.points.items():
-            if point is not None and point[1] not in steps.get(point[0], ()):
-                scored = list(steps.get(point[0], ())) or "none"
-                raise UserError(
-                    f"{chosen.path}: selected step {point[1]} is not in {point[0]} (scored steps: {scored})"
-                )
-            attack = study.attacks.get((method, budget))
-            if attacked and point is not None and (attack is None or not attack.looks):
-                found = "is missing" if attack is None else f"({attack.path}) has no results"
-                raise UserError(
-                    f"{chosen.path}: step {point[1]} is selected for budget {budget}, but its RTT evaluation {found}"
-                )
-            if point is None and attack is not None and attack.looks:
-                raise UserError(f"{attack.path}: has results, but {chosen.path} choices no step for budget {budget}")
-            study.selected[method, budget] = point
-    for key, attack in study.attacks.items():
-        if key[0] not in study.unlearned:
-            raise UserError(f"{attack.path}: no evaluation of kind unlearned for method {key[0]} of ({name})")
-        if key not in study.selected:
-            file = point_choices[dataset, arm, model, key[0], seed].path
-            raise UserError(f"{attack.path}: retain_budget {key[1]} is not in {file}")
+        _check_choice(arm, method, chosen, steps)
+    for (_, method, budget), found in arm.attacks.items():
+        if method not in arm.unlearned:
+            raise UserError(f"{found.path}: no evaluation of kind unlearned for method {method} of ({name})")
+        if (method, budget) not in arm.chosen:
+            file = point_choices[dataset, arm_name, model, method, seed].path
+            raise UserError(f"{found.path}: retain_budget {budget} is not in {file}")
 
 
-def _control(study: ArmScores, controls: list[AttackScores], datasets: set[str]) -> AttackScores | None:
-    """The arm's control: on its own dataset, else on one that is none of the arm's `datasets`."""
-    dataset, arm, model, seed = study.key
-    fitting = [c for c in controls if arm in c.labels.control_for and (c.labels.model, c.labels.seed) == (model, seed)]
+def _check_choice(arm: ArmScores, method: str, choice: ChosenPoints, steps: dict[str, tuple[int, ...]]) -> None:
+    """Take in a method's chosen points; `steps`: those scored, by trajectory."""
+    if odd := sorted(set(choice.runs) ^ set(steps)):
+        side = "was scored, but no point choice read it" if odd[0] in steps else "has no evaluation of kind unlearned"
+        raise UserError(f"{choice.path}: trajectory {odd[0]} {side}; run the step `choose` again")
+    for budget, point in choice.points.items():
+        if point is not None and point[1] not in steps.get(point[0], ()):
+            scored = list(steps.get(point[0], ())) or "none"
+            raise UserError(f"{choice.path}: chosen step {point[1]} is not in {point[0]} (scored steps: {scored})")
+        for name in arm.attack_names():
+            attack = arm.attacks.get((name, method, budget))
+            if point is not None and (attack is None or not attack.settings):
+                found = "is missing" if attack is None else f"({attack.path}) has no looks"
+                raise UserError(
+                    f"{choice.path}: step {point[1]} is chosen for budget {budget}, but its evaluation by the attack "
+                    f"{name} {found}"
+                )
+            if point is None and attack is not None and attack.settings:
+                raise UserError(f"{attack.path}: has looks, but {choice.path} chooses no step for budget {budget}")
+        arm.chosen[method, budget] = point
+
+
+def _control(arm: ArmScores, controls: list[AttackScores], datasets: set[str]) -> AttackScores | None:
+    """Return an attack's control for the arm: on its own dataset, else on one that is none of the arm's `datasets`."""
+    dataset, name, model, seed = arm.key
+    fitting = [c for c in controls if name in c.labels.control_for and (c.labels.model, c.labels.seed) == (model, seed)]
     # A study with several datasets may have a control for each: another dataset's own control is not this one's.
     own = [control for control in fitting if control.labels.dataset == dataset]
     fitting = own or [control for control in fitting if control.labels.dataset not in datasets]
     if len(fitting) > 1:
-        raise UserError(f"{fitting[1].path}: a second control for arm {arm}, seed {seed}, beside {fitting[0].path}")
-    return fitting[0] if fitting and fitting[0].looks else None
+        raise UserError(f"{fitting[1].path}: a second control for arm {name}, seed {seed}, beside {fitting[0].path}")
+    return fitting[0] if fitting and fitting[0].settings else None
 
 
-def _check_questions(study: ArmScores) -> None:
-    """Everything is paired by position: the same ids within the arm, the same shape for the control."""
-    reference = study.original
-    for points in chain(*study.unlearned.values()):
+def _check_questions(arm: ArmScores) -> None:
+    """Check that all evaluations can be paired by position: the same ids in the arm, the same shape in the control."""
+    reference = arm.original
+    for points in chain(*arm.unlearned.values()):
         for set_name in ("forget", "retain"):
-            _same_ids(reference.path, getattr(reference, set_name), points.path, getattr(points, set_name))
-    for attack in (study.original_attacked, *study.attacks.values()):
-        if attack is None or not attack.looks:
-            continue
-        _same_ids(reference.path, reference.forget, attack.path, attack.questions)
-        _same_splits(study.original_attacked, attack)
-    if study.control is not None and study.original_attacked is not None:
-        a, b = (_shape(attack) for attack in (study.original_attacked, study.control))
-        if list(a.values()) != list(b.values()):
-            raise UserError(
-                f"{study.control.path}: the control's V splits hold {b} questions, {study.original_attacked.path} has {a}: "
-                "a control needs the same T and V sizes, so that it is selected alike"
-            )
+            _same_questions(reference.path, getattr(reference, set_name), points.path, getattr(points, set_name))
+    for attack in (*arm.original_attacked.values(), *arm.attacks.values()):
+        if attack.settings:
+            _same_questions(reference.path, reference.forget, attack.path, attack.questions)
+            _same_splits(arm.original_attacked[attack.attack], attack)
+    for name, control in arm.controls.items():
+        if name in arm.original_attacked:
+            original = arm.original_attacked[name]
+            a, b = (_shape(attack) for attack in (original, control))
+            if list(a.values()) != list(b.values()):
+                raise UserError(
+                    f"{control.path}: the control's V splits hold {b} questions, {original.path} has {a}; a control "
+                    "needs the same T and V sizes, so that its looks are chosen in the same way"
+                )
 
 
 def _shape(attack: AttackScores) -> dict[str, int]:
     return {split: attack.questions.splits.count(split) for split in attack.v_splits}
 
 
-def _same_ids(path_a: Path, a: Questions, path_b: Path, b: Questions) -> None:
+def _same_questions(path_a: Path, a: Questions, path_b: Path, b: Questions) -> None:
     if a.ids != b.ids:
         odd = sorted(set(a.ids) ^ set(b.ids))
         raise UserError(
             f"{path_b}: its questions are not those of {path_a}: {len(odd)} ids stand in one file only"
             + (f" (first: {odd[0]})" if odd else ", or splits differ")
         )
+    if a.n_choices != b.n_choices:
+        raise UserError(f"{path_b}: {b.n_choices} choices per question, but {path_a} has {a.n_choices}")
     if not np.array_equal(a.answers, b.answers):
         raise UserError(f"{path_b}: answers differ from {path_a} at {a.ids[int(np.argmax(a.answers != b.answers))]}")
 
@@ -208,7 +219,7 @@ def _same_splits(a: AttackScores, b: AttackScores) -> None:
 def v_view(attack: AttackScores) -> tuple[np.ndarray, np.ndarray]:
     """Return the V questions of an attack: (n,) positions in `attack.questions` and (n,) their V split's index.
 
-    A question that is never in V (its split served as T only) is left out.
+    A question whose split only ever served as T is left out.
     """
     index = {split: i for i, split in enumerate(attack.v_splits)}
     split_of = np.array([index.get(split, -1) for split in attack.questions.splits])
@@ -217,32 +228,40 @@ def v_view(attack: AttackScores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def v_correct(attack: AttackScores, probe: str) -> np.ndarray:
-    """Return (L, n) bool: each V question scored by the model that had its split as V."""
+    """Return (L, n) floats: each V question as answered by the model that had its split as V."""
     positions, split_of = v_view(attack)
     return attack.correct[probe][:, split_of, positions]
 
 
 @lru_cache(maxsize=4)
 def t_counts(attack: AttackScores, probe: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return (L, S) correct T questions per look and V split, and (S,) their number."""
+    """Return (L, S) correct T questions per look and V split, and (S,) their number. The attack must use T."""
     in_t = np.array([[split != v for split in attack.questions.splits] for v in attack.v_splits])
-    return (attack.correct[probe] & in_t).sum(axis=2), in_t.sum(axis=1)
+    return (attack.correct[probe] * in_t).sum(axis=2), in_t.sum(axis=1)
 
 
 def floor_of(attack: AttackScores, probe: str) -> float:
-    """Accuracy of an attacker without knowledge: T's majority letter on V, or one over the number of choices."""
-    if probe != "letter":
-        return 0.25
-    positions, split_of = v_view(attack)
+    """Accuracy on V of an attacker without knowledge: by T's majority letter, or one over the number of choices.
+
+    The letters are those of the other splits, even where the attack used no T: one arm has one floor.
+    """
     splits, answers = np.array(attack.questions.splits), attack.questions.answers
+    if probe != "letter" or len(set(attack.questions.splits)) < 2:
+        return 1 / attack.questions.n_choices
+    positions, split_of = v_view(attack)
     return letter_floor(answers[positions], split_of, [answers[splits != v] for v in attack.v_splits])
 
 
-def t_at(attack: AttackScores, probe: str, pairs: Iterable[tuple[int, int]]) -> tuple[int, int, int]:
-    """T over (look, V split) pairs: correct answers, answers, and distinct questions among them."""
+def t_at(attack: AttackScores, probe: str, pairs: Iterable[tuple[int, int]]) -> tuple[float, int, int]:
+    """T over (look, V split) pairs: correct answers, answers, and distinct questions among them.
+
+    All are 0 for an attack that used no T.
+    """
+    if not attack.uses_t:
+        return 0.0, 0, 0
     counts, totals = t_counts(attack, probe)
     pairs = list(pairs)
     used = {v for _, v in pairs}
     # With two V splits or more every question is in T once at least.
     distinct = len(attack.questions.ids) if len(used) > 1 else int(totals[min(used)])
-    return int(sum(counts[pair] for pair in pairs)), int(sum(totals[v] for _, v in pairs)), distinct
+    return float(sum(counts[pair] for pair in pairs)), int(sum(totals[v] for _, v in pairs)), distinct

@@ -18,6 +18,7 @@ COLUMNS = [
     "dataset_a",
     "dataset_b",
     "method",
+    "attack",
     "retain_budget",
     "look_choice",
     "probe",
@@ -35,7 +36,7 @@ COLUMNS = [
 def contrasts(
     recovery: pd.DataFrame, before: float = BEFORE_TOLERANCE, unlearned: float = UNLEARNED_TOLERANCE
 ) -> pd.DataFrame:
-    """Return differences a - b over seeds from the recovery table.
+    """Return differences a - b over seeds from the recovery table, for each attack.
 
     Arm pairs (`ARM_PAIRS`) for each method, on the same dataset, or, where each arm has one dataset, on those two; and,
     for each arm and dataset, method pairs: there `arm_a` = `arm_b` and `method` reads `GD - RMU`. A pair is comparable
@@ -44,7 +45,7 @@ def contrasts(
     seed.
     """
     rows = []
-    keys = ["retain_budget", "look_choice", "probe"]
+    keys = ["attack", "retain_budget", "look_choice", "probe"]
     for cell, table in recovery.groupby(keys, sort=False):
         groups = dict(list(table.groupby(["arm", "dataset", "method"], sort=False)))
         datasets: dict[str, list[str]] = {}
@@ -135,10 +136,12 @@ def criterion(
     retain_budget: float = 0.1,
     look_choice: str = "nested",
     probe: str = "letter",
+    attack: str = "RTT",
 ) -> list[Criterion]:
     """Judge each method of one arm and seed against the control, from the recovery table (in its row order).
 
-    `recovery` as read by `rtt.stats.tables.read_table`. It does not hold without an admissible point or without a control.
+    `recovery` is a table as `rtt.stats.tables.read_table` reads it. The criterion does not hold without an admissible
+    point or without a control.
     """
     rows = recovery[
         (recovery["seed"] == seed)
@@ -146,6 +149,7 @@ def criterion(
         & np.isclose(recovery["retain_budget"].astype(float), retain_budget)
         & (recovery["look_choice"] == look_choice)
         & (recovery["probe"] == probe)
+        & (recovery["attack"] == attack)
     ]
     return [
         Criterion(

@@ -1,7 +1,8 @@
-"""Which look (lr, epoch) of an attack is reported: `paper` and `nested`, and the floor that accuracies stand on.
+"""Which look of an attack is reported (`paper`, `nested`), and the floor that accuracies are compared with.
 
-Shapes: L looks, n V-questions, S V-splits. `correct` is (L, n) bool: column i is scored by the model that was trained
-with question i's split as V. `split_of` is (n,) int, the index of that split.
+Shapes: L looks, one per setting of the attack, gentlest first; n V questions; S V splits. `correct` is (L, n) floats in
+[0, 1], the mean over repeats: column i is scored by the model that was attacked with question i's split as V.
+`split_of` is (n,) int, the index of that split.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ class LookChoice:
 
 
 def halves(split_of: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True in a split's first half. Decided by position alone, so that all targets share it.
+    """Return (n,) bool: True in a split's first half. Position alone decides, so all targets share the halves.
 
     The questions of a split must stand in the order of their ids. Of an odd number, even splits have one more in the
     first half and odd splits in the second.
@@ -37,14 +38,13 @@ def halves(split_of: np.ndarray) -> np.ndarray:
     return first
 
 
-def best_look(n_correct: np.ndarray, looks: Sequence[tuple[float, int]]) -> int:
-    """Return the look with the most correct; ties go to fewer epochs, then to the smaller learning rate."""
-    return min(range(len(looks)), key=lambda i: (-int(n_correct[i]), looks[i][1], looks[i][0]))
+def best_look(n_correct: np.ndarray) -> int:
+    """Return the look with the most correct answers; a tie goes to the first, the gentlest setting."""
+    # Means over repeats add up to whole numbers only nearly; without rounding that would break ties.
+    return int(np.argmax(np.round(np.asarray(n_correct, float), 9)))
 
 
-def choose(
-    look_choice: str, correct: np.ndarray, split_of: np.ndarray, looks: Sequence[tuple[float, int]]
-) -> LookChoice:
+def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray) -> LookChoice:
     """Choose the looks of one target. `paper`: per V split, on the reported questions. `nested`: one look per half.
 
     `nested` chooses ONE look on all first halves together and reports it on all second halves, then the reverse, so a
@@ -55,13 +55,13 @@ def choose(
     if look_choice == "paper":
         for split in np.unique(split_of):
             mask = split_of == split
-            look = best_look(correct[:, mask].sum(axis=1), looks)
+            look = best_look(correct[:, mask].sum(axis=1))
             chosen[mask] = look
             pairs.append((look, int(split)))
     elif look_choice == "nested":
         first = halves(split_of)
         for decides in (first, ~first):
-            look = best_look(correct[:, decides].sum(axis=1), looks)
+            look = best_look(correct[:, decides].sum(axis=1))
             chosen[~decides] = look
             pairs += [(look, int(split)) for split in np.unique(split_of[~decides])]
     else:

@@ -24,7 +24,7 @@ def weights(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> tuple[np.ndar
       makes the variance unbiased (Rao & Wu 1988; drawing m makes it too small by (m - 1) / m). A row sums to n.
     - (resamples, 1): Beta(PSEUDO, n), the share of the pseudo-questions, without which the interval of 160 right
       answers in 160 would have no width.
-    - (resamples, 3): their accuracy for (original, unlearned, rtt), from a Dirichlet over the 8 joint outcomes.
+    - (resamples, 3): their accuracy for (original, unlearned, attacked), from a Dirichlet over the 8 joint outcomes.
 
     The seed is the sha256 of the sizes: every target and row of one shape is resampled with the same draws.
     """
@@ -41,17 +41,18 @@ def weights(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> tuple[np.ndar
 
 
 def resample(
-    original: np.ndarray, unlearned: np.ndarray, rtt: np.ndarray, strata: np.ndarray, resamples: int = RESAMPLES
+    original: np.ndarray, unlearned: np.ndarray, attacked: np.ndarray, strata: np.ndarray, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the resampled accuracies of the three, each (resamples, ...), from (..., n) bool paired by question.
+    """Return the resampled accuracies of the three, each (resamples, ...), from (..., n) floats paired by question.
 
+    A float is the share of repeats in which the question was answered right: 0 or 1 without repeats.
     `strata`: (n,) int, the V split and half of each question; draws stay within a stratum and are the same for all.
     """
     order = np.argsort(strata, kind="stable")
     sizes = tuple(int(size) for size in np.unique(strata, return_counts=True)[1])
     drawn, share, pseudo = weights(sizes, resamples)
     accuracies = []
-    for column, correct in enumerate((original, unlearned, rtt)):
+    for column, correct in enumerate((original, unlearned, attacked)):
         rows = correct[..., order].reshape(-1, len(order)).astype(float)
         accuracy = (1 - share) * (drawn @ rows.T / len(order)) + share * pseudo[:, column : column + 1]
         accuracies.append(accuracy.reshape(resamples, *correct.shape[:-1]))
@@ -61,19 +62,19 @@ def resample(
 def recover(
     original: np.ndarray,
     unlearned: np.ndarray,
-    rtt: np.ndarray,
+    attacked: np.ndarray,
     strata: np.ndarray,
     floor: float,
     resamples: int = RESAMPLES,
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Point estimates and 95 % intervals of the three recoveries, from (..., n) bool paired by question.
+    """Point estimates and 95 % intervals of the three recoveries, from (..., n) floats paired by question.
 
     Returns {quantity: (value, low, high)}, each of shape (...). `recovery` and `recovery_corrected` are NaN where the
     denominator is undefined (see `undefined`). Percentiles of `resample`, stretched to hold the point estimate where
     the pseudo-questions have moved the end past it (an estimate at the edge of its range).
     """
-    o, u, r = resample(original, unlearned, rtt, strata, resamples)
-    po, pu, pr = (correct.mean(axis=-1) for correct in (original, unlearned, rtt))
+    o, u, r = resample(original, unlearned, attacked, strata, resamples)
+    po, pu, pr = (correct.mean(axis=-1) for correct in (original, unlearned, attacked))
     gone = undefined(original.sum(axis=-1), original.shape[-1], floor)
     with np.errstate(divide="ignore", invalid="ignore"):
         result = {
@@ -95,7 +96,7 @@ def undefined(n_correct, n, floor: float) -> np.ndarray:
     return wilson(n_correct, n)[0] <= floor
 
 
-def status(original_attacked: tuple[int, int], unlearned: tuple[int, int] | None, floor: float) -> str:
+def status(original_attacked: tuple[float, int], unlearned: tuple[float, int] | None, floor: float) -> str:
     """Return a row's status, the first that holds. Arguments are (n_correct, n); None: no admissible point."""
     if unlearned is None:
         return "none_within_budget"

@@ -12,16 +12,15 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.files import natural, write_text
-from rtt.scoring.read import PROBES, AttackScores, PointScores, read_folder
+from rtt.scoring.read import AttackScores, PointScores, read_folder
 from rtt.stats.assemble import METHODS, ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
 from rtt.stats.look_choice import LOOK_CHOICES, choose, halves
 from rtt.stats.recovery import QUANTITIES, cannot_tell, recover, status
-from rtt.stats.variants import StudyRuns, variant_effects
-from rtt.study.names import DEFAULT
+from rtt.stats.variants import FIRST_ATTACK, StudyRuns, variant_effects
+from rtt.study.names import DEFAULT, PROBES, setting_text
 
-STAGES = ("original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked")
 INTERVALS = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked")
 
 
@@ -30,17 +29,16 @@ def _with_ends(names: Iterable[str]) -> list[str]:
 
 
 RECOVERY_COLUMNS = [
-    *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "look_choice", "probe", "n_questions"),
+    *("dataset", "arm", "model", "method", "attack", "variant", "seed", "retain_budget", "look_choice", "probe"),
+    "n_questions",
     *("acc_before", *_with_ends(INTERVALS), "t_acc_attacked", "retain_before", "retain_unlearned", "floor"),
     *(*_with_ends(QUANTITIES), "status", "cannot_tell"),
 ]
 ACCURACY_COLUMNS = [
-    *("dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "stage", "v_split", "set"),
-    *("look_choice", "probe", "run", "step", "lr", "epoch", "n_questions", "n_correct", "accuracy", "low", "high"),
+    *("dataset", "arm", "model", "method", "attack", "variant", "seed", "retain_budget", "stage", "v_split", "set"),
+    *("look_choice", "probe", "run", "step", "setting", "n_questions", "n_correct", "accuracy", "low", "high"),
 ]
-# Settings, written as Python's str: six decimals would make 0 of a learning rate of 1e-7.
-SETTINGS = ("retain_budget", "lr")
-TEXT = ("why", "per_seed", "cannot_tell", "run")  # an empty cell is the empty text, not an unknown value
+TEXT = ("why", "per_seed", "cannot_tell", "run", "setting")  # an empty cell is the empty text, not an unknown value
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evals", required=True, type=Path, help="folder of evaluation JSON files")
     parser.add_argument("--point-choices", required=True, type=Path, help="folder of point choice JSON files")
     parser.add_argument(
-        "--plan", type=Path, help="the study's runs.json: its variants and their runs, where a folder holds others too"
+        "--runs", type=Path, help="the study's runs.json: its variants and their runs, where a folder holds others too"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the four .csv files")
     parser.add_argument(
@@ -67,23 +65,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the folders and write the four tables."""
-    plan = StudyRuns.read(args.plan)
-    stems = None if args.plan is None else dict.fromkeys(stem for one in plan.variants.values() for stem in one.evals)
+    runs = StudyRuns.read(args.runs)
+    stems = None if args.runs is None else dict.fromkeys(stem for one in runs.variants.values() for stem in one.evals)
     found = read_folder(args.evals, stems)  # each file once: variants share runs
     recoveries, accuracies = [], []
-    for name, variant in plan.variants.items():
+    for name, variant in runs.variants.items():
         own = set(variant.evals)
-        evals = [one for one in found if args.plan is None or one.path.stem in own]
-        studies = assemble(evals, args.point_choices, None if args.plan is None else variant.point_choices)
-        recoveries.append(recovery_table(studies, name, plan.probes))
-        accuracies.append(accuracy_table(studies, name))
+        evals = [one for one in found if args.runs is None or one.path.stem in own]
+        arms = assemble(evals, args.point_choices, None if args.runs is None else variant.point_choices)
+        recoveries.append(recovery_table(arms, name, runs.probes, runs.attacks))
+        accuracies.append(accuracy_table(arms, name, runs.attacks))
     recovery = pd.concat(recoveries, ignore_index=True)
     default = recovery[recovery["variant"] == DEFAULT]
     tables = {
         "recovery": recovery,
         "accuracy": pd.concat(accuracies, ignore_index=True),
         "contrasts": contrasts(default, args.before_tolerance, args.unlearned_tolerance),
-        "variants": variant_effects(recovery, {name: one.reported for name, one in plan.variants.items()}),
+        "variants": variant_effects(recovery, {name: one.reported for name, one in runs.variants.items()}),
     }
     for name, table in tables.items():
         if "per_seed" in table:
@@ -94,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV: floats with 6 decimals, settings (budget, lr) as Python's str, unknown values empty."""
+    """Write a table as CSV: floats with 6 decimals, retain budgets as Python's str, unknown values empty."""
     columns = [[_cell(name, value) for value in table[name].tolist()] for name in table.columns]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -119,26 +117,33 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def _cell(name: str, value) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, float) and name not in SETTINGS:
+    if isinstance(value, float) and name != "retain_budget":
         text = f"{value:.6f}"
+        if name == "n_correct":  # whole, but for a mean over repeats
+            return text.rstrip("0").rstrip(".")
         return "0.000000" if text == "-0.000000" else text
     return str(value)
 
 
-def recovery_table(studies: list[ArmScores], variant: str = DEFAULT, probes: Sequence[str] = PROBES) -> pd.DataFrame:
-    """Return the recovery table; one row per arm, method, seed, budget, look choice and scoring.
+def recovery_table(
+    arms: list[ArmScores],
+    variant: str = DEFAULT,
+    probes: Sequence[str] = PROBES,
+    attacks: Sequence[str] = FIRST_ATTACK,
+) -> pd.DataFrame:
+    """Return the recovery table: one row per arm, method, attack, seed, budget, look choice and probe.
 
-    `probes` is the order of the probes; the first is the study's main one, which figures and report show.
+    `probes` and `attacks` give their order; the first are what figures and report show. Other attacks follow by name.
+    An arm on which an attack was not run has no rows of it.
     """
     rows = []
-    for study in studies:
-        if study.original_attacked is None:
-            continue  # nothing was attacked: there is no recovery
-        for method, budget in sorted(study.selected, key=lambda key: place(METHODS, key[0])):
-            for look_choice in LOOK_CHOICES:
-                for probe in _probes(study, method, budget):
-                    row = _recovery_row(study, method, budget, look_choice, probe)
-                    rows.append({**row, "variant": variant, "cannot_tell": ";".join(cannot_tell(row))})
+    for arm in arms:
+        for attack in arm.attack_names():
+            for method, budget in arm.chosen:
+                for look_choice in LOOK_CHOICES:
+                    for probe in _probes(arm, attack, method, budget):
+                        row = _recovery_row(arm, attack, method, budget, look_choice, probe)
+                        rows.append({**row, "variant": variant, "cannot_tell": ";".join(cannot_tell(row))})
     table = pd.DataFrame(rows, columns=RECOVERY_COLUMNS)
     order = {name: i for i, name in enumerate([*LOOK_CHOICES, *probes])}
     keys = sorted(
@@ -146,6 +151,7 @@ def recovery_table(studies: list[ArmScores], variant: str = DEFAULT, probes: Seq
         key=lambda i: (
             *arm_order(*(rows[i][name] for name in ("dataset", "arm", "model", "seed")))[:3],
             place(METHODS, rows[i]["method"]),
+            place(attacks, rows[i]["attack"]),
             rows[i]["seed"],
             rows[i]["retain_budget"],
             order[rows[i]["look_choice"]],
@@ -155,56 +161,57 @@ def recovery_table(studies: list[ArmScores], variant: str = DEFAULT, probes: Seq
     return table.iloc[keys].reset_index(drop=True)
 
 
-def _probes(study: ArmScores, method: str, budget: float) -> list[str]:
-    """The probes that all evaluations of a row hold."""
-    held = [study.original.forget_correct, study.original_attacked.correct]
-    held += [points.forget_correct for points in study.unlearned[method]]
-    attack = study.attacks.get((method, budget))
-    held += [found.correct for found in (attack, study.control) if found is not None and found.looks]
+def _probes(arm: ArmScores, attack: str, method: str, budget: float) -> list[str]:
+    """Return the probes that all evaluations of a row hold."""
+    held = [arm.original.forget_correct, arm.original_attacked[attack].correct]
+    held += [points.forget_correct for points in arm.unlearned[method]]
+    attacked = arm.attacks.get((attack, method, budget)), arm.controls.get(attack)
+    held += [found.correct for found in attacked if found is not None and found.settings]
     return [probe for probe in PROBES if all(probe in found for found in held)]
 
 
-def _recovery_row(study: ArmScores, method: str, budget: float, look_choice: str, probe: str) -> dict:
-    dataset, arm, model, seed = study.key
-    positions, split_of = v_view(study.original_attacked)
+def _recovery_row(arm: ArmScores, attack: str, method: str, budget: float, look_choice: str, probe: str) -> dict:
+    dataset, arm_name, model, seed = arm.key
+    original_attacked = arm.original_attacked[attack]
+    positions, split_of = v_view(original_attacked)
     n = len(positions)
-    floor = floor_of(study.original_attacked, probe)
-    original, _ = _chosen(study.original_attacked, look_choice, probe)
+    floor = floor_of(original_attacked, probe)
+    original, _ = _chosen(original_attacked, look_choice, probe)
     row = {
-        **dict(dataset=dataset, arm=arm, model=model, method=method, seed=seed, retain_budget=budget),
-        **dict(look_choice=look_choice, probe=probe, n_questions=n, floor=floor),
-        "acc_before": float(study.original.forget_correct[probe][0, positions].mean()),
-        "retain_before": _mean(study.original.retain_correct[probe][0]),
+        **dict(dataset=dataset, arm=arm_name, model=model, method=method, attack=attack, seed=seed),
+        **dict(retain_budget=budget, look_choice=look_choice, probe=probe, n_questions=n, floor=floor),
+        "acc_before": float(arm.original.forget_correct[probe][0, positions].mean()),
+        "retain_before": _mean(arm.original.retain_correct[probe][0]),
         **_accuracy("acc_original_attacked", original),
     }
-    if study.control is not None:
-        row |= _accuracy("acc_control_attacked", _chosen(study.control, look_choice, probe)[0])
+    if attack in arm.controls:
+        row |= _accuracy("acc_control_attacked", _chosen(arm.controls[attack], look_choice, probe)[0])
     unlearned_count = None
-    if (point := study.point(method, budget)) is not None:
+    if (point := arm.point(method, budget)) is not None:
         points, at = point
         unlearned = points.forget_correct[probe][at, positions]
-        unlearned_count = int(unlearned.sum()), n
-        rtt, row["t_acc_attacked"] = _chosen(study.attacks[method, budget], look_choice, probe)
-        row |= _accuracy("acc_unlearned", unlearned) | _accuracy("acc_attacked", rtt)
+        unlearned_count = unlearned.sum(), n
+        attacked, row["t_acc_attacked"] = _chosen(arm.attacks[attack, method, budget], look_choice, probe)
+        row |= _accuracy("acc_unlearned", unlearned) | _accuracy("acc_attacked", attacked)
         row["retain_unlearned"] = _mean(points.retain_correct[probe][at])
         strata = 2 * split_of + halves(split_of)
-        for name, values in recover(original, unlearned, rtt, strata, floor).items():
+        for name, values in recover(original, unlearned, attacked, strata, floor).items():
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values), strict=True))
-    row["status"] = status((int(original.sum()), n), unlearned_count, floor)
+    row["status"] = status((original.sum(), n), unlearned_count, floor)
     return row
 
 
 def _chosen(attack: AttackScores, look_choice: str, probe: str) -> tuple[np.ndarray, float]:
-    """Return (n,) bool, correct at the chosen looks, and the T accuracy there."""
+    """Return (n,) floats, correct at the chosen looks, and the T accuracy there, NaN where T was not used."""
     _, split_of = v_view(attack)
     correct = v_correct(attack, probe)
-    choice = choose(look_choice, correct, split_of, attack.looks)
+    choice = choose(look_choice, correct, split_of)
     n_correct, n, _ = t_at(attack, probe, choice.pairs)
-    return correct[choice.chosen, np.arange(len(split_of))], n_correct / n
+    return correct[choice.chosen, np.arange(len(split_of))], n_correct / n if n else math.nan
 
 
 def _accuracy(name: str, correct: np.ndarray) -> dict:
-    low, high = wilson(int(correct.sum()), len(correct))
+    low, high = wilson(correct.sum(), len(correct))
     return {name: float(correct.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
@@ -212,49 +219,45 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def accuracy_table(studies: list[ArmScores], variant: str = DEFAULT) -> pd.DataFrame:
-    """Return every accuracy with its Wilson interval, tidy.
+def accuracy_table(
+    arms: list[ArmScores], variant: str = DEFAULT, attacks: Sequence[str] = FIRST_ATTACK
+) -> pd.DataFrame:
+    """Return every accuracy with its Wilson interval, tidy; looks in the order of their attack's settings.
 
     T pooled over V splits or looks scores a question several times: its interval counts questions, not answers.
     """
     rows: list[tuple] = []
     shown: set[tuple] = set()
-    for study in studies:
-        key = dict(zip(("dataset", "arm", "model", "seed"), study.key, strict=True), variant=variant)
-        _points_rows(rows, {**key, "method": "none", "stage": "original"}, study.original, [(0, None, None)])
-        if study.original_attacked is not None and study.original_attacked.looks:
-            _attack_rows(rows, {**key, "method": "none", "stage": "original_attacked"}, study.original_attacked)
-        for method in sorted(study.unlearned, key=lambda name: place(METHODS, name)):
-            budgets = sorted(budget for (m, budget), at in study.selected.items() if m == method and at is not None)
-            head = {**key, "method": method, "stage": "unlearned"}
-            for points in study.unlearned[method]:
+    for arm in arms:
+        key = dict(zip(("dataset", "arm", "model", "seed"), arm.key, strict=True), variant=variant)
+        original = {**key, "method": "none", "attack": "none", "stage": "original"}
+        _points_rows(rows, original, arm.original, [(0, None, None)])
+        for name in sorted(arm.original_attacked, key=lambda name: place(attacks, name)):
+            _attack_rows(rows, {**key, "method": "none", "stage": "original_attacked"}, arm.original_attacked[name])
+        for method in sorted(arm.unlearned, key=lambda name: place(METHODS, name)):
+            budgets = sorted(budget for (m, budget), at in arm.chosen.items() if m == method and at is not None)
+            head = {**key, "method": method, "attack": "none", "stage": "unlearned"}
+            for points in arm.unlearned[method]:
                 which = [(i, None, step) for i, step in enumerate(points.steps)]
                 for budget in budgets:
-                    chosen, at = study.point(method, budget)
+                    chosen, at = arm.point(method, budget)
                     which += [(at, budget, points.steps[at])] if chosen is points else []
                 _points_rows(rows, {**head, "run": points.run_id}, points, which)
-            for budget in budgets:
-                _, step = study.selected[method, budget]
-                head = {**key, "method": method, "stage": "unlearned_attacked", "retain_budget": budget, "step": step}
-                if (method, budget) in study.attacks:
-                    _attack_rows(rows, head, study.attacks[method, budget])
-        if study.control is not None:
-            labels = study.control.labels
-            head = {
-                **key,
-                "dataset": labels.dataset,
-                "model": labels.model,
-                "method": "none",
-                "stage": "control_attacked",
-            }
-            if (once := tuple(head.items())) not in shown:  # two datasets of an arm may share a control
+            for name in sorted(arm.attack_names(), key=lambda name: place(attacks, name)):
+                for budget in budgets:
+                    _, step = arm.chosen[method, budget]
+                    head = {**key, "method": method, "stage": "unlearned_attacked", "retain_budget": budget}
+                    _attack_rows(rows, {**head, "step": step}, arm.attacks[name, method, budget])
+        for name in sorted(arm.controls, key=lambda name: place(attacks, name)):
+            labels = arm.controls[name].labels
+            where = {"dataset": labels.dataset, "model": labels.model}
+            head = {**key, **where, "method": "none", "stage": "control_attacked"}
+            if (once := (*head.values(), name)) not in shown:  # two datasets of an arm may share a control
                 shown.add(once)
-                _attack_rows(rows, head, study.control)
+                _attack_rows(rows, head, arm.controls[name])
     table = pd.DataFrame(rows, columns=[*ACCURACY_COLUMNS[:-3], "n_effective"])
-    for name in ("retain_budget", "lr"):
-        table[name] = table[name].astype(float)
-    for name in ("step", "epoch"):
-        table[name] = table[name].astype("Int64").astype(object).where(table[name].notna(), None)
+    table["retain_budget"] = table["retain_budget"].astype(float)
+    table["step"] = table["step"].astype("Int64").astype(object).where(table["step"].notna(), None)
     table["accuracy"] = table["n_correct"] / table["n_questions"]
     n = table.pop("n_effective")
     table["low"], table["high"] = wilson(table["accuracy"] * n, n)
@@ -262,11 +265,11 @@ def accuracy_table(studies: list[ArmScores], variant: str = DEFAULT) -> pd.DataF
 
 
 def _row(
-    rows: list, head: dict, v_split: str, set_name: str, look_choice: str, probe: str, counts: tuple, look=(None, None)
+    rows: list, head: dict, v_split: str, set_name: str, look_choice: str, probe: str, counts: tuple, setting: str = ""
 ) -> None:
     n_correct, n, *distinct = counts
     values = {**head, "v_split": v_split, "set": set_name, "look_choice": look_choice, "probe": probe}
-    values |= {"lr": look[0], "epoch": look[1], "n_questions": n, "n_correct": n_correct}
+    values |= {"setting": setting, "n_questions": n, "n_correct": n_correct}
     rows.append((*(values.get(name) for name in ACCURACY_COLUMNS[:-3]), distinct[0] if distinct else n))
 
 
@@ -281,30 +284,36 @@ def _points_rows(
         for probe in (name for name in PROBES if name in points.forget_correct):
             correct = points.forget_correct[probe][at]
             for split, mask in masks.items():
-                _row(rows, here, split, "V", "none", probe, (int(correct[mask].sum()), int(mask.sum())))
+                _row(rows, here, split, "V", "none", probe, (float(correct[mask].sum()), int(mask.sum())))
             retain = points.retain_correct[probe][at]
             if len(retain):
-                _row(rows, here, "all", "retain", "none", probe, (int(retain.sum()), len(retain)))
+                _row(rows, here, "all", "retain", "none", probe, (float(retain.sum()), len(retain)))
 
 
 def _attack_rows(rows: list, head: dict, attack: AttackScores) -> None:
+    if not attack.settings:
+        return
     _, split_of = v_view(attack)
+    head = {**head, "attack": attack.attack}
     names = [*attack.v_splits, "all"]
     groups = [*range(len(attack.v_splits)), None]
     masks = [split_of == v if v is not None else np.ones(len(split_of), bool) for v in groups]
     for probe in (name for name in PROBES if name in attack.correct):
         correct = v_correct(attack, probe)
-        for index, look in enumerate(attack.looks):
+        for index, setting in enumerate(attack.settings):
             everywhere = [(index, v) for v in range(len(attack.v_splits))]
-            _set_rows(rows, head, attack, "none", probe, correct[index], everywhere, names, groups, masks, look)
+            text = setting_text(setting)
+            _set_rows(rows, head, attack, "none", probe, correct[index], everywhere, names, groups, masks, text)
         for look_choice in LOOK_CHOICES:
-            choice = choose(look_choice, correct, split_of, attack.looks)
+            choice = choose(look_choice, correct, split_of)
             reported = correct[choice.chosen, np.arange(len(split_of))]
             _set_rows(rows, head, attack, look_choice, probe, reported, choice.pairs, names, groups, masks)
 
 
-def _set_rows(rows, head, attack, look_choice, probe, reported, pairs, names, groups, masks, look=(None, None)) -> None:
+def _set_rows(rows, head, attack, look_choice, probe, reported, pairs, names, groups, masks, setting="") -> None:
     for name, group, mask in zip(names, groups, masks, strict=True):
         used = [pair for pair in pairs if group is None or pair[1] == group]
-        _row(rows, head, name, "T", look_choice, probe, t_at(attack, probe, used), look)
-        _row(rows, head, name, "V", look_choice, probe, (int(reported[mask].sum()), int(mask.sum())), look)
+        if attack.uses_t:
+            _row(rows, head, name, "T", look_choice, probe, t_at(attack, probe, used), setting)
+        counts = float(reported[mask].sum()), int(mask.sum())
+        _row(rows, head, name, "V", look_choice, probe, counts, setting)

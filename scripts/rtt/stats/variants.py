@@ -9,15 +9,15 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.files import read_json
-from rtt.scoring.read import PROBES
 from rtt.stats.intervals import t_interval
 from rtt.stats.look_choice import LOOK_CHOICES
-from rtt.study.names import DEFAULT
+from rtt.study.names import DEFAULT, PROBES
 
 QUANTITIES = ("acc_unlearned", "acc_attacked", "recovery", "recovery_corrected")
 # A variant that reports its `paper` look choice is compared with what the default reports, its `nested` one.
 ON_V = "paper - nested"
-KEYS = ["dataset", "arm", "model", "method", "retain_budget", "look_choice", "probe"]
+FIRST_ATTACK = ("RTT",)  # in the tables of a folder without runs.json; others follow by name
+KEYS = ["dataset", "arm", "model", "method", "attack", "retain_budget", "look_choice", "probe"]
 COLUMNS = ["variant", *KEYS, "quantity", "n_seeds", "per_seed", "mean", "low", "high"]
 
 
@@ -32,37 +32,42 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """What a study's runs.json says about its variants, and the order of its probes, the main one first."""
+    """What a study's runs.json says about its variants, and the order of its probes and attacks in the tables."""
 
     variants: dict[str, Variant]
-    probes: tuple[str, ...]
+    probes: tuple[str, ...]  # the main one first
+    attacks: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path | None) -> "StudyRuns":
         """Read runs.json; None: a bare folder of evaluations, one variant `default`.
 
-        Raises UserError that names the key where `variants` or the study's probes are missing or wrong.
+        Raises UserError that names the key where `variants` or the study's probes or attacks are missing or wrong.
         """
         if path is None:
-            return cls({DEFAULT: Variant()}, PROBES)
-        plan = read_json(path)
-        found = _part(path, plan, "variants")
+            return cls({DEFAULT: Variant()}, PROBES, FIRST_ATTACK)
+        document = read_json(path)
+        found = _part(path, document, "variants")
         if DEFAULT not in found:
             raise UserError(
                 f"{path}: variants: no {DEFAULT!r}, found {', '.join(found) or 'none'}; start the study again"
             )
         variants = {DEFAULT: _variant(path, DEFAULT, found[DEFAULT])}
         variants |= {name: _variant(path, name, one) for name, one in found.items() if name != DEFAULT}
-        main = _part(path, _part(path, plan, "study"), "point_choice").get("probes") or PROBES
+        study = _part(path, document, "study")
+        main = _part(path, study, "point_choice", "study.").get("probes") or PROBES
         if unknown := sorted(set(map(str, main)) - set(PROBES)):
-            raise UserError(f"{path}: study.look choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
-        return cls(variants, tuple(dict.fromkeys([main[0], *PROBES])))
+            raise UserError(f"{path}: study.point_choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
+        attacks = _part(path, study, "attacks", "study.") if study.get("attacks") is not None else {}
+        return cls(variants, tuple(dict.fromkeys([main[0], *PROBES])), tuple(attacks) or FIRST_ATTACK)
 
 
-def _part(path: Path, mapping: Any, key: str) -> dict:
+def _part(path: Path, mapping: Any, key: str, where: str = "") -> dict:
     value = mapping.get(key) if isinstance(mapping, dict) else None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {key} is {value!r:.60}, expected an object; start the study again, which writes it")
+        raise UserError(
+            f"{path}: {where}{key} is {value!r:.60}, expected an object; start the study again, which writes it"
+        )
     return value
 
 
@@ -70,7 +75,7 @@ def _variant(path: Path, name: str, found: Any) -> Variant:
     lists = [found.get(key) if isinstance(found, dict) else None for key in ("evals", "point_choices")]
     if not all(isinstance(one, list) for one in lists) or found.get("reported") not in LOOK_CHOICES:
         raise UserError(
-            f"{path}: variants.{name}: expected the lists evals and look choices, and reported: nested or paper; "
+            f"{path}: variants.{name}: expected the lists evals and point_choices, and reported: nested or paper; "
             "start the study again, which writes it"
         )
     return Variant(tuple(lists[0]), tuple(lists[1]), found["reported"])

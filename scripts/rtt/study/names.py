@@ -1,7 +1,14 @@
 """Names that studies, results and figures share: one definition each."""
 
+from collections.abc import Mapping
+from typing import Any
+
 DEFAULT_STUDY = "config/config.yaml"
 DEFAULT = "default"  # the variant that is the study itself
+ARMS = ("pretrained", "taught", "taught_same_data")
+PROBES = ("letter", "likelihood", "likelihood_fresh")
+STAGES = ("original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked")  # of accuracy.csv
+FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 
 def target_name(method: str, budget: float) -> str:
@@ -12,3 +19,22 @@ def target_name(method: str, budget: float) -> str:
 def budget_name(budget: float) -> str:
     """File-name part of a retain budget: b and its percent."""
     return f"b{round(budget * 100)}"
+
+
+def setting_text(setting: Mapping[str, Any]) -> str:
+    """Write an attack's setting as the tables do: `epoch=8 lr=0.001`, keys sorted, values as Python's str."""
+    return " ".join(f"{key}={setting[key]}" for key in sorted(setting))
+
+
+def read_setting(text: str) -> dict[str, int | float | str]:
+    """Read what `setting_text` wrote; what looks like a number becomes one."""
+    return {key: _number(value) for key, _, value in (part.partition("=") for part in text.split())}
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

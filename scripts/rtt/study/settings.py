@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rtt.study.names import ARMS, PROBES
 from rtt.study.strict import Strict
 
-Arm = Literal["pretrained", "taught", "taught_same_data"]
-Probe = Literal["letter", "likelihood", "likelihood_fresh"]
+Arm = Literal[*ARMS]
+Probe = Literal[*PROBES]
 LossName = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER"]
 McqLoss = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "NUMBER"]
 Switch = Literal["padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts"]
