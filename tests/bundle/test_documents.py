@@ -99,7 +99,7 @@ DOCUMENTS = {
     "a formula as a split": in_question(split="=1+1"),
     "a newline in a question's name": in_question(id="a\nb"),
     "a group that is a number": in_question(group=3),
-    "an answer beyond the choices": in_question(answer=4),
+    "a negative answer": in_question(answer=-1),
     "a score that is a text": in_question(probes={"letter": {"scores": ["1"]}}),
     "a known probe without scores": in_question(probes={"letter": {}}),
     "a formula as a run": ("evals/unlearn", lambda d: d.update(run_id="=1")),

@@ -173,7 +173,7 @@ def asked(document):
         (lambda d: d["looks"][0].update(attack="quantise"), "looks[0].attack is 'quantise', labels.attack is 'RTT'"),
         (lambda d: d["looks"][0].update(setting={"lr": "a b"}), "setting has 'lr': 'a b'"),
         (lambda d: d["looks"][0].update(setting={"lr": math.inf}), "setting has 'lr': inf"),
-        (lambda d: d["looks"][0].update(setting={"lr": None}), "setting has 'lr': None"),
+        (lambda d: d["looks"][0].update(setting={"lr": [1]}), "setting has 'lr': [1]"),
         (lambda d: d["looks"][0].update(v_split=None), "role must be V everywhere, as v_split is null"),
         (lambda d: d["looks"].__setitem__(0, 3), "looks[0] is 3, expected an object"),
         (lambda d: d.update(status="none_within_budget"), "expected none"),

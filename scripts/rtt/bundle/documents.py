@@ -24,7 +24,7 @@ from pydantic import (
 
 from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
-from rtt.scoring.read import N_CHOICES, PROBES
+from rtt.study.names import PROBES
 
 MOST_KEYS = 10_000  # of one object
 
@@ -70,7 +70,7 @@ Stem = Annotated[str, Field(pattern=f"^{PART.pattern}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-][A-Za-z0-9_.+-]*$", max_length=200)]
 Split = Annotated[str, Field(pattern=r"^[^=+@\t\n-][^\t\n]*$", max_length=300)]
 Id = Annotated[str, Field(pattern=r"^[^\t\n]+$", max_length=600)]
-Choice = Annotated[int, Field(ge=0, lt=N_CHOICES)]
+Choice = Annotated[int, Field(ge=0, lt=1000)]  # rtt.scoring.read compares it with the number of scores
 Score = Annotated[float, Field(ge=-1e9, le=1e9)]
 # A setting is written into tables as text: `epoch=8 lr=0.001`.
 SettingKey = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]

@@ -102,7 +102,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 def make_tables(results: Path) -> None:
     """Write the tables of a study's results folder."""
-    paths = {"evals": results / "evals", "point_choices": results / "point_choices", "plan": results / "runs.json"}
+    paths = {"evals": results / "evals", "point_choices": results / "point_choices", "runs": results / "runs.json"}
     tolerances = {"before_tolerance": tables.BEFORE_TOLERANCE, "unlearned_tolerance": tables.UNLEARNED_TOLERANCE}
     with contextlib.redirect_stdout(io.StringIO()):
         tables.run(Namespace(**paths, **tolerances, out=results / "tables"))

@@ -291,12 +291,12 @@ def _head(path: Path, index: int, look: dict) -> tuple[str | None, dict, str | N
         raise UserError(f"{path}: {where} is {look!r:.60}, expected an object")
     setting = get(path, look, "setting", dict, where)
     for key, value in setting.items():
-        fits = isinstance(value, str | int | float) and (not isinstance(value, float) or math.isfinite(value))
+        fits = isinstance(value, str | int | float | None) and (not isinstance(value, float) or math.isfinite(value))
         # Tables write `key=value key=value`, which must be read back as what it was.
         if not fits or not re.fullmatch(r"[^\s=]+", key) or not re.fullmatch(r"[^\s=]+", str(value)):
             raise UserError(
-                f"{path}: {where}.setting has {key!r}: {value!r:.60}; expected a number, true, false or a text, "
-                "without spaces and `=`"
+                f"{path}: {where}.setting has {key!r}: {value!r:.60}; expected a number, true, false, null or "
+                "a text without spaces and `=`"
             )
     repeat = get(path, look, "repeat", int, where)
     if repeat < 0:
