@@ -97,7 +97,7 @@ def test_any_number_at_any_depth_changes_the_id():
         place = changed
         for part in path[:-1]:
             place = place[part]
-        place[path[-1]] = value * (2.5 if isinstance(value, float) else 2) + (value == 0)
+        place[path[-1]] = value * (1.5 if isinstance(value, float) else 2) + (value == 0)
         try:
             spec = type(attack).model_validate_json(json.dumps(changed))
         except ValidationError:  # out of range
