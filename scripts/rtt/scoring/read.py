@@ -109,7 +109,7 @@ def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[
 
 
 def _listed(folder: str | Path, stems: Iterable[str] | None) -> list[Path]:
-    return sorted(Path(folder).glob("*.json") if stems is None else (Path(folder, f"{stem}.json") for stem in stems))
+    return sorted(Path(folder).rglob("*.json") if stems is None else (Path(folder, f"{stem}.json") for stem in stems))
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     found = read_folder(args.evals, stems)  # each file once: variants share runs
     recoveries, accuracies = [], []
     for name, variant in runs.variants.items():
-        own = set(variant.evals)
-        evals = [one for one in found if args.runs is None or one.path.stem in own]
+        own = {args.evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET
+        evals = [one for one in found if args.runs is None or one.path in own]
         arms = assemble(evals, args.point_choices, None if args.runs is None else variant.point_choices)
         recoveries.append(recovery_table(arms, name, runs.probes, runs.attacks))
         accuracies.append(accuracy_table(arms, name, runs.attacks))
