@@ -4,15 +4,13 @@ import torch
 import torch.nn.functional as F
 
 
-def masked_mean(
+def masked_means(
     values: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | None = None, texts: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean of `values` (rows, length) over each text's mask, times `weight` (texts,), then over the texts: a scalar.
+    """Return the mean of `values` (rows, length) over each text's mask: (texts,).
 
-    A row is a text; with `texts` (rows, length) it says which text each value is of (`rtt.training.packing.pack`).
-
-    Every text weighs the same, whatever its length, and padding counts nothing, unless `rtt.training.collate.collate` was told to
-    label it. So the mean does not depend on how a batch is cut into parts of equal size.
+    A row is a text, unless `texts` (rows, length) says which text each value is of (`rtt.training.packing.pack`); then
+    `weight` (texts,) says how many there are.
     """
     mask = mask.to(values.dtype)
     if texts is None:
@@ -21,8 +19,27 @@ def masked_mean(
         none = values.new_zeros(len(weight))
         sums = none.index_add(0, texts.flatten(), (values * mask).flatten())
         counts = none.index_add(0, texts.flatten(), mask.flatten())
-    means = sums / counts.clamp(min=1)
-    return (means if weight is None else means * weight).mean()
+    return sums / counts.clamp(min=1)
+
+
+def mean_of_texts(values: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean of `values` (texts,), each times its `weight`: a scalar.
+
+    Texts that only fill up a device's share have weight 0 and still count as texts; `rtt.training.train.Step` takes
+    that out again. So the mean does not depend on how a batch is cut into parts of equal size.
+    """
+    return (values if weight is None else values * weight).mean()
+
+
+def masked_mean(
+    values: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | None = None, texts: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the mean over texts (`mean_of_texts`) of the means over each text's mask (`masked_means`): a scalar.
+
+    Every text weighs the same, whatever its length, and padding counts nothing unless it was labelled
+    (`rtt.training.collate.collate`).
+    """
+    return mean_of_texts(masked_means(values, mask, weight, texts), weight)
 
 
 def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -36,7 +53,7 @@ def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (cross-entropy in nats, which tokens count), each (batch, length - 1): of every token but the first.
+    """Return (cross-entropy in nats, which tokens count) of every token but the first, each (batch, length - 1).
 
     `batch`: input_ids, attention_mask, labels, each (batch, length); label -100 is not counted. Padding may be on
     either side (`rtt.training.collate.collate`); a row may hold several texts (`rtt.training.packing.pack`).
@@ -50,11 +67,20 @@ def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
     return nats.view_as(following)[:, :-1], following[:, :-1] != -100
 
 
-def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy in nats per counted token (`token_nats`), averaged by `masked_mean`: a scalar."""
+def text_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return each text's cross-entropy in nats per counted token: (texts,).
+
+    For a loss that is no plain mean over texts: compute it for each text, then take `mean_of_texts(values,
+    batch.get("weight"))`. A text that only fills up a device's share gives 0.
+    """
     nats, counted = token_nats(model, batch)
     texts = batch["texts"][:, 1:] if "texts" in batch else None
-    return masked_mean(nats, counted, batch.get("weight"), texts)
+    return masked_means(nats, counted, batch.get("weight"), texts)
+
+
+def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the mean of `text_losses` over texts: a scalar."""
+    return mean_of_texts(text_losses(model, batch), batch.get("weight"))
 
 
 def plain_loss(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
