@@ -31,10 +31,12 @@ from rtt.study.specs import SPECS  # noqa: E402
 FOLDER = ROOT / "docs/reference"
 
 
-def methods(part: str) -> str:
-    """Return the methods that have these settings, as a heading."""
-    fields = schema()["$defs"]["Methods"]["properties"]
-    return ", ".join(f"`methods.{name}`" for name, field in fields.items() if f"/{part}'" in str(field))
+def plugin_parts(key: str, title: str) -> dict[str, str]:
+    """Return {part: heading} of the settings of plug-ins, which stand at `key` of a study; some share a part."""
+    names: dict[str, list[str]] = {}
+    for name, field in schema()["$defs"][title]["properties"].items():
+        names.setdefault(field["anyOf"][0]["$ref"].rsplit("/", 1)[1], []).append(f"`{key}.{name}`")
+    return {part: ", ".join(found) for part, found in names.items()}
 
 
 # Part of a study in config/schema.json -> heading of its table in study.md.
@@ -55,11 +57,10 @@ STUDY_PARTS = {
     "RetainTexts": "`tasks.N.retain` of texts",
     "Pretraining": "`pretraining`",
     "Teaching": "`teaching`",
-    "Unlearning": methods("Unlearning"),
-    "RMUUnlearning": methods("RMUUnlearning"),
+    **plugin_parts("methods", "Methods"),
     "Scores": "`scores`",
     "PointChoice": "`point_choice`",
-    **{plugin.Settings.__name__: f"`attacks.{name}`" for name, plugin in plugins.attacks().items()},
+    **plugin_parts("attacks", "Attacks"),
 }
 MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."
 
@@ -187,6 +188,8 @@ def kind(field: dict, named: bool = False) -> str:
     """Say in words what a JSON schema admits."""
     if "$ref" in field:
         return part_name(field["$ref"].rsplit("/", 1)[1]) if named else "see below"
+    if field.get("type") == "object" and "properties" in field:
+        return f"object of {', '.join(f'`{key}`' for key in field['properties'])}"
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(kind(option, named) for option in field["anyOf"]))
     if "oneOf" in field:
@@ -238,7 +241,17 @@ def study() -> str:
         "`attacks.RTT` has one training for each learning rate and V split.",
     ]
     text += [f"## {heading}\n\n{key_table(parts[name])}" for name, heading in STUDY_PARTS.items()]
+    text += ["## The methods", method_table()]
     return "\n\n".join(text) + "\n"
+
+
+def method_table() -> str:
+    """Return the table of the unlearning methods, from their classes."""
+    rows = ["| method | | sentences on the forget side | a copy of the original |", "|---|---|---|---|"]
+    for name, method in plugins.methods().items():
+        copied = "whole" if method.needs_reference else ""
+        rows.append(f"| `{name}` | {cell(method.title)} | {method.texts.replace('_', ' ')} | {copied} |")
+    return "\n".join(rows)
 
 
 # --- files
@@ -274,13 +287,15 @@ def evaluations() -> list[str]:
     """Return the sections on evaluation JSON, from config/eval.schema.json."""
     found = json.loads((ROOT / "config/eval.schema.json").read_text(encoding="utf-8"))
     parts = {"labels": found["properties"]["labels"], "hashes": found["properties"]["hashes"]}
-    parts |= {name: found["$defs"][name] for name in ("result", "question")}
+    parts |= {name: found["$defs"][name] for name in ("look", "question", "probe")}
+    for part in parts.values():
+        for key, field in part["properties"].items():
+            if field.get("$ref") == "#/$defs/name":  # a pattern, no part with keys of its own
+                part["properties"][key] = found["$defs"]["name"] | field
+                del part["properties"][key]["$ref"]
     text = ["## Evaluations: `evals/*.json`", "JSON schema: `config/eval.schema.json`.", key_table(found, named=True)]
     for name, part in parts.items():
         text += [f"### {name}", key_table(part, named=True)]
-    scores = found["$defs"]["scores"]
-    count = scores["minItems"]
-    text += ["### scores", f"A list of {count} log-probabilities, one per choice: {kind(scores['items'], named=True)}."]
     return text
 
 

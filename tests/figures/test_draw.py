@@ -16,10 +16,12 @@ from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import COLOURS, DASHES, METHOD_MARKERS, settings
+from rtt.figures.style import colour, dash_of, marker_of, settings
 from rtt.figures.view import load, main_budget, make_view
+from rtt.study import plugins
 
 NAN = float("nan")
+METHODS = list(plugins.methods())
 
 
 def draw(name, view):
@@ -123,7 +125,7 @@ def test_accuracy_draws_the_rows_with_their_intervals():
     )
     figure, _ = draw("accuracy", view_of(row))
     axes = figure.axes[0]
-    assert sorted((y, hollow) for _, y, hollow in marks(axes, COLOURS["RMU"])) == [(0.31, True), (0.77, False)]
+    assert sorted((y, hollow) for _, y, hollow in marks(axes, colour("RMU", METHODS))) == [(0.31, True), (0.77, False)]
     assert [y for _, y, _ in marks(axes, "#000000")] == [0.93]
     assert [y for _, y, _ in marks(axes, "#666666")] == [0.26]
     bars = {tuple(np.round(line.get_ydata(), 6)) for line in axes.lines if len(line.get_ydata()) == 2}
@@ -138,7 +140,7 @@ def test_recovery_draws_both_rates_and_shows_what_has_none():
     ]
     figure, _ = draw("recovery", view_of(*rows))
     axes = figure.axes[0]
-    assert sorted((y, hollow) for _, y, hollow in marks(axes, COLOURS["GD"])) == [(0.7, False), (0.9, True)]
+    assert sorted((y, hollow) for _, y, hollow in marks(axes, colour("GD", METHODS))) == [(0.7, False), (0.9, True)]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["GD", "RMU ¶", "RIA †"]
     assert [text.get_text() for text in axes.texts if text.get_text() == "no value"] == ["no value"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -160,7 +162,7 @@ def test_several_seeds_are_all_shown_with_their_mean():
     rows[2]["status"] = "undefined"
     figure, _ = draw("accuracy", view_of(*rows))
     axes = figure.axes[0]
-    filled = [y for _, y, hollow in marks(axes, COLOURS["GD"]) if not hollow]
+    filled = [y for _, y, hollow in marks(axes, colour("GD", METHODS)) if not hollow]
     assert filled == [0.5, 0.6, 0.85]
     wide = [line.get_ydata()[0] for line in axes.lines if line.get_linewidth() == 2 and len(line.get_ydata()) == 2]
     assert any(value == pytest.approx(0.65) for value in wide)
@@ -200,12 +202,12 @@ def test_curves_have_a_line_per_learning_rate_and_set():
 
 
 def test_a_method_looks_the_same_wherever_it_stands_and_differs_without_colour():
-    assert (
-        len(set(COLOURS.values())) == len({str(d) for d in DASHES.values()}) == len(set(METHOD_MARKERS.values())) == 4
-    )
+    four = METHODS[:4]
+    looks = ({colour(name, METHODS) for name in four}, {str(dash_of(name)) for name in four}, set(map(marker_of, four)))
+    assert [len(look) for look in looks] == [4, 4, 4]
     for name in ("accuracy", "recovery"):
         few, _ = draw(name, view_of(recovery_row("FIF")))
-        assert marks(few.axes[0], COLOURS["FIF"])
+        assert marks(few.axes[0], colour("FIF", METHODS))
 
 
 @pytest.mark.parametrize("name", FIGURES)

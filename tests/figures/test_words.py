@@ -6,8 +6,9 @@ import pytest
 from report_builder import accuracy, full_study, recovery, recovery_row, view_of
 from rtt.figures import render_told, words
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import COLOURS, interval, number, span
+from rtt.figures.style import interval, number, span
 from rtt.figures.view import make_view
+from rtt.study import plugins
 
 NAN = float("nan")
 
@@ -80,7 +81,12 @@ def test_tradeoff_and_curves_titles():
 def test_alternative_text_names_every_panel_and_method(name):
     table = full_study()
     text = words.alternative(name, make_view(table, accuracy(table)))
-    for part in ("Facts learned in pretraining", "Facts taught later, as", "same data as in pretraining", *COLOURS):
+    for part in (
+        "Facts learned in pretraining",
+        "Facts taught later, as",
+        "same data as in pretraining",
+        *plugins.methods(),
+    ):
         assert part in text
     assert "nan" not in text
     if name == "recovery":

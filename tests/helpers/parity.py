@@ -17,25 +17,29 @@ import tempfile
 import tiny
 import torch
 from rtt import distributed
-from rtt.methods import METHODS
 from rtt.scoring.score import Scorer
-from rtt.study.settings import Model, RMUUnlearning, Training, Unlearning
+from rtt.study import plugins
+from rtt.study.settings import Model, Training
 from rtt.training import train as training
 from rtt.training.losses import plain_loss
 from rtt.training.order import training_passes, unlearning_pairs
 
 SHAPE = Model(hidden_size=32, intermediate_size=48, layers=3, heads=2)
 RATES = {"adamw": 1e-3, "lion": 3e-4}
-OBJECTIVES = (*METHODS, "RTT", "teaching")
+OWN = {
+    "RMU": {"retain_coefficient": 1.0, "layer": 1, "layers_trained": 2, "steering": 5.0},
+    "RIA": {"freeze_embeddings": True},
+}
+OBJECTIVES = (*plugins.methods(), "RTT", "teaching")
 CASES = [(objective, optimizer) for objective in OBJECTIVES for optimizer in RATES]
 
 
 def items_of(objective, settings, model, facts, retain, steps):
     """Return (items of so many steps, the objective)."""
     tokenizer, rng = tiny.tokenizer(), np.random.default_rng(5)
-    if objective in METHODS:
-        method = METHODS[objective](model, settings, 0)
-        return unlearning_pairs(facts, retain, method, settings, tokenizer, rng), method
+    if objective in plugins.methods():
+        method = plugins.methods()[objective](model, settings, 0)
+        return unlearning_pairs(facts, retain, method, settings, tokenizer, rng), method.step
     loss = {"RTT": "QUESTION_LETTER_ANSWER", "teaching": "LETTER_ANSWER"}[objective]
     epochs = -(-steps * settings.batch_size // len(facts)) + 1
     items = training_passes(facts, loss, epochs, settings.batch_size, tokenizer, rng)
@@ -47,10 +51,9 @@ def settings_of(objective, optimizer, steps, batch_size):
         "learning_rate": RATES[optimizer], "batch_size": batch_size, "optimizer": optimizer, "warmup_steps": 3,
         "decay": 0.3,
     }  # fmt: skip
-    if objective == "RMU":
-        return RMUUnlearning(points=[steps], layer=1, layers_trained=2, steering=5.0, **shared)
-    if objective in METHODS:
-        return Unlearning(points=[steps], retain_coefficient=2.0, freeze_embeddings=objective == "RIA", **shared)
+    if objective in plugins.methods():
+        own = {"points": [steps], "retain_coefficient": 2.0} | OWN.get(objective, {})
+        return plugins.methods()[objective].Settings(**own, **shared)
     return Training(**shared)
 
 

@@ -6,9 +6,9 @@ import tiny
 from rtt.data.generate import FIRST_NAMES, LAST_NAMES, vocabulary
 from rtt.data.text import encode, letter_text, mcq_prompt, sentence
 from rtt.files import digest
-from rtt.methods import METHODS
 from rtt.models.miniature import miniature_tokenizer
 from rtt.scoring.score import Scorer
+from rtt.study import plugins
 from rtt.study.settings import Pretraining, Unlearning
 from rtt.training.order import Encoder, pretraining_documents, training_passes, unlearning_pairs
 
@@ -30,7 +30,7 @@ def seen_texts(tokenizer, folder):
         seen += pretraining_documents([*facts, *retain], documents, tokenizer, rng)
         for loss in ("LETTER_ANSWER", "QUESTION_LETTER_ANSWER"):
             seen += training_passes(facts, loss, 1, 32, tokenizer, rng)
-        for method in METHODS.values():
+        for method in plugins.methods().values():
             settings = Unlearning(learning_rate=1e-3, batch_size=32, points=[20])
             for pair in unlearning_pairs(facts, retain, method, settings, tokenizer, rng):
                 seen += [pair["forget"], pair["retain"]]

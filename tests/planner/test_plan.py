@@ -17,7 +17,6 @@ import tiny
 from rtt.__main__ import main
 from rtt.data.facts import build_facts, read_facts
 from rtt.errors import UserError
-from rtt.methods import METHODS
 from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.planner import costs
 from rtt.planner import text as plan_text
@@ -27,6 +26,7 @@ from rtt.point_choice.choose import best
 from rtt.point_choice.kept_weights import Candidates
 from rtt.scoring.score import Scorer
 from rtt.stats.recovery import recover
+from rtt.study import plugins
 from rtt.study import settings as study_settings
 from rtt.study.load import load_study
 from rtt.study.model_file import FOLDER, ModelFile, load_modelfile
@@ -172,7 +172,7 @@ def test_a_trajectory_has_the_tokens_of_the_real_one(tmp_path, method, share, lo
     spec, kinds = first(plan.runs.unlearn), ("birth_years_a", "cities")
     facts, cities = (tiny.facts(tmp_path, kind) for kind in kinds)
     learn = [fact for fact in cities if fact.split == "train"]
-    objective = METHODS[method](tiny.model(), spec.settings, 0)
+    objective = plugins.methods()[method](tiny.model(), spec.settings, 0)
     items = unlearning_pairs(facts, learn, objective, spec.settings, tiny.tokenizer(), np.random.default_rng(0))
     bill = plan.trajectory(spec)
     assert bill.train_tokens == pytest.approx(count_tokens(items), rel=0.02)  # texts are drawn: a mean

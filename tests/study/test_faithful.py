@@ -15,7 +15,7 @@ from rtt.__main__ import main
 from rtt.data.facts import build_facts
 from rtt.data.text import encode, mcq, sentence
 from rtt.files import canonical_json
-from rtt.methods import METHODS
+from rtt.methods.gd import GD
 from rtt.models.load import load_tokenizer
 from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.stats.tables import read_table
@@ -77,7 +77,7 @@ def pairs(variant, raw, tokenizer, **changes):
     """The pairs that GD trains on in a variant."""
     s = settings(variant, **changes)
     rng = np.random.default_rng([0, 20])
-    return unlearning_pairs(facts_of(raw, "default"), retain_of(raw), METHODS["GD"], s, tokenizer, rng)
+    return unlearning_pairs(facts_of(raw, "default"), retain_of(raw), GD, s, tokenizer, rng)
 
 
 # --- the study
@@ -191,7 +191,7 @@ def test_padding_changes_unlearning_itself(tokenizer, raw):
         s = settings("default" if name == "again" else name)
         prepare_torch(0)
         made = model(tokenizer)
-        losses[name] = train(made, tokenizer, pairs("default", raw, tokenizer), METHODS["GD"](made, s, 0), s, 0)
+        losses[name] = train(made, tokenizer, pairs("default", raw, tokenizer), GD(made, s, 0).step, s, 0)
         weights[name] = made.model.layers[0].mlp.down_proj.weight.detach()
     assert losses["default"] == losses["again"] and torch.equal(weights["default"], weights["again"])
     for part in ("forget", "retain"):
@@ -356,10 +356,10 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
     shown = {name: stems | {"reported": plan[name]["reported"]} for name in ("default", "select_on_v")}
     study = {"point_choice": {"probes": ["letter"]}}
     (tmp_path / "runs.json").write_text(json.dumps({"study": study, "variants": shown}))
-    folders = [f"--{name}={tmp_path / name}" for name in ("evals", "point_choices")]
+    folders = [f"--evals={tmp_path / 'evals'}", f"--point-choices={tmp_path / 'point_choices'}"]
     assert main(["tables", *folders, f"--runs={tmp_path / 'runs.json'}", f"--out={tmp_path / 'tables'}"]) == 0
     table = read_table(tmp_path / "tables/variants.csv")
-    effect = table[(table.quantity == "acc_attacked") & (table.probe == "letter")].set_index("point_choice")["mean"]
+    effect = table[(table.quantity == "acc_attacked") & (table.probe == "letter")].set_index("look_choice")["mean"]
     # On V each split has a learning rate that answers all of it; one rate for both splits answers half.
     assert effect.to_dict() == {"paper - nested": 0.5}
 

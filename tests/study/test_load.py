@@ -82,7 +82,7 @@ MISTAKES = [
     (("retain_budgets",), [0.2], ["retain_budgets.0", "0.05, 0.1, 0.3 or 1.0", "0.2"]),
     (("methods", "GD", "points"), [3, 2], ["methods.GD.points", "increase", "[3, 2]"]),
     (("methods", "GD", "points"), [2, 2], ["methods.GD.points", "increase"]),
-    (("methods", "RMU"), GD | {"layer": 2}, ["methods.RMU.layer is 2", "2 layers"]),
+    (("methods", "RMU"), GD | {"layer": 2}, ["methods.RMU: layer 2", "the model has 2 layers"]),
     (("methods", "GD", "train_layers"), [0, 2], ["methods.GD.train_layers", "2 layers"]),
     (("point_choice",), {"rule": "best"}, ["point_choice.rule", "'nearest_floor' or 'lowest'", "'best'"]),
     (("model",), {"heads": 3, "hidden_size": 16}, ["model", "hidden_size 16", "heads (3)"]),

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rtt.depth import layer_number
 from rtt.errors import UserError
-from rtt.study.model_file import layer_number, load_modelfile, rmu_layers
+from rtt.methods.rmu import rmu_layers
+from rtt.study.model_file import load_modelfile
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "config/models"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tiny
 from rtt.errors import UserError
-from rtt.methods import METHODS
+from rtt.methods.gd import GD
+from rtt.methods.ria import RIA
+from rtt.study import plugins
 from rtt.study.settings import Pretraining, Unlearning
 from rtt.training.order import point_steps, pretraining_documents, training_passes, unlearning_pairs
 
@@ -181,10 +183,10 @@ def pairs(data, name, share=0.5, points=(60,), seed=0, retain=None, **more):
     settings = Unlearning(learning_rate=1e-3, batch_size=4, mcq_share=share, **length, **more)
     train = [fact for fact in data["cities"] if fact.split == "train"] if retain is None else retain
     rng = np.random.default_rng(seed)
-    return unlearning_pairs(data["birth_years_a"], train, METHODS[name], settings, Words(), rng)
+    return unlearning_pairs(data["birth_years_a"], train, plugins.methods()[name], settings, Words(), rng)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", plugins.methods())
 def test_unlearning_says_what_the_method_says(data, name):
     items = pairs(data, name, points=(10, 60))
     assert len(items) == 240
@@ -254,7 +256,7 @@ def test_number_loss_counts_digits_of_forget_texts_alone(data):
         learning_rate=1e-3, batch_size=4, points=[20], mcq_share=0.5, mcq_loss="NUMBER", sentence_loss="NUMBER"
     )
     items = unlearning_pairs(
-        data["birth_years_a"], data["cities"], METHODS["GD"], settings, tiny.tokenizer(), np.random.default_rng(0)
+        data["birth_years_a"], data["cities"], GD, settings, tiny.tokenizer(), np.random.default_rng(0)
     )
     for item in items:
         words = tiny.tokenizer().convert_ids_to_tokens(item["forget"]["input_ids"])
@@ -324,7 +326,7 @@ def test_retain_texts_may_be_plain_strings(data):
 def test_the_mcq_loss_is_that_of_both_sides(data):
     settings = Unlearning(learning_rate=1e-3, batch_size=4, points=[5], mcq_share=1.0, mcq_loss="LETTER")
     items = unlearning_pairs(
-        data["birth_years_a"], data["cities"], METHODS["RIA"], settings, tiny.tokenizer(), np.random.default_rng(0)
+        data["birth_years_a"], data["cities"], RIA, settings, tiny.tokenizer(), np.random.default_rng(0)
     )
     for example in (item[side] for item in items for side in item):
         assert [label for label in example["labels"] if label != -100] == example["input_ids"][-1:]

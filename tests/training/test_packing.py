@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtt.errors import UserError
-from rtt.methods import METHODS
-from rtt.study.settings import RMUUnlearning
+from rtt.methods.rmu import RMU
 from rtt.training import packing
 from rtt.training.collate import collate, null
 from rtt.training.losses import text_loss
@@ -73,17 +72,17 @@ def test_the_gradient_is_that_of_padded_texts(attention, tolerance):
 
 
 def test_rmu_reads_the_same_activations():
-    chosen = RMUUnlearning(points=[1], layer=1, layers_trained=1, steering=5.0, learning_rate=1e-3, batch_size=4)
+    chosen = RMU.Settings(points=[1], layer=1, layers_trained=1, steering=5.0, learning_rate=1e-3, batch_size=4)
     forget, retain = examples(0), examples(1)
 
     def losses(make):
         model = tiny.model(double=True, scale=3)
-        method = METHODS["RMU"](model, chosen, 0)
+        method = RMU(model, chosen, 0)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.01)  # away from the frozen copy
         batch = {"forget": make(forget), "retain": make(retain)}
-        return {name: value.item() for name, value in method(model, batch).items()}
+        return {name: value.item() for name, value in method.loss(model, batch).items()}
 
     def packed(rows):
         batch = packing.pack(rows, 0, 16)

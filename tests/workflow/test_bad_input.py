@@ -26,7 +26,7 @@ from rtt.data.text import encode, sentence
 from rtt.errors import UserError
 from rtt.fetch import download
 from rtt.files import canonical_json, write_json, write_text
-from rtt.methods import METHODS
+from rtt.methods.gd import GD
 from rtt.models.load import load, save, save_weights, weight_files
 from rtt.scoring.score import Scorer
 from rtt.study.expand import Runs
@@ -263,7 +263,7 @@ def test_a_loss_part_is_named_alone():
     pairs = [{"forget": encode(tokenizer, sentence("aQb")), "retain": encode(tokenizer, sentence("abc"))}] * 2
     settings = Unlearning(learning_rate=1e-3, batch_size=2, points=[1])
     with pytest.raises(UserError) as error:
-        train(model, tokenizer, pairs, METHODS["GD"](model, settings, 0), settings, 0, title="unlearning (GD)")
+        train(model, tokenizer, pairs, GD(model, settings, 0).step, settings, 0, title="unlearning (GD)")
     expected = r"unlearning \(GD\) step 1 \(texts 1 to 2, the first 'aQb'\): .*its part forget "
     expected += r"broke \(loss nan, forget nan, retain [0-9.]+\) on the start"
     assert re.match(expected, str(error.value)), error.value

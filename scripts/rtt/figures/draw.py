@@ -27,14 +27,14 @@ from rtt.figures.sensitivity import sensitivity
 from rtt.figures.style import (
     ARM_MARKERS,
     BLACK,
-    DASHES,
     FLOOR,
     GREY,
-    METHOD_MARKERS,
     RATES,
     WIDTH,
     colour,
+    dash_of,
     lighter,
+    marker_of,
     number,
     percent,
 )
@@ -138,21 +138,21 @@ def tradeoff(view: View) -> Figure:
         absent = []
         for method in view.methods:
             tint, cell = colour(method, view.methods), view.of(panel, method)
-            marker = METHOD_MARKERS.get(method, "P")
+            shape = marker_of(method)
             paths = [path for seed in cell["seed"] for path in view.trajectories(panel, method, seed)]
             for path in paths:
                 faint = {"lw": 0.7, "alpha": 0.6} if len(paths) > 1 else {"lw": 1.2}
-                axes.plot(path["forget"], path["retain"], color=tint, ls=DASHES.get(method, "-"), **faint)
-                axes.plot(path["forget"][1:], path["retain"][1:], marker, color=tint, ms=2 if several else 3)
+                axes.plot(path["forget"], path["retain"], color=tint, ls=dash_of(method), **faint)
+                axes.plot(path["forget"][1:], path["retain"][1:], shape, color=tint, ms=2 if several else 3)
                 lowest = min(lowest, path["retain"].min())
             chosen = cell.dropna(subset=["acc_unlearned"])
             axes.plot(
-                chosen["acc_unlearned"], chosen["retain_unlearned"], marker, color=tint, mfc="none", mew=1.4,
+                chosen["acc_unlearned"], chosen["retain_unlearned"], shape, color=tint, mfc="none", mew=1.4,
                 ms=5 if several else 8, zorder=4,
             )  # fmt: skip
             if several and len(chosen):
                 mean = chosen[["acc_unlearned", "retain_unlearned"]].mean()
-                axes.plot(*mean, marker, color=tint, mec=BLACK, ms=6, zorder=5)
+                axes.plot(*mean, shape, color=tint, mec=BLACK, ms=6, zorder=5)
             if len(chosen) < len(cell):
                 absent.append(f"{method} (some seeds)" if len(chosen) else method)
             if len(chosen):
@@ -178,8 +178,8 @@ def tradeoff(view: View) -> Figure:
         axes.yaxis.set_major_locator(MultipleLocator(0.1 if lowest > 0.5 else 0.2))
     handles = []
     for method in view.methods:
-        look = {"color": colour(method, view.methods), "ls": DASHES.get(method, "-"), "ms": 3.5}
-        handles.append(handle(method, marker=METHOD_MARKERS.get(method, "P"), **look))
+        look = {"color": colour(method, view.methods), "ls": dash_of(method), "ms": 3.5}
+        handles.append(handle(method, marker=marker_of(method), **look))
     handles += [
         handle("before unlearning", marker="*", color=BLACK, ms=9),
         handle("selected point", marker="o", color=BLACK, mfc="white", mew=1.4, ms=8),

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from rtt.figures import words
 from rtt.figures.choices import Choice, choices
 from rtt.figures.parts import COLUMNS, finish, handle, name_panel, seeds_handle, tell, tick
-from rtt.figures.style import ARM_MARKERS, BLACK, FLOOR, GREY, METHOD_MARKERS, WIDTH, colour, lighter
+from rtt.figures.style import BLACK, FLOOR, GREY, WIDTH, colour, lighter, marker_of
 from rtt.figures.view import Panel, View
 
 STEP, GAP, BETWEEN = 0.095, 0.06, 0.05  # inches: a mark's line, around a choice, between groups of choices
@@ -49,8 +49,7 @@ def sensitivity(view: View) -> Figure:
             axes.set_xlabel("accuracy on V")
         name_panel(axes, panel)
     handles = [
-        handle(method, marker=METHOD_MARKERS.get(method, "P"), color=colour(method, view.methods), ms=4)
-        for method in view.methods
+        handle(method, marker=marker_of(method), color=colour(method, view.methods), ms=4) for method in view.methods
     ]
     handles += [
         handle("unlearned, before RTT", marker="o", color=BLACK, mfc="white"),
@@ -71,7 +70,7 @@ def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> 
     y = start + GAP / 2 + STEP / 2
     for method in view.methods:
         cell = rows[rows["method"] == method]
-        tint, marker = colour(method, view.methods), METHOD_MARKERS.get(method, ARM_MARKERS.get(panel.arm, "P"))
+        tint, marker = colour(method, view.methods), marker_of(method)
         _estimate(axes, y, cell, "acc_unlearned", tint, marker, hollow=True)
         _estimate(axes, y, cell, "acc_attacked", tint, marker)
         if len(cell) and (cell["status"] == "none_within_budget").all():

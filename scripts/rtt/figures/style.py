@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from rtt.study import plugins
+
 ARMS = {
     "pretrained": "learned in pretraining",
     "taught": "taught later",
@@ -28,10 +30,8 @@ DATASETS = {
     "random_birthdays": "Random Birthdays",
 }
 ARM_MARKERS = {"pretrained": "o", "taught": "s", "taught_same_data": "D"}
-# Okabe and Ito's colours, safe for colour-blind readers. Line styles and markers repeat what the colours say.
-COLOURS = {"GD": "#0072B2", "RMU": "#D55E00", "RIA": "#009E73", "FIF": "#CC79A7"}
-DASHES = {"GD": "-", "RMU": (0, (5, 1.5)), "RIA": (0, (4, 1.2, 1, 1.2)), "FIF": (0, (1, 1.2))}
-METHOD_MARKERS = {"GD": "o", "RMU": "s", "RIA": "^", "FIF": "D"}
+# Of methods that name none of their own, or that are not installed here. As the methods' colours these are Okabe and
+# Ito's, safe for colour-blind readers; dashes and markers repeat what the colours say.
 SPARE = ("#E69F00", "#56B4E9")
 BLACK, GREY, FLOOR = "#000000", "#666666", "#999999"
 # A status that is not `ok`, as a sign beside the method's name and as words in the legend.
@@ -81,8 +81,23 @@ def settings():
 
 
 def colour(method: str, methods: Sequence[str]) -> str:
-    """Return a method's colour: the same everywhere for the four methods, spare ones in order for any other."""
-    return COLOURS.get(method) or SPARE[[m for m in methods if m not in COLOURS].index(method) % len(SPARE)]
+    """Return a method's own colour, the same in all figures; those of `methods` without one take spare ones."""
+    spare = [name for name in methods if not _own(name, "colour")]
+    return _own(method, "colour") or SPARE[spare.index(method) % len(SPARE)]
+
+
+def dash_of(method: str):
+    """Return a method's line style."""
+    return _own(method, "dash") or "-"
+
+
+def marker_of(method: str) -> str:
+    """Return a method's marker."""
+    return _own(method, "marker") or "P"
+
+
+def _own(method: str, key: str):
+    return getattr(plugins.methods().get(method), key, None)
 
 
 def lighter(colour: str, share: float) -> tuple[float, float, float]:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from rtt.errors import UserError
-from rtt.figures.style import ARMS, COLOURS, FACTS, dataset_title
+from rtt.figures.style import ARMS, FACTS, dataset_title
 from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
+from rtt.study import plugins
 from rtt.study.names import DEFAULT
 
 MAIN_BUDGET = 0.1
@@ -61,9 +62,9 @@ class View:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Methods in a fixed order: the four known ones, then others by name."""
+        """Methods in the order of their classes; one that is not installed here stands among the last, by name."""
         found = set(self.recovery["method"])
-        return [m for m in COLOURS if m in found] + sorted(found - set(COLOURS))
+        return sorted(found, key=lambda name: plugins.place("methods", name))
 
     @cached_property
     def seeds(self) -> list[int]:

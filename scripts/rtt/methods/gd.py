@@ -1,28 +1,18 @@
-"""GD, gradient difference (Deeb & Roger 2024, sec. 4.1; Maini et al. 2024): ascend on the forget texts, descend on the
-retain texts.
-"""
+"""GD, gradient difference."""
 
-from rtt.training.losses import text_loss
+from rtt.methods.base import Method
 
 
-class GD:
-    """loss = - L(forget) + retain_coefficient * L(retain)."""
+class GD(Method):
+    """loss = -L(forget) + retain_coefficient L(retain) (Deeb & Roger 2024, sec. 4.1; Maini et al. 2024)."""
 
-    def __init__(self, model, settings, seed):
-        self.retain_coefficient = settings.retain_coefficient
+    name = "GD"
+    title = "gradient difference: ascend on the forget texts, descend on the retain texts"
+    order, colour, dash, marker = 1, "#0072B2", "-", "o"
 
-    @staticmethod
-    def forget_texts(fact):
-        """The true sentences."""
-        return fact.sentences
+    def loss(self, model, batch):
+        """Return {"loss", "forget", "retain"} in nats per token."""
+        from rtt.training.losses import text_loss
 
-    @staticmethod
-    def forget_answers(fact, rng):
-        """The correct answer."""
-        return fact.answer
-
-    def __call__(self, model, batch):
-        """Return {"loss", "forget", "retain"}: scalars, nats per token."""
-        forget = text_loss(model, batch["forget"])
-        retain = text_loss(model, batch["retain"])
+        forget, retain = text_loss(model, batch["forget"]), text_loss(model, batch["retain"])
         return {"loss": -forget + self.retain_coefficient * retain, "forget": forget, "retain": retain}

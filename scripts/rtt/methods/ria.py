@@ -1,28 +1,23 @@
-"""RIA, random incorrect answer (Deeb & Roger 2024, sec. 4.1; Eldan & Russinovich 2023): learn several wrong answers
-per fact.
-"""
+"""RIA, random incorrect answer."""
 
-from rtt.training.losses import text_loss
+from rtt.methods.base import Method
 
 
-class RIA:
-    """loss = L(forget texts with wrong answers) + retain_coefficient * L(retain)."""
+class RIA(Method):
+    """loss = L(forget texts with wrong answers) + retain_coefficient L(retain).
 
-    def __init__(self, model, settings, seed):
-        self.retain_coefficient = settings.retain_coefficient
+    Several wrong answers per fact, so that none of them is learned as the fact (Deeb & Roger 2024, sec. 4.1; Eldan &
+    Russinovich 2023).
+    """
 
-    @staticmethod
-    def forget_texts(fact):
-        """Sentences with three different wrong answers."""
-        return fact.ria_sentences
+    name = "RIA"
+    title = "random incorrect answer: learn several wrong answers per fact"
+    texts = "random_wrong"
+    order, colour, dash, marker = 3, "#009E73", (0, (4, 1.2, 1, 1.2)), "^"
 
-    @staticmethod
-    def forget_answers(fact, rng):
-        """A wrong answer, drawn anew each time."""
-        return int(rng.choice([i for i in range(len(fact.choices)) if i != fact.answer]))
+    def loss(self, model, batch):
+        """Return {"loss", "forget", "retain"} in nats per token."""
+        from rtt.training.losses import text_loss
 
-    def __call__(self, model, batch):
-        """Return {"loss", "forget", "retain"}: scalars, nats per token."""
-        forget = text_loss(model, batch["forget"])
-        retain = text_loss(model, batch["retain"])
+        forget, retain = text_loss(model, batch["forget"]), text_loss(model, batch["retain"])
         return {"loss": forget + self.retain_coefficient * retain, "forget": forget, "retain": retain}

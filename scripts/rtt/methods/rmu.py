@@ -1,14 +1,43 @@
-"""RMU, representation misdirection (Li et al. 2024, WMDP, eq. 1-3): push forget activations to one random direction,
-pin retain activations.
-"""
+"""RMU, representation misdirection for unlearning."""
 
 import copy
 
-import torch
+from pydantic import Field
 
-from rtt.models.load import decoder_layers
-from rtt.study.model_file import rmu_layers
-from rtt.training.losses import inputs, masked_mean
+from rtt.depth import layer_number
+from rtt.errors import UserError
+from rtt.methods.base import Method
+from rtt.study.model_file import ModelFile
+from rtt.study.part import Part, part_of
+from rtt.study.settings import Count, Layer, Positive, Unlearning
+
+# Deeb & Roger's RMU on models of 32 layers: activations of layer 7, mlp.down_proj of layers 5 to 7.
+PAPER_DEPTH, PAPER_LAYER, PAPER_TRAINED = 32, 7, (5, 6, 7)
+MINIATURE = {"layer": 1, "layers_trained": 2}
+DOWN_PROJ = 0.25  # share of a decoder layer's parameters in mlp.down_proj: .27 in Llama-3-8B, .25 in SmolLM2
+
+
+def rmu_layers(
+    depth: int, layer: int | float | None = None, trained: int | list[int | float] | None = None
+) -> tuple[int, list[int]]:
+    """Return (layer that RMU reads, layers whose mlp.down_proj it trains), as numbers from 0.
+
+    `trained`: layers, or how many up to and including `layer`. Left out: the paper's, at the same fractions of the
+    depth. Raises UserError for a layer that is not there, or for trained layers above `layer`, which get no gradient.
+    """
+    number = layer_number(PAPER_LAYER / PAPER_DEPTH if layer is None else layer, depth)
+    if trained is None and layer is None:
+        trained = [n / PAPER_DEPTH for n in PAPER_TRAINED]
+    if trained is None:
+        trained = len(PAPER_TRAINED)
+    if isinstance(trained, int):
+        return number, list(range(max(0, number - trained + 1), number + 1))
+    numbers = sorted({layer_number(one, depth) for one in trained})
+    if numbers[-1] > number:
+        raise UserError(
+            f"RMU reads layer {number} of {depth}: it can train layers 0 to {number}, but was given {numbers[-1]}"
+        )
+    return number, numbers
 
 
 def lower_copy(model, layer: int):
@@ -24,41 +53,51 @@ def lower_copy(model, layer: int):
     return lower.eval().requires_grad_(False)
 
 
-class RMU:
-    """loss = |h(forget) - steering u|^2 + retain_coefficient * |h(retain) - h_frozen(retain)|^2, both means per
-    element.
+class RMU(Method):
+    """loss = |h(forget) - steering u|^2 + retain_coefficient |h(retain) - h_frozen(retain)|^2, both means per element.
 
-    h: output of decoder layer `settings.layer`; u: uniform in [0, 1) then normalised. Only mlp.down_proj of that layer
-    and of the `settings.layers_trained - 1` below it are trained (a list names the layers instead). Layers are numbers
-    from 0 or fractions of the depth; null takes the paper's (`rtt.study.model_file.rmu_layers`).
+    h is the output of decoder layer `layer`; u is uniform in [0, 1), then normalised. Only mlp.down_proj of that layer
+    and of the `layers_trained - 1` below it are trained (a list names the layers instead). Li et al. 2024 (WMDP), eq. 1
+    to 3.
     """
 
+    name = "RMU"
+    title = "representation misdirection: push activations on the forget texts to one random direction"
+    head, copy_reads = False, ("retain",)
+    order, colour, dash, marker = 2, "#D55E00", (0, (5, 1.5)), "s"
+
+    class Settings(Unlearning):
+        """Unlearning with RMU; layers count from 0, or are fractions of the depth."""
+
+        layer: Layer | None = Field(None, description="null takes the model file's; the miniature's is 1")
+        layers_trained: Count | None = Field(None, description="null takes the model file's; the miniature's is 2")
+        steering: Positive = 20.0
+        train_layers: None = None  # RMU trains mlp.down_proj of its own layers
+
     def __init__(self, model, settings, seed):
+        """Copy the layers up to `layer`, freeze all but the trained matrices, and draw the direction from `seed`."""
+        import torch
+
+        from rtt.models.load import decoder_layers
+
+        super().__init__(model, settings, seed)
         layers = decoder_layers(model)
         self.layer, trained = rmu_layers(len(layers), settings.layer, settings.layers_trained)
         self.frozen = lower_copy(model, self.layer)
         model.requires_grad_(False)
         for number in trained:
             layers[number].mlp.down_proj.requires_grad_(True)
-        self.retain_coefficient = settings.retain_coefficient
-        generator = torch.Generator().manual_seed(seed)
-        direction = torch.rand(model.config.hidden_size, generator=generator)
+        direction = torch.rand(model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
         self.control = settings.steering * direction / direction.norm()
-
-    @staticmethod
-    def forget_texts(fact):
-        """The true sentences."""
-        return fact.sentences
-
-    @staticmethod
-    def forget_answers(fact, rng):
-        """The correct answer."""
-        return fact.answer
 
     def hidden(self, body, batch):
         """Return the output of decoder layer `layer`, (batch, length, hidden), at least fp32, without running what lies
         above it. `body`: a model without its output matrix.
         """
+        import torch
+
+        from rtt.training.losses import inputs
+
         captured = {}
 
         class Stop(Exception):
@@ -77,8 +116,12 @@ class RMU:
             handle.remove()
         return captured["h"].to(torch.promote_types(captured["h"].dtype, torch.float32))
 
-    def __call__(self, model, batch):
-        """Return {"loss", "forget", "retain"}: scalars, mean squared differences per hidden unit and token."""
+    def loss(self, model, batch):
+        """Return {"loss", "forget", "retain"}: mean squared differences per hidden unit and token."""
+        import torch
+
+        from rtt.training.losses import masked_mean
+
         forget, retain = batch["forget"], batch["retain"]
         pushed = self.hidden(model.model, forget)
         away = (pushed - self.control.to(pushed)).square().mean(-1)
@@ -89,3 +132,26 @@ class RMU:
         away = masked_mean(away, forget["attention_mask"], forget.get("weight"), forget.get("texts"))
         drift = masked_mean(drift, retain["attention_mask"], retain.get("weight"), retain.get("texts"))
         return {"loss": away + self.retain_coefficient * drift, "forget": away, "retain": drift}
+
+    @classmethod
+    def resolved(cls, settings, model):
+        """Return settings with layers: the study's, else the model file's, else the paper's or the miniature's."""
+        given = MINIATURE
+        if isinstance(model, ModelFile):
+            layers = (model.rmu.layer, model.rmu.trained) if model.rmu else ()
+            layer, trained = rmu_layers(model.layers or PAPER_DEPTH, *layers)
+            given = {"layer": layer, "layers_trained": len(trained)}
+        chosen = {key: value for key, value in given.items() if getattr(settings, key) is None}
+        settings = settings.model_copy(update=chosen)
+        if model.layers is not None:
+            rmu_layers(model.layers, settings.layer, settings.layers_trained)
+        return settings
+
+    @classmethod
+    def part(cls, settings, model):
+        """Return the layers up to `layer`, of which the matrices that it names are trained, and a copy of them."""
+        if model.layers is None:
+            return part_of(settings, model)
+        layer, trained = rmu_layers(model.layers, settings.layer, settings.layers_trained)
+        run = (layer + 1) / model.layers
+        return Part(run, run - trained[0] / model.layers, DOWN_PROJ * len(trained) / model.layers, run)

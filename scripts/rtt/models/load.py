@@ -19,9 +19,9 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available, logging
 
 from rtt import distributed
+from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, sha256
-from rtt.study.model_file import layer_number
 from rtt.study.model_folder import check_folder, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -174,7 +174,7 @@ def decoder_layers(model) -> torch.nn.ModuleList:
 def freeze_layers(model, train: Sequence[int | float]) -> list[int]:
     """Freeze all weights except those of the decoder layers `train`; return the numbers of these layers, from 0.
 
-    `train` holds numbers, or fractions of the depth as in `rtt.study.model_file.layer_number`. Raises UserError for a
+    `train` holds numbers, or fractions of the depth as in `rtt.depth.layer_number`. Raises UserError for a
     layer that the model does not have.
     """
     layers = decoder_layers(model)

@@ -15,14 +15,15 @@ from rtt.data.facts import Fact, build_facts, read_facts
 from rtt.data.generate import generate, vocabulary
 from rtt.errors import UserError
 from rtt.files import canonical_json
-from rtt.study.model_file import ModelFile, layer_number, rmu_layers
-from rtt.study.settings import Model, Pretraining, RMUUnlearning, Teaching, Training
+from rtt.study import plugins
+from rtt.study.model_file import ModelFile
+from rtt.study.part import Part
+from rtt.study.settings import Model, Pretraining, Teaching, Training
 from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
 SENTENCES = 3  # of a fact in the authors' files (docs/paper.md); an epoch of unlearning shows each
 SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models.load)
-DOWN_PROJ = 0.25  # share of a decoder layer's parameters in mlp.down_proj: .27 in Llama-3-8B, .25 in SmolLM2
 BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its gradient, each optimizer state
 # Reads and writes of a value per trained parameter and step, counted in the code of lion-pytorch (19) and of torch's
 # foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
@@ -50,7 +51,7 @@ class Texts:
     fif: float
 
     def trained(self, loss: str) -> float:
-        """Mean tokens of a training text of a fact with the loss `loss` (of an MCQ or a sentence, rtt.study.settings)."""
+        """Return the mean tokens of a training text of a fact, an MCQ or a sentence, with the loss `loss`."""
         if loss == "LETTER":
             return self.prompt + 1
         return {"QUESTION_ANSWER": self.answered, "CORPUS": self.sentence}.get(loss, self.mcq)
@@ -60,6 +61,10 @@ class Texts:
         shown = min(samples or facts, facts) * (SENTENCES if loss in ("CORPUS", "NUMBER") else 1)
         steps = -(-shown // batch_size) * epochs
         return steps, steps * batch_size * self.trained("CORPUS" if loss == "NUMBER" else loss)
+
+    def told(self, kind: str) -> float:
+        """Return the mean tokens of a sentence to forget; `kind` as in `rtt.methods.base.TEXTS`."""
+        return {"true": self.sentence, "random_wrong": self.ria, "fixed_wrong": self.fif}[kind]
 
     def scored(self, probes: Sequence[str]) -> float:
         """Mean tokens that go through the model to score a fact: each prompt once, a continuation but its last token.
@@ -236,7 +241,7 @@ def unlearning_tokens(spec: UnlearnSpec, facts: Facts, retain: Facts | TextsSpec
     if spec.texts:
         forget = sum(part.count * plain(part) for part in spec.texts) / sum(part.count for part in spec.texts)
     else:
-        told = {"RIA": facts.texts.ria, "FIF": facts.texts.fif}.get(spec.method, facts.texts.sentence)
+        told = facts.texts.told(plugins.methods()[spec.method].texts)
         forget = share * facts.texts.trained(settings.mcq_loss) + (1 - share) * told
     if isinstance(retain, TextsSpec):
         kept = plain(retain)
@@ -252,8 +257,9 @@ def plain(texts: TextsSpec) -> float:
 
 
 def points(spec: UnlearnSpec, facts: int) -> list[int]:
-    """Return the steps at which a trajectory is scored (`rtt.training.order.point_steps`, which imports torch); an external
-    model's one point is step 0.
+    """Return the steps at which a trajectory is scored; an external model's one point is step 0.
+
+    As `rtt.training.order.point_steps`, which imports torch.
     """
     settings = spec.settings
     if isinstance(settings, External):
@@ -288,45 +294,11 @@ def layer_parameters(model: Model) -> int:
     return 4 * h * h + 3 * h * i + 2 * h
 
 
-@dataclass(frozen=True)
-class Part:
-    """The part of a model that a training phase works on, as shares of its parameters.
-
-    forward: what is run; backward: what gradients pass through; trained: what is updated; copied: a frozen copy beside.
-    """
-
-    forward: float = 1.0
-    backward: float = 1.0
-    trained: float = 1.0
-    copied: float = 0.0
-
-    def flops(self, n: int, tokens: float) -> float:
-        """FLOPs of training on so many tokens: 2 n each for the forward pass, the gradients of the activations and
-        those of the weights; 6 n in all when everything is trained (Kaplan et al. 2020).
-        """
-        return 2 * n * tokens * (self.forward + self.backward + self.trained)
+WHOLE = Part()
 
 
-def part_of(settings: Training, model: Model | ModelFile) -> Part:
-    """Return the part that `settings` trains. Parameters are taken to be spread evenly over the layers.
-
-    A model file that gives no `layers` counts as trained whole.
-    """
-    depth = model.layers
-    if depth is None:
-        return Part()
-    if isinstance(settings, RMUUnlearning):
-        layer, trained = rmu_layers(depth, settings.layer, settings.layers_trained)
-        run = (layer + 1) / depth
-        return Part(run, run - trained[0] / depth, DOWN_PROJ * len(trained) / depth, run)
-    if layers := settings.train_layers:
-        numbers = sorted({layer_number(layer, depth) for layer in layers})
-        return Part(1.0, 1 - numbers[0] / depth, len(numbers) / depth)
-    return Part()
-
-
-def traffic(settings: Training, n: int, steps: int, part: Part = Part()) -> float:
-    """Bytes that the optimizer's steps read and write."""
+def traffic(settings: Training, n: int, steps: int, part: Part = WHOLE) -> float:
+    """Return the bytes that the optimizer's steps read and write."""
     return steps * n * part.trained * BYTES[settings.precision] * PASSES[settings.optimizer]
 
 

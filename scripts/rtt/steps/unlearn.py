@@ -19,13 +19,13 @@ from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
-from rtt.methods import METHODS
 from rtt.models.load import freeze_layers, load, load_weights, model_hash, not_finite, write_weights
 from rtt.point_choice.choose import best, describe, retain_accuracy
 from rtt.point_choice.kept_weights import Candidates
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
 from rtt.steps.original import scorer_of
+from rtt.study import plugins
 from rtt.study.digests import folder_digest
 from rtt.study.model_folder import check_folder
 from rtt.study.specs import External, UnlearnSpec, load_spec
@@ -76,12 +76,17 @@ def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
         freeze_layers(model, settings.train_layers)
     if settings.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
-    method = METHODS[spec.method](model, settings, spec.seed)
+    method = plugins.methods()[spec.method](model, settings, spec.seed)
     rng = np.random.default_rng([spec.seed, 20])
     items = unlearning_pairs(forget, learn, method, settings, tokenizer, rng)
     steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
     checkpoints = state.training("unlearning")
-    losses = train(model, tokenizer, items, method, settings, spec.seed, steps, score, title, checkpoints)
+
+    def at_point(step, model):
+        with method.at_point(model):
+            score(step, model)
+
+    losses = train(model, tokenizer, items, method.step, settings, spec.seed, steps, at_point, title, checkpoints)
     return {
         "losses": [losses[0], losses[-1]],
         "effective_update": effective_update(losses),

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rtt.errors import UserError
 from rtt.study import digests as inputs
+from rtt.study import plugins
 from rtt.study.deepspeed import engine_of, not_under_deepspeed
-from rtt.study.model_file import ModelFile
 from rtt.study.model_folder import check_folder, check_unlearned, shape
 from rtt.study.names import DEFAULT, target_name
 from rtt.study.schema import Study
-from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, RMUUnlearning, Task, Unlearning
+from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, Task
 from rtt.study.specs import (
     AttackSpec,
     DataSpec,
@@ -174,10 +174,11 @@ class Runs:
             )
             for name, path in study.external_models.items()
         ]
-        own = [
-            Trajectories(method=name, texts=texts, strengths=[_resolved(s, source) for s in settings.trajectories()])
-            for name, settings in study.methods.named.items()
-        ]
+        own = []
+        for name, settings in study.methods.named.items():
+            resolved = plugins.methods()[name].resolved
+            strengths = [resolved(one, source.model) for one in settings.trajectories()]
+            own.append(Trajectories(method=name, texts=texts, strengths=strengths))
         return own + external
 
     def _original_folder(self, path: str) -> str:
@@ -278,18 +279,3 @@ class Runs:
             "data": list(self.data),
             "manifests": [*self.imports, *self.sources, *self.unlearn, *self.attacks],
         }
-
-
-def _resolved(settings: Unlearning, source: Source) -> Unlearning:
-    """Return settings that need no model file: RMU's layers are the study's, the model file's, or the miniature's."""
-    if not isinstance(settings, RMUUnlearning) or None not in (settings.layer, settings.layers_trained):
-        return settings
-    given = {"layer": 1, "layers_trained": 2}
-    if isinstance(source.model, ModelFile):
-        from rtt.study.model_file import rmu_layers
-
-        file = source.model
-        layer, trained = rmu_layers(file.layers or 32, *((file.rmu.layer, file.rmu.trained) if file.rmu else ()))
-        given = {"layer": layer, "layers_trained": len(trained)}
-    chosen = {key: value if getattr(settings, key) is None else getattr(settings, key) for key, value in given.items()}
-    return settings.model_copy(update=chosen)

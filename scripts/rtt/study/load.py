@@ -23,7 +23,7 @@ OVERRIDES = (
 
 
 # pydantic names the member of a union after its key; the user wrote no such key.
-UNION_MEMBERS = ("Unlearning", "RMUUnlearning", "RetainFacts", "RetainTexts", "miniature", "file")
+UNION_MEMBERS = ("RetainFacts", "RetainTexts", "miniature", "file")
 
 
 def _messages(error: ValidationError, source: str) -> str:

@@ -14,9 +14,6 @@ FOLDER = Path(__file__).resolve().parents[3] / "config" / "models"
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-# Deeb & Roger's RMU on models of 32 layers: activations of layer 7, mlp.down_proj of 5 to 7.
-PAPER_DEPTH, PAPER_LAYER, PAPER_TRAINED = 32, 7, (5, 6, 7)
-
 
 class Hub(Strict):
     """A model repository on the Hugging Face hub."""
@@ -69,44 +66,6 @@ class ModelFile(Strict):
                 if layer >= self.layers:
                     raise ValueError(f"rmu: the model has layers 0 to {self.layers - 1}, found {layer}")
         return self
-
-
-def layer_number(layer: int | float, depth: int) -> int:
-    """Return the number of a decoder layer, from 0: a float in (0, 1) is a fraction of the depth, floor(f * depth).
-
-    Raises UserError for a layer that a model of `depth` layers has not.
-    """
-    if isinstance(layer, float) and 0 < layer < 1:
-        return int(layer * depth + 1e-9)  # 7 / 32 of 32 is 7 whatever the rounding of the fraction
-    if isinstance(layer, bool) or layer != int(layer) or not 0 <= layer < depth:
-        raise UserError(
-            f"layer {layer}: the model has {depth} layers: give a number from 0 to {depth - 1}, "
-            "or a fraction of the depth between 0 and 1"
-        )
-    return int(layer)
-
-
-def rmu_layers(
-    depth: int, layer: int | float | None = None, trained: int | list[int | float] | None = None
-) -> tuple[int, list[int]]:
-    """Return (layer that RMU reads, layers whose mlp.down_proj it trains), as numbers from 0.
-
-    `trained`: layers, or how many up to and including `layer`. Left out: the paper's, at the same fractions of the
-    depth. Raises UserError for a layer that is not there, or trained layers above `layer`, which get no gradient.
-    """
-    number = layer_number(PAPER_LAYER / PAPER_DEPTH if layer is None else layer, depth)
-    if trained is None and layer is None:
-        trained = [n / PAPER_DEPTH for n in PAPER_TRAINED]
-    if trained is None:
-        trained = len(PAPER_TRAINED)
-    if isinstance(trained, int):
-        return number, list(range(max(0, number - trained + 1), number + 1))
-    numbers = sorted({layer_number(one, depth) for one in trained})
-    if numbers[-1] > number:
-        raise UserError(
-            f"RMU reads layer {number} of {depth}: it can train layers 0 to {number}, but was given {numbers[-1]}"
-        )
-    return number, numbers
 
 
 def load_modelfile(name_or_path: str | Path, folder: str | Path = FOLDER) -> ModelFile:

@@ -7,8 +7,9 @@ costs a tenth of a second, since every cluster job parses the Snakefile again.
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_serializer, model_validator
 
+from rtt.errors import UserError
 from rtt.study import plugins
 from rtt.study.model_file import ModelFile
 from rtt.study.names import DEFAULT
@@ -17,7 +18,6 @@ from rtt.study.settings import (
     Budget,
     Count,
     Data,
-    Methods,
     Model,
     Name,
     PointChoice,
@@ -42,20 +42,29 @@ def _names_weights(raw: Any) -> bool:
     return isinstance(raw, ModelFile) or any(key in keys for key in ("hub", "path", "gguf"))
 
 
-class _Attacks(Strict):
-    """The attacks to run, each with its settings; one that is left out is not run."""
+class Chosen(Strict):
+    """Plug-ins that a study asks for, each with its settings; one that is left out is not run."""
 
     @property
     def named(self) -> dict[str, Strict]:
-        """The attacks asked for, in their order: figures show the first."""
+        """The settings of those asked for, by name, in the plug-ins' order."""
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
+    @model_serializer(mode="wrap")
+    def _without_others(self, handler):
+        # A study is the same whatever other plug-ins are installed.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
-Attacks = create_model(
-    "Attacks",
-    __base__=_Attacks,
-    __doc__=_Attacks.__doc__,
-    **{name: (attack.Settings | None, None) for name, attack in plugins.attacks().items()},
+
+def _chosen(title: str, classes: dict[str, type], description: str) -> type[Chosen]:
+    """Return the model of a study's part that has a key for each of these plug-ins."""
+    keys = {name: (plugin.Settings | None, None) for name, plugin in classes.items()}
+    return create_model(title, __base__=Chosen, __doc__=description, **keys)
+
+
+Methods = _chosen("Methods", plugins.methods(), "The methods to run; a method that is left out is not run.")
+Attacks = _chosen(
+    "Attacks", plugins.attacks(), "The attacks to run, each with its settings; one that is left out is not run."
 )
 
 
@@ -171,8 +180,11 @@ class Study(Strict):
                 if phase and max(getattr(phase, "train_layers", None) or [0]) >= depth:
                     layers = f"{phase.train_layers}, but the model has {depth} layers, from 0"
                     raise ValueError(f"{name}.train_layers is {layers}")
-            if self.methods.RMU and (self.methods.RMU.layer or 0) >= depth:
-                raise ValueError(f"methods.RMU.layer is {self.methods.RMU.layer}, but the model has {depth} layers")
+        for name, settings in self.methods.named.items():
+            try:
+                plugins.methods()[name].resolved(settings, self.model)
+            except UserError as error:
+                raise ValueError(f"methods.{name}: {error}") from None
         return self
 
     @property
@@ -194,9 +206,10 @@ class Study(Strict):
 
 def _no_plain_texts(methods: dict) -> str:
     """Return why these methods cannot unlearn plain texts, "" when they can."""
+    true = [name for name, method in plugins.methods().items() if method.texts == "true"]
     for name, settings in methods.items():
-        if name in ("RIA", "FIF"):
-            return f"{name} needs their wrong answers; use GD or RMU"
+        if name not in true:
+            return f"{name} needs their wrong answers; use {' or '.join(true)}"
         if settings.mcq_share:
             return f"methods.{name}.mcq_share is {settings.mcq_share}; set it to 0"
     return ""

@@ -23,7 +23,6 @@ Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 Texts = Literal[
     "wikitext", "fineweb_edu", "wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"
 ]  # fmt: skip
-GRID = ("learning_rate", "retain_coefficient", "steering")
 
 
 class People(Strict):
@@ -225,7 +224,9 @@ class Unlearning(Training):
     shuffle_retain: bool = Field(True, description="false takes the retain set in its order, as the authors' code does")
     samples: Count | None = Field(None, description="so many facts to forget (or texts), drawn once; null takes all")
     grid: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
-        {}, description="key -> values; keys: learning_rate, retain_coefficient, steering"
+        {},
+        description="key -> values; keys: learning_rate, retain_coefficient, and the numbers that a method adds, such "
+        "as RMU's steering",
     )
 
     @field_validator("points")
@@ -239,7 +240,8 @@ class Unlearning(Training):
     def _one_length(self):
         if (self.points is None) == (self.epochs is None):
             raise ValueError("give points or epochs, one of the two")
-        allowed = [name for name in GRID if name in type(self).model_fields]
+        own = {name: field for name, field in type(self).model_fields.items() if name not in Unlearning.model_fields}
+        allowed = ["learning_rate", "retain_coefficient", *(name for name in own if own[name].annotation is float)]
         if unknown := [name for name in self.grid if name not in allowed]:
             raise ValueError(f"grid: found {', '.join(unknown)}; allowed: {', '.join(allowed)}")
         return self
@@ -249,29 +251,6 @@ class Unlearning(Training):
         plain = self.model_dump() | {"grid": {}}
         combinations = product(*self.grid.values())
         return [type(self)(**(plain | dict(zip(self.grid, values, strict=True)))) for values in combinations]
-
-
-class RMUUnlearning(Unlearning):
-    """RMU's own settings; layers count from 0, or are fractions of the depth."""
-
-    layer: Layer | None = Field(None, description="null takes the model file's; the miniature's is 1")
-    layers_trained: Count | None = Field(None, description="null takes the model file's; the miniature's is 2")
-    steering: Positive = 20.0
-    train_layers: None = None  # RMU trains mlp.down_proj of its own layers
-
-
-class Methods(Strict):
-    """The methods to run; a method that is left out is not run."""
-
-    GD: Unlearning | None = None
-    RMU: RMUUnlearning | None = None
-    RIA: Unlearning | None = None
-    FIF: Unlearning | None = None
-
-    @property
-    def named(self) -> dict[str, Unlearning]:
-        """The methods asked for, in a fixed order."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
 
 class PointChoice(Strict):

@@ -23,7 +23,6 @@ from rtt.study.settings import (
     PointChoice,
     Policy,
     Pretraining,
-    RMUUnlearning,
     Scores,
     Teaching,
     Unlearning,
@@ -223,8 +222,15 @@ class External(Strict):
     digest: str
 
 
-# Plain settings first: read from JSON they would pass as RMU's too, with its defaults, and the id would change.
-Strength = Unlearning | RMUUnlearning | External
+# A method may add keys to Unlearning, which its class reads and writes.
+Strength = SerializeAsAny[Unlearning | External]
+
+
+def _strength(raw, info):
+    """Read the settings of a trajectory as the method's class does, or as an external model's."""
+    if isinstance(raw, dict) and "external_model" in raw:
+        return External.model_validate(raw, context=info.context)
+    return plugins.of_plugin(plugins.methods(), info.data.get("method"), raw, info.context)
 
 
 class UnlearnSpec(Spec):
@@ -241,9 +247,14 @@ class UnlearnSpec(Spec):
     point_choice: PointChoice
     retain_budgets: list[float]
 
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _of_the_method(cls, raw, info):
+        return _strength(raw, info)
+
     @property
     def slug(self):
-        """Trajectories, arm and facts."""
+        """Arm, facts and method."""
         return f"unlearn-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
 
 
@@ -253,6 +264,11 @@ class Trajectories(Strict):
     method: str
     texts: list[TextsSpec] = Field(default_factory=list)
     strengths: list[Strength]
+
+    @field_validator("strengths", mode="before")
+    @classmethod
+    def _of_the_method(cls, raw, info):
+        return [_strength(one, info) for one in raw] if isinstance(raw, list) else raw
 
 
 class PointChoiceSpec(Spec):

@@ -114,9 +114,8 @@ def point_steps(settings: Unlearning, n_facts: int, facts: bool = True) -> list[
 def _check_sentences(forget: Sequence[Fact | str], retain: Sequence[Fact | str], method, settings: Unlearning) -> None:
     if settings.mcq_share == 1:
         return
-    name = getattr(method, "__name__", type(method).__name__)
     for side, facts, wanted in (
-        (f"{name} unlearns", [wanted for wanted in forget if isinstance(wanted, Fact)], method.forget_texts),
+        (f"{method.name} unlearns", [wanted for wanted in forget if isinstance(wanted, Fact)], method.forget_texts),
         ("the retain loss trains", [kept for kept in retain if isinstance(kept, Fact)], lambda fact: fact.sentences),
     ):
         silent = [fact for fact in facts if not wanted(fact)]
