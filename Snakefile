@@ -24,4 +24,4 @@ include: "rules/artifacts.smk" if ARTIFACTS else "rules/study.smk"
 rule all:
     default_target: True
     input:
-        TARGETS,
+        FINAL_FILES,

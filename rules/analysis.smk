@@ -1,41 +1,53 @@
-"""Tables, figures and the report: no weights, no torch.
+"""From scores to tables, figures and the report. No rule here reads weights or imports torch.
 
-Inputs: all evaluation JSON, point_choices, audits, manifests.
-Outputs: tables/*.csv, figures/*.svg and *.png, report.html; code/<step>-<hash of its code>, as in artifacts.smk. The
-report draws the figures itself, from the same tables.
+A study (study.smk) and a bundle (artifacts.smk) share these rules. Whoever includes them says before:
+  NAME      the study's name
+  RESULTS   its folder, results/<NAME> here or in another place
+  EVALS, POINT_CHOICES, AUDITS, MANIFESTS   files, or folders of them, that these rules read
+  ATTACKED  whether anything was attacked: only then is there recovery to draw
+  ABOUT     a description of the study for `snakemake --report`
+  SETTINGS  what the report prints about the study; where it changes, the report is made again
+Outputs: tables/*.csv, figures/*.svg and *.png, report.html.
+
+Each rule leaves a file code/<step>-<hash of its code> beside them. Where the code, or the lock of the environment that
+draws, has changed since, that file is missing, so the step runs again, even if no .snakemake folder remembers the last
+time.
 """
 
-from rtt.report.captions import described, labels
+from rtt.report.captions import labels
+from rtt.study.names import FIGURES
+
+CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Tables: accuracies, recovery, contrasts between arms."""
+    """Make the tables: accuracies, recovery, contrasts between arms, effects of variants."""
     input:
-        evals=scored(),
-        point_choices=[f"{RESULTS}/point_choices/{run}.json" for run in RUNS.choices],
+        evals=EVALS,
+        point_choices=POINT_CHOICES,
     output:
         stamp(RESULTS, "tables"),
         recovery=report(
             f"{RESULTS}/tables/recovery.csv",
             caption="../report/tables.rst",
-            category=f"Study {STUDY.study}",
+            category=CATEGORY,
             subcategory="Tables",
-            labels=labels(STUDY, table="recovery"),
+            labels=labels(ABOUT, table="recovery"),
         ),
         accuracy=f"{RESULTS}/tables/accuracy.csv",
         contrasts=report(
             f"{RESULTS}/tables/contrasts.csv",
             caption="../report/tables.rst",
-            category=f"Study {STUDY.study}",
+            category=CATEGORY,
             subcategory="Tables",
-            labels=labels(STUDY, table="contrasts over seeds"),
+            labels=labels(ABOUT, table="contrasts over seeds"),
         ),
         variants=report(
             f"{RESULTS}/tables/variants.csv",
             caption="../report/tables.rst",
-            category=f"Study {STUDY.study}",
+            category=CATEGORY,
             subcategory="Tables",
-            labels=labels(STUDY, table="effects of variants"),
+            labels=labels(ABOUT, table="effects of variants"),
         ),
     log:
         f"{RESULTS}/logs/tables.log",
@@ -44,7 +56,7 @@ rule tables:
         "../envs/analysis.yaml"
     params:
         results=subpath(output.recovery, ancestor=2),
-        shows=described(STUDY),
+        shows=ABOUT,
         forget=old_stamps(RESULTS, "tables"),
     shell:
         """
@@ -59,7 +71,7 @@ rule tables:
 
 
 rule figure:
-    """Figure."""
+    """Draw one figure from the tables."""
     input:
         recovery=rules.tables.output.recovery,
         accuracy=rules.tables.output.accuracy,
@@ -68,19 +80,21 @@ rule figure:
         svg=report(
             f"{RESULTS}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
-            category=f"Study {STUDY.study}",
+            category=CATEGORY,
             subcategory="Figures",
-            labels=labels(STUDY, figure="{figure}"),
+            labels=labels(ABOUT, figure="{figure}"),
         ),
         png=f"{RESULTS}/figures/{{figure}}.png",
     log:
         f"{RESULTS}/logs/figure/{{figure}}.log",
+    wildcard_constraints:
+        figure=alternatives(FIGURES),
     localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
         tables=subpath(input.recovery, parent=True),
-        shows=described(STUDY),
+        shows=ABOUT,
         forget=old_stamps(RESULTS, "figure", "figure-{figure}"),
     shell:
         """
@@ -91,19 +105,19 @@ rule figure:
 
 
 rule report:
-    """Report."""
+    """Write the report. It draws the figures itself, from the same tables."""
     input:
         tables=list(rules.tables.output),
-        manifests=[f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]],
-        audits=[f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data],
+        audits=AUDITS,
+        manifests=MANIFESTS,
     output:
         stamp(RESULTS, "report"),
         page=report(
             f"{RESULTS}/report.html",
             caption="../report/report.rst",
-            category=f"Study {STUDY.study}",
+            category=CATEGORY,
             subcategory="Report",
-            labels=labels(STUDY, page="the whole report"),
+            labels=labels(ABOUT, page="the whole report"),
         ),
     log:
         f"{RESULTS}/logs/report.log",
@@ -111,16 +125,24 @@ rule report:
     conda:
         "../envs/analysis.yaml"
     params:
-        results=subpath(output.page, parent=True),
-        study=STUDY.model_dump_json(),
-        shows=described(STUDY),
+        root=subpath(output.page, ancestor=3),
+        study=NAME,
+        settings=SETTINGS,
+        shows=ABOUT,
         forget=old_stamps(RESULTS, "report"),
+    # The page quotes the paths that it is given. Seen from `root`, a bundle's are those that its study had.
     shell:
         """
         exec &> >(tee {log:q})
         rm -f {params.forget}
+        cd {params.root:q}
         python -m rtt report \
-            --results {params.results:q} \
-            --study-config {params.results:q}/study.yaml \
-            --out {output.page:q}
+            --results results/{params.study} \
+            --study-config results/{params.study}/study.yaml \
+            --out results/{params.study}/report.html
         """
+
+
+# What a study ends in. Figures and report are about recovery; a study without attacks has tables and audits.
+FINAL_FILES = [*rules.tables.output]
+FINAL_FILES += [*expand(rules.figure.output, figure=FIGURES), *rules.report.output] if ATTACKED else AUDITS

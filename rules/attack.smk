@@ -7,11 +7,6 @@ the control. One process attacks all checkpoints of an arm, since importing torc
 """
 
 
-def attack_of(wildcards):
-    """Return the spec of an attack."""
-    return RUNS.attacks[wildcards.run]
-
-
 rule attack:
     """Attack checkpoints."""
     input:

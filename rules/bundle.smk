@@ -1,18 +1,18 @@
 """A finished study as one file for others.
 
-Inputs: what the study shows, its tables, scores, manifests and audits.
-Outputs: dist/<study>-<hash>.zip; the hash is of its content, so no rule can name it before: this one runs whenever it is asked for.
+Output: dist/<study>-<hash of its content>.zip. No rule can know that name beforehand, so this one has no output and runs
+whenever it is asked for.
 """
 
 
 rule bundle:
-    """Bundle."""
+    """Pack the study's scores, and all that is made from them, into one file."""
     input:
-        evals=scored(),
+        FINAL_FILES,
+        EVALS,
+        AUDITS,
+        MANIFESTS,
         recovery=rules.tables.output.recovery,
-        audits=[f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data],
-        manifests=[f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]],
-        shown=lambda wildcards: SHOWN,
     log:
         f"{RESULTS}/logs/bundle.log",
     localrule: True

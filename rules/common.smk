@@ -195,6 +195,11 @@ def scored():
     return models + [f"{RESULTS}/evals/{run}" for run in RUNS.attacks]
 
 
+def attack_of(wildcards):
+    """Return the spec of an attack."""
+    return RUNS.attacks[wildcards.run]
+
+
 def point_choice_file(spec):
     """Return the path of a point choice."""
     return f"{RESULTS}/point_choices/{spec.run_id}.json"

@@ -1,11 +1,13 @@
-"""A study: every rule from facts to report, and its targets."""
+"""A study: all rules from the facts to the report."""
 
-from rtt.bundle.contents import FIGURES, stale
+from rtt.bundle.contents import attacked, stale
+from rtt.report.captions import described
 
 STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
 NEEDS = needs(STUDY)
-RESULTS = f"results/{STUDY.study}"
+NAME = STUDY.study
+RESULTS = f"results/{NAME}"
 TORCH_ENVIRONMENT = torch_environment(STUDY)
 
 shell.prefix(PREFIX + machine(STUDY))
@@ -15,16 +17,24 @@ wildcard_constraints:
     raw=alternatives(RUNS.raw),
     data=alternatives(RUNS.data),
     texts=alternatives(RUNS.texts),
-    run=alternatives(
-        RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.choices, RUNS.attacks
-    ),
-    figure=alternatives(FIGURES),
+    run=alternatives(RUNS.imports, RUNS.sources, RUNS.unlearn, RUNS.choices, RUNS.attacks),
 
 
 include: "data.smk"
 include: "models.smk"
 include: "unlearn.smk"
 include: "attack.smk"
+
+
+EVALS = scored()
+POINT_CHOICES = [f"{RESULTS}/point_choices/{run}.json" for run in RUNS.choices]
+AUDITS = [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
+MANIFESTS = [f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]]
+ATTACKED = attacked(RUNS.plan())
+ABOUT = described(STUDY)
+SETTINGS = STUDY.model_dump_json()
+
+
 include: "analysis.smk"
 include: "bundle.smk"
 
@@ -35,7 +45,8 @@ slurm_executor.mend()
 if workflow.is_main_process and (found := locks.busy()):
     logger.warning(found)
 
-# What .snakemake does not remember, a results folder from elsewhere, is kept; its makers' hashes say whether it is stale.
+# Snakemake keeps results that came from elsewhere, which its .snakemake folder does not remember. Whether they are stale
+# is known from the hashes of the code that made them.
 if workflow.is_main_process:
     try:
         for line in stale(Path(RESULTS), RUNS.plan()):
@@ -61,19 +72,8 @@ onerror:
         logger.error(hint)
 
 
-# Figures and report are of recovery; a study that unlearns or attacks nothing has tables and audits.
-SHOWN = (
-    [*rules.report.output, *expand(rules.figure.output, figure=FIGURES)]
-    if RUNS.attacks
-    else [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
-)
-
-
-TARGETS = [*SHOWN, *rules.tables.output]
-
-
 rule fetch:
-    """Everything that comes from the network: on a login node, ahead of time."""
+    """Fetch everything that comes from the network, on a login node and ahead of time."""
     input:
         [raw_folder(raw) for raw in RUNS.raw.values() if raw.files and raw.files.group],
         [texts_file(texts) for texts in RUNS.texts.values()],
@@ -81,6 +81,6 @@ rule fetch:
 
 
 rule figures:
-    """Tables, figures and report alone; with `--config artifacts=`, of a bundle (rules/artifacts.smk)."""
+    """Make the tables, the figures and the report; with `--config artifacts=`, those of a bundle (artifacts.smk)."""
     input:
-        TARGETS,
+        FINAL_FILES,

@@ -32,8 +32,9 @@ def made(tmp_path_factory) -> Path:
     audit.write_text(json.dumps(found))
     (results / "models").mkdir()
     (results / "models/model.safetensors").write_bytes(b"weights")
-    older = next((results / "evals").glob("*.original.json"))
-    shutil.copy(older, results / "evals/attack-older-s0-0123456789.original.json")
+    older = next((results / "evals").glob("*/original.json"))
+    (results / "evals/attack-older-s0-0123456789").mkdir()
+    shutil.copy(older, results / "evals/attack-older-s0-0123456789")
     return results
 
 

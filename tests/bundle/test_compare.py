@@ -52,7 +52,7 @@ def test_the_same_bundle_has_the_same_numbers(files, tmp_path, capsys):
 
 def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     a = pack(tmp_path / "a.zip", files)
-    b = pack(tmp_path / "b.zip", edited(files, "evals/*.GD-b100", all_right))
+    b = pack(tmp_path / "b.zip", edited(files, "evals/attack-RTT*/GD-b100", all_right))
     found = compare.compare(a, b)
     row = find(found["rows"], "acc_attacked")
     n = 8
@@ -93,7 +93,7 @@ def test_two_methods_are_compared_cell_by_cell(files, tmp_path, capsys):
     other = {name: data.replace(b'"GD"', b'"SimNPO"') for name, data in files.items()}
     a, b = (
         pack(tmp_path / "a.zip", files),
-        pack(tmp_path / "b.zip", edited(other, "evals/*.GD-b100", all_right)),
+        pack(tmp_path / "b.zip", edited(other, "evals/attack-RTT*/GD-b100", all_right)),
     )
     found = compare.compare(a, b)
     assert found["fixed"] == {"method": ["GD", "SimNPO"]} and found["only"] == {"a": [], "b": []}

@@ -41,6 +41,9 @@ def test_every_document_is_read_so(files, tmp_path, refused, place):
 # --- shapes
 
 
+RTT = "evals/attack-RTT*/original"  # RTT's evaluation of the original
+
+
 def names(kind: str, stem: str):
     """Let runs.json name one more evaluation or point choice."""
     return "runs.json", lambda d: d["variants"]["default"][kind].append(stem)
@@ -56,17 +59,17 @@ def first_question(document: dict, *keys: str) -> dict:
 
 def in_look(**values):
     """Change the first look of RTT's evaluation of the original."""
-    return "evals/*.original", lambda d: d["looks"][0].update(values)
+    return RTT, lambda d: d["looks"][0].update(values)
 
 
 def in_question(**values):
     """Change the first question of that look."""
-    return "evals/*.original", lambda d: first_question(d).update(values)
+    return RTT, lambda d: first_question(d).update(values)
 
 
 def in_labels(**values):
     """Change the labels of that evaluation."""
-    return "evals/*.original", lambda d: d["labels"].update(values)
+    return RTT, lambda d: d["labels"].update(values)
 
 
 DOCUMENTS = {
@@ -79,9 +82,9 @@ DOCUMENTS = {
     "runs.json is a list": ("runs.json", lambda d: [d]),
     "variants as a list": ("runs.json", lambda d: d["study"].update(variants=["x"])),
     "a formula as a variant": ("runs.json", lambda d: d["variants"].update({"=1": d["variants"]["default"]})),
-    "an evaluation of version 1": ("evals/*.original", lambda d: d.update(schema_version=1)),
-    "an evaluation of an unknown kind": ("evals/*.original", lambda d: d.update(kind="rtt")),
-    "no looks": ("evals/*.original", lambda d: d.pop("looks")),
+    "an evaluation of version 1": (RTT, lambda d: d.update(schema_version=1)),
+    "an evaluation of an unknown kind": (RTT, lambda d: d.update(kind="rtt")),
+    "no looks": (RTT, lambda d: d.pop("looks")),
     "a seed too large": in_labels(seed=2**40),
     "a dataset that is a list": in_labels(dataset=["x"]),
     "a formula as a dataset": in_labels(dataset="=HYPERLINK(1)"),
@@ -89,7 +92,7 @@ DOCUMENTS = {
     "a formula as an attack": in_labels(attack="=1"),
     "markup as a look's attack": in_look(attack="<b>"),
     "a setting that is a text": in_look(setting="epoch=1"),
-    "a setting with an object in it": in_look(setting={"lr": {}}),
+    "a setting with a list in it": in_look(setting={"lr": [1]}),
     "a number too large in a setting": in_look(setting={"lr": 1e300}),
     "a formula as a setting's key": in_look(setting={"=1": 1}),
     "a formula as a setting's value": in_look(setting={"layer": "=1"}),
@@ -134,7 +137,7 @@ def test_a_study_file_that_is_none(files, tmp_path, refused, data):
 def test_of_many_mistakes_only_the_first_is_kept():
     """pydantic would hold a million messages about a million wrong items."""
     labels = {"dataset": "a", "arm": "a", "model": "a", "seed": 1, "target": "original"}
-    question = {"id": "a", "split": "a", "role": "V", "answer": 0}
+    question = {"id": "a", "split": "a", "group": "a", "role": "V", "answer": 0}
     for questions in ([[]] * 1000, [question | {"probes": {"letter": {"scores": ["x"] * 20_000}}}]):
         look = {"setting": {}, "repeat": 0, "questions": questions}
         document = {"schema_version": 2, "kind": "original", "run_id": "a", "labels": labels, "status": "ok"}
@@ -148,11 +151,11 @@ def test_of_many_mistakes_only_the_first_is_kept():
 
 def test_names_that_a_study_may_choose_are_accepted(files, tmp_path):
     labels = {"dataset": "years_2", "model": "smollm2-135m.instruct_b", "method": "SimNPO+v2.1-b"}
-    for part in ("evals/unlearn", "evals/*.GD-b100"):
+    for part in ("evals/unlearn", "evals/attack-RTT*/GD-b100"):
         files = edited(files, part, lambda d: d["labels"].update(labels))
     split = "mmlu_social sciences (é)"
     files = edited(files, *in_question(split=split, id=f"a/{split}"))
-    setting = {"bits": 4, "group_size": None, "layers": [1, 2], "place": "mlp", "on": True}
+    setting = {"bits": 4, "group_size": None, "place": "mlp", "rate": 1e-3, "on": True}
     files = edited(files, *in_look(setting=setting))
     files = edited(files, "manifests", lambda d: d.update(note="two\nlines\tand a backslash \\u001b \\r \\"))
     opening.unpack(opening.look(pack(tmp_path / "x.zip", files)), tmp_path / "out")
@@ -160,12 +163,12 @@ def test_names_that_a_study_may_choose_are_accepted(files, tmp_path):
 
 def test_unknown_probes_and_keys_are_kept_byte_for_byte(files, tmp_path):
     more = {"text": "A, since 1905", "scores": [1], "inner": {"deep": [None, True]}}
-    for name in ("evals/*.original", "evals/unlearn", "runs.json", "point_choices", "manifests", "data", "specs"):
+    for name in (RTT, "evals/unlearn", "runs.json", "point_choices", "manifests", "data", "specs"):
         files = edited(files, name, lambda d: d.update(novel=more))
     files = edited(files, *in_look(novel=more))
     files = edited(files, *in_labels(novel=more))
     for keys in (("probes",), ("probes", "letter")):
-        files = edited(files, "evals/*.original", lambda d, keys=keys: first_question(d, *keys).update(novel=more))
+        files = edited(files, RTT, lambda d, keys=keys: first_question(d, *keys).update(novel=more))
     path = pack(tmp_path / "x.zip", files)
     opening.unpack(opening.look(path), tmp_path / "out")
     with zipfile.ZipFile(path) as archive:

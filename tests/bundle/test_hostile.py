@@ -96,7 +96,7 @@ def results(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["runs.json", "evals/*.original.json", "evals", "data/cities-*", "tables", "report.html"]
+    "name", ["runs.json", "evals/*/original.json", "evals", "data/cities-*", "tables", "report.html"]
 )
 def test_a_link_in_a_results_folder(results, tmp_path, refused, name):
     """Bundled or rebuilt, a link would show what stands elsewhere on this machine."""
@@ -123,7 +123,7 @@ def test_all_names_of_a_results_folder_are_checked_before_the_disk_is_asked(resu
 
 
 def test_a_folder_in_the_place_of_a_file(results, refused):
-    place = next(results.glob("evals/*.original.json"))
+    place = next(results.glob("evals/*/original.json"))
     place.unlink()
     place.mkdir()  # a pipe is refused by the same line; otherwise this test would wait for it for ever
     refused(results, "is not a plain file")

@@ -12,7 +12,8 @@ import pytest
 from bundle_builder import BASE, edited, index_of, pack, silent
 from PIL import Image
 from rtt.__main__ import main
-from rtt.bundle import contents, opening, rebuild
+from rtt.bundle import opening, rebuild
+from rtt.study.names import TABLES
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +91,7 @@ def test_given_files_that_nothing_rebuilds_are_named(files, tmp_path, capsys):
 
 
 def test_reasons_for_differences_are_named_where_they_are_known(files, tmp_path):
-    tables = files | {BASE + f"tables/{name}.csv": b"" for name in contents.TABLES}
+    tables = files | {BASE + f"tables/{name}.csv": b"" for name in TABLES}
     index = index_of(tables)
     untold = opening.look(pack(tmp_path / "x.zip", tables, index)).index  # nothing says which code made them
     assert rebuild.reasons(untold) == []

@@ -12,6 +12,7 @@ import pytest
 from rtt.bundle import contents, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
 from rtt.errors import UserError
+from rtt.study.names import TABLES
 
 
 def names(path: Path) -> list[str]:
@@ -80,7 +81,7 @@ def test_a_table_that_its_scores_do_not_give_is_not_bundled(results, tmp_path):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["evals/*.GD-b100.json", "point_choices/*", "data/*/audit.json", "runs.json", "study.yaml", "figures/curves.svg"],
+    ["evals/*/GD-b100.json", "point_choices/*", "data/*/audit.json", "runs.json", "study.yaml", "figures/curves.svg"],
 )
 def test_an_unfinished_study_is_not_bundled(results, tmp_path, pattern):
     path = next(results.glob(pattern))
@@ -98,7 +99,7 @@ def test_the_bundle_of_a_study_without_attacks_has_tables_and_no_figures(results
     rebuild.make_tables(results)
     bundle = write.write(results, tmp_path / "dist")
     below = {name.removeprefix("results/tiny/") for name in names(bundle) if name.startswith("results/")}
-    assert {f"tables/{name}.csv" for name in contents.TABLES} <= below and "runs.json" in below
+    assert {f"tables/{name}.csv" for name in TABLES} <= below and "runs.json" in below
     assert not [name for name in below if name.startswith(("figures", "report"))]
     with zipfile.ZipFile(bundle) as archive:
         readme = archive.read("README.md").decode()

@@ -30,14 +30,14 @@ def finished(root: Path) -> Path:
 
 def sources(results: Path) -> dict[str, bytes]:
     """Return what figures are made from, by the names in a bundle."""
-    paths = [results / "runs.json", results / "study.yaml", *results.glob("*/*.json"), *results.glob("data/*/*.json")]
-    return {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in sorted(set(paths))}
+    paths = sorted([*results.rglob("*.json"), results / "study.yaml"])
+    return {BASE + path.relative_to(results).as_posix(): path.read_bytes() for path in paths}
 
 
 def not_attacked(runs: dict) -> None:
     """Change runs.json to that of a study without attacks."""
     variant = runs["variants"]["default"]
-    variant["evals"] = [stem for stem in variant["evals"] if "." not in stem]
+    variant["evals"] = [stem for stem in variant["evals"] if "/" not in stem]
 
 
 def index_of(files: dict[str, bytes]) -> dict:

@@ -26,7 +26,9 @@ arms: [pretrained]
 methods:
   GD: {learning_rate: 1.0e-3, batch_size: 8, points: [2, 4]}
 retain_budgets: [0.1, 1.0]
-rtt: {learning_rates: [1.0e-3], epochs: 2, batch_size: 8}
+attacks:
+  RTT: {learning_rates: [1.0e-3], epochs: 2, batch_size: 8}
+  quantise: {bits: [8, 4], group_sizes: [null]}
 scores: {probes: [letter, likelihood]}
 """
 ANSWERS = [0, 0, 1, 2, 0, 1, 1, 3]  # in both splits the other split's commonest letter is right once in four
@@ -37,7 +39,7 @@ POINTS = {
 }
 SELECTED = {"0.1": None, "1.0": 4}  # step 2 loses a quarter of the retain questions, step 4 half of them
 # RTT: by target and epoch, the V questions of each repeat.
-ATTACKED = {
+RTT = {
     "original": {
         1: [{"letter": "1111 1110", "likelihood": "1111 1100"}] * 2,
         2: [
@@ -57,6 +59,18 @@ ATTACKED = {
     },
     "control": {epoch: [{"letter": "1000 1000", "likelihood": "0000 1000"}] * 2 for epoch in (1, 2)},
 }
+# Quantisation, which uses no T: by target and bits, all questions.
+QUANTISED = {
+    "original": {
+        8: {"letter": "1111 1110", "likelihood": "1111 0110"},
+        4: {"letter": "1111 0110", "likelihood": "1111 0000"},
+    },
+    "unlearned": {
+        8: {"letter": "1000 0100", "likelihood": "1000 0000"},
+        4: {"letter": "1100 0110", "likelihood": "1000 0000"},
+    },
+    "control": {bits: {"letter": "1000 1000", "likelihood": "0000 1000"} for bits in (8, 4)},
+}
 HARDWARE = {"cpus": 2, "gpu": None, "machine": "x86_64", "system": "Linux"}
 COMMIT = "60ebbb7ec2eecbb9b2b27ba6a87c3fe4a2fa0ccd"
 
@@ -70,8 +84,8 @@ def documents() -> dict[str, dict]:
     """Return every JSON document of the study's results folder by its name there."""
     runs = study_runs()
     found = {"runs.json": runs.plan() | {"note": "an optional key"}}
-    read = {**runs.unlearn, **runs.attacks}  # the specs that reports read; the others would double the size
-    found |= {f"specs/{run}.json": spec.model_dump(mode="json") for run, spec in read.items()}
+    # Of the specs, those that the report reads; the others would only make the bundle larger.
+    found |= {f"specs/{run}.json": spec.model_dump(mode="json") for run, spec in runs.unlearn.items()}
     found |= {f"data/{name}/audit.json": audit(spec.dataset) for name, spec in runs.data.items()}
     found |= {f"manifests/{run}.json": manifest(run) for run in runs.plan()["manifests"]}
     for name, one in evaluations(runs).items():
@@ -90,14 +104,15 @@ def evaluations(runs: Runs) -> dict[str, dict]:
     for run, spec in runs.unlearn.items():
         looks = [look(questions("birth_years_a", *planted), step=step) for step, planted in POINTS.items()]
         found[run] = evaluation("unlearned", run, spec, labels(spec.source, "unlearned", spec.method), looks)
-    for spec in [*runs.attacks.values(), *runs.originals.values(), *runs.controls.values()]:
+    for spec in runs.attacks.values():
         for target, stem in zip(spec.targets, spec.eval_ids(), strict=True):
             chosen = target.kind != "unlearned" or SELECTED[str(target.retain_budget)]
-            label = labels(spec.source, target.kind, target.method, target.retain_budget) | {"attack": "RTT"}
+            label = labels(spec.source, target.kind, target.method, target.retain_budget) | {"attack": spec.attack}
             if target.kind == "control":
                 label |= {"arm": spec.arm, "dataset": spec.facts.dataset, "control_for": spec.control_for}
-            looks = retrained(spec.facts.dataset, ATTACKED[target.kind]) if chosen else []
-            found[stem] = evaluation("attacked", stem, spec, label, looks)
+            make, planted = (retrained, RTT) if spec.attack == "RTT" else (quantised, QUANTISED)
+            looks = make(spec.facts.dataset, planted[target.kind]) if chosen else []
+            found[stem] = evaluation("attacked", stem.replace("/", "."), spec, label, looks)
     return found
 
 
@@ -117,6 +132,12 @@ def retrained(dataset: str, planted: dict) -> list[dict]:
     return found
 
 
+def quantised(dataset: str, planted: dict) -> list[dict]:
+    """Return quantisation's looks, the gentlest setting first. They count for all V splits."""
+    settings = [{"bits": bits, "group_size": None} for bits in planted]
+    return [look(questions(dataset, planted[one["bits"]]), attack="quantise", setting=one) for one in settings]
+
+
 def look(asked: list[dict], attack=None, setting=None, repeat=0, v=None, step=None) -> dict:
     """Return one look."""
     found = {"attack": attack, "setting": setting or {}, "v_split": None if v is None else f"split_{v}"}
@@ -128,13 +149,13 @@ def questions(dataset: str, right: dict, retain: dict | None = None, v: int | No
     found = []
     for i, answer in enumerate(ANSWERS):
         split, line = divmod(i, 4)
-        one = {"id": f"{dataset}/split_{split}/{line + 1:03d}", "split": f"split_{split}", "answer": answer}
-        if i < 2:
-            one["group"] = f"{dataset}/Ada Byron"
+        name = f"{dataset}/split_{split}/{line + 1:03d}"
+        one = {"id": name, "split": f"split_{split}", "group": f"{dataset}/Ada Byron" if i < 2 else name}
         role = "V" if v in (None, split) else "T"
-        found.append(one | {"role": role, "probes": probes(answer, i, right)})
+        found.append(one | {"role": role, "answer": answer, "probes": probes(answer, i, right)})
     for i in range(4 if retain else 0):
-        one = {"id": f"cities/held_out/{i + 1:03d}", "split": "held_out", "answer": i, "role": "retain"}
+        name = f"cities/held_out/{i + 1:03d}"
+        one = {"id": name, "split": "held_out", "group": name, "answer": i, "role": "retain"}
         found.append(one | {"probes": probes(i, i, retain)})
     return found
 
@@ -196,9 +217,8 @@ def audit(dataset: str) -> dict:
 
 def manifest(run: str) -> dict:
     """Return what one training process used."""
-    stage = "attack" if run.startswith("rtt") else run.split("-")[0]
     return {
-        "run_id": run, "stage": stage, "code": "0123456789", "seed": 0, "cpu_seconds": 2.5, "wall_seconds": 3.0,
+        "run_id": run, "stage": run.split("-")[0], "code": "0123456789", "seed": 0, "cpu_seconds": 2.5, "wall_seconds": 3.0,
         "ended": "2026-11-28T17:59:27+00:00", "tokens": 1000, "world_size": 1, "threads": 1, "peak_memory_mb": 500,
         "engine": "none", "precision": "float32", "attn_backend": "sdpa", "deterministic": True, "python": "3.11.7",
         "git_commit": COMMIT, "git_dirty": False, "packages": {"torch": "2.13.0+cpu"}, "hardware": HARDWARE,

@@ -365,4 +365,4 @@ def test_captions_are_made_of_the_study(path, words):
     study = load_study(Path(__file__).parents[2] / path)
     found = described(study)
     assert found | words == found
-    assert labels(study, figure="x") == {"figure": "x"} | {name: found[name] for name in ("facts", "methods", "seeds")}
+    assert labels(found, figure="x") == {"figure": "x"} | {name: found[name] for name in ("facts", "methods", "seeds")}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from clones import SMOKE, Clone, clone_environment, job_counts
 
-REBUILDING = {"unpack": 1, "rebuild_tables": 1, "rebuild_figure": 5, "rebuild_report": 1, "figures": 1}
+REBUILDING = {"unpack": 1, "tables": 1, "figure": 5, "report": 1, "figures": 1}
 BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "deepspeed")
 
 
@@ -76,9 +76,9 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert len(runs) == 7 and all(run in done.stdout for run in runs)
     assert "warning: the code of step unlearn has changed since it made" in done.stdout
     for name, rules in (
-        ("figures/words.py", {"rebuild_figure": 5, "rebuild_report": 1, "figures": 1}),
-        ("findings.py", {"rebuild_figure": 5, "rebuild_report": 1, "figures": 1}),
-        ("stats/looks.py", {"rebuild_tables": 1, "rebuild_figure": 5, "rebuild_report": 1, "figures": 1}),
+        ("figures/words.py", {"figure": 5, "report": 1, "figures": 1}),
+        ("findings.py", {"figure": 5, "report": 1, "figures": 1}),
+        ("stats/looks.py", {"tables": 1, "figure": 5, "report": 1, "figures": 1}),
     ):
         with open(reader.folder / "scripts/rtt" / name, "a") as handle:
             handle.write("\nEXTRA = 1\n")
@@ -89,7 +89,7 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     # Another lock, as after a `git pull`.
     with open(reader.folder / "requirements-analysis.lock", "a") as handle:
         handle.write("# another\n")
-    assert plan(reader, bundle) == {"rebuild_tables": 1, "rebuild_figure": 5, "rebuild_report": 1, "figures": 1}
+    assert plan(reader, bundle) == {"tables": 1, "figure": 5, "report": 1, "figures": 1}
 
 
 def test_make_figures_does_all_of_it(reader, bundle):
@@ -129,7 +129,7 @@ def test_without_rtt_tables_alone_are_redrawn(reader, finished, tmp_path):
     for variant in document["variants"].values():
         variant["evals"] = [stem for stem in variant["evals"] if not stem.startswith("rtt-")]
     (folder / "runs.json").write_text(json.dumps(document))
-    assert plan(reader, folder) == {"unpack": 1, "rebuild_tables": 1, "figures": 1}
+    assert plan(reader, folder) == {"unpack": 1, "tables": 1, "figures": 1}
     done = figures(reader, folder)
     assert done.returncode == 0 and "4 of 4 equal" not in done.stdout and "rebuilt: dist/rebuilt/smoke-" in done.stdout
 

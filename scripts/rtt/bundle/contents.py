@@ -22,9 +22,8 @@ from rtt.bundle.layout import (
 from rtt.code_version import changed, code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, sha256
+from rtt.study.names import FIGURES, TABLES
 
-TABLES = ("recovery", "accuracy", "contrasts", "variants")
-FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 FINISH = "run the study to its end first"
 UNKNOWN = None, None  # step and code
 RULES = {"import": "import_model"}  # rules that are not named as their step
@@ -93,14 +92,13 @@ def read_runs(results: Path) -> dict:
 
 
 def stems(runs: dict, key: str) -> list[str]:
-    """Return the names of the evaluations or point choices of all variants, each once."""
+    """Return the names of the evaluations or point choices of all variants, each once; an attack's are RUN/TARGET."""
     return list(dict.fromkeys(stem for variant in runs["variants"].values() for stem in variant[key]))
 
 
 def attacked(runs: dict) -> bool:
     """Return whether unlearned models were attacked: only then has a study recovery, and so figures and a report."""
-    attacks = [stem for stem in stems(runs, "evals") if stem.rpartition(".")[0] in runs["manifests"]]
-    return bool(stems(runs, "point_choices") and attacks)
+    return bool(stems(runs, "point_choices")) and any("/" in stem for stem in stems(runs, "evals"))
 
 
 def collect(results: str | Path, texts: bool = False, derived: bool = True) -> Contents:
@@ -116,7 +114,7 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
     try:
         evals, point_choices = stems(named, "evals"), stems(named, "point_choices")
         manifests, data, shown = named["manifests"], named["data"], attacked(named)
-        runs = dict.fromkeys([*data, *point_choices, *manifests, *(stem.rpartition(".")[0] or stem for stem in evals)])
+        runs = dict.fromkeys([*data, *point_choices, *manifests, *(stem.partition("/")[0] for stem in evals)])
         if odd := [run for run in runs if not isinstance(run, str)]:
             raise TypeError(f"the name {odd[0]!r:.60}")
         # Each file with the run that made it and whether it must be there.
@@ -140,7 +138,7 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
             raise UserError(f"{results / name}: no such file, but {results / 'runs.json'} names it; {FINISH}")
     makes = makers(results, named)
     for name, run, _ in wanted:
-        found.made[f"{base}/{name}"] = makes.get(run) or makes.get(run.rpartition(".")[0]) or UNKNOWN
+        found.made[f"{base}/{name}"] = makes.get(run.partition("/")[0], UNKNOWN)
     return found
 
 

@@ -65,6 +65,7 @@ Text = Annotated[str, Field(max_length=100_000)]
 Moment = Annotated[str, Field(max_length=40), AfterValidator(_is_moment)]
 Budget = Annotated[str, Field(max_length=20, pattern=r"^[0-9.e+-]+$"), AfterValidator(_is_budget)]
 Stem = Annotated[str, Field(pattern=f"^{PART.pattern}$")]
+EvalStem = Annotated[str, Field(pattern=f"^{PART.pattern}(/{PART.pattern})?$")]  # RUN, or RUN/TARGET of an attack
 # These become cells of tables. The names that a study may choose have no other characters. A split is named after a
 # file, so it may hold anything but the beginning of a spreadsheet's formula.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-][A-Za-z0-9_.+-]*$", max_length=200)]
@@ -76,7 +77,7 @@ Score = Annotated[float, Field(ge=-1e9, le=1e9)]
 SettingKey = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 Whole = Annotated[int, Field(ge=-(10**12), le=10**12)]
 Scalar = bool | Whole | Annotated[float, Field(ge=-1e15, le=1e15)] | Name | None
-Setting = Dict[SettingKey, Scalar | Annotated[list[Scalar], Field(max_length=1000)]]
+Setting = Dict[SettingKey, Scalar]
 
 
 class Loose(BaseModel):
@@ -88,7 +89,7 @@ class Loose(BaseModel):
 class Variant(Loose):
     """A variant in runs.json."""
 
-    evals: List[Stem]
+    evals: List[EvalStem]
     point_choices: List[Stem]
 
 
@@ -189,7 +190,7 @@ class Question(Loose):
 
     id: Id
     split: Split
-    group: Id | None = None
+    group: Id
     role: Name
     answer: Choice
     probes: Probes
@@ -211,7 +212,7 @@ class Evaluation(Loose):
 
     schema_version: Literal[2]
     kind: Literal["original", "unlearned", "attacked"]
-    run_id: Stem
+    run_id: EvalStem
     labels: Labels
     status: Literal["ok", "none_within_budget"]
     looks: List[Look]
@@ -236,7 +237,7 @@ SHAPES = (
     (r"runs\.json", Runs),
     (r"data/[^/]+/audit\.json", Audit),
     (r"manifests/[^/]+\.json", Manifest),
-    (r"evals/[^/]+\.json", Evaluation),
+    (r"evals/[^/]+(/[^/]+)?\.json", Evaluation),
     (r"point_choices/[^/]+\.json", PointChoices),
 )
 

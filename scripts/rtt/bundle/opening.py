@@ -82,7 +82,7 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
     try:
         name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
     except ValueError as error:
-        raise UserError(f"artifacts={url!r}: not a URL: {error}") from None
+        raise UserError(f"artifacts={url!r}: not a valid URL: {error}") from None
     name = name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.zip", name) else "bundle.zip"
     folder = downloads / hashlib.sha256(url.encode()).hexdigest()[:10]
     if (folder / name).is_file():

@@ -20,6 +20,7 @@ from rtt.figures.view import load, make_view
 from rtt.files import atomic_path, write_text
 from rtt.report import page as report
 from rtt.stats import tables
+from rtt.study.names import FIGURES
 
 EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
     "equal, byte for byte",
@@ -116,7 +117,7 @@ def rebuild(root: Path, study: str, shown: bool) -> None:
         if not shown:
             return
         view = make_view(*load(results / "tables"), "nested", None, None)
-        for name in contents.FIGURES:
+        for name in FIGURES:
             for kind, image in zip((".svg", ".png"), render(name, view, [".svg", ".png"]), strict=True):
                 with atomic_path(results / "figures" / f"{name}{kind}") as temporary:
                     temporary.write_bytes(image)

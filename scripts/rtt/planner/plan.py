@@ -22,7 +22,7 @@ from rtt.stats.recovery import TOO_WIDE
 from rtt.study import plugins
 from rtt.study.expand import Runs
 from rtt.study.load import load_study
-from rtt.study.names import DEFAULT_STUDY
+from rtt.study.names import DEFAULT_STUDY, FIGURES
 from rtt.study.part import Part, part_of
 from rtt.study.schema import Study
 from rtt.study.settings import Pretraining, Scores

@@ -25,7 +25,6 @@ def described(study: Study) -> dict[str, str]:
     }
 
 
-def labels(study: Study, **result: str) -> dict[str, str]:
-    """Return the labels of a result: what it is, then what of the study tells it from another study's."""
-    words = described(study)
-    return result | {name: words[name] for name in ("facts", "methods", "seeds")}
+def labels(about: dict[str, str], **result: str) -> dict[str, str]:
+    """Return the labels of a result: what it is, then what distinguishes its study (see `described`) from others."""
+    return result | {name: about[name] for name in ("facts", "methods", "seeds") if name in about}

@@ -8,6 +8,7 @@ DEFAULT = "default"  # the variant that is the study itself
 ARMS = ("pretrained", "taught", "taught_same_data")
 PROBES = ("letter", "likelihood", "likelihood_fresh")
 STAGES = ("original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked")  # of accuracy.csv
+TABLES = ("recovery", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 
