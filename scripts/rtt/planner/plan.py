@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from rtt.attacks.base import Cost
-from rtt.bundle.contents import FIGURES
 from rtt.errors import UserError
 from rtt.planner import costs, memory
 from rtt.planner import text as plan_text
