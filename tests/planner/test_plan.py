@@ -23,7 +23,7 @@ from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, device_of
 from rtt.planner.plan import MFU, Plan, half_widths, make
 from rtt.point_choice.choose import best
-from rtt.point_choice.kept_weights import Candidates
+from rtt.point_choice.kept_weights import KeptWeights
 from rtt.scoring.score import Scorer
 from rtt.stats.recovery import recover
 from rtt.study import plugins
@@ -359,11 +359,11 @@ def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
     assert half.hours - half.score_hours == pytest.approx(full["attack"].hours - full["attack"].score_hours)
 
 
-# --- disk: what the real candidates hold (memory: test_plan_memory.py)
+# --- disk: what the real KeptWeights holds (memory: test_plan_memory.py)
 
 
 def _most_files(folder, order, budgets, trajectories, points_each, seed) -> int:
-    """Let trajectories report points in the given order to the real Candidates; return the most weight files at once,
+    """Let trajectories report points in the given order to the real KeptWeights; return the most weight files at once,
     counting the one being written.
     """
     rng, point_choice, most = np.random.default_rng(seed), PointChoice(), 0
@@ -377,7 +377,7 @@ def _most_files(folder, order, budgets, trajectories, points_each, seed) -> int:
         path.write_bytes(b"w")
         most = max(most, len(list(folder.glob("*/step-*"))))
 
-    made = [Candidates(place, [p for p in places if p != place], folder / ".lock", wanted) for place in places]
+    made = [KeptWeights(place, [p for p in places if p != place], folder / ".lock", wanted) for place in places]
     for step in range(1, points_each + 1):
         for i in range(trajectories):
             # order: what is forgotten costs retain accuracy, so that every budget wants another point

@@ -1,4 +1,4 @@
-"""The real chain in one process: pretrain, teach, unlearn, select, attack; what it writes, and what it refuses."""
+"""The real chain in one process: pretrain, teach, unlearn, choose, attack; what it writes, and what it refuses."""
 
 import hashlib
 import importlib.metadata
@@ -15,10 +15,9 @@ from rtt.__main__ import main
 from rtt.data.facts import write_facts
 from rtt.files import canonical_json, read_json, write_text
 from rtt.models.load import load, weights
-from rtt.point_choice import choose as rule
 from rtt.scoring.read import AttackScores, PointScores, read_eval
 from rtt.scoring.write import write_eval
-from rtt.steps import attack, unlearn
+from rtt.steps import attack, choose, unlearn
 from rtt.study.expand import Runs
 from rtt.training.resume import State
 from safetensors.torch import load_file
@@ -42,7 +41,7 @@ class Chain:
             write_text(folder / f"specs/{spec.run_id}.json", canonical_json(spec.model_dump(mode="json")) + "\n")
         self.attack = next(iter(self.runs.attacks.values()))  # arm pretrained
         self.base = self.attack.source
-        self.trajectories = [spec for select in self.attack.point_choices for spec in select.trajectories]
+        self.trajectories = [spec for choice in self.attack.point_choices for spec in choice.trajectories]
         self.taught = next(spec for spec in self.runs.sources.values() if spec.kind == "teach")
         self.control = next(spec for spec in self.runs.attacks.values() if spec.arm == "control")
         for dataset in ("birth_years_a", "birth_years_b", "cities"):
@@ -80,7 +79,7 @@ class Chain:
                      *self.retain(), "--points", self.model(spec), "--group", group, "--eval",
                      self.eval(spec.run_id)])  # fmt: skip
 
-    def select(self, spec):
+    def choose(self, spec):
         (trajectory,) = spec.trajectories
         return main(["choose", *self.common(spec)[:2], "--original", self.eval(self.base.run_id),
                      "--unlearned", self.eval(trajectory.run_id), "--points", self.model(trajectory),
@@ -106,7 +105,7 @@ STEPS = {
 
 
 def planted(points, before, budgets, point_choice):
-    """In the place of rtt.point_choice.choose.best: the points of STEPS."""
+    """Stand in for rtt.point_choice.choose.best: choose the points of STEPS."""
     (method,) = {name for name in STEPS for point in points if f"-{name}-" in point["run"]}
     return {b: next((p for p in points if p["step"] == STEPS[method][b]), None) for b in budgets}
 
@@ -120,11 +119,11 @@ def chain(tmp_path_factory):
         made = Chain(folder)
         assert made.pretrain() == 0 and made.teach() == 0
         patch.setattr(unlearn, "best", planted)
-        patch.setattr(rule, "best", planted)
+        patch.setattr(choose, "best", planted)
         for spec in made.trajectories:
             assert made.unlearn(spec, "group") == 0
         for spec in made.attack.point_choices:
-            assert made.select(spec) == 0
+            assert made.choose(spec) == 0
         made.starts = []
         real = attack.Attacker.on
 
@@ -165,7 +164,7 @@ def test_every_evaluation_fits_the_schema_and_the_reader(chain):
     assert {kind: kinds.count(kind) for kind in kinds} == {"original": 2, "unlearned": 4, "attacked": 10}
 
 
-def test_selections_carry_their_runs_id(chain):
+def test_point_choices_carry_their_run_s_id(chain):
     for spec in chain.attack.point_choices:
         assert read_json(chain.point_choice(spec))["run_id"] == spec.run_id
 

@@ -233,7 +233,7 @@ def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
     monkeypatch.setattr(unlearn, "load", lambda *_: (None, Words()))
     monkeypatch.setattr(unlearn, "Manifest", lambda *_: None)
     monkeypatch.setattr(unlearn, "scorer_of", lambda *_: None)
-    monkeypatch.setattr(unlearn, "candidates", lambda *_: None)
+    monkeypatch.setattr(unlearn, "kept_weights", lambda *_: None)
     monkeypatch.setattr(unlearn, "train", spy)
     args = SimpleNamespace(
         spec="", source="", facts=tmp_path / "f.jsonl", retain=tmp_path / "r.jsonl", texts=[], state=None

@@ -1,13 +1,10 @@
-"""Step `choose`: of a method's trajectories and their points, the one that is attacked, for each retain budget.
+"""The rules of the point choice: which of a method's points is attacked, for each retain budget. Pure functions.
 
-A budget b admits a point when retain_before - retain_unlearned <= b * retain_before. Below the floor is not
-forgetting: RIA and FIF train wrong choices, and 0 % correct knows as much as 100 %. So `nearest_floor` takes the
-admitted point whose forget accuracy is nearest the floor; points whose 95 % interval holds the floor are tied, and
-ties go to higher retain accuracy, then fewer steps, then the name of the run. `lowest` (the paper's) takes the lowest
-forget accuracy.
-
-Inputs: a PointChoiceSpec, the evaluations of the original and of the trajectories, their folders of weights. Outputs:
-point_choices/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. No torch.
+A budget b admits a point when retain_before - retain_unlearned <= b * retain_before. A score below the floor is no
+further forgetting: RIA and FIF train wrong choices, and a model that is always wrong knows as much as one that is
+always right. So `nearest_floor` takes the admitted point whose forget accuracy is nearest the floor. Points whose 95 %
+interval holds the floor are tied, and a tie goes to higher retain accuracy, then to fewer steps, then to the run whose
+name comes first. `lowest`, the paper's rule, takes the lowest forget accuracy, and breaks ties likewise.
 """
 
 import numpy as np
@@ -18,12 +15,14 @@ from rtt.study.settings import PointChoice
 
 
 def _correct(questions: list[dict], probe: str) -> np.ndarray:
+    """Return (n,) bool: whether the first highest score is the answer's."""
     return np.array([int(np.argmax(q["probes"][probe]["scores"])) == q["answer"] for q in questions], bool)
 
 
 def floor_before_attack(questions: list[dict], probe: str) -> float:
-    """Floor of the forget questions: for letters T's majority letter on V, each split being V once; else one in
-    four.
+    """Return what a guesser scores on the forget questions.
+
+    For letters that is the majority letter of T, scored on V, with each split as V once; otherwise one in four.
     """
     if probe != "letter":
         return 0.25
@@ -35,14 +34,16 @@ def floor_before_attack(questions: list[dict], probe: str) -> float:
 
 
 def retain_accuracy(questions: list[dict], point_choice: PointChoice) -> float | None:
-    """Share of retain questions answered, by the point choice's scoring for them; None without such questions."""
+    """Return the share of retain questions answered right, by the retain probe; None without such questions."""
     retain = [q for q in questions if q["role"] == "retain"]
     return float(_correct(retain, point_choice.for_retain).mean()) if retain else None
 
 
 def describe(run: str, step: int, questions: list[dict], point_choice: PointChoice) -> dict:
-    """Return what point choice knows of a point: run, step, forget accuracy and floor per probe, distance to the floor,
-    whether the interval holds it, retain accuracy.
+    """Return a point as `best` takes it and as a point choice records it (docs/architecture.md).
+
+    `questions` are those of its look. `distance` is that of the probe farthest from its floor; `at_floor` asks that
+    every probe's 95 % interval holds its floor.
     """
     forget = [q for q in questions if q["role"] == "V"]
     hits = {probe: _correct(forget, probe) for probe in point_choice.probes}
@@ -60,7 +61,7 @@ def describe(run: str, step: int, questions: list[dict], point_choice: PointChoi
 
 
 def best(points: list[dict], retain_before: float, budgets: list[float], point_choice: PointChoice) -> dict:
-    """Return {budget: the chosen point, or None when the budget admits none}; independent of the points' order."""
+    """Return {budget: the chosen point, or None where the budget admits none}, whatever the points' order."""
 
     def retain(point):
         return point["retain"][point_choice.for_retain]

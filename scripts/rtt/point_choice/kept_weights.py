@@ -1,8 +1,9 @@
-"""Weights of unlearned points while a method's trajectories run: only the best so far of each retain budget stay.
+"""Keep on disk only the weights of points that some retain budget may still choose.
 
-A point is 16 GB for an 8B model, and a grid has hundreds. So after each point its trajectory asks whether it is the
-best of all points so far, its siblings' too, and deletes what no budget wants. The order of points is total
-(`rtt.point_choice.choose`), so the end is the same in whatever order the trajectories run.
+The weights of one point of an 8B model take 16 GB, and a grid has hundreds of points. So after each point its
+trajectory asks, under a lock that its siblings share, which points are the best so far, and deletes every checkpoint,
+siblings' included, that no budget chooses. The order of points is total (`rtt.point_choice.choose`), so the result
+does not depend on the order in which trajectories run.
 """
 
 import fcntl
@@ -13,26 +14,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rtt.files import read_json, write_json
-from rtt.point_choice.choose import best
+from rtt.study.names import budget_name
 
 POINTS = "points.json"
 
 
 def weights_path(folder: str | Path, step: int) -> Path:
-    """Return where a trajectory keeps the weights of one point."""
+    """Return the path of one point's weights in its trajectory's folder."""
     return Path(folder) / f"step-{step}.safetensors"
 
 
-class Candidates:
-    """The points of one trajectory.
+class KeptWeights:
+    """The scored points of one trajectory, and the weights of those that may still be chosen.
 
-    folder: its own, which after a kill holds the points so far; siblings: those of the method's other trajectories,
-    which may not exist yet; wanted: points -> {budget: the best point or None}. Jobs of one method take turns through a
-    lock beside the folders.
+    `folder` belongs to this trajectory; after a kill it holds the points so far. `siblings` are the folders of the
+    method's other trajectories, which need not exist yet. `choose` maps points to {budget: the best one or None}.
+    `lock` is a file that all trajectories of the method share, so that they take turns.
     """
 
-    def __init__(self, folder: Path, siblings: list[Path], lock: Path, wanted: Callable[[list[dict]], dict]):
-        self.folder, self.siblings, self.lock_path, self.wanted = folder, siblings, lock, wanted
+    def __init__(self, folder: Path, siblings: list[Path], lock: Path, choose: Callable[[list[dict]], dict]):
+        self.folder, self.siblings, self.lock_path, self.choose = folder, siblings, lock, choose
         folder.mkdir(parents=True, exist_ok=True)
         for cut_short in folder.glob(".*"):
             cut_short.unlink()
@@ -45,14 +46,14 @@ class Candidates:
             yield
 
     def add(self, point: dict, save: Callable[[Path], None]) -> None:
-        """Take in a scored point (`rtt.point_choice.choose.describe`, with `run`); `save(path)` writes its weights if it is among
-        the best.
+        """Record a scored point (of `rtt.point_choice.choose.describe`); have `save(path)` write its weights if some
+        budget chooses it; delete all weights that no budget chooses any more.
         """
         with self._turn():
             self.points = [*(known for known in self.points if known["step"] != point["step"]), point]
             folders = [self.folder, *(sibling for sibling in self.siblings if (sibling / POINTS).is_file())]
             others = [known for sibling in folders[1:] for known in read_json(sibling / POINTS)]
-            chosen = [p for p in self.wanted([*self.points, *others]).values() if p]
+            chosen = [p for p in self.choose([*self.points, *others]).values() if p]
             if point in chosen:
                 save(weights_path(self.folder, point["step"]))
             names = {(p["run"], weights_path("", p["step"]).name) for p in chosen}
@@ -63,8 +64,9 @@ class Candidates:
             write_json(self.folder / POINTS, self.points)
 
     def finish(self, folder: Path) -> None:
-        """Put what is kept where the next step reads it, too: by hard links, since a kill before the step's end makes
-        Snakemake delete them there.
+        """Hard-link what is kept into `folder`, a rule's output, where the next step reads it.
+
+        Snakemake deletes outputs when a step is killed; `self.folder` survives that.
         """
         with self._turn():
             if folder != self.folder:
@@ -72,21 +74,18 @@ class Candidates:
                 shutil.copytree(self.folder, folder, copy_function=os.link)
 
 
-def choose_weights(selected: dict, folders: dict[str, Path], out: Path) -> list[str]:
-    """Give the chosen points their fixed names in `out`: hard links `b<percent>.safetensors`.
+def link_chosen(chosen: dict, folders: dict[str, Path], out: Path) -> list[str]:
+    """Hard-link the chosen points' weights into `out`, as `b<percent>.safetensors`.
 
-    selected: {budget as text: {"run", "step"} or None}. Returns the runs whose weights are missing, [] when all is
-    well; then nothing is made.
+    `chosen`: {budget as text: {"run", "step"} or None}; `folders`: {run: its folder of weights}. Returns the runs whose
+    weights are missing; where there is one, nothing is linked.
     """
-    pairs = {budget: weights_path(folders[point["run"]], point["step"]) for budget, point in selected.items() if point}
+    pairs = {budget: weights_path(folders[point["run"]], point["step"]) for budget, point in chosen.items() if point}
     missing = sorted({path.parent.name for path in pairs.values() if not path.is_file()})
     if not missing:
         out.mkdir(parents=True, exist_ok=True)
         for budget, path in pairs.items():
-            target = out / f"b{round(float(budget) * 100)}.safetensors"
+            target = out / f"{budget_name(float(budget))}.safetensors"
             target.unlink(missing_ok=True)
             os.link(path, target)
     return missing
-
-
-__all__ = ["Candidates", "best", "choose_weights", "weights_path"]

@@ -1,7 +1,7 @@
-"""Step `choose`: of a method's trajectories and their points, the one that is attacked, for each retain budget.
+"""Step `choose`: choose which of a method's points is attacked, for each retain budget.
 
 Inputs: a PointChoiceSpec, the evaluations of the original and of the trajectories, their folders of weights. Outputs:
-point_choices/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. No torch.
+point_choices/<run>.json, and a folder with the chosen weights as `b<percent>.safetensors`. Imports no torch.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from rtt.code_version import code_version
 from rtt.errors import UserError
 from rtt.files import read_json, write_json
 from rtt.point_choice.choose import best, describe, retain_accuracy
-from rtt.point_choice.kept_weights import choose_weights
+from rtt.point_choice.kept_weights import link_chosen
 from rtt.scoring.read import PointScores, read_eval
 from rtt.study.specs import load_spec
 
@@ -27,27 +27,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Select a point per budget and give its weights their fixed name."""
+    """Choose a point per retain budget, and give its weights their fixed name."""
     spec = load_spec(args.spec, "point_choice")
     if len(args.unlearned) != len(spec.trajectories) or len(args.points) != len(spec.trajectories):
         raise UserError(f"{args.spec}: {len(spec.trajectories)} trajectories; give as many --unlearned and --points")
     original = _read(args.original)
     if not len(original.retain.ids):
-        raise UserError(f"{args.original}: no question of role retain, so no retain budget can be kept")
+        raise UserError(f"{args.original}: no question has the role retain, so no retain budget can be checked")
     points = []
     for trajectory, path in zip(spec.trajectories, args.unlearned, strict=True):
         unlearned = _read(path)
         if unlearned.run_id != trajectory.run_id:
             raise UserError(f"{path}: found {unlearned.run_id}, expected the run {trajectory.run_id}")
         if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
-            raise UserError(f"{path}: its questions are not those of {args.original}; give the two of one arm")
+            raise UserError(f"{path}: its questions differ from those of {args.original}; give two files of one arm")
         for look in read_json(path)["looks"]:
             points.append(describe(trajectory.run_id, look["step"], look["questions"], spec.point_choice))
     retain_before = round(retain_accuracy(read_json(args.original)["looks"][0]["questions"], spec.point_choice), 6)
-    chosen = best(points, retain_before, spec.retain_budgets, spec.point_choice)
-    selected = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in chosen.items()}
+    found = best(points, retain_before, spec.retain_budgets, spec.point_choice)
+    chosen = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in found.items()}
     folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}
-    if missing := choose_weights(selected, folders, args.chosen):
+    if missing := link_chosen(chosen, folders, args.chosen):
         raise UserError(
             f"the chosen weights of {', '.join(missing)} are gone; delete {args.points[0].parent}/{missing[0]} and "
             "start the study again: it will unlearn them once more"
@@ -70,17 +70,18 @@ def run(args: argparse.Namespace) -> int:
             "probes": spec.point_choice.probes,
             "retain_before": {spec.point_choice.for_retain: retain_before},
             "points": points,
-            "selected": selected,
+            "selected": chosen,
         },
     )
-    for budget, point in selected.items():
-        found = f"{point['run']}, step {point['step']}" if point else "no point admitted"
-        print(f"{spec.run_id}: retain budget {budget}: {found}")
+    for budget, point in chosen.items():
+        what = f"{point['run']}, step {point['step']}" if point else "no point is admitted"
+        print(f"{spec.run_id}: retain budget {budget}: {what}")
     return 0
 
 
 def _read(path: Path) -> PointScores:
+    """Read an evaluation of points. Raises UserError for one of an attack."""
     found = read_eval(path)
     if not isinstance(found, PointScores):
-        raise UserError(f"{path}: this is an RTT evaluation; give those of kind original and unlearned")
+        raise UserError(f"{path}: found an evaluation of an attack, expected one of kind original or unlearned")
     return found

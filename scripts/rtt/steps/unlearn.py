@@ -1,8 +1,8 @@
-"""Step `unlearn`: one method along one trajectory; at each point the weights are scored, and kept while they are best.
+"""Step `unlearn`: run one method along one trajectory; score each point, and keep its weights while it may be chosen.
 
 Inputs: an UnlearnSpec, the original model with its evaluation, canonical facts. Outputs: a folder with
-`step-<n>.safetensors` of the points that some retain budget may choose (`rtt.point_choice.kept_weights`), an evaluation JSON (kind
-`unlearned`, one result per point), a manifest. An external model is scored as it is, as a point at step 0.
+`step-<n>.safetensors` of the points that some retain budget may choose (`rtt.point_choice.kept_weights`), an evaluation
+JSON (kind `unlearned`, one look per point), a manifest. An external model is scored as it is, as a point at step 0.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.models.load import freeze_layers, load, load_weights, model_hash, not_finite, write_weights
 from rtt.point_choice.choose import best, describe, retain_accuracy
-from rtt.point_choice.kept_weights import Candidates
+from rtt.point_choice.kept_weights import KeptWeights
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
 from rtt.steps.original import scorer_of
@@ -41,36 +41,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, help="folder of the original model")
     parser.add_argument("--original", required=True, help="its evaluation JSON")
     parser.add_argument("--facts", required=True, help="canonical facts to unlearn, T and V together")
-    parser.add_argument("--texts", nargs="*", default=[], help="plain texts (JSONL) in the place of the facts' own")
+    parser.add_argument("--texts", nargs="*", default=[], help="plain texts (JSONL) to unlearn instead of the facts'")
     retain.configure(parser)
     parser.add_argument("--points", required=True, type=Path, help="folder to write the points' weights to")
-    parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the method's other trajectories' folders")
-    parser.add_argument("--group", required=True, help="id of the method's point choice: what its trajectories share")
+    parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the same of the other trajectories")
+    parser.add_argument("--group", required=True, help="id of the point choice that the trajectories share")
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
-    parser.add_argument("--state", type=Path, help="folder to go on from after a kill; none: nothing is kept")
+    parser.add_argument("--state", type=Path, help="folder from which a killed run resumes; none: nothing is kept")
     parser.add_argument("--manifest", required=True)
 
 
-def candidates(spec: UnlearnSpec, args: argparse.Namespace) -> Candidates:
-    """Return the trajectory's candidates for its point_choice."""
+def kept_weights(spec: UnlearnSpec, args: argparse.Namespace) -> KeptWeights:
+    """Return the trajectory's weights that its point choice may still take, also those from before a kill."""
     before = round(retain_accuracy(read_json(args.original)["looks"][0]["questions"], spec.point_choice), 6)
     folder, siblings = args.points, args.siblings
-    if args.state:  # the points' folder is an output, which Snakemake deletes before each attempt
+    if args.state:  # --points is an output, which Snakemake deletes before each attempt
         folder = args.state / spec.run_id
         siblings = [at for one in siblings for at in (one, args.state.parent / one.name / one.name)]
     else:
         shutil.rmtree(folder, ignore_errors=True)
     args.points.parent.mkdir(parents=True, exist_ok=True)
     lock = args.points.parent / f".{args.group}.lock"
-    return Candidates(
+    return KeptWeights(
         folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.point_choice)
     )
 
 
 def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
-    """Unlearn `forget`, facts or plain texts, calling `score(step, model)` at each point; return what the manifest
-    says.
-    """
+    """Unlearn `forget` (facts or plain texts), with `score(step, model)` at each point; return the manifest's keys."""
     settings = spec.settings
     if settings.train_layers is not None:
         freeze_layers(model, settings.train_layers)
@@ -95,7 +93,7 @@ def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
 
 
 def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:
-    """Return the texts that a spec unlearns in the place of its facts' own; none for most."""
+    """Return the texts that a spec unlearns instead of its facts' own; [] for most specs."""
     if len(paths) != len(spec.texts):
         raise UserError(f"--texts: found {len(paths)} files, the spec names {len(spec.texts)}")
     pairs = zip(spec.texts, paths, strict=True)
@@ -103,7 +101,7 @@ def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Unlearn, score and keep."""
+    """Unlearn along the spec's trajectory, or score its external model."""
     spec = load_spec(args.spec, "unlearn")
     code = code_version("unlearn", spec.method)
     manifest, settings = Manifest("unlearn", spec, code), spec.settings
@@ -117,10 +115,10 @@ def run(args: argparse.Namespace) -> int:
         take_weights(model, args.source, settings.external_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
     state = State(args.state, {"run": spec.run_id, "code": code})
-    kept = candidates(spec, args) if distributed.is_main() else None
+    kept = kept_weights(spec, args) if distributed.is_main() else None
 
     def score(step: int, model) -> None:
-        if str(step) in state.results:  # before a kill, with its weights
+        if str(step) in state.results:  # scored before a kill, and its weights kept
             return
         scored, found = look(model, scorer, role, step=step), distributed.whole_weights(model)
         if kept:
@@ -146,9 +144,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def take_weights(model, source: str, path: str) -> None:
-    """Put the weights of the folder `path` into the original `model`, as RTT does: its config and tokenizer stay.
+    """Load the weights of the folder `path` into the original `model`, whose config and tokenizer stay.
 
-    Raises UserError unless the folder's model has the original's parameters, all of them finite.
+    Raises UserError unless the folder's model has the same parameters as the original, all of them finite.
     """
     check_folder(path, tokenizer=False)
     with torch.device("meta"):

@@ -1,0 +1,76 @@
+"""Which weights stay on disk while trajectories run; tests/planner/test_plan.py compares their number with the plan."""
+
+from pathlib import Path
+
+import pytest
+from rtt.point_choice.choose import best
+from rtt.point_choice.kept_weights import KeptWeights, link_chosen
+from rtt.study.settings import PointChoice
+
+
+def point(run, step, forget, retain):
+    return {
+        "run": run, "step": step, "forget": {"letter": forget}, "floor": {"letter": 0.25},
+        "distance": abs(forget - 0.25), "at_floor": False, "retain": {"letter": retain},
+    }  # fmt: skip
+
+
+def kept(folder, run, runs=("a", "b"), budgets=(0.1, 1.0)):
+    def choose(points):
+        return best(points, 1.0, list(budgets), PointChoice())
+
+    return KeptWeights(folder / run, [folder / other for other in runs if other != run], folder / ".lock", choose)
+
+
+def save(path: Path):
+    path.write_text(f"{path.parent.name} {path.stem}")
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.glob("*/step-*"))
+
+
+def test_a_better_point_of_a_sibling_deletes_the_weights_that_no_budget_chooses_any_more(tmp_path):
+    a, b = kept(tmp_path, "a"), kept(tmp_path, "b")
+    a.add(point("a", 1, 0.8, 0.95), save)  # the best for both budgets
+    a.add(point("a", 2, 0.5, 0.7), save)  # outside the small budget, nearer the floor
+    assert files(tmp_path) == ["a/step-1.safetensors", "a/step-2.safetensors"]
+    b.add(point("b", 1, 0.9, 0.99), save)  # no budget chooses it
+    assert files(tmp_path) == ["a/step-1.safetensors", "a/step-2.safetensors"]
+    b.add(point("b", 2, 0.4, 0.95), save)  # chosen for both
+    assert files(tmp_path) == ["b/step-2.safetensors"]
+
+
+def test_after_a_kill_the_points_so_far_are_known_and_a_file_cut_short_is_gone(tmp_path):
+    kept(tmp_path, "a").add(point("a", 1, 0.3, 0.95), save)
+    (tmp_path / "a/.step-2.safetensors").write_text("half")
+    again = kept(tmp_path, "a")
+    assert [found["step"] for found in again.points] == [1] and not list((tmp_path / "a").glob(".*"))
+    again.add(point("a", 2, 0.8, 0.95), save)  # worse than the point from before the kill
+    assert files(tmp_path) == ["a/step-1.safetensors"]
+    again.add(point("a", 1, 0.3, 0.95), save)  # scored again: still one point
+    assert [found["step"] for found in again.points] == [2, 1]
+
+
+def test_what_is_kept_is_put_where_the_next_step_reads_it_and_stays(tmp_path):
+    made = kept(tmp_path, "a")
+    made.add(point("a", 1, 0.3, 0.95), save)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/step-9.safetensors").write_text("of an earlier attempt")
+    made.finish(tmp_path / "out")
+    for folder in ("a", "out"):
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["points.json", "step-1.safetensors"]
+
+
+@pytest.mark.parametrize("gone", [None, "a"])
+def test_chosen_weights_get_the_names_of_their_budgets_or_nothing_is_linked(tmp_path, gone):
+    folders = {run: tmp_path / run for run in ("a", "b")}
+    for run, folder in folders.items():
+        folder.mkdir()
+        for step in (1, 2):
+            if run != gone or step == 2:
+                save(folder / f"step-{step}.safetensors")
+    chosen = {"0.05": {"run": "a", "step": 1}, "0.29": {"run": "b", "step": 2}, "0.1": None}
+    assert link_chosen(chosen, folders, tmp_path / "out") == ([gone] if gone else [])
+    found = {path.name: path.read_text() for path in (tmp_path / "out").glob("*")}
+    assert found == ({} if gone else {"b5.safetensors": "a step-1", "b29.safetensors": "b step-2"})
