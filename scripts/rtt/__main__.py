@@ -1,7 +1,7 @@
 """`python -m rtt COMMAND`: every step of the pipeline as a command.
 
-A command's module has `configure(parser)` and `run(args) -> exit code`; it is imported only when it is called,
-so that `audit` or `figure` never pay for torch.
+A command's module has `configure(parser)` and `run(args) -> exit code`. It is imported only when it is called, so that
+`audit` and `figure` need not wait for torch.
 """
 
 import argparse
@@ -22,37 +22,40 @@ COMMANDS = {
         "run a study through Snakemake, safely again after a kill, and print its recovery table",
     ),
     "check": ("rtt.steps.check", "validate a study file; --schema prints the JSON schema"),
-    "doctor": ("rtt.doctor.command", "is all there that a study needs, here or on a cluster? A line per check"),
-    "plan": ("rtt.planner.plan", "what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
+    "doctor": ("rtt.doctor.command", "check that what a study needs is there, on this machine or on a cluster"),
+    "plan": ("rtt.planner.plan", "show what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
     "fetch": ("rtt.fetch.step", "fetch and verify external files"),
     "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),
     "facts": ("rtt.data.facts", "read a dataset folder into canonical facts"),
-    "audit": ("rtt.data.audit", "report a dataset folder's defects by file and line"),
+    "audit": ("rtt.data.audit", "report the defects of a dataset folder by file and line"),
     "import": ("rtt.steps.import_model", "turn a model file's model into a local folder"),
     "original": ("rtt.steps.original", "score a pretrained model before unlearning"),
     "pretrain": ("rtt.steps.pretrain", "train the miniature base model from scratch"),
     "teach": ("rtt.steps.teach", "teach facts to a model after its pretraining"),
     "unlearn": ("rtt.steps.unlearn", "unlearn facts along one trajectory and score its points"),
-    "choose": ("rtt.steps.choose", "choose the point of a trajectory within each retain budget"),
-    "attack": ("rtt.steps.attack", "RTT: retrain checkpoints on T, score V"),
-    "export": ("rtt.steps.export", "an original and its facts' texts in one folder, for a method of one's own"),
-    "loss": ("rtt.steps.inspect", "a loss of any checkpoint on a file's texts, as JSON"),
-    "score": ("rtt.steps.inspect", "a checkpoint's multiple-choice scores on a file's questions, as JSON"),
-    "tables": ("rtt.stats.tables", "evaluation JSON -> recovery.csv and accuracy.csv"),
-    "figure": ("rtt.figures", "tables -> one figure as SVG and PNG"),
-    "report": ("rtt.report.page", "tables and figures -> report.html"),
-    "bundle": ("rtt.bundle.write", "a finished study -> one zip without weights, from which all can be redrawn"),
-    "unpack": ("rtt.bundle.opening", "verify a bundle, every byte of it, and unpack it"),
-    "verify": ("rtt.bundle.rebuild", "does what was rebuilt of a bundle equal what is in it?"),
-    "compare": ("rtt.bundle.compare", "two bundles side by side: which numbers differ, against their intervals"),
+    "choose": ("rtt.steps.choose", "choose which point is attacked, for each retain budget"),
+    "attack": ("rtt.steps.attack", "attack checkpoints, and score what comes back"),
+    "export": ("rtt.steps.export", "put an original and its facts' texts into one folder, for a method of your own"),
+    "loss": ("rtt.steps.inspect", "compute a loss of any checkpoint on a file's texts; print JSON"),
+    "score": ("rtt.steps.inspect", "score any checkpoint on a file's multiple-choice questions; print JSON"),
+    "tables": ("rtt.stats.tables", "compute the tables of a study from its evaluations"),
+    "figure": ("rtt.figures", "draw one figure from the tables, as SVG and PNG"),
+    "report": ("rtt.report.page", "write report.html from tables and figures"),
+    "bundle": (
+        "rtt.bundle.write",
+        "pack a finished study, without weights, into one zip from which all can be redrawn",
+    ),
+    "unpack": ("rtt.bundle.opening", "verify every byte of a bundle, and unpack it"),
+    "verify": ("rtt.bundle.rebuild", "check that what was rebuilt from a bundle equals what is in it"),
+    "compare": ("rtt.bundle.compare", "compare two bundles: which numbers differ, against their intervals"),
     "summary": ("rtt.report.summary", "print the recovery table and the compute ledger"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code (0 done, 1 the user's mistake, 2 usage)."""
+    """Run one command; return its exit code: 0 done, 1 user's mistake, 2 wrong usage, 143 stopped by SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m rtt", description="Retraining on T, step by step.")
+    parser = argparse.ArgumentParser(prog="python -m rtt", description="Attacks on unlearned models, step by step.")
     parser.add_argument("--version", action="version", version=f"unlearning-rtt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     try:
@@ -74,13 +77,13 @@ def main(argv: list[str] | None = None) -> int:
                 parser.exit(1, f"error: {text}\n")
             module.configure(command)
     args = parser.parse_args(argv)
-    # The shell around a step ignores SIGTERM, so that it outlives the step, which saves; the step itself does not.
+    # The shell around a step ignores SIGTERM to outlive it (rules/common.smk). The step itself must not: it saves.
     if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Of a job's processes the first writes.
+    # Of a job's processes only the first writes.
     writes = str(getattr(args, "spec", None) or "") if os.environ.get("RANK", "0") == "0" else ""
     try:
-        # Steps are registered, so that a rerun after a kill sees what is still writing; `run` claims the lock itself.
+        # Steps register, so that a rerun after a kill sees who still writes. `run` claims the main lock itself.
         with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv), writes):
             return module.run(args) or 0
     except UserError as error:

@@ -91,7 +91,7 @@ def test_samples_and_v_splits_and_looks(monkeypatch, data):
         assert not own & {tuple(words(item)[2:4]) for item in items}
     with pytest.raises(UserError, match="v_splits: found 4, but the facts have 3 splits"):
         attack(data, settings.model_copy(update={"v_splits": 4}))
-    with pytest.raises(UserError, match="one split, split_0"):
+    with pytest.raises(UserError, match="only one split, split_0"):
         attack(data[:4])
 
 

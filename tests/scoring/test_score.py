@@ -61,8 +61,8 @@ def test_questions_carry_what_the_contract_asks(tmp_path):
     for i, (fact, question) in enumerate(zip(facts, questions, strict=True)):
         assert (question["id"], question["split"], question["answer"]) == (fact.id, fact.split, fact.answer)
         assert question["role"] == ("V" if fact.split == "split_0" else "T")
-        assert list(question["scores"]) == list(PROBES)
-        flat = [value for probe in PROBES for value in question["scores"][probe]]
+        assert list(question["probes"]) == list(PROBES)
+        flat = [value for probe in PROBES for value in question["probes"][probe]["scores"]]
         assert flat == pytest.approx(reference[12 * i : 12 * i + 12], abs=1e-5)
         assert flat == [round(value, 6) for value in flat]
 
@@ -101,7 +101,7 @@ def test_fresh_choices_are_scored_not_the_trained_ones(tmp_path):
 
 
 def question(scores, answer, role="V"):
-    return {"scores": {"letter": scores}, "answer": answer, "role": role}
+    return {"probes": {"letter": {"scores": scores}}, "answer": answer, "role": role}
 
 
 def test_accuracy_takes_the_first_maximum():
@@ -118,14 +118,14 @@ def test_accuracy_by_role():
     assert accuracy(mixed, "letter", "retain") is None
 
 
-def test_only_the_asked_scorings(tmp_path):
+def test_only_the_probes_asked_for_are_scored(tmp_path):
     model, facts = tiny.model(scale=8), varied(tmp_path)
     whole = Scorer(tiny.tokenizer(), facts).questions(model, lambda fact: "V")
     some = Scorer(tiny.tokenizer(), facts, ("likelihood_fresh", "letter")).questions(model, lambda fact: "V")
     for a, b in zip(whole, some, strict=True):
-        assert list(b["scores"]) == ["likelihood_fresh", "letter"]
-        for probe, values in b["scores"].items():
-            assert values == pytest.approx(a["scores"][probe], abs=2e-6)
+        assert list(b["probes"]) == ["likelihood_fresh", "letter"]
+        for probe, found in b["probes"].items():
+            assert found["scores"] == pytest.approx(a["probes"][probe]["scores"], abs=2e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -163,7 +163,7 @@ def test_bare_letter_scores_another_token():
     assert spaced.scores(model) != pytest.approx(bare.scores(model), abs=1e-2)
 
 
-def test_a_letter_of_two_tokens_is_refused_for_that_scoring_alone():
+def test_a_letter_of_two_tokens_is_refused_for_that_probe_alone():
     tokenizer = subword.tokenizer(merges=0)
     with pytest.raises(UserError, match=r"letter ' A' .* 2 tokens"):
         Scorer(tokenizer, subword.FACTS)
@@ -171,7 +171,7 @@ def test_a_letter_of_two_tokens_is_refused_for_that_scoring_alone():
     Scorer(tokenizer, subword.FACTS, ["letter"], bare_letter=True)
 
 
-def test_calibration_takes_each_letters_mean_away():
+def test_calibration_subtracts_each_letter_s_mean():
     """A model that always prefers A, by more for the questions whose answer is A."""
     rows = [
         question([3, 0, 0, 0], 0),
@@ -181,12 +181,11 @@ def test_calibration_takes_each_letters_mean_away():
     ]
     assert accuracy(rows, "letter") == 0.25
     assert accuracy(rows, "letter", calibrated=True) == 1
-    logprobs = [
-        question(
-            [x - math.log(sum(map(math.exp, row["scores"]["letter"]))) for x in row["scores"]["letter"]], row["answer"]
-        )
-        for row in rows
-    ]
+    logprobs = []
+    for row in rows:
+        logits = row["probes"]["letter"]["scores"]
+        total = math.log(sum(map(math.exp, logits)))
+        logprobs.append(question([logit - total for logit in logits], row["answer"]))
     assert accuracy(logprobs, "letter", calibrated=True) == 1
-    rows.append(question([-50, 0, 0, 0], 1, "T"))  # another role's questions do not enter the means
+    rows.append(question([-50, 0, 0, 0], 1, "T"))  # questions of another role do not enter the means
     assert accuracy(rows, "letter", "V", calibrated=True) == 1

@@ -48,7 +48,7 @@ def test_each_run_starts_from_the_same_weights(data):
     assert [r for r in both if r["setting"]["lr"] == 2e-2] == alone
 
 
-def test_one_result_per_look_and_v_split_with_its_roles(data):
+def test_one_look_per_setting_and_v_split_with_its_roles(data):
     calls = []
     results = attack(data, calls=calls)
     looks = [(r["attack"], r["v_split"], r["setting"]["epoch"], r["setting"]["lr"], r["repeat"]) for r in results]
@@ -77,11 +77,11 @@ def spec(methods=("GD", "RMU")):
     return SimpleNamespace(point_choices=[SimpleNamespace(method=name, run_id=f"choose-{name}") for name in methods])
 
 
-def point_choices(folder, methods, selected):
+def point_choices(folder, methods, chosen):
     paths = []
     for name in methods:
         paths.append(folder / f"{name}.json")
-        points = {budget: step and {"run": f"unlearn-{name}", "step": step} for budget, step in selected.items()}
+        points = {budget: step and {"run": f"unlearn-{name}", "step": step} for budget, step in chosen.items()}
         write_json(paths[-1], {"run_id": f"choose-{name}", "selected": points})
     return [str(path) for path in paths]
 

@@ -259,7 +259,7 @@ def test_an_export_makes_the_same_facts_again(finished, place):
 def test_what_an_export_refuses(finished, place, capsys):
     (place / "own").mkdir()
     assert main(["export", finished, "--out", "own"]) == 1
-    assert "own: is there already" in capsys.readouterr().err
+    assert "own: already exists" in capsys.readouterr().err
     assert main(["export", finished, "--out", "other", "--original", "nothing"]) == 1
     assert "the originals of made.yaml: pretrain-" in capsys.readouterr().err
     shutil.rmtree(place / "results/made/models")

@@ -272,7 +272,7 @@ def test_gguf_faults(gguf_file, tmp_path):
     refused(described(gguf={"file": str(cut), "sha256": digest}), tmp_path / "out", "wrong checksum", digest)
     junk = tmp_path / "junk.gguf"
     junk.write_bytes(b"no GGUF at all")
-    refused(described(gguf={"file": str(junk), "sha256": sha256(junk)}), tmp_path / "out", "can't read this GGUF")
+    refused(described(gguf={"file": str(junk), "sha256": sha256(junk)}), tmp_path / "out", "cannot read this GGUF")
 
 
 def test_a_file_size_limit_stops_a_conversion(gguf_file, tmp_path):

@@ -1,4 +1,7 @@
-"""The manifest of a process: what it cost and what it ran on; not the same bytes twice."""
+"""Write the manifest of a process: what it cost, and with which code, packages and hardware it ran.
+
+Manifests differ from run to run.
+"""
 
 import os
 import platform
@@ -26,14 +29,16 @@ PACKAGES = (
 
 
 class Manifest:
-    """Cost and provenance of one process; written beside the evaluation JSON."""
+    """The manifest of one step; make it when the step begins."""
 
     def __init__(self, step: str, spec: Spec, code: str | None = None):
         self.step, self.spec, self.code = step, spec, code or code_version(step)
 
     def write(self, path: str | Path, model, **more) -> None:
-        """Write the manifest of what was done with `model`. CPU seconds count all processes whole, imports included;
-        the other figures are the main one's.
+        """Write what the step did with `model`; `more` adds keys.
+
+        CPU seconds are summed over all processes from their start, imports included; the other figures are those of the
+        main process.
         """
         usage = resource.getrusage(resource.RUSAGE_SELF)
         (cpu,) = distributed.total([usage.ru_utime + usage.ru_stime])
@@ -73,7 +78,7 @@ class Manifest:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of PACKAGES, of those that are installed: a conda environment of a step has no Snakemake."""
+    """Return the versions of those PACKAGES that are installed; a conda environment of a step has no Snakemake."""
     found = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -88,6 +93,8 @@ def _process_start() -> float:
 
 
 def _git() -> dict:
+    """Return the git commit of the code, and whether it was changed since; None for both outside a repository."""
+
     def git(*words):
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,6 +1,6 @@
-"""Multiple-choice scoring: every choice's log-probability, per question.
+"""Ask a model multiple-choice questions: compute the log-probability of every choice.
 
-Three probes (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
+There are three probes (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
 """
 
 import copy
@@ -18,9 +18,9 @@ from rtt.training.resume import Terminated
 
 
 def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool = False) -> dict[str, list[Text]]:
-    """Return {scoring: four texts}; the scores are log p(target | prompt).
+    """Return {probe: four texts}; a choice's score is log p(target | prompt) of its text.
 
-    bare_letter (faithful): the letter's token has no space before it, as in the authors' code.
+    `bare_letter` scores letters without the space before them, as the authors' code does.
     """
     plain = question_prompt(fact.question)
     makers = {
@@ -32,9 +32,9 @@ def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool 
 
 
 class Scorer:
-    """Scores of fixed facts: tokenised once, scored many times.
+    """Score models on fixed facts, which are tokenised once.
 
-    Raises UserError for the probe `letter` when the tokenizer splits a letter, and for a text longer than the
+    Raises UserError for the probe `letter` where the tokenizer splits a letter, and for a text longer than the
     model's context.
     """
 
@@ -48,16 +48,16 @@ class Scorer:
         precision: str = "fp32",
     ):
         self.facts, self.probes, self.batch_size = list(facts), tuple(probes), batch_size
-        self.precision = precision  # bf16: products in bf16, sums of log-probabilities in fp32
+        self.precision = precision  # bf16: matrix products in bf16, sums of log-probabilities in fp32
         self.pad_token_id = tokenizer.pad_token_id
-        # Choices share nothing but the prompt's tokens: each prompt is run once, what follows continues its KV cache.
+        # The choices of a question share their prompt: it runs once, and each choice continues its KV cache.
         self.prompts: list[tuple[int, ...]] = []
-        self.targets: list[tuple[int, tuple[int, ...]]] = []  # (prompt's index, the continuation's tokens)
+        self.targets: list[tuple[int, tuple[int, ...]]] = []  # (index of the prompt, tokens of the continuation)
         known: dict[tuple[int, ...], int] = {}
         for fact in self.facts:
             for text in (x for four in continuations(fact, self.probes, bare_letter).values() for x in four):
                 example = encode(tokenizer, text)
-                # From the first token that reaches into the continuation.
+                # The continuation begins with the first token that reaches into it.
                 start = next(i for i, label in enumerate(example["labels"]) if label != -100)
                 prompt, ids = tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
                 self.targets.append((known.setdefault(prompt, len(known)), ids))
@@ -65,10 +65,10 @@ class Scorer:
 
     @torch.no_grad()
     def scores(self, model) -> list[float]:
-        """Return log p (nats) of every continuation, in order; the model is put into eval mode.
+        """Return log p (nats) of every continuation: facts x probes x 4 numbers, in this order.
 
-        Raises UserError when one is not finite; `rtt.errors.Stopped` when SIGTERM comes amid them, which under ZeRO-3
-        waits for the last: a process that left would keep the others waiting.
+        Puts the model into eval mode. Raises UserError where a score is not finite, and `rtt.errors.Stopped` after
+        SIGTERM, between two batches. Under ZeRO-3 it never stops, since the other processes would wait for this one.
         """
         model.eval()
         wanted: list[list[int]] = [[] for _ in self.prompts]
@@ -95,13 +95,13 @@ class Scorer:
         if broken:
             first = self.facts[broken[0] // (len(self.probes) * len(LETTERS))]
             raise UserError(
-                f"the model's scores are not finite: {len(broken)} of {len(result)}, the first of question {first.id}: "
-                "where it was trained, lower the learning rate or the steps; where not, its weights or dtype"
+                f"the model's scores are not finite: {len(broken)} of {len(result)}, the first of question {first.id}; "
+                "if the model was trained here, lower the learning rate or the steps; else check its weights and dtype"
             )
         return result
 
     def _keep_pace(self, model, batches, wanted) -> None:
-        """Under ZeRO-3 every forward pass needs all processes: make up for those that others have more."""
+        """Run empty forward passes until all processes have run as many; under ZeRO-3 each pass needs all of them."""
 
         def passes(chosen) -> int:
             tails = {(i, self.targets[k][1][:-1]) for i in chosen for k in wanted[i] if len(self.targets[k][1]) > 1}
@@ -112,17 +112,17 @@ class Scorer:
             model(torch.zeros((1, 1), dtype=torch.long, device=distributed.device()), use_cache=False)
 
     def _score_prompts(self, model, prompts, wanted, result) -> None:
-        """Add to `result` the scores of the targets `wanted` (their indices) of each prompt; shortest prompt first."""
+        """Add to `result` the scores of each prompt's targets; `wanted` has the targets' indices, prompt by prompt."""
         lengths = [len(prompt) for prompt in prompts]
-        # Continuations of one prompt that differ only in their last token are one row: the last is never fed.
+        # The last token is never fed, so continuations of one prompt that differ only there share a row.
         tails: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for row, indices in enumerate(wanted):
             for index in indices:
                 if len(self.targets[index][1]) > 1:
                     tails.setdefault((row, self.targets[index][1][:-1]), []).append(index)
         ids, mask = self._padded(model, prompts)
-        ends = sorted({length - 1 for length in lengths})  # what predicts a continuation; nothing else needs logits
-        # Right padding does not change causal attention: with equal lengths the mask only costs time.
+        ends = sorted({length - 1 for length in lengths})  # only these positions predict a continuation's first token
+        # Without padding the mask would change nothing and cost time.
         output = model(
             ids,
             attention_mask=None if bool(mask.all()) else mask,
@@ -158,7 +158,7 @@ class Scorer:
             _add(logits, places, result)
 
     def _padded(self, model, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (ids, mask), each (rows, longest), padded on the right."""
+        """Return token ids and attention mask, (rows, longest row) each, padded on the right."""
         ids = torch.full((len(rows), max(map(len, rows))), self.pad_token_id)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -168,7 +168,7 @@ class Scorer:
         return ids.to(device), mask.to(device)
 
     def questions(self, model, role) -> list[dict]:
-        """Return the `questions` of one look of an evaluation JSON; `role(fact)` gives T, V or retain."""
+        """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V or retain."""
         values = iter(self.scores(model))
         return [
             {
@@ -192,18 +192,18 @@ def _add(logits: torch.Tensor, places: list[tuple[int, int, int, int]], result: 
 
 
 def _selected(cache, rows: torch.Tensor):
-    """A KV cache of these rows of `cache`, which stays as it is."""
+    """Return a KV cache of these rows of `cache`, which itself does not change."""
     cache = copy.copy(cache)
     cache.layers = [copy.copy(layer) for layer in cache.layers]
-    cache.batch_select_indices(rows)  # replaces the copied layers' tensors, the original ones keep theirs
+    cache.batch_select_indices(rows)  # replaces the tensors of the copied layers only
     return cache
 
 
 def accuracy(questions: Sequence[dict], probe: str, role: str | None = None, calibrated: bool = False) -> float | None:
     """Return the share of questions (of one role) whose first highest score is the answer's; None without questions.
 
-    calibrated: each choice's mean score over these questions is subtracted first (Deeb & Roger's code; with `letter`
-    log-probabilities in the place of logits, whose difference is the same for all letters of a question).
+    `calibrated` first subtracts each choice's mean score over these questions, as Deeb & Roger's code does with logits.
+    Log-probabilities serve as well: within a question they differ from the logits by one constant.
     """
     chosen = [question for question in questions if role in (None, question["role"])]
     if not chosen:

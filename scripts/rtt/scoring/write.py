@@ -1,4 +1,4 @@
-"""Write evaluation JSON: the labels, the looks and the hashes of a scored model, the same bytes each time."""
+"""Write evaluation JSON: labels, looks and hashes of a scored model; the same scores give the same bytes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +14,17 @@ SCHEMA_VERSION = 2
 
 
 def source_labels(source: Source) -> dict:
-    """Labels of an original model."""
+    """Return the labels of an original model."""
     return _labels(source, source.arm, source.facts.dataset, "original")
 
 
 def unlearn_labels(spec: UnlearnSpec) -> dict:
-    """Labels of a trajectory."""
+    """Return the labels of a trajectory."""
     return _labels(spec.source, spec.source.arm, spec.source.facts.dataset, "unlearned", method=spec.method)
 
 
 def attack_labels(spec: AttackSpec, target: Target) -> dict:
-    """Labels of one attacked checkpoint."""
+    """Return the labels of one attacked checkpoint."""
     labels = _labels(spec.source, spec.arm, spec.facts.dataset, target.kind, target.method, target.retain_budget)
     return labels | {"attack": spec.attack, "control_for": spec.control_for, "seed": spec.seed}
 
@@ -56,7 +56,10 @@ def write_eval(
     looks: list[dict],
     status: str = "ok",
 ) -> None:
-    """Write one evaluation JSON (docs/architecture.md), with the accuracy of each look by role and probe."""
+    """Write one evaluation JSON (docs/architecture.md), with the accuracies of each look among its metrics.
+
+    Of several processes the first writes. Raises UserError where another job has taken over this run.
+    """
     if not distributed.is_main():
         return
     still_ours()
@@ -75,7 +78,7 @@ def write_eval(
 
 
 def _metrics(one: dict) -> dict:
-    """Return a look without its questions, and its accuracy by role and probe."""
+    """Return a look without its questions, but with its accuracy by role and probe."""
     found: dict[str, dict[str, float]] = {}
     for role in ("T", "V", "retain"):
         if asked := [question for question in one["questions"] if question["role"] == role]:
@@ -94,7 +97,7 @@ def look(
     repeat: int = 0,
     **more,
 ) -> dict:
-    """Ask a model all questions: return one look. `role` tells T, V or retain of a fact; `more`: a point's step."""
+    """Ask a model all questions; return one look. `role(fact)` is T, V or retain; `more` may hold a point's `step`."""
     return {
         "attack": attack,
         "setting": setting or {},
@@ -106,6 +109,6 @@ def look(
 
 
 def forget_or_retain(retain: list[Fact]) -> Callable[[Fact], str]:
-    """Return a role function: retain facts have role retain, the others V."""
+    """Return a function that gives these facts the role retain, and all others V."""
     ids = {fact.id for fact in retain}
     return lambda fact: "retain" if fact.id in ids else "V"

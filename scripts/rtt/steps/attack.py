@@ -1,7 +1,7 @@
-"""Step `attack`: one attack on the checkpoints of one arm, or on a control.
+"""Step `attack`: run one attack on the checkpoints of one arm, or on a control.
 
-For each checkpoint and V split the attack is given T and the checkpoint; the models that it makes are asked every
-question, without keys. One process attacks all checkpoints of its spec; the weights are restored in between.
+For each checkpoint and V split, the attack gets the checkpoint and the facts of T. Each model that it makes is asked
+every question, without keys. One process attacks all checkpoints of its spec, and restores the weights in between.
 
 Inputs: an AttackSpec, the original model (for the control: the model that never saw the facts), the canonical facts,
 and for unlearned targets the chosen weights and point choices of each method. Outputs: a folder with one evaluation
@@ -53,20 +53,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def folds(facts: Sequence[Fact], attack: Attack) -> list[str | None]:
     """Return the splits that serve as V, in the facts' order; [None] for an attack that uses no T.
 
-    Raises UserError when there are fewer splits than the attack needs.
+    Raises UserError where there are fewer splits than the attack needs.
     """
     if not attack.uses_t:
         return [None]
     splits, wanted = list(dict.fromkeys(fact.split for fact in facts)), attack.v_splits(attack.settings)
     if len(splits) < 2:
-        raise UserError(f"the facts have one split, {splits[0]}: {attack.name} needs two at least, T and V")
+        raise UserError(f"the facts have only one split, {splits[0]}; {attack.name} needs at least two, for T and V")
     if (wanted or 0) > len(splits):
         raise UserError(f"{attack.name}.v_splits: found {wanted}, but the facts have {len(splits)} splits")
     return splits[:wanted]
 
 
 class Attacker:
-    """One attack in one process: a loaded model, the questions, and what is there from before a kill."""
+    """Run one attack on checkpoint after checkpoint, and score its models; `state` holds what a killed run had done."""
 
     def __init__(self, attack: Attack, model, tokenizer, facts: list[Fact], scorer, seed: int, state: State):
         self.attack, self.model, self.tokenizer, self.facts = attack, model, tokenizer, facts
@@ -74,7 +74,10 @@ class Attacker:
         self.folds, self.settings = folds(facts, attack), attack.choices(attack.settings)
 
     def on(self, name: str, progress) -> list[dict]:
-        """Attack the model as it is loaded now, `name` in the state; return the looks. Its weights are restored."""
+        """Attack the model as it is loaded now, and restore its weights; return the looks.
+
+        `name` names the checkpoint in the state; `progress()` is called after each V split.
+        """
         start = weights(self.model)
         restore = partial(self.model.load_state_dict, start)
         for index, v_split in enumerate(self.folds):
@@ -94,7 +97,7 @@ class Attacker:
         return f"{name}-{v_split} {setting}"
 
     def _look(self, name: str, v_split: str | None, setting: dict, model) -> None:
-        """Ask a model every question, unless that was done before a kill."""
+        """Score a model on every question, unless that was done before a kill."""
         key = self._key(name, v_split, setting)
         if key in self.state.results:
             return
@@ -105,7 +108,7 @@ class Attacker:
         self.state.keep(key, look(model, self.scorer, role, attack=self.attack.name, setting=setting, v_split=v_split))
 
     def _once(self, prefix: str, name: str, train) -> None:
-        """Run a training, unless it ended before a kill; then delete its checkpoints."""
+        """Run a training, unless it had ended before a kill; then delete its checkpoints."""
         key = f"{prefix}-{name}"
         if key in self.state.results:
             return
@@ -116,7 +119,7 @@ class Attacker:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Attack every target; a checkpoint that two budgets share is attacked once."""
+    """Attack every target; a checkpoint that several budgets share is attacked once."""
     spec = load_spec(args.spec, "attack")
     if not len(args.chosen) == len(args.point_choices) == len(spec.point_choices):
         raise UserError(
@@ -157,11 +160,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-ORIGINAL = (("original", 0), None)  # as loaded
+ORIGINAL = (("original", 0), None)  # ((run, step), weights file): the model as it was loaded
 
 
 def _trained(state: State) -> dict:
-    """Return what the manifest says of the trainings: how many, their tokens, and what a step moved by learning rate."""
+    """Return the manifest's part on trainings: their number, their tokens, and the mean effective update by rate."""
     found = [kept["trained"] for kept in state.results.values() if "trained" in kept]
     moved: dict[float, list[float]] = {}
     for one in found:
@@ -173,8 +176,8 @@ def _trained(state: State) -> dict:
 def _chosen(spec: AttackSpec, folders: list[str], point_choices: list[str]) -> dict:
     """Return {(method, budget): ((run, step), weights of that point), or None where the budget admits none}.
 
-    Raises UserError where a folder or a point choice is not of the run that the spec names: the wrong model must never
-    be attacked.
+    Raises UserError where a folder or a point choice belongs to another run than the spec names, so that no model is
+    attacked under another's name.
     """
     points = {}
     for choice, folder, path in zip(spec.point_choices, folders, point_choices, strict=True):
@@ -189,13 +192,13 @@ def _chosen(spec: AttackSpec, folders: list[str], point_choices: list[str]) -> d
 
 
 class Countdown:
-    """Say after each attacked V split of a checkpoint how many are left, and about how long they will take."""
+    """Print after each attacked V split of a checkpoint how many are done, and how long the others will take."""
 
     def __init__(self, title: str, runs: int):
         self.title, self.runs, self.done, self.begin = title, runs, 0, time.monotonic()
 
     def __call__(self) -> None:
-        """Count one."""
+        """Count one V split as done."""
         self.done += 1
         left = (time.monotonic() - self.begin) / self.done * (self.runs - self.done)
         print(f"{self.title} run {self.done} of {self.runs}, about {left:.0f} s left", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the schema, or what a study holds."""
+    """Print the schema of study files, or one line about a valid study."""
     if args.schema:
         print(json.dumps(schema(), indent=1))
         return 0

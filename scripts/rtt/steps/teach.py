@@ -1,8 +1,7 @@
 """Step `teach`: teach forget facts to a base model after its pretraining, then score it.
 
-Two ways: arm `taught`, as the paper does (fixed texts, no replay); arm `taught_same_data`,
-the pretraining phase again with these facts in the place of the first ones, the same retain facts beside them as
-replay.
+Arm `taught` teaches as the paper does: fixed texts, no replay. Arm `taught_same_data` repeats the pretraining phase
+with these facts instead of the first ones, beside the same retain facts (replay).
 
 Inputs: a TeachSpec, the base model, the canonical facts. Outputs: the model's folder, an evaluation JSON (kind
 `original`), a manifest.
@@ -29,14 +28,14 @@ from rtt.training.train import prepare_torch, start_dtype, train
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `teach`: those of `pretrain`, and the base model."""
+    """Add the arguments of `teach`: those of `pretrain` and two more."""
     pretrain.configure(parser)
     parser.add_argument("--base", required=True, help="folder of the base model")
-    parser.add_argument("--also-taught", nargs="*", default=[], help="canonical facts that are taught too")
+    parser.add_argument("--also-taught", nargs="*", default=[], help="files of canonical facts to teach as well")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and score."""
+    """Teach the base model, then score it."""
     spec = load_spec(args.spec, "teach")
     manifest = Manifest("teach", spec)
     facts, (learn, held_out) = read_facts(args.facts), read_retain(spec.retain, args)
