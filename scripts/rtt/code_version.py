@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
 # requirements.lock has the same versions of these packages.
@@ -82,10 +83,18 @@ def code_version(step: str, plugin: str | None = None) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
 
 
-def changed(made: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
-    """Of things that were made, {name: (step, code)}, return {step: names} of those whose step has other code now."""
+class Maker(NamedTuple):
+    """What made a file: a step, the hash of its code, and the method or attack that it ran, if any."""
+
+    step: str
+    code: str
+    plugin: str | None = None
+
+
+def changed(made: Mapping[str, Maker]) -> dict[str, list[str]]:
+    """Return {step: names} of those things whose step, method or attack has other code than when it made them."""
     found: dict[str, list[str]] = {}
-    for name, (step, code) in sorted(made.items()):
-        if step in STEPS and code_version(step) != code:
+    for name, (step, code, plugin) in sorted(made.items()):
+        if step in STEPS and code_version(step, plugin) != code:
             found.setdefault(step, []).append(name)
     return dict(sorted(found.items()))

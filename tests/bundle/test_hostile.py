@@ -178,7 +178,15 @@ def test_an_index_of_another_shape(files, tmp_path, refused, change):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("bytes", -1), ("bytes", 2**40), ("bytes", "1"), ("sha256", "x"), ("code", "$(x)"), ("step", "a/b"), ("step", 7)],
+    [
+        ("bytes", -1),
+        ("bytes", 2**40),
+        ("bytes", "1"),
+        ("sha256", "x"),
+        ("code", "$(x)"),
+        ("step", "a/b"),
+        ("plugin", 7),
+    ],
 )
 def test_an_entry_of_another_shape(files, tmp_path, refused, key, value):
     index = index_of(files)

@@ -249,13 +249,13 @@ def test_a_second_unpacking_replaces_the_first(bundle, tmp_path):
 
 def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
     index = opening.look(bundle).index
-    assert len(index.runs) == 8  # four runs, one point choice, three datasets
-    current = {run: (step, hashes.code_version(step)) for run, (step, _) in index.runs.items()}
+    assert len(index.runs) == 10  # six runs, one point choice, three datasets
     lines = [line for line in opening.stale(index) if line.startswith("warning")]
-    assert len(lines) == len({step for step, _ in current.values()})  # no code has the hash that the builder gives
-    for run, (step, _) in current.items():
-        assert any(run in line and f"step {step} " in line and "it is not run again" in line for line in lines)
-    monkeypatch.setattr(hashes, "code_version", lambda step: dict(index.runs.values()).get(step, "x" * 10))
+    assert len(lines) == len({maker.step for maker in index.runs.values()})  # no code has the hash that all of them say
+    for run, maker in index.runs.items():
+        assert any(run in line and f"step {maker.step} " in line and "it is not run again" in line for line in lines)
+    same = {maker[::2]: maker.code for maker in index.runs.values()}
+    monkeypatch.setattr(hashes, "code_version", lambda step, plugin=None: same.get((step, plugin), "x" * 10))
     lines = opening.stale(index)
     assert len(lines) == 1 and "locked packages have changed since: figure, report, tables" in lines[0]
 
@@ -263,7 +263,8 @@ def test_changed_training_code_is_named_with_its_runs(bundle, monkeypatch):
 def test_runs_point_choices_and_audits_say_which_code_made_them(results):
     runs = contents.read_runs(results)
     made = contents.makers(results, runs)
-    assert {step for step, _ in made.values()} == {"pretrain", "unlearn", "choose", "attack", "facts"}
+    assert {maker.plugin for maker in made.values()} == {None, "GD", "RTT", "quantise"}
+    assert {maker.step for maker in made.values()} == {"pretrain", "unlearn", "choose", "attack", "facts"}
     assert contents.index(contents.collect(results)).runs == made
     lines = contents.stale(results, runs)
     [run] = contents.stems(runs, "point_choices")

@@ -42,9 +42,9 @@ def not_attacked(runs: dict) -> None:
 
 def index_of(files: dict[str, bytes]) -> dict:
     """Return the index of these files."""
+    unknown = dict.fromkeys(("step", "code", "plugin"))
     entries = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "step": None, "code": None}
-        for name, data in files.items()
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} | unknown for name, data in files.items()
     }
     return {"format": FORMAT, "version": VERSION, "study": "tiny", "texts": False, "shown": True, "files": entries}
 

@@ -87,7 +87,9 @@ def documents() -> dict[str, dict]:
     # Of the specs, those that the report reads; the others would only make the bundle larger.
     found |= {f"specs/{run}.json": spec.model_dump(mode="json") for run, spec in runs.unlearn.items()}
     found |= {f"data/{name}/audit.json": audit(spec.dataset) for name, spec in runs.data.items()}
-    found |= {f"manifests/{run}.json": manifest(run) for run in runs.plan()["manifests"]}
+    plugins = {run: spec.method for run, spec in runs.unlearn.items()}
+    plugins |= {run: spec.attack for run, spec in runs.attacks.items()}
+    found |= {f"manifests/{run}.json": manifest(run, plugins.get(run)) for run in runs.plan()["manifests"]}
     for name, one in evaluations(runs).items():
         found[f"evals/{name}.json"] = one
     for run, spec in runs.choices.items():
@@ -215,14 +217,14 @@ def audit(dataset: str) -> dict:
     }  # fmt: skip
 
 
-def manifest(run: str) -> dict:
+def manifest(run: str, plugin: str | None) -> dict:
     """Return what one training process used."""
     return {
-        "run_id": run, "stage": run.split("-")[0], "code": "0123456789", "seed": 0, "cpu_seconds": 2.5, "wall_seconds": 3.0,
-        "ended": "2026-11-28T17:59:27+00:00", "tokens": 1000, "world_size": 1, "threads": 1, "peak_memory_mb": 500,
-        "engine": "none", "precision": "float32", "attn_backend": "sdpa", "deterministic": True, "python": "3.11.7",
-        "git_commit": COMMIT, "git_dirty": False, "packages": {"torch": "2.13.0+cpu"}, "hardware": HARDWARE,
-        "note": "an optional key",
+        "run_id": run, "stage": run.split("-")[0], "plugin": plugin, "code": "0123456789", "seed": 0,
+        "cpu_seconds": 2.5, "wall_seconds": 3.0, "ended": "2026-11-28T17:59:27+00:00", "tokens": 1000,
+        "world_size": 1, "threads": 1, "peak_memory_mb": 500, "engine": "none", "precision": "float32",
+        "attn_backend": "sdpa", "deterministic": True, "python": "3.11.7", "git_commit": COMMIT, "git_dirty": False,
+        "packages": {"torch": "2.13.0+cpu"}, "hardware": HARDWARE, "note": "an optional key",
     }  # fmt: skip
 
 

@@ -19,13 +19,12 @@ from rtt.bundle.layout import (
     read_index,
     strict_json,
 )
-from rtt.code_version import changed, code_version
+from rtt.code_version import Maker, changed, code_version
 from rtt.errors import UserError
 from rtt.files import canonical_json, sha256
 from rtt.study.names import FIGURES, TABLES
 
 FINISH = "run the study to its end first"
-UNKNOWN = None, None  # step and code
 RULES = {"import": "import_model"}  # rules that are not named as their step
 
 
@@ -36,7 +35,7 @@ class Contents:
     path: Path
     study: str
     paths: dict[str, Path] = field(default_factory=dict)
-    made: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    made: dict[str, Maker | None] = field(default_factory=dict)
     texts: bool = False
     shown: bool = False
 
@@ -138,12 +137,12 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
             raise UserError(f"{results / name}: no such file, but {results / 'runs.json'} names it; {FINISH}")
     makes = makers(results, named)
     for name, run, _ in wanted:
-        found.made[f"{base}/{name}"] = makes.get(run.partition("/")[0], UNKNOWN)
+        found.made[f"{base}/{name}"] = makes.get(run.partition("/")[0])
     return found
 
 
-def makers(results: Path, runs: dict) -> dict[str, tuple[str, str]]:
-    """Return {run or dataset: (step, code)} for those whose manifest, point choice or audit says it."""
+def makers(results: Path, runs: dict) -> dict[str, Maker]:
+    """Return {run or dataset: its maker} for those whose manifest, point choice or audit says it."""
     paths = [(run, results / "manifests" / f"{run}.json", None) for run in runs["manifests"]]
     paths += [(run, results / "point_choices" / f"{run}.json", "choose") for run in stems(runs, "point_choices")]
     paths += [(name, results / "data" / name / "audit.json", "facts") for name in runs["data"]]
@@ -151,9 +150,9 @@ def makers(results: Path, runs: dict) -> dict[str, tuple[str, str]]:
     for run, path, step in paths:
         said = strict_json(path.read_bytes(), str(path)) if path.is_file() else None
         said = said if isinstance(said, dict) else {}
-        step, code = step or said.get("stage"), said.get("code")
-        if isinstance(step, str) and isinstance(code, str):
-            found[run] = step, code
+        step, code, plugin = step or said.get("stage"), said.get("code"), said.get("plugin")
+        if isinstance(step, str) and isinstance(code, str) and isinstance(plugin, str | None):
+            found[run] = Maker(step, code, plugin)
     return found
 
 
@@ -183,8 +182,8 @@ def index(found: Contents) -> Index:
     """Return the index of these files as they are on disk now."""
     files = {}
     for name, path in sorted(found.paths.items()):
-        step, code = found.made.get(name, (None, None))
-        files[name] = Entry(path.stat().st_size, sha256(path), step, code)
+        made = found.made.get(name) or (None, None, None)
+        files[name] = Entry(path.stat().st_size, sha256(path), *made)
     index = Index(VERSION, found.study, found.texts, found.shown, files)
     read_index(written(index), f"results of {found.study}")
     return index
@@ -197,7 +196,7 @@ def written(index: Index) -> bytes:
     return (canonical_json({"format": FORMAT, "version": index.version, "files": files, **rest}) + "\n").encode()
 
 
-def current(name: str, study: str) -> tuple[str, str] | None:
-    """Return the step that makes a derived file, and the hash of its code as it is today."""
+def current(name: str, study: str) -> Maker | None:
+    """Return what makes a derived file today."""
     step = dict(derived_files(True)).get(name.removeprefix(f"results/{study}/"))
-    return (step, code_version(step)) if step else None
+    return Maker(step, code_version(step)) if step else None

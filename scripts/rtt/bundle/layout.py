@@ -3,10 +3,11 @@
 A bundle is one zip (docs/bundle.md). `bundle.json` names every other file with its bytes and sha256:
 
     {"format": FORMAT, "version": VERSION, "study": "demo", "texts": false, "shown": true,
-     "files": {"results/demo/evals/<stem>.json": {"bytes": 1, "sha256": "...", "step": "attack", "code": "..."}}}
+     "files": {"results/demo/evals/<stem>.json": {"bytes": 1, "sha256": "...", "step": "attack", "code": "...",
+                                                   "plugin": "RTT"}}}
 
-`step` and `code` name the step that wrote a file and the hash of its code (`rtt.code_version`); they are null where
-nothing tells.
+`step`, `code` and `plugin` name the step that wrote a file, the hash of its code and the method or attack that it ran
+(`rtt.code_version.Maker`). They are null where nothing tells, and `plugin` where there is none.
 """
 
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from rtt.code_version import Maker
 from rtt.errors import UserError
 from rtt.files import canonical_json
 
@@ -59,6 +61,12 @@ class Entry:
     sha256: str
     step: str | None = None
     code: str | None = None
+    plugin: str | None = None
+
+    @property
+    def maker(self) -> Maker | None:
+        """What made the file; None where nothing tells."""
+        return Maker(self.step, self.code, self.plugin) if self.step and self.code else None
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,13 @@ class Index:
         return [name for name in self.files if any(name == one or name.startswith(f"{one}/") for one in starts)]
 
     @property
-    def runs(self) -> dict[str, tuple[str, str]]:
-        """Run or dataset -> (step, code), of every one whose manifest, point choice or audit says it."""
+    def runs(self) -> dict[str, Maker]:
+        """{run or dataset: its maker}, of every one whose manifest, point choice or audit says it."""
         found = {}
         for name in self.below("manifests", "point_choices", "data"):
             path, entry = PurePosixPath(name), self.files[name]
-            if entry.step and entry.code:
-                found[path.parent.name if path.stem == "audit" else path.stem] = entry.step, entry.code
+            if entry.maker:
+                found[path.parent.name if path.stem == "audit" else path.stem] = entry.maker
         return found
 
 
@@ -226,15 +234,17 @@ def read_index(data: bytes, where: str) -> Index:
 
 
 def _entry(name: str, value: Any, where: str) -> Entry:
-    if not isinstance(value, dict) or set(value) != {"bytes", "sha256", "step", "code"}:
-        raise UserError(f"{where}: files[{name[:80]!r}]: expected bytes, sha256, step and code")
-    size, digest, step, code = (value[key] for key in ("bytes", "sha256", "step", "code"))
+    keys = ("bytes", "sha256", "step", "code", "plugin")
+    if not isinstance(value, dict) or set(value) != set(keys):
+        raise UserError(f"{where}: files[{name[:80]!r}]: expected {', '.join(keys)}")
+    size, digest, step, code, plugin = (value[key] for key in keys)
     if type(size) is not int or not 0 <= size <= limit_of(name):
         raise UserError(f"{where}: {name[:80]}: {str(size)[:20]} bytes, expected at most {limit_of(name)}")
     if not isinstance(digest, str) or not SHA256.fullmatch(digest):
         raise UserError(f"{where}: {name[:80]}: sha256 is {str(digest)[:80]!r}, expected 64 hex digits")
-    if step is not None and (not isinstance(step, str) or not PART.fullmatch(step)):
-        raise UserError(f"{where}: {name[:80]}: step is {str(step)[:40]!r}, expected a step's name or null")
+    for key, text in (("step", step), ("plugin", plugin)):
+        if text is not None and (not isinstance(text, str) or not PART.fullmatch(text)):
+            raise UserError(f"{where}: {name[:80]}: {key} is {str(text)[:40]!r}, expected a name or null")
     if code is not None and (not isinstance(code, str) or not CODE.fullmatch(code)):
         raise UserError(f"{where}: {name[:80]}: code is {str(code)[:40]!r}, expected 10 hex digits or null")
-    return Entry(size, digest, step, code)
+    return Entry(size, digest, step, code, plugin)

@@ -139,8 +139,8 @@ def stale(index: Index) -> list[str]:
         f"warning: the code of step {step} has changed since it made {', '.join(runs)}; it is not run again"
         for step, runs in changed(index.runs).items()
     ]
-    files = {name: index.files[name] for name in index.below(*DERIVED)}
-    if steps := changed({name: (one.step, one.code) for name, one in files.items() if one.step and one.code}):
+    derived = {name: index.files[name].maker for name in index.below(*DERIVED)}
+    if steps := changed({name: maker for name, maker in derived.items() if maker}):
         what = "analysis code or its locked packages have changed since"
         lines.append(f"note: {what}: {', '.join(steps)}; what they make may differ")
     return lines

@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
 def reasons(index: Index) -> list[str]:
     """Return the known reasons why rebuilt files may differ."""
     now = {name: contents.current(name, index.study) for name in index.files}
-    steps = {now[name][0] for name, one in index.files.items() if now[name] and one.code not in (None, now[name][1])}
+    steps = {
+        now[name].step for name, one in index.files.items() if now[name] and one.code not in (None, now[name].code)
+    }
     text = f"the bundle was made by other code or other locked packages: {', '.join(sorted(steps))}"
     return [text] * bool(steps)
 

@@ -31,8 +31,9 @@ PACKAGES = (
 class Manifest:
     """The manifest of one step; make it when the step begins."""
 
-    def __init__(self, step: str, spec: Spec, code: str | None = None):
-        self.step, self.spec, self.code = step, spec, code or code_version(step)
+    def __init__(self, step: str, spec: Spec, plugin: str | None = None):
+        self.step, self.spec, self.plugin = step, spec, plugin
+        self.code = code_version(step, plugin)
 
     def write(self, path: str | Path, model, **more) -> None:
         """Write what the step did with `model`; `more` adds keys.
@@ -51,6 +52,7 @@ class Manifest:
             {
                 "run_id": self.spec.run_id,
                 "stage": self.step,
+                "plugin": self.plugin,
                 "seed": self.spec.seed,
                 "cpu_seconds": round(cpu, 2),
                 "wall_seconds": round(process_age, 2),

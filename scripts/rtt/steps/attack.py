@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.spec}: the spec has {len(spec.point_choices)} methods; give as many --chosen and --point-choices"
         )
     code = code_version("attack", spec.attack)
-    manifest = Manifest("attack", spec, code)
+    manifest = Manifest("attack", spec, spec.attack)
     facts, attack = read_facts(args.facts), spec.plugin(spec.settings)
     prepare_torch(spec.seed)
     model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))

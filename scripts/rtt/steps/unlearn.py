@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     """Unlearn along the spec's trajectory, or score its external model."""
     spec = load_spec(args.spec, "unlearn")
     code = code_version("unlearn", spec.method)
-    manifest, settings = Manifest("unlearn", spec, code), spec.settings
+    manifest, settings = Manifest("unlearn", spec, spec.method), spec.settings
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
     prepare_torch(spec.seed)
     external = isinstance(settings, External)
