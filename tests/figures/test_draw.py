@@ -71,7 +71,7 @@ def test_a_view_holds_one_variant():
     view = view_of(*rows, variant="padding")
     assert view.recovery["acc_attacked"].tolist() == [0.9]
     assert view.curve(view.panels[0], "unlearned_attacked", "GD", "V")["accuracy"].max() == pytest.approx(0.9)
-    with pytest.raises(UserError, match=r"variant x; it has .*variant default, padding"):
+    with pytest.raises(UserError, match=r"variant x, retain_budget 0.1; it has .*variant default, padding"):
         view_of(*rows, variant="x")
 
 
@@ -169,7 +169,7 @@ def test_several_seeds_are_all_shown_with_their_mean():
     assert axes.get_xticklabels()[1].get_text() == "GD\n§ 1/3"
 
 
-def test_tradeoff_draws_trajectory_budget_and_selected_point():
+def test_tradeoff_draws_trajectory_budget_and_chosen_point():
     figure, _ = draw("tradeoff", view_of(recovery_row(retain_before=0.9, retain_unlearned=0.85, acc_unlearned=0.3)))
     axes = figure.axes[0]
     levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"]
@@ -297,7 +297,7 @@ def test_command_line_mistakes(tmp_path, capsys):
         ["figure", "curves", "--tables", str(folder), "--probe", "likelihood", "--out", str(tmp_path / "x.svg")]
     )
     assert (
-        "no rows with look_choice nested, probe likelihood, retain_budget 0.1, variant default"
+        "no rows with attack RTT, look_choice nested, probe likelihood, variant default, retain_budget 0.1"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "x.svg").exists()
@@ -316,7 +316,7 @@ def test_broken_tables_are_named(tmp_path):
     with pytest.raises(UserError, match=r"recovery.csv: column 'acc_attacked_low' is missing"):
         load(folder)
     path.write_text(text.replace("0.970000", "much"))
-    with pytest.raises(UserError, match=r"column 'acc_before' holds something that is no number"):
+    with pytest.raises(UserError, match=r"column 'acc_before' holds something that is not a number"):
         load(folder)
     path.write_text(text.splitlines()[0] + "\n")
     with pytest.raises(UserError, match="no rows"):

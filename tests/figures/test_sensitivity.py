@@ -31,23 +31,23 @@ def test_every_other_choice_has_a_row_and_a_variant_that_changes_nothing_has_non
     found = choices(make_view(table, accuracy(table)))
     assert [(choice.group, choice.label) for choice in found] == [
         ("", "as reported"),
-        ("look", "look chosen on V"),
+        ("look choice", "look chosen on V"),
         ("probe", "by likelihood"),
         ("budget", "budget 5 %"),
-        ("rate", "RTT at 0.001, epoch 2"),
-        ("rate", "RTT at 0.002, epoch 2"),
+        ("setting", "RTT at 0.001, epoch 2"),
+        ("setting", "RTT at 0.002, epoch 2"),
         ("variant", "variant padding"),
     ]
     values = [choice.rows[["acc_attacked", "acc_control_attacked"]].iloc[0].tolist() for choice in found]
     expected = [[0.8, 0.3], [0.9, 0.4], [0.7, 0.3], [np.nan, 0.3], [0.4, 0.15], [0.8, 0.3], [0.3, 0.3]]
     np.testing.assert_allclose(values, expected, equal_nan=True)
-    # A rate's rows say nothing of what was not computed at that look.
+    # A setting's rows say nothing of what was not computed at that look.
     assert found[4].rows[["recovery", "recovery_corrected"]].isna().all(axis=None)
 
 
 def test_one_look_alone_is_no_choice():
     table = recovery(recovery_row("GD"))
-    view = make_view(table, accuracy(table, lrs=(0.001,), epochs=1))
+    view = make_view(table, accuracy(table, {"RTT": {"epoch=1 lr=0.001": 1.0}}))
     assert [choice.label for choice in choices(view)] == ["as reported"]
     assert words.title("sensitivity", view) == "There is no other choice to compare the reported one with"
 
@@ -57,7 +57,7 @@ def test_the_title_counts_results_above_the_control():
     looks = accuracy(table).assign(low=lambda t: t["accuracy"] - 0.05, high=lambda t: t["accuracy"] + 0.05)
     # On V, by likelihood, at both rates; not with padding. No point within 5 %: no result.
     assert words.title("sensitivity", make_view(table, looks)) == (
-        "Under 6 other choices, one at a time, 4 of 5 results lie above the control, intervals apart"
+        "Under 6 other choices, one at a time, 4 of 5 results exceed the control on V (95 % intervals do not overlap)"
     )
 
 

@@ -56,7 +56,7 @@ def test_accuracy_title_compares_intervals():
         recovery_row("FIF", status="none_within_budget"),
     ]
     assert words.title("accuracy", view_of(*rows)) == (
-        "After RTT, 1 of 2 unlearned models lies above the control on V, intervals apart; "
+        "After RTT, 1 of 2 unlearned models exceeds the control on V (95 % intervals do not overlap); "
         "1 not unlearned, 1 without a point"
     )
     alone = recovery_row(acc_control_attacked=NAN, acc_attacked=0.6)

@@ -18,6 +18,7 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "arm": arm,
         "model": "miniature",
         "method": method,
+        "attack": "RTT",
         "variant": "default",
         "seed": seed,
         "retain_budget": 0.1,
@@ -56,24 +57,41 @@ def view_of(*rows, **options):
     return make_view(table, accuracy(table), **options)
 
 
-def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
-    """An accuracy table that fits: trajectories end at the selected point, looks at the reported accuracy."""
+# Each attack's settings, gentlest first, with the share of the reported accuracy that a look at them reaches.
+LOOKS = {
+    "RTT": {"epoch=1 lr=0.001": 0.25, "epoch=1 lr=0.002": 0.75, "epoch=2 lr=0.001": 0.5, "epoch=2 lr=0.002": 1.0},
+    "quantise": {"bits=8 group_size=channel": 0.5, "bits=4 group_size=channel": 1.0},
+}
+USES_T = ("RTT",)
+
+
+def accuracy(table, looks=LOOKS, steps=(10, 20)):
+    """Return an accuracy table that fits: trajectories end at the chosen point, looks at the reported accuracy."""
     rows = []
 
     def add(row, stage, method, set_name, value, **more):
         own = {name: row[name] for name in ("dataset", "arm", "model", "variant", "seed", "probe")}
         own |= {"stage": stage, "method": method, "v_split": "all", "set": set_name, "look_choice": "none", "run": ""}
+        own |= {"attack": row["attack"] if stage.endswith("attacked") else "none", "setting": ""}
         counts = {"n_questions": 160, "n_correct": round(160 * value), "accuracy": value, "low": value, "high": value}
         rows.append({**dict.fromkeys(ACCURACY_COLUMNS), **own, **counts, **more})
 
+    def add_looks(row, stage, method, reached, **more):
+        for setting, share in looks[row["attack"]].items() if not pd.isna(reached) else ():
+            add(row, stage, method, "V", reached * share, setting=setting, **more)
+            if row["attack"] in USES_T:
+                add(row, stage, method, "T", 1.0, setting=setting, **more)
+
     nested = table[table["look_choice"] == "nested"]
-    for _, row in nested.drop_duplicates(["dataset", "arm", "model", "variant", "seed", "probe"]).iterrows():
+    models = ["dataset", "arm", "model", "variant", "seed", "probe"]
+    for _, row in nested.drop_duplicates(models).iterrows():
         add(row, "original", "none", "V", row["acc_before"])
         add(row, "original", "none", "retain", row["retain_before"])
+    for _, row in nested.drop_duplicates([*models, "attack"]).iterrows():
         other = {"people_p": "people_f", "people_f": "people_p"}.get(row["dataset"], row["dataset"])
-        _looks(add, row, "original_attacked", "none", row["acc_original_attacked"], lrs, epochs)
-        _looks(add, row, "control_attacked", "none", row["acc_control_attacked"], lrs, epochs, dataset=other)
-    for _, row in nested.iterrows():
+        add_looks(row, "original_attacked", "none", row["acc_original_attacked"])
+        add_looks(row, "control_attacked", "none", row["acc_control_attacked"], dataset=other)
+    for _, row in nested.drop_duplicates([*models, "method", "retain_budget"]).iterrows():
         end = row["acc_unlearned"] if row["status"] != "none_within_budget" else 0.6
         kept = row["retain_unlearned"] if row["status"] != "none_within_budget" else 0.4
         for index, step in enumerate(steps):
@@ -81,30 +99,21 @@ def accuracy(table, lrs=(0.001, 0.002), epochs=2, steps=(10, 20)):
             for name, before, after in (("V", row["acc_before"], end), ("retain", row["retain_before"], kept)):
                 value = before + share * (after - before)
                 add(row, "unlearned", row["method"], name, value, step=step, run=f"unlearn-{row['method']}")
+    for _, row in nested.iterrows():
         if row["status"] != "none_within_budget":
             extra = {"retain_budget": row["retain_budget"], "step": steps[-1]}
-            _looks(add, row, "unlearned_attacked", row["method"], row["acc_attacked"], lrs, epochs, **extra)
+            add_looks(row, "unlearned_attacked", row["method"], row["acc_attacked"], **extra)
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
-def _looks(add, row, stage, method, reached, lrs, epochs, **more):
-    if pd.isna(reached):
-        return
-    for index, lr in enumerate(lrs):
-        for epoch in range(1, epochs + 1):
-            value = reached * (index * epochs + epoch) / (len(lrs) * epochs)
-            add(row, stage, method, "V", value, lr=lr, epoch=epoch, **more)
-            add(row, stage, method, "T", 1.0, lr=lr, epoch=epoch, **more)
-
-
-def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=None):
+def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=None, looks=LOOKS):
     """Write a results folder with a recovery table and what belongs to it; return the folder.
 
     `study`: keys of the study in a runs.json that names all of it; without it there is no runs.json.
     """
     folder = Path(folder)
     write_table(folder / "tables" / "recovery.csv", table)
-    write_table(folder / "tables" / "accuracy.csv", accuracy(table))
+    write_table(folder / "tables" / "accuracy.csv", accuracy(table, looks))
     if contrasts is not None:
         write_table(folder / "tables" / "contrasts.csv", contrasts)
     for audit in audits:

@@ -15,11 +15,12 @@ WRITERS = {".svg": svg_bytes, ".png": png_bytes}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("name", choices=FIGURES, help="which figure")
+    parser.add_argument("name", choices=FIGURES, help="figure to draw")
     parser.add_argument("--tables", required=True, type=Path, help="folder with recovery.csv and accuracy.csv")
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE", help="files to write: .svg, .png")
     parser.add_argument("--probe", choices=PROBES, help="default: the study's main one, the first in recovery.csv")
     parser.add_argument("--look-choice", default="nested", choices=("nested", "paper"), help="default: %(default)s")
+    parser.add_argument("--attack", help="default: the study's first, the first in recovery.csv")
     parser.add_argument("--budget", type=float, help="retain budget (default: 0.1 where it was run, else the smallest)")
 
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(
                 f"--out {path}: a figure is written as .svg or .png, not {path.suffix or 'without a suffix'!r}"
             )
-    view = make_view(*load(args.tables), args.look_choice, args.probe, args.budget)
+    view = make_view(*load(args.tables), args.look_choice, args.probe, args.budget, attack=args.attack)
     images = render(args.name, view, [path.suffix for path in args.out])
     for path, image in zip(args.out, images, strict=True):
         with atomic_path(path) as temporary:

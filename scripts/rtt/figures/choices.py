@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rtt.figures.style import PROBES, percent
-from rtt.figures.view import Panel, View
+from rtt.figures.view import Panel, View, attack_title
 from rtt.study.names import DEFAULT
 
 SAME = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacked", "n_questions")
@@ -17,9 +17,10 @@ SAME = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacke
 class Choice:
     """One alternative: what is chosen otherwise, and the rows that result (columns as in recovery.csv)."""
 
-    group: str  # "", "look", "scoring", "budget", "rate", "variant"
+    group: str  # "", "look choice", "probe", "budget", "setting", "attack", "variant"
     label: str
     rows: pd.DataFrame
+    attack: str  # as figures write it
 
     def of(self, panel: Panel) -> pd.DataFrame:
         """Return a panel's rows; maybe none."""
@@ -29,33 +30,49 @@ class Choice:
 
 @lru_cache(maxsize=4)  # the figure, its title and its words all ask; a view is not changed
 def choices(view: View) -> list[Choice]:
-    """Return the view itself, then all else alone: look, scoring, budget, RTT's learning rate, variants.
+    """Return the view itself, then what results where one thing is chosen otherwise.
 
-    A variant that changes no accuracy under the view's look choice is left out (one that choices on V is the look
-    chosen on V). Rows of a learning rate have its last epoch, chosen by nobody; their recoveries are unknown.
+    These are the look choice, probe, budget, setting, attack and variant. A variant that changes no accuracy under the
+    view's look choice is left out, such as one that changes the reported look choice alone. Rows of a setting hold the
+    accuracies at that setting (of a curve over epochs: at its last epoch), which nobody chose; their recoveries are
+    unknown.
     """
-    found = [Choice("", "as reported", view.recovery)]
+    found = [("", "as reported", view.recovery)]
     for look_choice in dict.fromkeys(view.everything["look_choice"]):
         if look_choice != view.look_choice:
-            label = "look chosen on V" if look_choice == "paper" else f"look: {look_choice}"
-            found.append(Choice("look", label, view.alternative(look_choice=look_choice)))
+            label = "look chosen on V" if look_choice == "paper" else f"look choice: {look_choice}"
+            found.append(("look choice", label, view.alternative(look_choice=look_choice)))
     for probe in dict.fromkeys(view.everything["probe"]):
         if probe != view.probe:
             name = PROBES.get(probe, probe).replace("likelihood of the choice", "likelihood")
-            found.append(Choice("probe", f"by {name}", view.alternative(probe=probe)))
+            found.append(("probe", f"by {name}", view.alternative(probe=probe)))
     for budget in sorted(set(view.everything["retain_budget"])):
         if not np.isclose(budget, view.budget):
-            found.append(Choice("budget", f"budget {percent(budget)}", view.alternative(budget=budget)))
-    if len(view.looks) > 1:
-        for rate in view.learning_rates:
-            epoch = max(e for lr, e in view.looks if lr == rate)
-            found.append(Choice("rate", f"RTT at {rate:g}, epoch {epoch}", _at_look(view, rate, epoch)))
+            found.append(("budget", f"budget {percent(budget)}", view.alternative(budget=budget)))
+    if len(view.settings) > 1:
+        found += [("setting", label, _at(view, setting)) for label, setting in _settings(view)]
+    for attack in dict.fromkeys(view.everything["attack"]):
+        if attack != view.attack:
+            found.append(("attack", f"attack: {attack_title(attack)}", view.alternative(attack=attack)))
     for variant in dict.fromkeys(view.everything["variant"]):
         if variant != DEFAULT:
             rows = view.alternative(variant=variant)
             if len(rows) and not _equal(rows, view.recovery):
-                found.append(Choice("variant", f"variant {variant}", rows))
-    return [choice for choice in found if len(choice.rows)]
+                found.append(("variant", f"variant {variant}", rows))
+    return [Choice(*one, _attack_of(view, one[2])) for one in found if len(one[2])]
+
+
+def _attack_of(view: View, rows: pd.DataFrame) -> str:
+    """Return the title of the one attack that some rows are of."""
+    return attack_title(rows["attack"].iloc[0]) if len(rows) else view.attack_title
+
+
+def _settings(view: View) -> list[tuple[str, str]]:
+    """Return (label, setting): the last epoch of each curve over epochs, or every setting."""
+    title = view.attack_title
+    if view.over_epochs:
+        return [(f"{title} at {line.short}, epoch {line.places[line.last]}", line.last) for line in view.lines]
+    return [(f"{title} at {setting}", setting) for setting in view.settings]
 
 
 def _equal(rows: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -64,8 +81,8 @@ def _equal(rows: pd.DataFrame, other: pd.DataFrame) -> bool:
     return one.index.equals(two.index) and bool(np.allclose(one, two, atol=1e-9, equal_nan=True))
 
 
-def _at_look(view: View, lr: float, epoch: int) -> pd.DataFrame:
-    """The view's rows with accuracies after RTT at one look, of unlearned, original and control models."""
+def _at(view: View, setting: str) -> pd.DataFrame:
+    """Return the view's rows with accuracies after the attack at one setting, of all models that were attacked."""
     found = []
     for panel in view.panels:
         for method in view.methods:
@@ -79,8 +96,7 @@ def _at_look(view: View, lr: float, epoch: int) -> pd.DataFrame:
                 ("acc_control_attacked", "control_attacked", "none"),
             ):
                 looks = view.curve(panel, stage, who, "V")
-                here = looks[np.isclose(looks["lr"], lr, rtol=1e-9, atol=0) & (looks["epoch"] == epoch)]
-                here = here.drop_duplicates("seed").set_index("seed")
+                here = looks[looks["setting"] == setting].drop_duplicates("seed").set_index("seed")
                 for end, source in zip(ends, ("accuracy", "low", "high"), strict=True):
                     rows[f"{column}{end}"] = here[source].reindex(rows.index)
             found.append(rows)

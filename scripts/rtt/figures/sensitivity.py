@@ -1,4 +1,4 @@
-"""The figure `sensitivity`: accuracy on V before and after RTT under every other choice, a line each."""
+"""The figure `sensitivity`: accuracy on V before and after the attack under every other choice, a line each."""
 
 import math
 
@@ -17,7 +17,7 @@ STEP, GAP, BETWEEN = 0.095, 0.06, 0.05  # inches: a mark's line, around a choice
 
 
 def sensitivity(view: View) -> Figure:
-    """Return the figure: a panel per arm and dataset, a row per choice, in it a line per method and the control's."""
+    """Draw a panel per arm and dataset, in it a row per choice, in it a line per method and one for the control."""
     found = choices(view)
     heights = [STEP * (len(view.methods) + 1) + GAP for _ in found]
     tops, top = [], 0.0
@@ -52,8 +52,8 @@ def sensitivity(view: View) -> Figure:
         handle(method, marker=marker_of(method), color=colour(method, view.methods), ms=4) for method in view.methods
     ]
     handles += [
-        handle("unlearned, before RTT", marker="o", color=BLACK, mfc="white"),
-        handle("control after RTT", marker="|", color=GREY, mew=1.5),
+        handle(f"unlearned, before {view.attack_title}", marker="o", color=BLACK, mfc="white"),
+        handle(f"control after {view.attack_title}", marker="|", color=GREY, mew=1.5),
         handle("floor", color=FLOOR, ls="--"),
     ]
     if len(view.seeds) > 1:

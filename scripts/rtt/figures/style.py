@@ -39,7 +39,7 @@ STATUS = {
     "none_within_budget": ("¶", "no point within the budget"),
     "not_unlearned": ("‡", "not unlearned"),
     "over_unlearned": ("†", "over-unlearned: below the floor"),
-    "undefined": ("§", "rate undefined: original + RTT at the floor"),
+    "undefined": ("§", "rate undefined: attacked original at the floor"),
 }
 RATES = {"recovery": "ratio", "recovery_corrected": "floor-corrected ratio"}
 PROBES = {

@@ -1,4 +1,4 @@
-"""The part of the tables that one figure or the report shows: one variant, budget, look choice and scoring."""
+"""The part of the tables that figures show: one attack, variant, retain budget, look choice and probe."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +11,10 @@ from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
 from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
-from rtt.study.names import DEFAULT
+from rtt.study.names import DEFAULT, read_setting, setting_text
 
 MAIN_BUDGET = 0.1
+EPOCH = "epoch"  # the key of a setting along which an attack's looks form a curve
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,39 @@ class Panel:
     facts: str
 
 
+@dataclass(frozen=True)
+class Line:
+    """The looks of an attack that one curve joins: settings that differ in their epoch alone.
+
+    An attack whose settings have no epoch has a single line without a name, whose places are 0, 1, ...
+    """
+
+    name: str  # in a legend: `learning rate 0.001`
+    short: str  # in a label: `0.001`
+    places: dict[str, int]  # setting (as text) -> epoch
+
+    @property
+    def last(self) -> str:
+        """The setting of the last epoch."""
+        return max(self.places, key=self.places.__getitem__)
+
+
 @dataclass(eq=False)
 class View:
-    """Rows of recovery.csv and accuracy.csv for one variant, retain budget, look choice and scoring."""
+    """Rows of recovery.csv and accuracy.csv for one attack, variant, retain budget, look choice and probe."""
 
     recovery: pd.DataFrame
-    accuracy: pd.DataFrame
+    accuracy: pd.DataFrame  # with the rows before any attack
+    attack: str
     budget: float
     look_choice: str
     probe: str
     everything: pd.DataFrame  # all of recovery.csv, of which `recovery` is the part that is shown
+
+    @cached_property
+    def attack_title(self) -> str:
+        """The attack as figures write it."""
+        return attack_title(self.attack)
 
     @cached_property
     def panels(self) -> list[Panel]:
@@ -93,25 +117,45 @@ class View:
         return found
 
     def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
-        """Return `seed`, `lr`, `epoch`, `n_questions`, `accuracy`, `low`, `high` of looks, pooled over the V splits."""
+        """Return `seed`, `setting`, `n_questions`, `accuracy`, `low`, `high` of the looks, pooled over the V splits.
+
+        Rows stand in the order of the attack's settings, then of the seeds; there are none where it was not run.
+        """
         rows = self._of_panel(panel, control=stage == "control_attacked")
         rows = rows[(rows["stage"] == stage) & (rows["v_split"] == "all") & (rows["look_choice"] == "none")]
         rows = rows[(rows["set"] == set_name) & (rows["method"] == method)]
         if stage == "unlearned_attacked":
             rows = rows[np.isclose(rows["retain_budget"], self.budget)]
-        columns = ["seed", "lr", "epoch", "n_questions", "accuracy", "low", "high"]
-        return rows[columns].sort_values(["lr", "epoch", "seed"], kind="stable")
+        rows = rows[["seed", "setting", "n_questions", "accuracy", "low", "high"]]
+        places = rows["setting"].map({setting: i for i, setting in enumerate(self.settings)})
+        return rows.assign(place=places).sort_values(["place", "seed"], kind="stable").drop(columns="place")
 
     @cached_property
-    def learning_rates(self) -> list[float]:
-        """RTT's learning rates, ascending."""
-        return sorted(set(self.accuracy["lr"].dropna()))
+    def settings(self) -> list[str]:
+        """The attack's settings as text, in the order of the tables: gentlest first."""
+        looks = self.accuracy[(self.accuracy["attack"] == self.attack) & (self.accuracy["look_choice"] == "none")]
+        return list(dict.fromkeys(looks["setting"]))
 
     @cached_property
-    def looks(self) -> list[tuple[float, int]]:
-        """RTT's looks (learning rate, epoch), ascending."""
-        pairs = self.accuracy[["lr", "epoch"]].dropna().drop_duplicates()
-        return sorted((float(lr), int(epoch)) for lr, epoch in pairs.itertuples(index=False))
+    def lines(self) -> list[Line]:
+        """The attack's settings as curves over epochs, or one line of all of them where some have no epoch."""
+        read = {text: read_setting(text) for text in self.settings}
+        if not read or not all(isinstance(setting.get(EPOCH), int) for setting in read.values()):
+            return [Line("", "", {text: i for i, text in enumerate(read)})] if read else []
+        lines: dict[str, dict[str, int]] = {}
+        for text, setting in read.items():
+            rest = setting_text({key: value for key, value in setting.items() if key != EPOCH})
+            lines.setdefault(rest, {})[text] = setting[EPOCH]
+        return [Line(*_line_name(rest), places) for rest, places in lines.items()]
+
+    @property
+    def over_epochs(self) -> bool:
+        """Whether the attack's looks form curves over epochs."""
+        return any(line.name for line in self.lines)
+
+    def line_of(self, setting: str) -> Line:
+        """Return the line that a setting belongs to."""
+        return next(line for line in self.lines if setting in line.places)
 
     def alternative(
         self,
@@ -119,10 +163,12 @@ class View:
         probe: str | None = None,
         budget: float | None = None,
         variant: str = DEFAULT,
+        attack: str | None = None,
     ) -> pd.DataFrame:
         """Return the rows of recovery.csv like `recovery`, with something chosen otherwise; maybe none."""
         rows, budget = self.everything, self.budget if budget is None else budget
         mask = np.isclose(rows["retain_budget"], budget) & (rows["variant"] == variant)
+        mask &= rows["attack"] == (attack or self.attack)
         mask &= (rows["look_choice"] == (look_choice or self.look_choice)) & (rows["probe"] == (probe or self.probe))
         return rows[mask]
 
@@ -131,7 +177,7 @@ class View:
         mask = (rows["arm"] == panel.arm) & (rows["model"] == panel.model)
         own = mask & (rows["dataset"] == panel.dataset)
         if control:
-            # A control's rows carry its own dataset, which may be another one; the arm's own goes first (rtt.stats.tables).
+            # A control's rows carry its own dataset, which may be another one; the arm's own goes first.
             mask &= rows["stage"] == "control_attacked"
             own &= mask
             datasets = {p.dataset for p in self.panels if (p.arm, p.model) == (panel.arm, panel.model)}
@@ -153,18 +199,32 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
         if name == "recovery" and table.empty:
-            raise UserError(f"{path}: no rows: nothing was unlearned, so there is nothing to show")
-        for column in ("dataset", "arm", "model", "method", "variant"):
+            raise UserError(f"{path}: no rows: nothing was unlearned and attacked, so there is nothing to show")
+        for column in ("dataset", "arm", "model", "method", "attack", "variant"):
             table[column] = table[column].astype(str)
         numbers = columns[columns.index("n_questions") :]
         try:
-            for column in ("retain_budget", "lr", *(c for c in numbers if c not in ("status", "cannot_tell"))):
+            for column in ("retain_budget", *(c for c in numbers if c not in ("status", "cannot_tell"))):
                 if column in table:
                     table[column] = pd.to_numeric(table[column])
         except ValueError as error:
-            raise UserError(f"{path}: column {column!r} holds something that is no number: {error}") from None
+            raise UserError(f"{path}: column {column!r} holds something that is not a number: {error}") from None
         tables.append(table)
     return tables[0], tables[1]
+
+
+def attack_title(name: str) -> str:
+    """Return an attack as figures write it; one that is not installed here is written by its name."""
+    attack = plugins.attacks().get(name)
+    return attack.title if attack else name
+
+
+def _line_name(rest: str) -> tuple[str, str]:
+    """Return the name and the short name of a curve over epochs, from the rest of its settings."""
+    setting = read_setting(rest)
+    if list(setting) == ["lr"] and isinstance(setting["lr"], int | float):
+        return f"learning rate {setting['lr']:g}", f"{setting['lr']:g}"
+    return rest or "all epochs", rest or "one training"
 
 
 def main_budget(recovery: pd.DataFrame) -> float:
@@ -180,20 +240,25 @@ def make_view(
     probe: str | None = None,
     budget: float | None = None,
     variant: str = DEFAULT,
+    attack: str | None = None,
 ) -> View:
-    """Return the view of one variant, look choice, scoring and budget.
+    """Return the view of one attack, variant, look choice, probe and budget.
 
-    `probe` None: the study's main one, which stands first in recovery.csv. `budget` None: `main_budget`.
+    `probe` and `attack` None: the study's main ones, which stand first in recovery.csv. `budget` None: `main_budget`.
     Raises UserError when the tables have no such rows.
     """
     budget = main_budget(recovery) if budget is None else budget
     probe = str(recovery["probe"].iloc[0]) if probe is None else probe
-    mask = np.isclose(recovery["retain_budget"], budget) & (recovery["variant"] == variant)
-    mask &= (recovery["look_choice"] == look_choice) & (recovery["probe"] == probe)
+    attack = str(recovery["attack"].iloc[0]) if attack is None else attack
+    mask = np.isclose(recovery["retain_budget"], budget)
+    asked = {"attack": attack, "look_choice": look_choice, "probe": probe, "variant": variant}
+    for name, value in asked.items():
+        mask &= recovery[name] == value
     if not mask.any():
-        asked = {"look_choice": look_choice, "probe": probe, "retain_budget": f"{budget:g}", "variant": variant}
+        asked["retain_budget"] = f"{budget:g}"
         found = "; ".join(f"{name} {', '.join(map(str, dict.fromkeys(recovery[name])))}" for name in asked)
         wanted = ", ".join(f"{name} {value}" for name, value in asked.items())
         raise UserError(f"recovery.csv: no rows with {wanted}; it has {found}")
     accuracy = accuracy[(accuracy["probe"] == probe) & (accuracy["variant"] == variant)]
-    return View(recovery[mask], accuracy, budget, look_choice, probe, recovery)
+    accuracy = accuracy[accuracy["attack"].isin((attack, "none"))]
+    return View(recovery[mask], accuracy, attack, budget, look_choice, probe, recovery)

@@ -12,14 +12,8 @@ from rtt.figures.view import Panel, View
 
 MUCH = 0.8  # "gives back more than 80 %"
 ACCURACIES = ("acc_unlearned", "acc_attacked")
-NAMES = {
-    "acc_unlearned": "unlearned",
-    "acc_attacked": "after RTT",
-    "acc_original_attacked": "after RTT",
-    "acc_control_attacked": "after RTT",
-    "retain_unlearned": "retain",
-    **RATES,
-}
+ABOVE = "the control on V (95 % intervals do not overlap)"
+NAMES = {"acc_unlearned": "unlearned", "retain_unlearned": "retain", **RATES}
 
 
 def title(name: str, view: View) -> str:
@@ -65,7 +59,7 @@ def _upper(text: str) -> str:
 
 
 def unlearned(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows about which RTT says something: a point was selected, and it was unlearned."""
+    """Return the rows about which an attack says something: a point was chosen, and it was unlearned."""
     return rows[~rows["status"].isin(("none_within_budget", "not_unlearned"))]
 
 
@@ -85,11 +79,15 @@ def _accuracy_title(view: View) -> str:
     end = f"; {', '.join(others)}" if others else ""
     if compared.empty:
         why = "no unlearned model" if unlearned(rows).empty else "no control"
-        return f"After RTT, models reach {span(rows['acc_attacked'])} on V, but there is {why} to compare{end}"
+        reached = span(rows["acc_attacked"])
+        return f"After {view.attack_title}, models reach {reached} on V, but there is {why} to compare{end}"
     above = int((compared["acc_attacked_low"] > compared["acc_control_attacked_high"]).sum())
-    verb = "lies" if above == 1 else "lie"
     subject = count(above, len(compared), "unlearned model")
-    return f"After RTT, {subject} {verb} above the control on V, intervals apart{end}"
+    return f"After {view.attack_title}, {subject} {_exceed(above, len(compared))} {ABOVE}{end}"
+
+
+def _exceed(n: int, of: int) -> str:
+    return "exceeds" if n == 1 or of == 1 else "exceed"
 
 
 def _recovery_title(view: View) -> str:
@@ -106,7 +104,8 @@ def _recovery_title(view: View) -> str:
     if not of:
         return f"For the {panel.facts} there is no recovery rate{' that tells' if untold else ''}{end}"
     verb = "gives" if much == 1 else "give"
-    return f"After RTT, {count(much, of, 'method')} {verb} back more than {percent(MUCH)} of the {panel.facts}{end}"
+    subject = count(much, of, "method")
+    return f"After {view.attack_title}, {subject} {verb} back more than {percent(MUCH)} of the {panel.facts}{end}"
 
 
 def _tradeoff_title(view: View) -> str:
@@ -131,10 +130,8 @@ def _sensitivity_title(view: View) -> str:
         of += len(rows)
     if not of:
         return "There is no other choice to compare the reported one with"
-    return (
-        f"Under {len(others)} other choices, one at a time, {count(above, of, 'result')} "
-        f"{'lies' if above == 1 else 'lie'} above the control, intervals apart"
-    )
+    subject = count(above, of, "result")
+    return f"Under {len(others)} other choices, one at a time, {subject} {_exceed(above, of)} {ABOVE}"
 
 
 def _curves_title(view: View) -> str:
@@ -147,21 +144,23 @@ def _curves_title(view: View) -> str:
         peaks = [_peak(view, panel, stage, method) for panel in view.panels for method in methods]
         if any(not np.isnan(peak) for peak in peaks):
             parts.append(f"{name} {span(peaks)}")
-    return f"Highest accuracy on V at any epoch of RTT: {', '.join(parts)}"
+    any_look = "epoch" if view.over_epochs else "setting"
+    return f"Highest accuracy on V at any {any_look} of {view.attack_title}: {', '.join(parts)}"
 
 
 def _peak(view: View, panel: Panel, stage: str, method: str, set_name: str = "V") -> float:
-    """The highest point of a target's curves, meaned over seeds as drawn; NaN without curves."""
-    means = view.curve(panel, stage, method, set_name).groupby(["lr", "epoch"])["accuracy"].mean()
+    """Return the highest accuracy of a model's looks, a mean over seeds as drawn; NaN without looks."""
+    means = view.curve(panel, stage, method, set_name).groupby("setting", sort=False)["accuracy"].mean()
     return float(means.max()) if len(means) else float("nan")
 
 
 # ---------------------------------------------------------------------------------------------------- alternative texts
 
 
-def cell_text(panel: Panel, who: str, rows: pd.DataFrame, columns: Sequence[str]) -> str:
+def cell_text(view: View, panel: Panel, who: str, rows: pd.DataFrame, columns: Sequence[str]) -> str:
     """Say what a place of a figure shows: who, which facts, number of questions, values with their intervals."""
-    values = ", ".join(f"{NAMES[column]} {mean_text(rows, column)}" for column in columns)
+    after = f"after {view.attack_title}"
+    values = ", ".join(f"{NAMES.get(column, after)} {mean_text(rows, column)}" for column in columns)
     several = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
     odd = statuses(rows) if who in set(rows["method"]) else ""
     return f"{who}, {panel.name}: {values}{odd}; {counted(rows)}{several}"
@@ -174,20 +173,28 @@ def counted(rows: pd.DataFrame) -> str:
 
 
 def curves_text(view: View, panel: Panel, name: str, stage: str, method: str) -> str:
-    """Say what one axes of `curves` shows: the highest accuracy on V of each learning rate, and where."""
+    """Say what one axes of `curves` shows on V: each curve's highest accuracy and its epoch, or every setting's."""
     table = view.curve(panel, stage, method, "V")
     parts = []
-    for lr, looks in table.groupby("lr"):
-        epoch, text = _highest(looks)
-        parts.append(f"learning rate {lr:g} at most {text} (epoch {epoch:g})")
+    for line in view.lines:
+        looks = table[table["setting"].isin(line.places)]
+        if line.name and len(looks):
+            setting, text = _highest(looks)
+            parts.append(f"{line.name} at most {text} (epoch {line.places[setting]})")
+        elif len(looks):
+            parts += [f"{setting} {_look_text(cell)}" for setting, cell in looks.groupby("setting", sort=False)]
     return f"{name}, {panel.name}, on V: {'; '.join(parts)}; {counted(table)}"
 
 
-def _highest(looks: pd.DataFrame) -> tuple[float, str]:
-    """The epoch at which looks of one learning rate, meaned over seeds, are highest; the accuracy there."""
-    epoch = looks.groupby("epoch")["accuracy"].mean().idxmax()
-    rows = looks[looks["epoch"] == epoch].rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
-    return epoch, mean_text(rows.assign(cannot_tell=""), "accuracy")
+def _highest(looks: pd.DataFrame) -> tuple[str, str]:
+    """Return the setting at which looks, as means over seeds, are highest (the first of several), and the accuracy."""
+    setting = looks.groupby("setting", sort=False)["accuracy"].mean().idxmax()
+    return setting, _look_text(looks[looks["setting"] == setting])
+
+
+def _look_text(looks: pd.DataFrame) -> str:
+    rows = looks.rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
+    return mean_text(rows.assign(cannot_tell=""), "accuracy")
 
 
 def choice_text(view: View, panel: Panel, choice: Choice) -> str:
@@ -197,8 +204,9 @@ def choice_text(view: View, panel: Panel, choice: Choice) -> str:
         cell = rows[rows["method"] == method]
         if len(cell):
             values = [mean_text(cell, column) for column in ACCURACIES]
-            parts.append(f"{method}{statuses(cell)} {values[0]}, after RTT {values[1]}")
-    parts.append(f"control after RTT {mean_text(rows.drop_duplicates('seed'), 'acc_control_attacked')}")
+            parts.append(f"{method}{statuses(cell)} {values[0]}, after {choice.attack} {values[1]}")
+    control = mean_text(rows.drop_duplicates("seed"), "acc_control_attacked")
+    parts.append(f"control after {choice.attack} {control}")
     return f"{_upper(choice.label)}, {panel.name}: {'; '.join(parts)}; {counted(rows)}"
 
 
@@ -221,14 +229,14 @@ def statuses(rows) -> str:
 
 
 def _accuracy_panel(view: View, panel: Panel) -> str:
-    rows = view.of(panel).drop_duplicates("seed")
-    parts = [f"original with RTT {mean_text(rows, 'acc_original_attacked')}"]
+    rows, after = view.of(panel).drop_duplicates("seed"), f"after {view.attack_title}"
+    parts = [f"original {after} {mean_text(rows, 'acc_original_attacked')}"]
     for method in view.methods:
         cell = view.of(panel, method)
         if len(cell):
             texts = mean_text(cell, "acc_unlearned"), mean_text(cell, "acc_attacked")
-            parts.append(f"{method}{statuses(cell)} unlearned {texts[0]}, after RTT {texts[1]}")
-    parts.append(f"control with RTT {mean_text(rows, 'acc_control_attacked')}")
+            parts.append(f"{method}{statuses(cell)} unlearned {texts[0]}, {after} {texts[1]}")
+    parts.append(f"control {after} {mean_text(rows, 'acc_control_attacked')}")
     return "; ".join([*parts, f"floor {span(rows['floor'])}", counted(rows)])
 
 
@@ -249,7 +257,7 @@ def _tradeoff_panel(view: View, panel: Panel) -> str:
         cell = view.of(panel, method)
         if cell["acc_unlearned"].notna().any():
             found = mean_text(cell, "acc_unlearned"), mean_text(cell, "retain_unlearned")
-            parts.append(f"{method}{statuses(cell)} selected point forget {found[0]}, retain {found[1]}")
+            parts.append(f"{method}{statuses(cell)} chosen point forget {found[0]}, retain {found[1]}")
         elif len(cell):
             parts.append(f"{method} has no point within the budget")
     return "; ".join([*parts, f"{counted(rows)} (forget)"])
@@ -263,11 +271,12 @@ def _curves_panel(view: View, panel: Panel) -> str:
         if table.empty:
             parts.append(f"{name} not run")
             continue
-        lr, _ = table.groupby(["lr", "epoch"])["accuracy"].mean().idxmax()
-        epoch, text = _highest(table[table["lr"] == lr])
-        on_t = number(_peak(view, panel, stage, method, "T"))
-        parts.append(f"{name} {text} on V (learning rate {lr:g}, epoch {epoch:g}), {on_t} on T")
-    return f"highest point of the curves: {'; '.join(parts)}; {counted(view.of(panel))} (V)"
+        setting, text = _highest(table)
+        line = view.line_of(setting)
+        where = f"{line.name}, epoch {line.places[setting]}" if line.name else setting
+        on_t = _peak(view, panel, stage, method, "T")
+        parts.append(f"{name} {text} on V ({where})" + ("" if np.isnan(on_t) else f", {number(on_t)} on T"))
+    return f"highest point: {'; '.join(parts)}; {counted(view.of(panel))} (V)"
 
 
 def _sensitivity_panel(view: View, panel: Panel) -> str:
@@ -282,33 +291,36 @@ TITLES = {
     "curves": _curves_title,
     "sensitivity": _sensitivity_title,
 }
+
+
+def _curves_head(view: View) -> str:
+    models = "for the original, each unlearned model and the control"
+    if view.over_epochs:
+        return f"Lines: accuracy on T and on V after each epoch of {view.attack_title}, by setting, {models}."
+    return f"Points: accuracy on V after each setting of {view.attack_title}, {models}."
+
+
 ALTERNATIVES = {
     "accuracy": (
         lambda view: (
-            "Points with 95 % intervals: accuracy on V before and after RTT, by method, beside the original "
-            "with RTT, the control with RTT, and the floor."
+            f"Points with 95 % intervals: accuracy on V before and after {view.attack_title}, by method, beside the "
+            "attacked original, the attacked control, and the floor."
         ),
         _accuracy_panel,
     ),
     "recovery": (lambda view: "Points with 95 % intervals: recovery rates by method.", _recovery_panel),
     "tradeoff": (
         lambda view: (
-            "Lines: forget accuracy against retain accuracy along each unlearning run, with the point selected "
+            "Lines: forget accuracy against retain accuracy along each unlearning run, with the point chosen "
             f"within the {percent(view.budget)} budget marked."
         ),
         _tradeoff_panel,
     ),
-    "curves": (
-        lambda view: (
-            "Lines: accuracy on T and on V per epoch of RTT and learning rate, for the original, each unlearned "
-            "model and the control."
-        ),
-        _curves_panel,
-    ),
+    "curves": (_curves_head, _curves_panel),
     "sensitivity": (
         lambda view: (
-            "Points with 95 % intervals, a row for each way to choose otherwise: accuracy on V before and after RTT, "
-            "by method, and the control with RTT."
+            "Points with 95 % intervals, a row for each way to choose otherwise: accuracy on V before and after the "
+            "attack, by method, and that of the attacked control."
         ),
         _sensitivity_panel,
     ),
