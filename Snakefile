@@ -1,8 +1,9 @@
 """Unlearning RTT: from a study file to figures.
 
-facts -> base model -> taught models -> unlearned models -> selection -> RTT -> tables -> figures -> report
+facts -> base model -> taught models -> unlearned models -> point choice -> attacks -> tables -> figures -> report
 
-One study file decides a run: `--configfile X` replaces the default, `--config key=value` sets single keys (docs/config.md).
+One study file decides a run: `--configfile X` replaces the default, `--config key=value` sets single keys
+(docs/config.md).
 `snakemake figures --config artifacts=X` needs no study file: it redraws what a bundle holds (docs/bundle.md).
 """
 
@@ -14,7 +15,7 @@ min_version("9.27")
 include: "rules/common.smk"
 
 
-# A bundle, or a results folder from elsewhere: all is redrawn from its scores, and no rule that trains exists.
+# A bundle, or a results folder from elsewhere: everything is redrawn from its scores, and there is no rule that trains.
 ARTIFACTS = option(workflow, "artifacts")
 
 

@@ -1,14 +1,14 @@
-"""Attacks: what brings facts back.
+"""Attack checkpoints, to bring facts back.
 
 Inputs: original models, the chosen weights of each method with their point choices, canonical facts.
-Outputs: evals/<run>/<target>.json (kind attacked), one per checkpoint: the original, each method at each retain budget, or
-the control. One process attacks all checkpoints of an arm, since importing torch costs more than attacking a miniature; with
-`attack_jobs: method` it attacks those of one method.
+Outputs: evals/<run>/<target>.json (kind attacked), one per checkpoint: the original, each method at each retain budget,
+or the control. One process attacks all checkpoints of an arm, since importing torch takes longer than attacking a
+miniature; with `attack_jobs: method` it attacks those of one method.
 """
 
 
 rule attack:
-    """Attack checkpoints."""
+    """Attack all checkpoints of one run."""
     input:
         source=lambda wildcards: model_folder(attack_of(wildcards).source.weights),
         facts=lambda wildcards: facts_file(attack_of(wildcards).facts),
@@ -21,7 +21,7 @@ rule attack:
         f"{RESULTS}/logs/attack/{{run}}.log",
     wildcard_constraints:
         run=alternatives(RUNS.attacks),
-    # Long jobs first, so that the cores end together.
+    # Long jobs go first, so that no core waits for them at the end.
     priority: 20
     conda:
         TORCH_ENVIRONMENT

@@ -1,4 +1,4 @@
-"""Functions that the rules share; no rule stands here."""
+"""Define the functions that the rules share."""
 
 import os
 import re
@@ -22,13 +22,13 @@ from rtt.study.expand import Runs
 from rtt.study.names import DEFAULT_STUDY
 from rtt.study.specs import TextsSpec
 
-# Steps run the code beside this file, whatever else is installed; a conda environment has no other copy of it.
-# A cluster sends SIGTERM to all of a job's processes: shell and tee ignore it, so that they outlive a step that saves.
+# Steps run the code beside this file, whatever is installed; a conda environment has no other copy of it.
+# A cluster sends SIGTERM to all processes of a job. Shell and tee ignore it, so that they outlive a step that saves.
 PREFIX = f"set -euo pipefail; trap '' TERM; export PYTHONPATH={shlex.quote(SCRIPTS)}; "
 
 
 def machine(study):
-    """What training steps take from the environment: it decides no number, so no job is run again for it."""
+    """Return the shell code that tells training steps about the machine; no number depends on it, nor does a rerun."""
     launch = {
         "none": "python -m rtt",
         "torchrun": f"torchrun --standalone --shutdown-timeout 3600 --nproc-per-node {study.devices} -m rtt",
@@ -36,15 +36,15 @@ def machine(study):
     }[study.launcher]
     before = ""
     if study.launcher == "deepspeed":
-        # torchrun finds a free port by itself; two jobs of deepspeed on one machine would take the same.
+        # Unlike torchrun, deepspeed does not look for a free port: two jobs on one machine would take the same one.
         free = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"
         before = f"PORT=$(python -c {shlex.quote(free)}); SLOTS='--num_gpus {study.devices}'; "
-        # With --num_gpus it takes the machine's first GPUs, whoever has them, instead of the job's.
+        # With --num_gpus it would take the machine's first GPUs, even those of other jobs.
         if study.gpus:
             before += "GPUS=$(printenv CUDA_VISIBLE_DEVICES || true); "
             before += f'[ -z "$GPUS" ] || SLOTS="--include localhost:$(echo $GPUS | cut -d, -f1-{study.devices})"; '
     values = {
-        # A miniature takes no GPU from others unless the study says so.
+        # A miniature leaves GPUs to others, unless its study says otherwise.
         "RTT_DEVICE": study.device if study.gpus else "cpu",
         "RTT_GPUS": study.gpus,
         "RTT_ATTN_BACKEND": study.attn_backend,
@@ -59,32 +59,32 @@ def machine(study):
 
 
 def torch_environment(study):
-    """Where steps with torch run under `--software-deployment-method conda`."""
+    """Return the conda environment of the steps that import torch."""
     flash = "-flash" if study.attn_backend == "flash_attention_2" else ""
     return f"../envs/gpu{flash}.yaml" if study.gpus else "../envs/cpu.yaml"
 
 
 def state_folder(wildcards):
-    """Where a training step keeps what it goes on from after a kill."""
+    """Return the folder from which a training step resumes after a kill."""
     return f"{RESULTS}/state/{wildcards.run}"
 
 
-# Keys of --config that are no keys of a study.
+# Keys of --config that are not keys of a study.
 OPTIONS = ("artifacts", "bundle_texts")
 
 
 def option(workflow, name):
-    """The value of one of OPTIONS; "" where it is not given."""
+    """Return the value of one of OPTIONS as text; "" where it is not given."""
     return str(workflow.config_settings.config.get(name, ""))
 
 
 def read_study(workflow):
-    """The one study file, with the overrides of `--config`. A mistake stops here, before any job."""
+    """Read the study file, with the overrides of `--config`; stop on a mistake, before any job."""
     files = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
     if len(files) > 1:
         raise WorkflowError(f"one study file decides a run, found {len(files)}: {', '.join(files)}")
     path = files[0] if files else os.path.join(os.path.relpath(workflow.basedir), DEFAULT_STUDY)
-    # Snakemake takes True and False alone for truth values; a study file says true and false.
+    # --config reads only True and False as booleans; a study file also says true and false.
     truth = {"true": True, "false": False}
     given = {key: value for key, value in workflow.config_settings.config.items() if key not in OPTIONS}
     overrides = {key: truth.get(str(value), value) for key, value in given.items()}
@@ -95,7 +95,7 @@ def read_study(workflow):
 
 
 def expand_study(study):
-    """All runs of a study."""
+    """Expand a study to its runs; stop on a mistake, before any job."""
     try:
         return Runs(study)
     except UserError as error:
@@ -103,7 +103,7 @@ def expand_study(study):
 
 
 def needs(study):
-    """What training jobs ask a cluster for."""
+    """Return what training jobs ask a cluster for; stop on a mistake in profiles/slurm/site.yaml."""
     try:
         return cluster.Resources(study, cluster.read_site())
     except UserError as error:
@@ -111,7 +111,7 @@ def needs(study):
 
 
 def claim():
-    """Be the one main process here. Whoever is at work is named, and what to do."""
+    """Claim this folder, or stop and report who holds it and what to do."""
     try:
         locks.claim(locks.FOLDER, "snakemake")
     except UserError as error:
@@ -120,7 +120,7 @@ def claim():
 
 
 def account_hint(workflow):
-    """What to do about a SLURM account that is not set; None where nothing is."""
+    """Return what to do about a SLURM account that is not set; None where none is missing."""
     plugin = workflow.executor_plugin
     given = "slurm_account" in workflow.resource_settings._parsed_default_resources
     if plugin is None or plugin.name != "slurm" or given:
@@ -129,12 +129,12 @@ def account_hint(workflow):
 
 
 def alternatives(*groups):
-    """A wildcard that is one of these names and nothing else."""
+    """Return a wildcard constraint that matches exactly these names."""
     return "|".join(re.escape(name) for group in groups for name in group) or "(?!)"
 
 
 def write_specs(runs, results):
-    """Write each run's spec, once; an id holds its spec's hash, so a file that is there is right."""
+    """Write specs, runs.json and study.yaml. A run's id holds its spec's hash, so an existing spec file is right."""
     for spec in runs.specs():
         path = Path(results, "specs", f"{spec.run_id}.json")
         if not path.exists():
@@ -144,29 +144,29 @@ def write_specs(runs, results):
 
 
 def spec_file(wildcards):
-    """The spec of a run or a dataset."""
+    """Return the path of the spec of a run or a dataset, whichever the wildcard names."""
     return f"{RESULTS}/specs/{next(iter(dict(wildcards).values()))}.json"
 
 
 def raw_folder(raw):
-    """A dataset's files in the authors' schema. Fetched files are shared by all studies."""
+    """Return the folder of a dataset's files in the authors' schema; all studies share fetched files."""
     if raw.files and raw.files.group:
         return f"data/external/{raw.files.group}-{raw.files.digest[:10]}"
     return raw.files.folder if raw.files else f"{RESULTS}/data/{raw.run_id}"
 
 
 def texts_file(texts):
-    """Plain retain texts."""
+    """Return the path of plain retain texts."""
     return f"data/external/{texts.group}-{texts.count}-{texts.digest[:10]}/texts.jsonl"
 
 
 def facts_file(spec):
-    """Canonical facts of a dataset, or plain texts."""
+    """Return the path of a dataset's canonical facts, or of plain texts."""
     return texts_file(spec) if isinstance(spec, TextsSpec) else f"{RESULTS}/data/{spec.run_id}/facts.jsonl"
 
 
 def facts_flags(spec):
-    """What `rtt facts` takes of a dataset's files."""
+    """Return the options of `rtt facts` for a dataset."""
     policy = ",".join(f"{kind}={action}" for kind, action in spec.policy.model_dump().items())
     flags = {"dataset": spec.dataset, "seed": spec.seed, "on-defect": policy}
     flags |= {"splits": ",".join(spec.splits)} if spec.splits else {}
@@ -175,12 +175,12 @@ def facts_flags(spec):
 
 
 def model_folder(spec):
-    """Where a model's weights lie."""
+    """Return the folder of a model's weights."""
     return f"{RESULTS}/models/{spec.run_id}"
 
 
 def weights(path):
-    """Weights are the only large outputs: gone when no later step needs them, unless the study keeps them."""
+    """Mark an output as weights: they are large, so they go once no step needs them, unless the study keeps them."""
     return directory(path) if STUDY.keep_models else temp(directory(path))
 
 
@@ -190,7 +190,7 @@ def eval_file(stem):
 
 
 def scored():
-    """Return what holds all evaluations: a file of each scored model, a folder of each attack."""
+    """Return the paths of all evaluations: the file of each scored model, the folder of each attack."""
     models = [eval_file(run) for run in RUNS.scored()]
     return models + [f"{RESULTS}/evals/{run}" for run in RUNS.attacks]
 
@@ -206,20 +206,20 @@ def point_choice_file(spec):
 
 
 def retain_files(source):
-    """What the steps read of retain data, by the names of their flags."""
+    """Return the paths of a source's retain data, by input name."""
     return {"retain": facts_file(source.retain.learn), "held_out": facts_file(source.retain.held_out)}
 
 
 def mirror_flag():
-    """Where external files are taken from."""
+    """Return the option that names the study's mirror of external files, if it has one."""
     return f"--mirror {shlex.quote(STUDY.data.mirror)}" if STUDY.data.mirror else ""
 
 
 def stamp(root, step, name=None):
-    """An output that says which code made the others: code/<step>-<hash>."""
+    """Return an output, code/<step>-<hash>, that records which code made the rule's other outputs."""
     return touch(f"{root}/code/{name or step}-{code_version(step)}")
 
 
 def old_stamps(root, step, name=None):
-    """All stamps of a step, for the shell."""
+    """Return the pattern of all stamps of a step, for the shell."""
     return f"{root}/code/{name or step}-*"

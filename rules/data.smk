@@ -1,15 +1,15 @@
-"""Facts.
+"""Generate or fetch facts, and audit them.
 
-Inputs: the generator's options and seed, or files: fetched, or of the user.
-Outputs: data/<raw>/*.jsonl (the authors' schema), data/<dataset>/facts.jsonl (canonical), audit.json; texts.jsonl.
+Inputs: the generator's options and seed, or files, fetched or the user's own.
+Outputs: data/<raw>/*.jsonl (the authors' schema), data/<dataset>/facts.jsonl (canonical) and audit.json; texts.jsonl.
 """
 
-# Bad data stop a study before any training, not after the last.
+# Data come first, so that bad data stop a study before it trains.
 FIRST = 100
 
 
 rule generate:
-    """Generate facts."""
+    """Generate a dataset."""
     output:
         directory(f"{RESULTS}/data/{{raw}}"),
     log:
@@ -53,7 +53,7 @@ rule fetch_dataset:
 
 
 rule fetch_texts:
-    """Fetch retain texts."""
+    """Fetch plain retain texts."""
     output:
         "data/external/{group}-{number}-{digest}/texts.jsonl",
     log:
@@ -77,7 +77,7 @@ rule fetch_texts:
 
 
 rule facts:
-    """Read and audit facts."""
+    """Read a dataset into canonical facts, and audit it."""
     input:
         lambda wildcards: raw_folder(RUNS.data[wildcards.data].raw),
     output:

@@ -1,12 +1,12 @@
-"""Models that know the facts.
+"""Make or import the models that know the facts.
 
-Inputs: canonical facts; a model file.
+Inputs: canonical facts, a model file.
 Outputs: models/<run>/ (weights, config, tokenizer), evals/<run>.json (kind original), manifests/<run>.json.
 """
 
 
 rule pretrain:
-    """Train the base model."""
+    """Train the miniature base model."""
     input:
         unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
         facts=lambda wildcards: facts_file(RUNS.sources[wildcards.run].facts),
@@ -43,7 +43,7 @@ rule pretrain:
 
 
 rule import_model:
-    """Take in a pretrained model."""
+    """Import a pretrained model."""
     output:
         model=directory(f"{RESULTS}/models/{{run}}"),
         manifest=f"{RESULTS}/manifests/{{run}}.json",
@@ -101,7 +101,7 @@ rule original:
 
 
 rule teach:
-    """Teach facts later."""
+    """Teach facts to a base model after its pretraining."""
     input:
         unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
         base=lambda wildcards: model_folder(RUNS.sources[wildcards.run].base),
@@ -117,7 +117,7 @@ rule teach:
         f"{RESULTS}/logs/teach/{{run}}.log",
     wildcard_constraints:
         run="teach-.+",
-    # The longest chain of jobs begins here.
+    # The longest chain of jobs begins here, so it goes first.
     priority: 30
     conda:
         TORCH_ENVIRONMENT

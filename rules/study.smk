@@ -41,7 +41,7 @@ include: "bundle.smk"
 
 slurm_executor.mend()
 
-# Snakemake's own lock, met next, names nobody; and jobs of a killed run hold none.
+# Say who is at work here: Snakemake's own lock, which is tried next, names nobody, and jobs of a killed run hold none.
 if workflow.is_main_process and (found := locks.busy()):
     logger.warning(found)
 
@@ -51,7 +51,7 @@ if workflow.is_main_process:
     try:
         for line in stale(Path(RESULTS), RUNS.plan()):
             logger.warning(line)
-    except UserError as error:  # a file that is damaged: the step that reads it says what to do
+    except UserError as error:  # a damaged file: the step that reads it says what to do
         logger.warning(str(error))
 
 

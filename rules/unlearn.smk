@@ -1,15 +1,16 @@
-"""Unlearned models, and which of them is attacked.
+"""Unlearn, and choose the points that are attacked.
 
 Inputs: an original model with its evaluation, canonical facts.
-Outputs: models/<run>/step-<n>.safetensors of the points that a retain budget may choose, evals/<run>.json (kind unlearned);
-point_choices/<choose>.json over all trajectories of a method, models/<choose>/b<percent>.safetensors.
+Outputs of a trajectory: models/<run>/step-<n>.safetensors of the points that a retain budget may choose,
+evals/<run>.json (kind unlearned). Outputs of a method's point choice: point_choices/<run>.json,
+models/<run>/b<percent>.safetensors.
 """
 
 CHOICE_OF = {spec.run_id: choice for choice in RUNS.choices.values() for spec in choice.trajectories}
 
 
 rule unlearn:
-    """Unlearn."""
+    """Unlearn along one trajectory."""
     input:
         unpack(lambda wildcards: retain_files(RUNS.unlearn[wildcards.run].source)),
         source=lambda wildcards: model_folder(RUNS.unlearn[wildcards.run].source.weights),
@@ -58,7 +59,7 @@ rule unlearn:
 
 
 rule choose:
-    """Select a point per retain budget."""
+    """Choose a point per retain budget."""
     input:
         original=lambda wildcards: eval_file(RUNS.choices[wildcards.run].source.run_id),
         unlearned=lambda wildcards: [eval_file(spec.run_id) for spec in RUNS.choices[wildcards.run].trajectories],
