@@ -12,7 +12,7 @@ def rows(lengths):
 
 
 @given(TEXTS, st.integers(1, 6))
-def test_by_length_moves_texts_within_their_batch(lengths, size):
+def test_sorting_by_length_moves_texts_only_within_their_batch(lengths, size):
     items = rows(lengths)
     cut = by_length(items, size)
     for first in range(0, len(items), size):
@@ -22,7 +22,7 @@ def test_by_length_moves_texts_within_their_batch(lengths, size):
 
 
 @given(TEXTS, st.integers(1, 5), st.integers(1, 4))
-def test_shared_fills_up_with_rows_that_count_nothing(lengths, size, processes):
+def test_shared_batches_are_filled_with_rows_that_do_not_count(lengths, size, processes):
     items = rows(lengths[: len(lengths) // size * size])
     filled = shared(items, size, processes)
     assert len(filled) == -(-size // processes) * processes * (len(items) // size)
@@ -31,7 +31,7 @@ def test_shared_fills_up_with_rows_that_count_nothing(lengths, size, processes):
 
 
 @given(TEXTS, st.integers(1, 5))
-def test_padded_to_names_the_longest_of_the_batch(lengths, size):
+def test_each_item_names_the_longest_text_of_its_batch(lengths, size):
     items = [{"forget": a, "retain": b} for a, b in zip(rows(lengths), rows(lengths[::-1]), strict=True)]
     told = padded_to(items, size)
     for at, item in enumerate(told):

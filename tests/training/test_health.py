@@ -34,10 +34,10 @@ def moved(monkeypatch, **settings):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_mixed"])
-def test_effective_update_is_what_a_whole_copy_says(monkeypatch, precision):
+def test_the_effective_update_equals_a_count_over_all_weights(monkeypatch, precision):
     losses, counted = moved(monkeypatch, learning_rate=1e-5, optimizer="lion", precision=precision)
     measured = {step: parts["moved"] for step, parts in enumerate(losses) if "moved" in parts}
-    assert len(measured) == health.LOOKS and {0, 39} <= set(measured)
+    assert len(measured) == health.MEASURED and {0, 39} <= set(measured)
     assert measured == {step: pytest.approx(counted[step]) for step in measured}
     mean = health.effective_update(losses)
     assert mean == pytest.approx(sum(counted[step] for step in measured) / len(measured))
@@ -45,7 +45,7 @@ def test_effective_update_is_what_a_whole_copy_says(monkeypatch, precision):
     assert mean < 0.1 if precision == "bf16" else mean > 0.9
 
 
-def test_a_sample_of_a_large_model(monkeypatch):
+def test_a_sample_of_a_large_model_is_close_to_the_count_over_all_weights(monkeypatch):
     monkeypatch.setattr(health, "SAMPLE", 500)
     losses, counted = moved(monkeypatch, learning_rate=1e-4, optimizer="lion", precision="bf16")
     model = tiny.model()
@@ -55,14 +55,14 @@ def test_a_sample_of_a_large_model(monkeypatch):
             assert parts["moved"] == pytest.approx(share, abs=0.15) and 0 < share < 1
 
 
-def test_fewer_steps_than_looks():
+def test_a_single_step_is_measured_once():
     losses = train.train(
         tiny.model(), tiny.tokenizer(), ITEMS[:2], plain_loss, Training(learning_rate=1e-3, batch_size=2), 0
     )
     assert list(losses[0]) == ["loss", "moved"]
 
 
-def test_the_sample_is_a_copy():
+def test_the_sample_does_not_change_with_the_weights():
     model = tiny.model()
     before = health.sample(model)
     with torch.no_grad():

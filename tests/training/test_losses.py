@@ -10,7 +10,7 @@ import torch
 from rtt.data.facts import Fact
 from rtt.data.text import LOSSES, encode, mcq, sentence, training_texts
 from rtt.training.collate import collate
-from rtt.training.losses import masked_mean, plain_loss, text_loss
+from rtt.training.losses import masked_mean, text_loss
 
 
 @pytest.mark.parametrize("double, tolerance", [(True, 1e-9), (False, 1e-5)])
@@ -32,7 +32,7 @@ def test_the_pad_token_does_not_matter():
     assert max(losses) - min(losses) < 1e-12
 
 
-def test_padding_gets_no_gradient():
+def test_padding_tokens_get_no_gradient():
     shape = tiny.SHAPE
     torch.manual_seed(0)
     model = tiny.miniature(shape, len(tiny.tokenizer()))
@@ -105,11 +105,6 @@ def ids_of(text):
 def test_a_text_without_a_counted_token_adds_nothing_and_no_nan():
     values = torch.tensor([[1.0, 2.0], [5.0, 7.0]])
     assert masked_mean(values, torch.tensor([[True, True], [False, False]])).item() == 0.75
-
-
-def test_plain_loss_is_the_text_loss():
-    model, batch = tiny.model(), collate(tiny.examples(), 0)
-    assert plain_loss(model, batch)["loss"].item() == text_loss(model, batch).item()
 
 
 def by_hand(fact, loss):

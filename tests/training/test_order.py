@@ -85,7 +85,7 @@ def test_pretraining_shuffles_choices_over_all_positions_and_keeps_the_answer(da
     assert max(total.values()) / min(total.values()) < 1.35  # 1200 draws over four positions
 
 
-def test_same_data_has_the_composition_of_pretraining(data):
+def test_taught_same_data_has_the_composition_of_pretraining(data):
     """Arm taught_same_data: pretraining's documents with other facts. Per step, equal numbers of each kind; per fact,
     equal exposures of each kind."""
 
@@ -109,7 +109,7 @@ def test_same_data_has_the_composition_of_pretraining(data):
         assert b[retain, False] == pytest.approx(share * 192, abs=12)
 
 
-def test_teach_uses_pretrainings_documents_for_the_same_data(tmp_path, monkeypatch, data):
+def test_teaching_the_same_data_uses_the_documents_of_pretraining(tmp_path, monkeypatch, data):
     from rtt.data.facts import write_facts
     from rtt.steps import teach
     from rtt.study.settings import Teaching
@@ -187,7 +187,7 @@ def pairs(data, name, share=0.5, points=(60,), seed=0, retain=None, **more):
 
 
 @pytest.mark.parametrize("name", plugins.methods())
-def test_unlearning_says_what_the_method_says(data, name):
+def test_forget_texts_state_what_the_method_chooses(data, name):
     items = pairs(data, name, points=(10, 60))
     assert len(items) == 240
     forget, retain = (texts_of([item[side] for item in items]) for side in ("forget", "retain"))
@@ -207,7 +207,7 @@ def test_unlearning_says_what_the_method_says(data, name):
     assert len({owner(text, data["birth_years_a"]).split for text in forget}) == 2  # T and V together
 
 
-def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
+def test_the_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
     """Through the step itself, with training spied on."""
     from rtt.data.facts import write_facts
     from rtt.steps import unlearn
@@ -244,14 +244,14 @@ def test_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data):
 
 
 @pytest.mark.parametrize("share, expected", [(0.0, 0.0), (0.65, 0.65), (1.0, 1.0)])
-def test_mcq_share(data, share, expected):
+def test_the_share_of_mcqs_is_mcq_share(data, share, expected):
     items = pairs(data, "GD", share, points=(500,))
     for side in ("forget", "retain"):
         found = np.mean(["\nA. " in text for text in texts_of([item[side] for item in items])])
         assert found == pytest.approx(expected, abs=0.04)
 
 
-def test_number_loss_counts_digits_of_forget_texts_alone(data):
+def test_the_number_loss_only_counts_digits_of_forget_texts(data):
     settings = Unlearning(
         learning_rate=1e-3, batch_size=4, points=[20], mcq_share=0.5, mcq_loss="NUMBER", sentence_loss="NUMBER"
     )
@@ -265,7 +265,7 @@ def test_number_loss_counts_digits_of_forget_texts_alone(data):
         assert item["retain"]["labels"] == item["retain"]["input_ids"]
 
 
-def test_order_depends_on_the_seed_alone(data):
+def test_the_order_depends_on_the_seed_alone(data):
     assert pairs(data, "GD") == pairs(data, "GD")
     assert pairs(data, "GD") != pairs(data, "GD", seed=1)
     assert documents(data["birth_years_a"], data["cities"]) == documents(data["birth_years_a"], data["cities"])
@@ -281,7 +281,7 @@ def test_passes_over_sentences_show_each_once_an_epoch(data):
     assert texts_of(items[:24]) != texts_of(items[24:])
 
 
-def test_samples_are_drawn_once(data):
+def test_samples_are_drawn_once_for_all_epochs(data):
     facts = data["birth_years_a"]
 
     def drawn(samples, seed=0):
@@ -298,7 +298,7 @@ def silent(facts, **lists):
     return [dataclasses.replace(fact, **lists) for fact in facts]
 
 
-def test_missing_sentences_are_said_before_training(data):
+def test_facts_without_the_sentences_needed_are_refused(data):
     forget = data["birth_years_a"]
     some = [*forget[:5], *silent(forget[5:], ria_sentences=[], sentences=[])]
     with pytest.raises(UserError, match=rf"RIA unlearns.*3 of 8 facts.*{some[5].id}, {some[6].id}, {some[7].id};"):
@@ -339,22 +339,8 @@ def test_an_epoch_shows_every_fact_three_times(n, batch_size, steps):
     assert point_steps(Unlearning(learning_rate=1, batch_size=batch_size, points=[2, 7]), n) == [2, 7]
 
 
-def test_pairs_last_as_long_as_the_epochs(data):
+def test_pairs_show_each_fact_equally_often_until_the_last_epoch(data):
     items = pairs(data, "GD", epochs=2)
     assert len(items) == 2 * 3 * 8
     counts = Counter(owner(text, data["birth_years_a"]).id for text in texts_of([item["forget"] for item in items]))
     assert set(counts.values()) == {6} and len(counts) == 8
-
-
-def test_a_retain_split_that_the_data_lacks_is_named(tmp_path, data):
-    from rtt.data.facts import write_facts
-    from rtt.data.retain import read_retain
-
-    write_facts(tmp_path / "r.jsonl", data["cities"])
-    args = SimpleNamespace(retain=tmp_path / "r.jsonl", held_out=tmp_path / "r.jsonl")
-    learn, held_out = read_retain(RETAIN, args)
-    assert {fact.split for fact in learn} == {"train"} and {fact.split for fact in held_out} == {"held_out"}
-    for key in ("learn_splits", "held_out_splits"):
-        wrong = SimpleNamespace(**vars(RETAIN) | {key: ["train", "split_9"]})
-        with pytest.raises(UserError, match=r"no retain fact in splits \['split_9'\]; the dataset has held_out, train"):
-            read_retain(wrong, args)

@@ -18,7 +18,7 @@ from tiny import examples
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=7), st.sampled_from([1, 16, 50, 1000]))
 @settings(max_examples=200, deadline=None)
-def test_every_text_has_a_place_and_packing_never_pads_more(lengths, width):
+def test_every_text_has_a_place_and_packing_never_pads_more_than_no_packing(lengths, width):
     rows = packing.rows_of(lengths, width)
     assert sorted(text for row in rows for text in row) == list(range(len(lengths))) and all(rows)
     longest = max(sum(lengths[text] for text in row) for row in rows)
@@ -27,7 +27,7 @@ def test_every_text_has_a_place_and_packing_never_pads_more(lengths, width):
     assert longest <= max(width, *lengths) + max(lengths)
 
 
-def test_rows_of_known_lengths():
+def test_texts_of_known_lengths_go_into_known_rows():
     assert packing.rows_of([600, 150, 250, 200], 128) == [[0], [2, 3, 1]]  # no padding at all
     assert packing.rows_of([41, 40, 43, 42], 128) == [[2, 1], [3, 0]]  # 166 tokens: not one of 128 and one of 43
     assert packing.rows_of([30, 30, 30, 30], 1000) == [[0], [1], [2], [3]]  # nothing to gain
@@ -71,7 +71,7 @@ def test_the_gradient_is_that_of_padded_texts(attention, tolerance):
     assert torch.allclose(gradient(packed), gradient(collate(rows, 0)), rtol=tolerance, atol=tolerance / 100)
 
 
-def test_rmu_reads_the_same_activations():
+def test_rmu_reads_the_same_activations_from_packed_texts():
     chosen = RMU.Settings(points=[1], layer=1, layers_trained=1, steering=5.0, learning_rate=1e-3, batch_size=4)
     forget, retain = examples(0), examples(1)
 
@@ -102,7 +102,7 @@ def test_a_model_whose_texts_see_each_other_is_refused():
         return forward(input_ids, attention_mask=torch.ones_like(input_ids), position_ids=position_ids, **kwargs)
 
     model.forward = deaf
-    with pytest.raises(UserError, match=r"LlamaForCausalLM, sdpa attention\) doesn't keep the texts of a row apart"):
+    with pytest.raises(UserError, match=r"LlamaForCausalLM, sdpa attention\) does not keep the texts of a row apart"):
         packing.check(model)
 
 

@@ -74,7 +74,7 @@ def test_twenty_steps_equal_a_plain_loop(more):
         assert torch.allclose(a, b, rtol=1e-6, atol=1e-8), name
 
 
-def test_frozen_weights_stay():
+def test_frozen_weights_stay_as_they_are():
     model = tiny.model()
     model.get_input_embeddings().requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
@@ -115,18 +115,18 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(value, capsys):
     assert len(calls) == 3
 
 
-def test_too_high_a_learning_rate_stops():
+def test_a_learning_rate_that_breaks_the_loss_stops_the_training():
     with pytest.raises(UserError, match="training step"):
         train(tiny.model(), tiny.tokenizer(), items(80), plain_loss, settings(learning_rate=1e30), seed=0)
 
 
-def test_items_must_fill_batches():
+def test_items_that_do_not_fill_batches_are_refused():
     for n in (0, 7):
         with pytest.raises(ValueError, match="do not fill"):
             train(tiny.model(), tiny.tokenizer(), items(n), plain_loss, settings(), seed=0)
 
 
-def test_action_at_steps_sees_eval_mode_and_changes_nothing():
+def test_an_action_sees_eval_mode_and_changes_nothing():
     calls, modes, trained = [], [], []
 
     def objective(model, batch):
@@ -152,7 +152,7 @@ def test_action_at_steps_sees_eval_mode_and_changes_nothing():
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_action_after_the_step_sees_its_weights():
+def test_an_action_sees_the_weights_after_its_step():
     seen = {}
     model = tiny.model()
 
@@ -164,7 +164,7 @@ def test_action_after_the_step_sees_its_weights():
     assert torch.equal(seen[3], model.model.norm.weight)
 
 
-def test_same_seed_same_bits():
+def test_a_seed_decides_every_bit():
     def run(seed):
         prepare_torch(seed)
         model = tiny.miniature(tiny.SHAPE, len(tiny.tokenizer()))
@@ -178,13 +178,13 @@ def test_same_seed_same_bits():
     assert one != other  # another seed has other initial weights
 
 
-def test_the_trainers_seed_does_not_decide_the_order_of_items():
+def test_the_order_of_items_does_not_depend_on_the_seed():
     """The order is the spec's: with given weights another seed changes nothing."""
     runs = [train(tiny.model(), tiny.tokenizer(), items(40), plain_loss, settings(), seed) for seed in (0, 1)]
     assert runs[0] == runs[1]
 
 
-def test_lion_equals_its_algorithm():
+def test_lion_follows_its_published_algorithm():
     """Chen et al. 2023, algorithm 2, in float64: the sign of an average, decoupled weight decay."""
     s = settings(optimizer="lion", warmup_steps=0, decay=0.0, learning_rate=1e-3, max_grad_norm=1e3)
     rows, model, reference = items(32), tiny.model(double=True, scale=4), tiny.model(double=True, scale=4)
@@ -235,14 +235,14 @@ def test_a_batch_in_parts_is_the_whole_batch(monkeypatch, parts, pairs):
     assert max(step["loss"] for step in whole) - min(step["loss"] for step in whole) > 0.01
 
 
-def test_parts_of_a_batch(monkeypatch):
+def test_a_micro_batch_is_the_largest_equal_part_within_the_limit(monkeypatch):
     assert micro_batch(12) == 12
     for asked, part in ((1, 1), (5, 4), (6, 6), (11, 6), (12, 12), (99, 12)):
         monkeypatch.setenv("RTT_MICRO_BATCH", str(asked))
         assert micro_batch(12) == part
     for bad in ("0", "-1", "four"):
         monkeypatch.setenv("RTT_MICRO_BATCH", bad)
-        with pytest.raises(UserError, match="expected a number"):
+        with pytest.raises(UserError, match=f"RTT_MICRO_BATCH: found '{bad}', expected"):
             micro_batch(12)
 
 
@@ -285,7 +285,7 @@ def test_mixed_precision_keeps_fp32_weights_and_scores_in_fp32():
     assert [x["loss"] for x in mixed] == pytest.approx([x["loss"] for x in full], rel=0.02)
 
 
-def test_fp32_lifts_half_weights_and_leaves_float64():
+def test_fp32_casts_half_weights_and_leaves_float64():
     model = tiny.model().to(torch.bfloat16)
     cast(model, "fp32")
     assert model.dtype == torch.float32
@@ -299,7 +299,7 @@ def test_adamw_in_fp16_is_refused():
         train(tiny.model(), tiny.tokenizer(), items(8), plain_loss, settings(precision="fp16"), seed=0)
 
 
-def test_padding_counts_where_it_is_asked_for():
+def test_padding_counts_only_where_it_is_asked_for():
     seen = []
 
     def objective(model, batch):
@@ -315,7 +315,7 @@ def test_padding_counts_where_it_is_asked_for():
     assert losses[0] != losses[1]
 
 
-def test_threads_are_the_rules(monkeypatch):
+def test_the_environment_decides_the_number_of_threads(monkeypatch):
     before = torch.get_num_threads()
     try:
         for value, expected in (("2", 2), (None, 1)):

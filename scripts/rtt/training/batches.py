@@ -1,6 +1,4 @@
-"""How a step's texts are shared among processes and cut into parts. Decides no number: each part of a mean over texts
-weighs the same, whoever computes it.
-"""
+"""Share the texts of each step among processes and cut them into parts, without changing the mean over texts."""
 
 import os
 from collections.abc import Sequence
@@ -8,23 +6,25 @@ from collections.abc import Sequence
 from rtt.errors import UserError
 from rtt.training.collate import null
 
-MICRO_BATCH = "RTT_MICRO_BATCH"  # texts per forward pass; from the environment: equal parts average to the same step
+# Texts per forward pass: an environment variable and no part of a spec, since equal parts average to the same step.
+MICRO_BATCH = "RTT_MICRO_BATCH"
 
 
 def micro_batch(rows: int) -> int:
     """Return the texts per forward pass: the largest equal part of a process's `rows` within RTT_MICRO_BATCH texts.
 
-    Raises UserError for a value that is no count.
+    Raises UserError if RTT_MICRO_BATCH is no positive integer.
     """
     asked = os.environ.get(MICRO_BATCH) or str(rows)
     if not asked.isdigit() or int(asked) < 1:
-        raise UserError(f"{MICRO_BATCH}={asked}: expected a number of texts, 1 or more")
+        raise UserError(f"{MICRO_BATCH}: found {asked!r}, expected a number of texts, 1 or more")
     return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= int(asked))
 
 
 def shared(items: Sequence, batch_size: int, processes: int) -> list:
-    """Return items whose batches `processes` can share equally: null rows (`rtt.training.collate.null`) fill each batch up, so that
-    paper's batch of 4 runs on 8 devices too. The items as they are where nothing is to be filled.
+    """Fill each batch up with null rows (`rtt.training.collate.null`), so that `processes` can share it equally.
+
+    So the paper's batch of 4 runs on 8 devices as well. Returns the items unchanged if nothing is missing.
     """
     missing = -batch_size % processes
     if not missing:
@@ -36,15 +36,14 @@ def shared(items: Sequence, batch_size: int, processes: int) -> list:
 
 
 def by_length(items: Sequence, batch_size: int) -> list:
-    """Return items with each batch's longest texts first, for batches that are cut: parts of like length are padded
-    least.
-    """
+    """Sort each batch by length, longest texts first: if it is cut, parts of similar length need the least padding."""
     return [row for batch in _batches(items, batch_size) for row in sorted(batch, key=length, reverse=True)]
 
 
 def padded_to(items: Sequence, batch_size: int) -> list:
-    """Return items that name the length of their batch's longest text ("pad_to"), for count_padding: however a batch is
-    cut, its parts are padded as the whole.
+    """Add to each item the length of the longest text in its batch ("pad_to"), for `count_padding`.
+
+    However a batch is cut, its parts are then padded to the same length.
     """
 
     def told(rows):
@@ -58,7 +57,7 @@ def padded_to(items: Sequence, batch_size: int) -> list:
 
 
 def length(item: dict) -> int:
-    """Return the tokens of a text, or of a pair of texts."""
+    """Return the number of tokens in a text, or in a pair of texts."""
     return len(item["input_ids"]) if "input_ids" in item else sum(map(length, item.values()))
 
 

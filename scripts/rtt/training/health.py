@@ -1,4 +1,6 @@
-"""Numerical health of a training: what to say of a number that is not finite; how many of the weights a step moves."""
+"""Watch the numerical health of a training: report numbers that are not finite, and measure how many weights a step
+moves.
+"""
 
 import math
 
@@ -7,53 +9,54 @@ from transformers import TrainerCallback
 
 from rtt import distributed
 
-LOOKS = 16  # steps of a training at which the effective update is measured
-SAMPLE = 2**18  # weights looked at, of each process at most: more would be felt, and tell no more
+MEASURED = 16  # steps of a training at which the effective update is measured
+SAMPLE = 2**18  # weights compared on each process at most; more would cost time and tell nothing new
 
 
 def listed(parts: dict[str, float]) -> str:
-    """Return a loss's parts as text."""
+    """Return the parts of a loss as text."""
     return ", ".join(f"{name} {value:.6g}" for name, value in parts.items())
 
 
 def broken(where: str, step: int, parts: dict[str, float], settings) -> str:
-    """Which parts of the loss at `step` (from 1) are not finite, and what to try."""
+    """Return which parts of the loss at `step` (from 1) are not finite, and what to try."""
     guilty = " and ".join(name for name, value in parts.items() if not math.isfinite(value) and name != "loss")
     text = f"{where}: the loss is not finite" + (f": its part {guilty} broke" if guilty else "")
-    if step == 1:  # no update yet: no learning rate is to blame
+    if step == 1:  # before the first update the learning rate cannot be the cause
         return f"{text} ({listed(parts)}) on the starting model; {_precision(settings) or 'is it the right one?'}"
     return f"{text} ({listed(parts)}); {advice(settings)}"
 
 
 def advice(settings) -> str:
-    """What to try against weights that training broke, in the study file's keys."""
+    """Return what to try when training breaks the weights, in terms of the study file's keys."""
     tries = [f"lower the learning rate (learning_rate: {settings.learning_rate:g})", "train fewer steps"]
     return ", or ".join([*tries, *filter(None, [_precision(settings)])])
 
 
 def _precision(settings) -> str:
-    """What to try against overflow; empty where the precision is not to blame."""
+    """Return what to try against overflow; "" if the precision cannot be the cause."""
     low = settings.precision in ("fp16", "bf16")
     return f"set precision to bf16_mixed or fp32 (it is {settings.precision})" if low else ""
 
 
 class EffectiveUpdate(TrainerCallback):
-    """Put down the share of the trained weights that a step changes, as "moved" in that step's losses, at LOOKS steps.
+    """Measure, at MEASURED steps, the share of the trained weights that the step changes; add it to its losses as
+    "moved".
 
-    A weight whose update is below half a unit in its last place stays: in pure bf16 most do at the paper's learning
-    rates, whatever the loss says.
+    A weight keeps its value if its update is below half a unit in its last place. In pure bf16 that holds for most
+    weights at the paper's learning rates, which no loss shows.
     """
 
     def __init__(self, losses: list[dict[str, float]], steps: int):
         self.losses, self.before = losses, None
-        self.at = {1 + (steps - 1) * look // (LOOKS - 1) for look in range(LOOKS)}
+        self.at = {1 + (steps - 1) * i // (MEASURED - 1) for i in range(MEASURED)}
 
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         """Copy a sample of the weights."""
         self.before = sample(model) if state.global_step + 1 in self.at else None
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Count those that are other now, over all processes."""
+        """Count the weights that changed, over all processes."""
         if self.before is None:
             return
         after = sample(model)
@@ -63,13 +66,13 @@ class EffectiveUpdate(TrainerCallback):
 
 
 def sample(model) -> list[torch.Tensor]:
-    """Return a copy of every k-th trained weight of this process's part of the model."""
+    """Return a copy of every k-th trained weight in this process's part of the model, at most about SAMPLE."""
     own = [getattr(p, "ds_tensor", p).detach().flatten() for p in model.parameters() if p.requires_grad]
     stride = -(-sum(map(len, own)) // SAMPLE)
     return [weights[::stride].clone() for weights in own]
 
 
 def effective_update(losses: list[dict[str, float]]) -> float:
-    """Return the mean share of the trained weights that a step changed, over the steps at which it was measured."""
+    """Return the mean of "moved" over the steps at which it was measured."""
     moved = [step["moved"] for step in losses if "moved" in step]
     return sum(moved) / len(moved)

@@ -1,4 +1,4 @@
-"""The one text loss that every objective is made of."""
+"""Compute the text loss, of which every objective is made."""
 
 import torch
 import torch.nn.functional as F
@@ -34,35 +34,36 @@ def mean_of_texts(values: torch.Tensor, weight: torch.Tensor | None = None) -> t
 def masked_mean(
     values: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | None = None, texts: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the mean over texts (`mean_of_texts`) of the means over each text's mask (`masked_means`): a scalar.
+    """Average `values` (rows, length) over each text's mask, multiply by `weight` (texts,), and average over the texts.
 
-    Every text weighs the same, whatever its length, and padding counts nothing unless it was labelled
-    (`rtt.training.collate.collate`).
+    Returns a scalar. Each row is a text; with `texts` (rows, length), that says which text each value belongs to
+    (`rtt.training.packing.pack`). Every text weighs the same whatever its length, and padding does not count unless
+    `rtt.training.collate.collate` labels it. So the mean does not depend on how a batch is cut into equal parts.
     """
     return mean_of_texts(masked_means(values, mask, weight, texts), weight)
 
 
 def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return what a model reads of a batch: its tokens, and which of them see each other."""
+    """Return the arguments with which a model reads a batch: its tokens, and which of them see each other."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    if "texts" in batch:  # packed: positions that start anew say where a text begins, and only without a mask
+    if "texts" in batch:  # packed: without a mask, positions that restart at 0 mark where a text begins
         return {"input_ids": ids, "position_ids": batch["position_ids"]}
-    # Padding on the left must not move a text's positions.
+    # Padding on the left must not shift a text's positions.
     positions = {} if bool(mask[:, 0].all()) else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     return {"input_ids": ids, "attention_mask": mask, **positions}
 
 
 def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (cross-entropy in nats, which tokens count) of every token but the first, each (batch, length - 1).
+    """Return (cross-entropy in nats, mask of the counted tokens) of every token but the first, each (rows, length - 1).
 
-    `batch`: input_ids, attention_mask, labels, each (batch, length); label -100 is not counted. Padding may be on
-    either side (`rtt.training.collate.collate`); a row may hold several texts (`rtt.training.packing.pack`).
+    `batch` holds input_ids, attention_mask and labels, each (rows, length); label -100 is not counted. Padding may be
+    on either side (`rtt.training.collate.collate`), and a row may hold several texts (`rtt.training.packing.pack`).
     """
     logits = model(**inputs(batch), use_cache=False).logits
     following = F.pad(batch["labels"][:, 1:], (0, 1), value=-100)
-    # At least fp32: half precision would round the loss, and a float64 model (the tests' reference) keeps its own.
+    # At least fp32, since half precision would round the loss; a float64 model (a reference in tests) stays in float64.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    # Flat, not (batch, vocabulary, length): a softmax over another dimension than the last takes eight times as long.
+    # Flat, not (rows, vocabulary, length): a softmax over another dimension than the last takes eight times as long.
     nats = F.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=-100, reduction="none")
     return nats.view_as(following)[:, :-1], following[:, :-1] != -100
 
@@ -79,7 +80,7 @@ def text_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the mean of `text_losses` over texts: a scalar."""
+    """Return the cross-entropy in nats per counted token (`token_nats`), averaged by `masked_mean`: a scalar."""
     return mean_of_texts(text_losses(model, batch), batch.get("weight"))
 
 

@@ -1,4 +1,4 @@
-"""What each phase trains on, as an ordered list of encoded texts."""
+"""List, for each phase, the encoded texts that it trains on, in order."""
 
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
@@ -10,11 +10,11 @@ from rtt.data.text import SENTENCE_LOSSES, Text, encode, mcq, sentence, training
 from rtt.errors import UserError
 from rtt.study.settings import Pretraining, Unlearning
 
-SENTENCES_PER_FACT = 3  # the paper's datasets (app. A): what an epoch of unlearning shows of each fact
+SENTENCES_PER_FACT = 3  # as in the paper's datasets (app. A): an epoch of unlearning shows each fact this often
 
 
 class Encoder:
-    """Encodes each text once."""
+    """Encode texts, each of them once."""
 
     def __init__(self, tokenizer):
         self.tokenizer, self.known = tokenizer, {}
@@ -27,21 +27,22 @@ class Encoder:
 
 
 def count_tokens(items: Sequence[dict]) -> int:
-    """Number of tokens, without padding, in encoded texts or in pairs of them."""
+    """Return the number of tokens in encoded texts, or in pairs of them, without padding."""
     return sum(len(item["input_ids"]) if "input_ids" in item else count_tokens(list(item.values())) for item in items)
 
 
 def shuffled_passes(n: int, rng: np.random.Generator) -> Iterator[int]:
-    """Yield 0..n-1 in random order, again and again: after k passes each has come k times."""
+    """Yield 0 .. n-1 in random order, again and again, so that after k passes each has come k times."""
     while True:
         yield from rng.permutation(n).tolist()
 
 
 def pretraining_documents(facts: Sequence[Fact], settings: Pretraining, tokenizer, rng: np.random.Generator) -> list:
-    """Documents in training order: `mcqs_per_batch` MCQs per step with freshly shuffled choices, the rest plain texts.
+    """Return documents in training order: in each step `mcqs_per_batch` MCQs with newly shuffled choices, and plain
+    texts.
 
-    A plain text is one of the fact's sentences or its question with the answer. Every fact comes equally often (to
-    within one), in both kinds.
+    A plain text is one of the fact's sentences, or its question with the answer. In both kinds every fact comes equally
+    often, to within one.
     """
     encoder = Encoder(tokenizer)
     plain, mcqs = shuffled_passes(len(facts), rng), shuffled_passes(len(facts), rng)
@@ -60,7 +61,7 @@ def pretraining_documents(facts: Sequence[Fact], settings: Pretraining, tokenize
 
 
 def _named(facts: Sequence[Fact]) -> str:
-    """The first few ids, and how many more."""
+    """Return the first few ids, and how many more there are."""
     more = f" and {len(facts) - 3} more" if len(facts) > 3 else ""
     return ", ".join(fact.id for fact in facts[:3]) + more
 
@@ -75,10 +76,11 @@ def training_passes(
     samples: int | None = None,
     bare_letter: bool = False,
 ) -> list:
-    """Each epoch shows the facts' `training_texts` in a new order; the last batch is filled from the epoch's start.
+    """Return the texts of all epochs: each shows the facts' `training_texts` in a new order, in whole batches.
 
-    samples: so many facts, drawn once from `rng`; all of them if there are no more. MCQs have their choices as they
-    stand. Raises UserError when the loss is one of sentences and a fact has none.
+    The last batch of an epoch is filled from the epoch's start. `samples` draws so many facts once from `rng`; if there
+    are no more, all are taken. The choices of MCQs keep their order. Raises UserError when the loss trains on sentences
+    and a fact has none.
     """
     if samples is not None and samples < len(facts):
         facts = [facts[i] for i in sorted(rng.choice(len(facts), samples, replace=False).tolist())]
@@ -93,7 +95,7 @@ def training_passes(
     items = []
     for _ in range(epochs):
         order = rng.permutation(len(texts)).tolist()
-        order += list(islice(cycle(order), -len(order) % batch_size))  # more than once round, if the batch is larger
+        order += list(islice(cycle(order), -len(order) % batch_size))  # a batch may be larger than the epoch
         items += [texts[i] for i in order]
     return items
 
@@ -101,8 +103,8 @@ def training_passes(
 def point_steps(settings: Unlearning, n_facts: int, facts: bool = True) -> list[int]:
     """Return the steps at which a trajectory is scored: `points`, or the end of each of `epochs`.
 
-    An epoch shows every forget fact three times, as the authors' epoch shows its three sentences; a last batch that is
-    not full counts as a step. `facts` false: n plain texts, each shown once. `samples` counts as the whole set.
+    An epoch shows every forget fact three times, as the authors' epoch shows its three sentences; with `facts` false it
+    shows each of n plain texts once. An incomplete last batch counts as a step, and `samples` as the whole set.
     """
     if settings.points:
         return list(settings.points)
@@ -121,8 +123,8 @@ def _check_sentences(forget: Sequence[Fact | str], retain: Sequence[Fact | str],
         silent = [fact for fact in facts if not wanted(fact)]
         if silent:
             raise UserError(
-                f"{side} on sentences (mcq_share {settings.mcq_share}), but {len(silent)} of {len(facts)} facts have "
-                f"none of its kind: {_named(silent)}; set mcq_share to 1, or leave these facts out "
+                f"{side} on sentences (mcq_share: {settings.mcq_share}), but {len(silent)} of {len(facts)} facts have "
+                f"none of the kind needed: {_named(silent)}; set mcq_share to 1, or leave these facts out "
                 "(data.policy.missing_text: drop)"
             )
 
@@ -135,14 +137,15 @@ def unlearning_pairs(
     tokenizer,
     rng: np.random.Generator,
 ) -> list[dict]:
-    """Pairs {"forget", "retain"} of encoded texts, in training order, up to the last point.
+    """Return pairs {"forget", "retain"} of encoded texts, in training order, up to the last point.
 
-    A fact's text is an MCQ with shuffled choices with probability `mcq_share` and the loss `mcq_loss`, else a sentence
-    with the loss `sentence_loss`, on both sides; NUMBER concerns the forget side alone, retain texts then count whole.
-    What a forget text says is the method's. Retain facts' texts are true. A string, on either side, is a plain text:
-    to forget with the loss `sentence_loss`, to retain counted whole. With `shuffle_retain` false the retain set comes
-    in its given order, again and again (the authors' way). `samples` facts to forget, or texts, are drawn once.
-    Raises UserError when sentences are needed that facts don't have.
+    On both sides a fact's text is an MCQ with shuffled choices with probability `mcq_share` (loss `mcq_loss`), else a
+    sentence (loss `sentence_loss`). NUMBER only concerns the forget side: retain texts then count as a whole. The
+    method decides what a forget text states; retain texts state the truth. A string, on either side, is a plain text:
+    on the forget side with `sentence_loss`, on the retain side counted as a whole.
+
+    With `shuffle_retain` false the retain set repeats in its given order, as in the authors' code. `samples` draws so
+    many facts or texts to forget once. Raises UserError when sentences are needed that facts do not have.
     """
     steps = point_steps(settings, len(forget), not isinstance(forget[0], str))
     if settings.samples is not None and settings.samples < len(forget):

@@ -1,5 +1,6 @@
-"""Several texts in a row of a batch, so that little of it is padding. Decides no number: the texts of a row don't see
-each other, and each weighs what it weighs alone.
+"""Pack several texts into each row of a batch, so that little of it is padding.
+
+The texts of a row do not see each other, and each weighs what it weighs alone, so packing is no part of a spec.
 """
 
 import math
@@ -10,26 +11,30 @@ import torch
 
 from rtt.errors import UserError
 
-PACKING = "RTT_PACKING"  # 1: several texts in a row; from the environment
+PACKING = "RTT_PACKING"  # an environment variable; 1 asks for packing
 
 
 def asked() -> bool:
-    """Was packing asked for?"""
+    """Return whether packing was asked for."""
     return os.environ.get(PACKING) == "1"
 
 
 def row_width(model) -> float:
-    """Return how many tokens a row may have at least. A row's attention costs its square, and is small beside the
-    matrices while a row is shorter than half the model's width. Infinite with flash-attn, whose attention costs no more
-    than the texts' own, and which takes one row alone.
+    """Return the number of tokens that a row may have in any case.
+
+    Attention costs the square of a row's length; it is small beside the matrices while a row is shorter than half the
+    model's width. The width is infinite with flash-attn, whose attention costs only that of the texts themselves, and
+    which takes a single row.
     """
     flash = "flash" in (getattr(model.config, "_attn_implementation", None) or "")
     return math.inf if flash else model.config.hidden_size / 2
 
 
 def rows_of(lengths: Sequence[int], width: float) -> list[list[int]]:
-    """Return which texts share a row: as many rows as give the least padding, of about `width` tokens or the longest
-    text at most; one row where `width` is infinite. Each text, longest first, goes to the emptiest row.
+    """Return the indices of the texts in each row, for as many rows as give the least padding.
+
+    Rows have about `width` tokens, or those of the longest text, at most; with an infinite `width` there is one row.
+    The texts are dealt longest first, each to the emptiest row.
     """
     if width == math.inf:
         return [list(range(len(lengths)))]
@@ -47,11 +52,12 @@ def rows_of(lengths: Sequence[int], width: float) -> list[list[int]]:
 
 
 def pack(examples: Sequence[dict], pad_token_id: int, width: float) -> dict[str, torch.Tensor]:
-    """Return a batch of packed rows: input_ids, attention_mask, labels, position_ids (from 0 in each text) and texts
-    (which example a token is of), each (rows, longest row), and weight (examples,): 0 for null rows (`rtt.training.collate.null`).
+    """Return a batch of packed rows: input_ids, attention_mask, labels, position_ids and texts, each (rows, longest
+    row).
 
-    A text's first token is never counted: what stands before it is another text. Padding is at the end of a row, as a
-    text of its own, label -100.
+    `position_ids` restart at 0 in each text, and `texts` says which example a token belongs to. Also returned is
+    `weight` (examples,): 0 for null rows (`rtt.training.collate.null`). The first token of a text never counts, since
+    another text precedes it. The padding at the end of a row forms a text of its own with label -100.
     """
     rows = rows_of([len(example["input_ids"]) for example in examples], width)
     length = max(sum(len(examples[text]["input_ids"]) for text in row) for row in rows)
@@ -74,10 +80,10 @@ def pack(examples: Sequence[dict], pad_token_id: int, width: float) -> dict[str,
 
 @torch.no_grad()
 def check(model) -> None:
-    """Raise UserError where a model's texts in one row see each other: the architecture must mask by position_ids.
+    """Raise UserError if the texts of a row see each other; the architecture must mask by position_ids.
 
-    Two texts in a row must give the second one's logits nearer to those that it has alone than a tenth of what they
-    are away from when it follows the first as the same text.
+    The second of two packed texts must get logits that differ from those it has alone by at most a tenth of how much
+    they differ when both are one text.
     """
     device = next(model.parameters()).device
     first, second = torch.tensor([[1, 2, 3, 4]], device=device), torch.tensor([[4, 3, 2]], device=device)
@@ -88,6 +94,6 @@ def check(model) -> None:
     packed = model(input_ids=both, position_ids=places, use_cache=False).logits[0, 4:].double()
     if (packed - alone).abs().max() > (joined - alone).abs().max() / 10:
         raise UserError(
-            f"packing: this model ({type(model).__name__}, {model.config._attn_implementation} attention) doesn't keep "
-            "the texts of a row apart; set packing: false"
+            f"packing: this model ({type(model).__name__}, {model.config._attn_implementation} attention) does not "
+            "keep the texts of a row apart; set packing: false"
         )

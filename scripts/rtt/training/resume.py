@@ -1,7 +1,9 @@
-"""What a killed step goes on from: its scores so far, and checkpoints of its training (docs/devices.md).
+"""Keep the state from which a killed step resumes: its scores so far, and checkpoints of its training
+(docs/devices.md).
 
-`results/<study>/state/<run>/` holds key.json (which run and which code made it), results.jsonl (a line per scored look
-and ended run) and <training>/checkpoint-<step>/. A checkpoint counts once `whole.json`, written last, stands in it.
+`results/<study>/state/<run>/` holds key.json (which run and code made it), results.jsonl (a line for each scored look
+and each ended run) and <training>/checkpoint-<step>/. A checkpoint counts once it holds `whole.json`, which is written
+last.
 """
 
 import json
@@ -20,13 +22,15 @@ from rtt.errors import Stopped, UserError
 from rtt.files import read_json, write_json
 from rtt.ownership import still_ours
 
-MINUTES = "RTT_CHECKPOINT_MINUTES"  # between two checkpoints; from the environment: decides no number
+MINUTES = "RTT_CHECKPOINT_MINUTES"  # between two checkpoints; an environment variable, since no number depends on it
 DEFAULT_MINUTES = 30.0
 WHOLE = "whole.json"
 
 
 class Terminated:
-    """Has SIGTERM come? From `listen()` on it ends nothing by itself: the next step of training saves, and stops."""
+    """Remember whether SIGTERM came. After `listen()` the signal ends nothing: the next step of training saves and
+    stops.
+    """
 
     came = False
 
@@ -37,7 +41,7 @@ class Terminated:
 
     @classmethod
     def together(cls) -> bool:
-        """Has it come to any process? All must ask."""
+        """Return whether SIGTERM came to any process. All processes must ask."""
         return distributed.total([cls.came])[0] > 0
 
     @classmethod
@@ -48,9 +52,10 @@ class Terminated:
 
 
 class State:
-    """The state folder of one step; without a folder nothing is kept and nothing is gone on from.
+    """The state folder of one step. Without a folder nothing is kept, and a killed step starts anew.
 
-    owner: what made it, e.g. {"run": id, "code": hash}. The state of another owner is of no use and is deleted.
+    `owner` names what made the state, as {"run": id, "code": hash}. The state of another owner is useless and is
+    deleted.
     """
 
     def __init__(self, folder: str | Path | None, owner: dict):
@@ -63,7 +68,7 @@ class State:
         if distributed.is_main():
             shutil.rmtree(self._gone, ignore_errors=True)
             if key.is_file() and read_json(key) != owner:
-                print(f"{self.folder}: of another code or run; starting anew", file=sys.stderr)
+                print(f"{self.folder}: another run or version of the code made this; starting anew", file=sys.stderr)
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(key, owner)
@@ -73,14 +78,14 @@ class State:
             dist.broadcast_object_list(found, device=distributed.device())
             self.results = found[0]
         if self.results and distributed.is_main():
-            print(f"going on: {len(self.results)} results are there", file=sys.stderr)
+            print(f"going on: found {len(self.results)} results", file=sys.stderr)
 
     @property
     def _journal(self) -> Path:
         return self.folder / "results.jsonl"
 
     def _read(self) -> None:
-        """Read the journal up to a line that a kill cut short, and cut that off."""
+        """Read the journal up to a line that a kill cut short, and cut that line off."""
         if not self._journal.is_file():
             return
         good = 0
@@ -97,7 +102,7 @@ class State:
             handle.truncate(good)
 
     def keep(self, key: str, result: dict) -> None:
-        """Put down a scored look, or a run that has ended."""
+        """Record a scored look, or a run that ended."""
         self.results[key] = result
         if self.folder and distributed.is_main():
             still_ours()
@@ -105,7 +110,7 @@ class State:
                 handle.write(json.dumps({"key": key, "result": result}) + "\n")
 
     def training(self, name: str) -> Path | None:
-        """Return the folder of one training's checkpoints, None where nothing is kept."""
+        """Return the folder for the checkpoints of one training, None if nothing is kept."""
         return self.folder / name if self.folder else None
 
     @property
@@ -113,16 +118,18 @@ class State:
         return self.folder.with_name(f".{self.folder.name}")
 
     def finish(self) -> None:
-        """Delete the folder: the step's outputs are written. A kill meanwhile leaves no part of it under its name."""
+        """Delete the folder, since the step's outputs are written. A kill meanwhile leaves no part of it under its
+        name.
+        """
         if self.folder and distributed.is_main():
             self.folder.rename(self._gone)
             shutil.rmtree(self._gone, ignore_errors=True)
 
 
 def newest(folder: Path | None) -> Path | None:
-    """Return the newest whole checkpoint of a training, None without one.
+    """Return the newest whole checkpoint of a training, None if there is none.
 
-    Raises UserError when it was made by another engine or number of processes: its optimizer can't be taken over.
+    Raises UserError when another engine or number of processes made it, since its optimizer does not fit.
     """
     found = (
         sorted(folder.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.split("-")[1])) if folder else []
@@ -132,15 +139,15 @@ def newest(folder: Path | None) -> Path | None:
     made, now = read_json(found[-1])["engine"], [distributed.name(), distributed.world()]
     if made != now:
         raise UserError(
-            f"{found[-1].parent}: saved by {made[0]} on {made[1]} processes, this is {now[0]} on {now[1]}: an "
-            "optimizer can't be taken over. Go on with launcher, devices and deepspeed as they were, or delete "
+            f"{found[-1].parent}: saved by {made[0]} on {made[1]} processes, this is {now[0]} on {now[1]}: the "
+            "optimizer's state does not fit. Set launcher, devices and deepspeed as they were, or delete "
             f"{folder.parent} to start this run anew"
         )
     return found[-1].parent
 
 
 class Checkpoints(TrainerCallback):
-    """Ask for a checkpoint every RTT_CHECKPOINT_MINUTES and on SIGTERM; mark it as whole; delete older ones."""
+    """Ask for a checkpoint every RTT_CHECKPOINT_MINUTES and on SIGTERM, mark it as whole, and delete older ones."""
 
     def __init__(self, trainer, folder: Path | None):
         self.trainer, self.folder = trainer, folder
@@ -148,7 +155,7 @@ class Checkpoints(TrainerCallback):
         self.last, self.stopping = time.monotonic(), False
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Decide together: every process saves, or none."""
+        """Decide together, so that either every process saves or none."""
         due = self.folder is not None and time.monotonic() - self.last >= self.seconds
         stopping, due = distributed.total([Terminated.came, due])
         control.should_save = bool(due) and state.global_step < state.max_steps
@@ -158,13 +165,16 @@ class Checkpoints(TrainerCallback):
             still_ours()
 
     def stop(self, control) -> None:
-        """Save now, then raise Stopped; at once where nothing is kept. The last step, too: it is not scored yet."""
+        """Save now and then raise Stopped, or raise it at once if nothing is kept.
+
+        The last step is saved, too, since it is not scored yet.
+        """
         if self.folder is None:
             raise Stopped
         self.stopping = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
-        """Mark the checkpoint as whole; only then are older ones deleted."""
+        """Mark the checkpoint as whole, and only then delete older ones."""
         distributed.barrier()
         if distributed.is_main():
             still_ours()

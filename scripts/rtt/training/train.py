@@ -1,7 +1,8 @@
-"""One training path for pretraining, teaching, unlearning and RTT: transformers' Trainer with an objective of ours.
+"""Train a model: transformers' Trainer with our objective, for pretraining, teaching, unlearning and RTT alike.
 
-A run's data is an ordered list of items: item i belongs to step i // batch_size. The order is the spec's, never the
-sampler's, so it does not depend on how many devices share a batch. One process, several, and ZeRO run these same lines.
+A run's data is an ordered list of items, of which item i belongs to step i // batch_size. The spec decides the order,
+not a sampler, so it does not depend on how many devices share a batch. One process, several, and ZeRO run these same
+lines.
 """
 
 import copy
@@ -34,28 +35,29 @@ from rtt.training.collate import collate
 from rtt.training.resume import WHOLE, Checkpoints, newest
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
-CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1: recompute activations in the backward pass; same numbers, less memory
-LION_BETAS = (0.9, 0.99)  # Chen et al. 2023; the authors' code keeps them
+CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1 recomputes activations in the backward pass: same numbers, less memory
+LION_BETAS = (0.9, 0.99)  # the defaults of Chen et al. 2023, which the authors' code uses
 
 
 def prepare_torch(seed: int) -> None:
-    """OMP_NUM_THREADS threads (1 unless set), deterministic kernels, and every generator seeded: the same spec gives
-    the same bytes on one machine with the same number of threads.
+    """Set OMP_NUM_THREADS threads (default 1), ask for deterministic kernels, and seed every random generator.
+
+    So a spec gives the same bytes on one machine with the same number of threads.
     """
     distributed.connect()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA refuses deterministic products
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA needs it for deterministic products
     os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a sixth of a step, against memory that nothing reads
+    torch.utils.deterministic.fill_uninitialized_memory = False  # saves a sixth of a step; nothing reads that memory
     set_seed(seed)
-    gc.freeze()  # accelerate collects garbage in each training: the libraries' half a million objects are none
+    gc.freeze()  # accelerate collects garbage in each training; half a million objects of the libraries stay anyway
 
 
 class Step(torch.nn.Module):
-    """The objective as a module: whatever an objective does with the model, an engine sees one forward pass.
+    """Wrap the objective as a module: an engine sees one forward pass, whatever the objective does with the model.
 
-    scale: rows / texts of a batch, where null rows fill it up (`shared`): their part of the mean is taken out again.
+    `scale` is rows / texts of a batch that null rows fill up (`shared`); multiplying by it removes them from the mean.
     """
 
     def __init__(self, model, objective: Objective, precision: str, scale: float = 1.0):
@@ -65,8 +67,8 @@ class Step(torch.nn.Module):
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
         """Return the loss and its parts, scalars."""
-        # Our own autocast, not the Trainer's bf16=True: that one wraps model.forward for good, so points would be
-        # scored in it too, and it leaves out a method's frozen copy.
+        # Our own autocast, since the Trainer's bf16=True wraps model.forward for good, so that points would be scored
+        # in bf16 as well, and leaves out a method's frozen copy.
         with torch.autocast(distributed.device().type, torch.bfloat16, enabled=self.precision == "bf16_mixed"):
             if self.unchecked:
                 packing.check(self.model)
@@ -80,11 +82,11 @@ class ObjectiveTrainer(Trainer):
 
     def __init__(self, settings, title: str, tokenizer, **kwargs):
         if not distributed.deepspeed_config():
-            # Else the Trainer imports deepspeed (2 CPU seconds) to unwrap a model that nothing wraps.
+            # Otherwise the Trainer imports deepspeed (2 CPU seconds) to unwrap a model that is not wrapped.
             accelerate.utils.other.is_deepspeed_available = lambda: False
         super().__init__(**kwargs)
         self.settings, self.title, self.tokenizer, self.given = settings, title, tokenizer, self.optimizer
-        self.pending: list[dict[str, float]] = []  # of the parts of the current step
+        self.pending: list[dict[str, float]] = []  # the losses of the current step's parts
         self.model_accepts_loss_kwargs = False  # our losses are means over texts: equal parts average exactly
         self.losses: list[dict[str, float]] = []
 
@@ -92,12 +94,12 @@ class ObjectiveTrainer(Trainer):
         return SequentialSampler(self.train_dataset)
 
     def create_optimizer(self, *args, **kwargs):
-        """Return the optimizer that was given: under DeepSpeed the Trainer drops it, and would make an AdamW here."""
+        """Return the given optimizer; under DeepSpeed the Trainer drops it and would make an AdamW here."""
         self.optimizer = self.given
         return self.optimizer
 
     def save_model(self, output_dir=None, _internal_call=False):
-        """Write a checkpoint's weights, where DeepSpeed doesn't itself (in `_save_optimizer_and_scheduler`)."""
+        """Write a checkpoint's weights, unless DeepSpeed does so itself (in `_save_optimizer_and_scheduler`)."""
         os.makedirs(output_dir, exist_ok=True)
         if not self.is_deepspeed_enabled:
             save_weights(self.model.model, f"{output_dir}/model.safetensors")
@@ -125,7 +127,10 @@ class ObjectiveTrainer(Trainer):
         return norm
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Return the objective's loss; keep its parts for the record; stop at the first that is not finite."""
+        """Return the objective's loss, and record its parts.
+
+        Raises UserError at the first part that is not finite.
+        """
         parts = model(inputs)
         means = distributed.mean([float(value.detach()) for value in parts.values()])
         self.pending.append(dict(zip(parts, means, strict=True)))
@@ -139,7 +144,7 @@ class ObjectiveTrainer(Trainer):
         return parts["loss"]
 
     def _where(self, step: int) -> str:
-        """Name a step and its batch."""
+        """Return the name of a step and its batch."""
         size = len(self.train_dataset) // self.args.max_steps
         first = self.train_dataset[(step - 1) * size]
         text = self.tokenizer.decode((first if "input_ids" in first else first["forget"])["input_ids"])
@@ -147,20 +152,20 @@ class ObjectiveTrainer(Trainer):
 
 
 class AtSteps(TrainerCallback):
-    """Call `action(step, model)` after certain optimizer steps, and say how far the run is, at most every 10 s."""
+    """Call `action(step, model)` after certain optimizer steps, and report progress at most every 10 s."""
 
     def __init__(self, steps: Sequence[int], action: Callable, title: str, checkpoints: Checkpoints):
         self.steps, self.action, self.title, self.checkpoints = set(steps), action, title, checkpoints
         self.begin = self.said = time.monotonic()
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        """After a resume: the point at which the checkpoint was made may not be scored yet."""
+        """After a resume, act on the checkpoint's step, which may not be scored yet."""
         self.begin, self.first = time.monotonic(), state.global_step
         if state.global_step:
             self._act(state.global_step, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Say how far the run is; run the action, unless SIGTERM comes: then it is run after the resume."""
+        """Report progress and run the action; after SIGTERM, leave the action to the resumed step."""
         now = time.monotonic()
         if now - self.said > 10 and distributed.is_main():
             self.said = now
@@ -171,11 +176,11 @@ class AtSteps(TrainerCallback):
         if not self.checkpoints.stopping:
             try:
                 self._act(state.global_step, model)
-            except Stopped:  # amid the scores
+            except Stopped:  # SIGTERM came while the point was scored
                 self.checkpoints.stop(control)
 
     def _act(self, step: int, model) -> None:
-        """Run the action with the model in eval mode, then go back to training mode."""
+        """Run the action with the model in eval mode, then return to training mode."""
         if step not in self.steps:
             return
         model.eval()
@@ -187,9 +192,9 @@ class AtSteps(TrainerCallback):
 
 
 def cast(model, precision: str) -> None:
-    """Cast the parameters to what `precision` trains: bf16, fp16, or at least fp32 (fp32 and bf16_mixed).
+    """Cast the parameters to the dtype that `precision` trains: bf16, fp16, or at least fp32 (fp32 and bf16_mixed).
 
-    Parameters alone: a model's rotary frequencies stay in fp32, as when it is loaded in that dtype.
+    Other tensors, such as rotary frequencies, stay in fp32, as when a model is loaded in that dtype.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     for parameter in model.parameters():
@@ -197,13 +202,14 @@ def cast(model, precision: str) -> None:
 
 
 def start_dtype(precision: str) -> str:
-    """Return the dtype to load weights in for training: RMU copies the model before `cast`."""
+    """Return the dtype in which to load weights for training, since RMU copies the model before `cast`."""
     return precision if precision in ("bf16", "fp16") else "fp32"
 
 
 def make_optimizer(model, settings) -> torch.optim.Optimizer:
-    """Return AdamW, or Lion with betas (0.9, 0.99), over the parameters that are not frozen. Raises UserError for AdamW
-    in pure fp16.
+    """Return AdamW, or Lion with betas (0.9, 0.99), over the parameters that are not frozen.
+
+    Raises UserError for AdamW in pure fp16.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "lion":
@@ -233,14 +239,17 @@ def train(
     title: str = "training",
     state: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place; return each step's loss parts (nats), means over all processes; at some steps also
-    "moved", the share of the trained weights that the step changed (`rtt.training.health`).
+    """Train `model` in place; return the loss parts (nats) of each step, as means over all processes.
 
-    items: dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them; len(items) = steps *
-    settings.batch_size. settings: `rtt.study.settings.Training`. action: called with the step and the model in training,
-    which under ZeRO-3 is a partitioned copy. state: folder for checkpoints (`rtt.training.resume`); from the newest one there
-    training goes on. Raises UserError on a loss or gradient that is not finite, and on weights that are not after the
-    last step; one that `action` raises gets the step's number. Raises `rtt.training.resume.Stopped` after SIGTERM.
+    Some steps also have "moved", the share of the trained weights that the step changed (`rtt.training.health`).
+
+    `items` are dicts of encoded texts, or pairs {"forget": ..., "retain": ...} of them, batch_size for each step.
+    `settings` is a `rtt.study.settings.Training`. `action` is called after the steps `at_steps`, with the step and the
+    model, which under ZeRO-3 is a partitioned copy. `state` is the folder for checkpoints (`rtt.training.resume`);
+    training resumes from the newest one there.
+
+    Raises UserError when a loss or gradient, or a weight after the last step, is not finite; one that `action` raises
+    gets the step's number. Raises `rtt.errors.Stopped` after SIGTERM.
     """
 
     def to_batch(rows):
@@ -256,14 +265,14 @@ def train(
     if settings.count_padding:
         items = padded_to(items, settings.batch_size)
     items = shared(items, settings.batch_size, distributed.world())
-    rows = len(items) // steps // distributed.world()  # of a batch, on each process
+    rows = len(items) // steps // distributed.world()  # rows of a batch on each process
     part = micro_batch(rows)
     if part < rows:
         items = by_length(items, rows * distributed.world())
     decay = round(settings.decay * steps)
     cast(model, settings.precision)
     if os.environ.get(CHECKPOINTING) == "1":
-        # One layer's activations at a time are kept for the backward pass, computed once more there.
+        # The backward pass then recomputes the activations, one layer at a time.
         model.activation_checkpointing_enable({"use_reentrant": False})
     trained = (
         copy.deepcopy(model) if distributed.partitioned() else model
@@ -281,7 +290,7 @@ def train(
             max_grad_norm=settings.max_grad_norm,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
-            # Tells the Trainer that DeepSpeed's file may say bf16, and nothing else: bf16=True would cast once more.
+            # This only tells the Trainer that DeepSpeed's file may say bf16; bf16=True would cast once more.
             bf16_full_eval=settings.precision == "bf16" and distributed.deepspeed_config() is not None,
             deepspeed=deepspeed_settings(settings.precision, sum(p.numel() for p in trained.parameters())),
             ddp_find_unused_parameters=False,
@@ -301,20 +310,20 @@ def train(
             data_collator=to_batch,
             optimizers=(make_optimizer(trained, settings), None),
         )
-        trainer.remove_callback(PrinterCallback)  # prints a dict at the end
+        trainer.remove_callback(PrinterCallback)  # it prints a dict at the end
         checkpoints = Checkpoints(trainer, state)
         for callback in (
             health.EffectiveUpdate(trainer.losses, steps), checkpoints, AtSteps(at_steps, action, title, checkpoints)
         ):  # fmt: skip
             trainer.add_callback(callback)
         if distributed.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
-            raise RuntimeError("DeepSpeed was asked for, and accelerate left it out")
+            raise RuntimeError("DeepSpeed was asked for, but accelerate left it out")
         trainer.train(resume_from_checkpoint=trainer.resumed(newest(state)))
     if distributed.partitioned():
         distributed.take_back(model, trained)
     if distributed.deepspeed_config():
         trainer.model_wrapped.destroy()
-    if broken := not_finite(model):  # the last update's harm shows in no loss
+    if broken := not_finite(model):  # no loss shows what the last update broke
         raise UserError(
             f"{title} step {steps}, the last: the weights {broken} are not finite any more; {health.advice(settings)}"
         )
@@ -322,11 +331,11 @@ def train(
 
 
 def deepspeed_settings(precision: str, parameters: int) -> dict | None:
-    """Return DeepSpeed's configuration for a precision and a model's size; None without DeepSpeed. Raises UserError for
-    what `rtt.study.deepspeed.not_under_deepspeed` tells.
+    """Return DeepSpeed's configuration for a precision and a number of parameters; None without DeepSpeed.
 
-    bf16 stays pure: without these keys DeepSpeed would keep fp32 master weights, and a device count would decide
-    numbers. bf16_mixed is fp32 to DeepSpeed, under our own autocast.
+    bf16 stays pure: by default DeepSpeed would keep fp32 master weights, so the number of devices would change numbers.
+    To DeepSpeed bf16_mixed is fp32, under our own autocast. Raises UserError for what
+    `rtt.study.deepspeed.not_under_deepspeed` refuses.
     """
     config = distributed.deepspeed_config()
     if config and (why := not_under_deepspeed(precision, "offload_optimizer" in config["zero_optimization"])):
