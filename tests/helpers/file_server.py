@@ -37,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def row(name, url, content, kind="file", **more):
     group, columns = name.split("/")[0], dict.fromkeys(sources.COLUMNS, "")
-    columns |= {"name": name, "group": group, "kind": kind, "url": url, "licence": "none stated"}
+    columns |= {"name": name, "group": group, "kind": kind, "url": url, "licence": "none stated", "holds": "facts"}
     if content is not None:
         columns |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": str(len(content))}
     return "\t".join((columns | more).values())

@@ -235,9 +235,10 @@ def test_plain_texts_have_their_own_lengths_and_no_more_than_max_characters(tmp_
     assert (steps, forget, kept) == (2, pytest.approx(2 * 4 * 2000 / 4.5), pytest.approx(2 * 4 * 1030))
 
 
+MMLU = ("mmlu_STEM", "mmlu_business", "mmlu_chemistry", "mmlu_culture", "mmlu_geography")
 FOLDERS = {  # the authors' files: (TYPICAL's name, splits, how near `pieces` comes to SmolLM2's tokenizer)
     "dates-years-trimmed": [("years", [f"split_{i}" for i in range(5)], 0.05)],
-    "mmlu_cats_random_trimmed": [("mmlu", costs.MMLU, 0.05), ("mmlu_long", costs.MMLU_LONG, 0.05)],
+    "mmlu_cats_random_trimmed": [("mmlu", MMLU, 0.05), ("mmlu_long", costs.MMLU_LONG, 0.05)],
     "random_bd": [("random_birthdays", [f"split_{i}" for i in range(10)], 0.25)],  # rare names: more tokens
 }
 

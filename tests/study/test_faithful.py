@@ -348,7 +348,7 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
     for path in (tmp_path / "evals").glob("*gd-*.json"):
         document = json.loads(path.read_text())
         for result in document["looks"]:
-            knows = (result["lr"] == 1e-3) == (result["v_split"] == "split_0")
+            knows = (result["setting"]["lr"] == 1e-3) == (result["v_split"] == "split_0")
             for question in [q for q in result["questions"] if q["role"] == "V"]:
                 question["probes"]["letter"]["scores"] = [float((i == question["answer"]) is knows) for i in range(4)]
         path.write_text(json.dumps(document))

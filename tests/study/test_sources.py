@@ -14,8 +14,8 @@ from rtt.study import sources
 
 COMMIT = "26be6ba96ff6552ff180cbce6bc205ff5d4efc8a"
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or Path(__file__).parents[3] / "shared" / "upstream-data")
-GOOD = f"years/a.jsonl\tyears\tfile\thttps://example.org/a.jsonl\t{'0' * 40}\t{'a' * 64}\t7\tnone stated\t\t\t\t"
-HUB = f"wikitext/texts.jsonl\twikitext\thub\t{sources.HUB}a/b\t\t\t\tMIT\tdefault\ttrain\ttext\t9"
+GOOD = f"years/a.jsonl\tyears\tfacts\tfile\thttps://example.org/a.jsonl\t{'0' * 40}\t{'a' * 64}\t7\tnone stated\t\t\t\t"
+HUB = f"wikitext/texts.jsonl\twikitext\ttexts\thub\t{sources.HUB}a/b\t\t\t\tMIT\tdefault\ttrain\ttext\t9"
 
 
 def table(path: Path, *lines: str) -> Path:
@@ -36,6 +36,7 @@ def test_the_four_datasets_are_the_authors_files():
             assert " " not in row.url
     assert any(row.file == "mmlu_social sciences.jsonl" and "%20" in row.url for row in sources.group("mmlu"))
     assert sources.dataset_folder("wikitext") is None
+    assert sources.groups("facts") == [*sizes, "mmlu_hub"] and "wikitext" in sources.groups("texts")
     licences = {row.group: row.licence for row in sources.read_sources()}
     assert licences["smollm2"] == "Apache-2.0" and licences["wikitext"].startswith("CC-BY-SA")
 
@@ -61,12 +62,13 @@ def test_checksums_are_the_committed_ones():
         (GOOD.replace("a" * 64, "a" * 63), "sha256"),
         (GOOD.replace("0" * 40, "main"), "revision: found 'main', expected 40 hex digits"),
         (GOOD.replace("\tfile\t", "\tftp\t"), "kind: found 'ftp'"),
+        (GOOD.replace("\tfacts\t", "\tdata\t"), "holds: found 'data', expected facts, texts, model"),
         (GOOD.replace("https:", "ftp:"), "url"),
         (GOOD.replace("/a.jsonl\t0", "/a b.jsonl\t0"), "percent-encoded"),
         (GOOD.replace("none stated", ""), "licence"),
         (GOOD.replace("years/a", "years/../a"), "name"),
         (GOOD.replace("years/a", "mmlu/a"), "name"),
-        (GOOD + "\tmore", "found 13 tab-separated columns, expected 12"),
+        (GOOD + "\tmore", "found 14 tab-separated columns, expected 13"),
         (GOOD + "3", "config"),
         (HUB.replace("\t9", "\t0"), "rows: found '0'"),
         (HUB.replace("a/b", "a"), "url"),
@@ -85,10 +87,10 @@ def test_other_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"a\.tsv:3: name 'years/a.jsonl' stands at line 2 too"):
         sources.read_sources(table(tmp_path / "a.tsv", GOOD, GOOD))
     with pytest.raises(UserError, match=r"b\.tsv:2: found 0 wheel rows x==1, expected 1"):
-        member = f"m/x\tm\tmember\tpkg:pypi/x@1#x\t\t{'a' * 64}\t7\tMIT\t\t\t\t"
+        member = f"m/x\tm\tmodel\tmember\tpkg:pypi/x@1#x\t\t{'a' * 64}\t7\tMIT\t\t\t\t"
         sources.read_sources(table(tmp_path / "b.tsv", member))
     with pytest.raises(UserError, match=r"c\.tsv:2: group 'wikitext' has more rows"):
-        sources.read_sources(table(tmp_path / "c.tsv", HUB, HUB.replace("texts", "more")))
+        sources.read_sources(table(tmp_path / "c.tsv", HUB, HUB.replace("texts.jsonl", "more.jsonl")))
     with pytest.raises(UserError, match=r"d\.tsv: cannot be read: No such file"):
         sources.read_sources(tmp_path / "d.tsv")
     (tmp_path / "e.tsv").write_text("name\n")

@@ -19,22 +19,11 @@ from rtt.data.audit import KINDS, audit, fact_id
 from rtt.data.reader import Folder, read_folder, role
 from rtt.errors import UserError
 from rtt.files import canonical_json, write_json, write_text
+from rtt.study.settings import Policy
 
 ACTIONS = ("keep", "drop", "stop")
-# The action for each kind of defect where a study names none; docs/data.md gives the reasons.
-DEFAULT_POLICY = {
-    "split_leak": "drop",
-    "conflicting_answer": "drop",
-    "duplicate_choice": "drop",
-    "duplicate_wrong_choice": "keep",
-    "duplicate_question": "drop",
-    "missing_text": "drop",
-    "missing_rows": "keep",
-    "missing_mcq": "keep",
-    "wrong_text": "keep",
-    "future_year": "keep",
-    "letter_prior": "keep",
-}
+# The action for each kind of defect where a study names none.
+DEFAULT_POLICY = Policy().model_dump()
 NO_FACTS = ("missing_mcq", "letter_prior")  # these kinds concern a text or a split: there is no fact to drop
 SHOWN = 20  # places that a message names at most; the audit lists them all
 

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 
 from rtt.data.facts import Fact
 from rtt.errors import UserError
+from rtt.study.names import LOSSES, SENTENCE_LOSSES
 
 LETTERS = "ABCD"
-# The paper's names (app. A; sec. 6.1 for NUMBER). The first four count tokens of a question, CORPUS those of a sentence
-# and NUMBER those of either.
-LOSSES = ("LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER")
-SENTENCE_LOSSES = ("CORPUS", "NUMBER")
 
 
 def mcq_prompt(question: str, choices: Sequence[str]) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rtt.data.facts import Fact, build_facts, read_facts
 from rtt.data.generate import generate, vocabulary
+from rtt.data.reader import role
 from rtt.errors import UserError
-from rtt.files import canonical_json
-from rtt.study import plugins
+from rtt.files import canonical_json, natural
+from rtt.study import plugins, sources
 from rtt.study.model_file import ModelFile
 from rtt.study.part import Part
 from rtt.study.settings import Model, Pretraining, Teaching, Training
@@ -89,21 +90,20 @@ class Facts:
 
 
 # Mean tokens on the authors' files (26be6ba), by SmolLM2's tokenizer: every digit is a token there; Llama-3's takes up
-# to three digits in one, so its texts are shorter. tests/planner/test_plan.py holds them to the files.
+# to three digits in one, so its texts are shorter. tests/planner/test_plan.py holds them to the files. A dataset that is
+# not here is taken to be as long as MMLU's shorter half.
 TYPICAL = {
     "years": Texts(59.2, 66.2, 27.2, 32.2, 5.0, 22.5, 22.2, 23.0),
     "mmlu": Texts(67.9, 77.0, 28.2, 35.4, 6.9, 42.2, 41.9, 40.9),
     "mmlu_long": Texts(148.8, 162.1, 91.8, 103.1, 11.2, 89.9, 89.2, 90.3),
     "random_birthdays": Texts(43.9, 50.9, 11.9, 16.9, 5.0, 15.7, 15.7, 15.8),
 }
-TYPICAL["wmdp"] = TYPICAL["mmlu"]  # an assumption: its files are not public
-MMLU = ("mmlu_STEM", "mmlu_business", "mmlu_chemistry", "mmlu_culture", "mmlu_geography")
 MMLU_LONG = ("mmlu_health", "mmlu_history", "mmlu_law", "mmlu_philosophy", "mmlu_social sciences")
-SPLITS = {"years": 5, "wmdp": 5, "random_birthdays": 10}
 # Assumed, not measured (their files are elsewhere): mean tokens of a whole text.
 PLAIN = {"fineweb_edu": 1030.0, "wikitext": 110.0} | dict.fromkeys(
     ("wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"), 5000.0
 )
+UNKNOWN_PLAIN = 1000.0  # of any other group
 
 PIECE = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|\s|_")
 PER_PIECE = 1.05  # SmolLM2's tokens per piece on the authors' MCQs and sentences: 1.03 to 1.09, Random Birthdays 1.21
@@ -187,14 +187,24 @@ class Sizes:
     def _from_table(self, spec: DataSpec, splits: Sequence[str] | None) -> Facts:
         raw = spec.raw
         group = raw.files.group if raw.files else "random_birthdays"
-        names = [f"split_{i}" for i in range(raw.birthdays.splits if raw.birthdays else SPLITS.get(group, 0))]
-        names = spec.splits or ([*MMLU, *MMLU_LONG] if group == "mmlu" else names)
-        names = [name for name in names if splits is None or name in splits]
-        per_split = spec.facts_per_split or (raw.birthdays.facts_per_split if raw.birthdays else AUTHORS_PER_SPLIT)
-        tables = [TYPICAL["mmlu_long" if group == "mmlu" and name in MMLU_LONG else group] for name in names]
+        if raw.birthdays:
+            names, per_split = [f"split_{i}" for i in range(raw.birthdays.splits)], raw.birthdays.facts_per_split
+        else:
+            names, per_split = _listed(group)
+        names = [name for name in spec.splits or names if splits is None or name in splits]
+        per_split = spec.facts_per_split or per_split
+        long = [group == "mmlu" and name in MMLU_LONG for name in names]
+        tables = [TYPICAL["mmlu_long"] if one else TYPICAL.get(group, TYPICAL["mmlu"]) for one in long]
         mean = Texts(*(sum(values) / len(tables) for values in zip(*map(astuple, tables), strict=True)))
         self.typical.add(group)
         return Facts(dict.fromkeys(names, per_split), mean, False)
+
+
+def _listed(group: str) -> tuple[list[str], int]:
+    """Return a fetched dataset's splits, in order, and the facts of each: its rows where the table gives their number."""
+    rows = sources.group(group)
+    names = sorted((split for kind, split in (role(row.file) for row in rows) if kind == "mcq"), key=natural)
+    return names, rows[0].rows or AUTHORS_PER_SPLIT
 
 
 @cache
@@ -252,7 +262,7 @@ def unlearning_tokens(spec: UnlearnSpec, facts: Facts, retain: Facts | TextsSpec
 
 def plain(texts: TextsSpec) -> float:
     """Mean tokens of plain texts: those of the whole texts, or what `max_characters` leaves at most."""
-    whole, limit = PLAIN[texts.group], texts.max_characters
+    whole, limit = PLAIN.get(texts.group, UNKNOWN_PLAIN), texts.max_characters
     return whole if limit is None else min(whole, limit / CHARACTERS)
 
 

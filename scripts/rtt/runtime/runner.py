@@ -23,8 +23,8 @@ from rtt.errors import UserError
 from rtt.files import clock
 from rtt.runtime import locks
 from rtt.runtime.progress import Progress
+from rtt.study.names import DEFAULT_STUDY
 
-DEFAULT_CONFIG = "config/config.yaml"
 POLL = 0.2  # seconds between looks at Snakemake's output
 SILENCE = 20.0  # seconds after which running jobs are named again
 ORPHANS = 60.0  # seconds to wait for steps that a killed run left behind
@@ -35,7 +35,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # scripts/: the code that th
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
-    parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_CONFIG})")
+    parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_STUDY})")
     parser.add_argument("--cores", type=_cores, default=2, metavar="N", help="processes at once (default: %(default)s)")
     parser.add_argument(
         "--config", nargs="+", default=[], metavar="KEY=VALUE", help="override single keys of the study"
@@ -245,7 +245,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(
             f"{snakefile}: no such Snakefile; run this in the project's folder, or name one: --snakefile FILE"
         )
-    configfile = Path(args.configfile).resolve() if args.configfile else directory / DEFAULT_CONFIG
+    configfile = Path(args.configfile).resolve() if args.configfile else directory / DEFAULT_STUDY
     study = study_name(configfile, args.config)
     results = directory / "results" / study
 

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rtt.study.names import ARMS, PROBES
+from rtt.study import sources
+from rtt.study.names import ARMS, LOSSES, PROBES
 from rtt.study.strict import Strict
 
 Arm = Literal[*ARMS]
 Probe = Literal[*PROBES]
-LossName = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER"]
-McqLoss = Literal["LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "NUMBER"]
+LossName = Literal[*LOSSES]
+McqLoss = Literal[*(name for name in LOSSES if name != "CORPUS")]
 Switch = Literal["padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Budget = Literal[0.05, 0.1, 0.3, 1.0]
@@ -20,9 +21,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
-Texts = Literal[
-    "wikitext", "fineweb_edu", "wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"
-]  # fmt: skip
+# Groups of data/sources.tsv: a row there is all that a new one needs.
+FetchedFacts = Literal[*sources.groups("facts")]
+Texts = Literal[*sources.groups("texts")]
 
 
 class People(Strict):
@@ -89,7 +90,7 @@ class Birthdays(Strict):
 class Dataset(Strict):
     """One set of facts: the authors' files (`source`), a folder of JSONL of one's own, or generated."""
 
-    source: Literal["years", "mmlu", "wmdp", "random_birthdays"] | None = None
+    source: FetchedFacts | None = Field(None, description="a group of data/sources.tsv that holds facts")
     folder: str | None = Field(None, description="a folder of JSONL in the schema of docs/data.md")
     generate: Birthdays | None = None
     splits: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="these alone; null takes all")

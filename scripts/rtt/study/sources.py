@@ -18,9 +18,11 @@ from rtt.errors import UserError
 DATA = Path(__file__).resolve().parents[3] / "data"
 TABLE = DATA / "sources.tsv"
 COLUMNS = (
-    "name", "group", "kind", "url", "revision", "sha256", "bytes", "licence", "config", "split", "columns", "rows",
+    "name", "group", "holds", "kind", "url", "revision", "sha256", "bytes", "licence", "config", "split", "columns",
+    "rows",
 )  # fmt: skip
 KINDS = ("file", "hub", "wheel", "member")
+HOLDS = ("facts", "texts", "model")  # what a study may use a group for: a dataset, plain texts, a model
 HUB = "https://huggingface.co/datasets/"
 # The folders of the authors' repository (under its data/); a user's own files under the same names come first.
 FOLDERS = {
@@ -37,6 +39,7 @@ class Source:
 
     name: str
     group: str
+    holds: str
     kind: str
     url: str
     revision: str
@@ -104,8 +107,9 @@ def _source(line: str, place: str) -> Source:
     def wrong(column: str, expected: str) -> UserError:
         return UserError(f"{place}: {column}: found {row[column]!r}, expected {expected}")
 
-    if row["kind"] not in KINDS:
-        raise wrong("kind", ", ".join(KINDS))
+    for column, known in (("kind", KINDS), ("holds", HOLDS)):
+        if row[column] not in known:
+            raise wrong(column, ", ".join(known))
     if not re.fullmatch(r"[a-z][a-z0-9_]*", row["group"]):
         raise wrong("group", "a name of lower-case letters, digits and _")
     path = PurePosixPath(row["name"])
@@ -133,7 +137,7 @@ def _source(line: str, place: str) -> Source:
     if hub and not re.fullmatch(r"all|[1-9][0-9]*", row["rows"]):
         raise wrong("rows", "a number from 1, or: all")
     return Source(
-        **{key: row[key] for key in ("name", "group", "kind", "url", "revision", "sha256", "licence")},
+        **{key: row[key] for key in ("name", "group", "holds", "kind", "url", "revision", "sha256", "licence")},
         **{key: row[key] for key in ("config", "split")},
         bytes=int(row["bytes"]) if row["bytes"] else None,
         columns=tuple(row["columns"].split(",")) if row["columns"] else (),
@@ -146,16 +150,16 @@ def read_sources(table: str | Path = TABLE) -> list[Source]:
     return list(_read(Path(table)))
 
 
-def groups(table: str | Path = TABLE) -> list[str]:
-    """Return the groups' names in the table's order."""
-    return list(dict.fromkeys(source.group for source in _read(Path(table))))
+def groups(holds: str | None = None, table: str | Path = TABLE) -> list[str]:
+    """Return the groups' names in the table's order: of those that hold facts, texts or a model, or all."""
+    return list(dict.fromkeys(one.group for one in _read(Path(table)) if holds in (None, one.holds)))
 
 
 def group(name: str, table: str | Path = TABLE) -> list[Source]:
     """Return the rows of a group in the table's order. Raises UserError for an unknown group."""
     found = [source for source in _read(Path(table)) if source.group == name]
     if not found:
-        raise UserError(f"group {name!r} is not in {table}; expected one of {', '.join(groups(table))}")
+        raise UserError(f"group {name!r} is not in {table}; expected one of {', '.join(groups(table=table))}")
     return found
 
 
