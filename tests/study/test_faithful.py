@@ -345,14 +345,21 @@ def test_select_on_v_reports_the_papers_selection_of_the_same_runs(tmp_path, cap
     assert plan["select_on_v"] | {"reported": "nested"} == plan["default"]
     # In the table: its effect is that of the choice of looks alone. Here the two learning rates know different splits.
     make_evals(tmp_path, arms=("pretrained",), methods=("GD",), splits=2, per_split=16, seeds=(0, 1), epochs=1)
-    for path in (tmp_path / "evals").glob("*gd-*.json"):
+    for path in (tmp_path / "evals").rglob("*.json"):
         document = json.loads(path.read_text())
+        if (document["kind"], document["labels"]["target"]) != ("attacked", "unlearned"):
+            continue
         for result in document["looks"]:
             knows = (result["setting"]["lr"] == 1e-3) == (result["v_split"] == "split_0")
             for question in [q for q in result["questions"] if q["role"] == "V"]:
                 question["probes"]["letter"]["scores"] = [float((i == question["answer"]) is knows) for i in range(4)]
         path.write_text(json.dumps(document))
-    stems = {kind: sorted(path.stem for path in (tmp_path / kind).iterdir()) for kind in ("evals", "point_choices")}
+    stems = {
+        kind: sorted(
+            path.relative_to(tmp_path / kind).with_suffix("").as_posix() for path in (tmp_path / kind).rglob("*.json")
+        )
+        for kind in ("evals", "point_choices")
+    }
     shown = {name: stems | {"reported": plan[name]["reported"]} for name in ("default", "select_on_v")}
     study = {"point_choice": {"probes": ["letter"]}}
     (tmp_path / "runs.json").write_text(json.dumps({"study": study, "variants": shown}))
