@@ -320,14 +320,20 @@ def flat(part: dict, parts: dict[str, dict]) -> dict:
     for key, field in part["properties"].items():
         values = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), None)
         ways = {"": field, ".N": field.get("items"), ".NAME": values if isinstance(values, dict) else None}
-        way, inner = next(((way, one) for way, one in ways.items() if "$ref" in (one or {})), ("", None))
+        way, inner = next(((way, name) for way, one in ways.items() if (name := _part_of(one or {}))), ("", None))
         if inner is None:
             properties[key] = field
             continue
-        below = flat(parts[inner["$ref"].rsplit("/", 1)[1]], parts)
+        below = flat(parts[inner], parts)
         properties |= {f"{key}{way}.{name}": one for name, one in below["properties"].items()}
         required += [f"{key}{way}.{name}" for name in below["required"]]
     return {"properties": properties, "required": required}
+
+
+def _part_of(field: dict) -> str | None:
+    """Return the name of the part that a field is, or that it is where it is not null; None for other fields."""
+    refs = [one["$ref"] for one in (field, *field.get("anyOf", ())) if "$ref" in one]
+    return refs[0].rsplit("/", 1)[1] if refs else None
 
 
 def columns() -> str:
