@@ -1,5 +1,6 @@
 """`rtt compare`: which numbers of two bundles differ, by how much against their intervals."""
 
+import itertools
 import json
 import math
 import shutil
@@ -32,11 +33,14 @@ def all_right(document: dict) -> None:
                 scores[question["answer"]] = -0.1
 
 
-def find(rows: list[dict], number: str, look_choice: str = "nested", probe: str = "letter") -> dict:
-    [row] = [
-        row for row in rows
-        if row["number"] == number and row["key"]["look_choice"] == look_choice and row["key"]["probe"] == probe
-    ]  # fmt: skip
+CELLS = 2 * 2 * 2 * 2  # attacks, retain budgets, look choices, probes
+ROWS = 12 * CELLS  # numbers of each cell
+
+
+def find(rows: list[dict], number: str, **key) -> dict:
+    """Return the row of a number in RTT's cell of budget 1, nested and letter, unless `key` says otherwise."""
+    key = {"attack": "RTT", "retain_budget": 1.0, "look_choice": "nested", "probe": "letter", **key}
+    [row] = [row for row in rows if row["number"] == number and key.items() <= row["key"].items()]
     return row
 
 
@@ -44,10 +48,10 @@ def test_the_same_bundle_has_the_same_numbers(files, tmp_path, capsys):
     path = pack(tmp_path / "a.zip", files)
     shutil.copy(path, tmp_path / "b.zip")
     found = compare.compare(path, tmp_path / "b.zip")
-    assert {row["verdict"] for row in found["rows"]} == {"equal"} and len(found["rows"]) == 6 * 12
+    assert {row["verdict"] for row in found["rows"]} == {"equal"} and len(found["rows"]) == ROWS
     assert found["settings"] == found["fixed"] == {} and found["only"] == {"a": [], "b": []}
     assert main(["compare", str(path), str(tmp_path / "b.zip")]) == 0
-    assert "0 of 72 numbers differ" in capsys.readouterr().out
+    assert f"0 of {ROWS} numbers differ" in capsys.readouterr().out
 
 
 def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
@@ -56,16 +60,19 @@ def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     found = compare.compare(a, b)
     row = find(found["rows"], "acc_attacked")
     n = 8
-    correct = round(row["a"] * n)
+    correct = row["a"] * n
     (_, high), (low, _) = wilson(correct, n), wilson(n, n)
     assert row["b"] == 1 and row["difference"] == pytest.approx(1 - correct / n)
     assert row["bound"] == pytest.approx(math.hypot(high - correct / n, 1 - low), abs=2e-6)
-    # 2 of 8 against 8 of 8: the intervals allow .47.
-    assert (correct, row["bound"]) == (2, pytest.approx(0.47, abs=0.005)) and row["verdict"] == "beyond the intervals"
+    # 3 of 8, a mean over repeats, against 8 of 8: the intervals allow .46.
+    assert (correct, row["bound"]) == (3, pytest.approx(0.46, abs=0.005)) and row["verdict"] == "beyond the intervals"
     back = find(compare.compare(b, a)["rows"], "acc_attacked")
     assert (back["difference"], back["bound"], back["verdict"]) == (-row["difference"], row["bound"], row["verdict"])
     assert find(found["rows"], "acc_original_attacked")["verdict"] == "equal"
     assert find(found["rows"], "t_acc_attacked")["verdict"] == "differs, no interval"
+    # The other attack and the other budget are cells of their own.
+    for other in ({"attack": "quantise"}, {"retain_budget": 0.1}):
+        assert find(found["rows"], "acc_attacked", **other)["verdict"] == "equal"
     assert main(["compare", str(a), str(b)]) == 0
     shown = capsys.readouterr().out
     assert "acc_attacked" in shown and "acc_original_attacked" not in shown and row["verdict"] in shown
@@ -73,20 +80,39 @@ def test_what_differs_is_measured_by_both_intervals(files, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["rows"] == found["rows"]
 
 
-def test_all_shows_what_is_equal_every_scoring_and_every_selection(files, tmp_path, capsys):
+def test_all_shows_equal_numbers_and_every_cell(files, tmp_path, capsys):
     a, b = pack(tmp_path / "a.zip", files), pack(tmp_path / "b.zip", other_seed(files))
     assert main(["compare", str(a), str(b), "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("look_choice"))
-    assert lines[at].split()[:3] == ["look_choice", "probe", "number"] and len(lines[at + 1 :]) == 72
-    assert {tuple(line.split()[:2]) for line in lines[at + 1 :]} == {
-        (look_choice, probe)
-        for look_choice in ("nested", "paper")
-        for probe in ("letter", "likelihood", "likelihood_fresh")
-    }
+    at = next(i for i, line in enumerate(lines) if line.startswith("attack"))
+    keys = ["attack", "retain_budget", "look_choice", "probe"]
+    assert lines[at].split()[:5] == [*keys, "number"] and len(lines[at + 1 :]) == ROWS
+    cells = {tuple(line.split()[:4]) for line in lines[at + 1 :]}
+    assert cells == set(
+        itertools.product(("RTT", "quantise"), ("0.1", "1.0"), ("nested", "paper"), ("letter", "likelihood"))
+    )
     assert sum(line.endswith("  equal") for line in lines) == len([r for r in compare.compare(a, b)["rows"]
-                                                                   if r["verdict"] == "equal"]) > 36  # fmt: skip
+                                                                   if r["verdict"] == "equal"]) > ROWS / 2  # fmt: skip
     assert not any("--all shows" in line for line in lines)
+
+
+def test_two_attacks_are_compared_cell_by_cell(files, tmp_path, capsys):
+    """Where each side has one attack, these are compared as two methods are."""
+
+    def only(attack):
+        def change(runs):
+            default = runs["variants"]["default"]
+            default["evals"] = [stem for stem in default["evals"] if "/" not in stem or f"attack-{attack}-" in stem]
+
+        return edited(files, "runs.json", change)
+
+    a, b = (pack(tmp_path / f"{attack}.zip", only(attack)) for attack in ("RTT", "quantise"))
+    found = compare.compare(a, b)
+    assert found["fixed"] == {"attack": ["RTT", "quantise"]} and len(found["rows"]) == ROWS / 2
+    row = next(r for r in found["rows"] if r["number"] == "acc_attacked" and r["key"]["retain_budget"] == 1.0)
+    assert row["a"] != row["b"]
+    assert main(["compare", str(a), str(b)]) == 0
+    assert "attack: A RTT, B quantise" in capsys.readouterr().out
 
 
 def test_two_methods_are_compared_cell_by_cell(files, tmp_path, capsys):
@@ -97,7 +123,7 @@ def test_two_methods_are_compared_cell_by_cell(files, tmp_path, capsys):
     )
     found = compare.compare(a, b)
     assert found["fixed"] == {"method": ["GD", "SimNPO"]} and found["only"] == {"a": [], "b": []}
-    assert len(found["rows"]) == 72 and all("method" not in row["key"] for row in found["rows"])
+    assert len(found["rows"]) == ROWS and all("method" not in row["key"] for row in found["rows"])
     assert find(found["rows"], "acc_original_attacked")["verdict"] == "equal"
     assert find(found["rows"], "acc_attacked")["verdict"] == "beyond the intervals"
     assert main(["compare", str(a), str(b)]) == 0
@@ -132,8 +158,7 @@ def test_two_seeds_are_compared_cell_by_cell(files, tmp_path, capsys):
     a, b = pack(tmp_path / "a.zip", files), pack(tmp_path / "b.zip", other_seed(files))
     found = compare.compare(a, b)
     assert found["fixed"] == {"seed": ["0", "5"]} and found["settings"] == {"seeds": [[0], [5]]}
-    assert len(found["rows"]) == 72 and all("seed" not in row["key"] for row in found["rows"])
-    # The bootstrap's seed is of the cell's name or of nothing: accuracies at least are equal.
+    assert len(found["rows"]) == ROWS and all("seed" not in row["key"] for row in found["rows"])
     assert all(row["verdict"] == "equal" for row in found["rows"] if row["number"].startswith("acc"))
     assert main(["compare", str(a), str(b)]) == 0
     assert "seed: A 0, B 5" in capsys.readouterr().out

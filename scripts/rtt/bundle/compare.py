@@ -1,4 +1,4 @@
-"""`python -m rtt compare A B`: two bundles side by side: which numbers differ, by how much against their intervals."""
+"""`python -m rtt compare A B`: which numbers of two bundles differ, and whether by more than their intervals allow."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from rtt.errors import UserError
 from rtt.figures.style import number
 from rtt.stats.tables import read_table
 
-KEYS = ["dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "look_choice", "probe"]
+KEYS = ["dataset", "arm", "model", "method", "attack", "variant", "seed", "retain_budget", "look_choice", "probe"]
 WITH_INTERVAL = (
     *("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked"),
     *("recovery", "recovery_corrected", "recovery_difference"),
@@ -39,14 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bundles", nargs=2, metavar="BUNDLE", help="bundle (.zip), its folder or URL, or results folder"
     )
-    parser.add_argument(
-        "--all", action="store_true", help="also numbers that are equal, and every look choice and scoring"
-    )
+    parser.add_argument("--all", action="store_true", help="show equal numbers, too, and every look choice and probe")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what differs."""
+    """Print the numbers that differ, or all of them."""
     found = compare(*args.bundles)
     if args.json:
         print(json.dumps(found, indent=1, sort_keys=True, allow_nan=False))
@@ -117,7 +115,11 @@ def _line(value: Any) -> str:
 
 
 def _common_keys(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], dict[str, list[str]]]:
-    """Keys that tell cells apart; a key of one value on each side, and another on the other, is what is compared."""
+    """Return the keys that tell cells apart, and those that differ as a whole between the two tables.
+
+    Where each side has one value of a key, and not the same, that is what is compared: two methods, two seeds, two
+    attacks.
+    """
     keys, fixed = [], {}
     for key in KEYS:
         values = [sorted(set(table[key].astype(str))) for table in (a, b)]
@@ -161,7 +163,7 @@ def _known(value: float) -> float | None:
 
 
 def _settings(a: dict, b: dict) -> dict[str, list]:
-    """Keys of the study that differ, by their dotted names."""
+    """Return the keys of the study that differ, by their dotted names."""
     flat = [_flat(study) for study in (a, b)]
     names = sorted(flat[0].keys() | flat[1].keys())
     pairs = {name: [one.get(name, "–") for one in flat] for name in names}
