@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 from rtt.study.expand import Runs
+from rtt.study.load import to_yaml
 from rtt.study.schema import Study
 
 BUNDLE = Path(__file__).parents[1] / "data/bundle-v2.zip"
@@ -233,7 +234,7 @@ def write(results: Path) -> Path:
     for name, document in documents().items():
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_text(json.dumps(document, sort_keys=True) + "\n")
-    (results / "study.yaml").write_text(STUDY.lstrip())
+    (results / "study.yaml").write_text(to_yaml(study_runs().study))
     return results
 
 

@@ -1,4 +1,4 @@
-"""Bundle and figures through the real Snakemake: from a finished study to a fresh clone that cannot import torch."""
+"""Bundles through the real Snakemake: from a finished study to the fresh clone of a reader who cannot import torch."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from clones import SMOKE, Clone, clone_environment, job_counts
+from clones import SMOKE, Clone, clone_environment, job_counts, read_csv
 
 REBUILDING = {"unpack": 1, "tables": 1, "figure": 5, "report": 1, "figures": 1}
 BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "deepspeed")
@@ -36,7 +36,7 @@ def bundle(finished, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def reader(fresh) -> Clone:
-    """A fresh clone of someone who has no torch."""
+    """A fresh clone of somebody who has no torch."""
     for name in BLOCKED:
         (fresh.folder / f"scripts/{name}.py").write_text("raise ImportError('not in the analysis environment')\n")
     return fresh
@@ -62,23 +62,23 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     for path in [*finished.results().glob("tables/*"), *finished.results().glob("figures/*")]:
         assert (rebuilt / path.relative_to(finished.results())).read_bytes() == path.read_bytes()
     assert not (reader.folder / "results").exists() or not list((reader.folder / "results").glob("[a-z]*"))
-    # Again: nothing is redrawn, what equals what is said once more.
+    # The second time nothing is redrawn, but the comparison is printed once more.
     done = figures(reader, bundle)
     assert job_counts(done.stdout) == {"figures": 1} and "15 of 15" in done.stdout
-    # New code, and nothing that remembers the old: what depends on it is redrawn; training code only warns.
+    # With new code, and no memory of the old, what depends on it is redrawn. Changed training code is only a warning.
     shutil.rmtree(reader.folder / ".snakemake")
-    for name, text in (("train.py", "EXTRA = 1\n"), ("figures/words.py", "# a comment\n")):
+    for name, text in (("training/train.py", "EXTRA = 1\n"), ("figures/words.py", "# a comment\n")):
         with open(reader.folder / "scripts/rtt" / name, "a") as handle:
             handle.write(text)
     done = figures(reader, bundle, "-n")
     assert job_counts(done.stdout) == {"figures": 1}
     runs = [path.stem for path in finished.results().glob("manifests/*.json")]
-    assert len(runs) == 7 and all(run in done.stdout for run in runs)
+    assert len(runs) == 10 and all(run in done.stdout for run in runs)
     assert "warning: the code of step unlearn has changed since it made" in done.stdout
     for name, rules in (
         ("figures/words.py", {"figure": 5, "report": 1, "figures": 1}),
-        ("findings.py", {"figure": 5, "report": 1, "figures": 1}),
-        ("stats/looks.py", {"tables": 1, "figure": 5, "report": 1, "figures": 1}),
+        ("report/page.py", {"report": 1, "figures": 1}),
+        ("stats/look_choice.py", {"tables": 1, "figure": 5, "report": 1, "figures": 1}),
     ):
         with open(reader.folder / "scripts/rtt" / name, "a") as handle:
             handle.write("\nEXTRA = 1\n")
@@ -86,48 +86,55 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     done = figures(reader, bundle)
     assert done.returncode == 0 and "15 of 15" in done.stdout
     assert "locked packages have changed since: figure, report, tables" in done.stdout
-    # Another lock, as after a `git pull`.
+    # The lock is another one, as after a `git pull`.
     with open(reader.folder / "requirements-analysis.lock", "a") as handle:
         handle.write("# another\n")
     assert plan(reader, bundle) == {"tables": 1, "figure": 5, "report": 1, "figures": 1}
 
 
-def test_make_figures_does_all_of_it(reader, bundle):
-    """Its environment is this one, lent (tests/workflow/test_setup.py makes one)."""
+def test_make_figures_redraws_the_committed_bundle(reader):
+    """It borrows this environment; tests/workflow/test_setup.py makes one."""
+    bundle = reader.folder / "tests/data/bundle-v2.zip"
     (reader.folder / ".venv-analysis").symlink_to(sys.prefix)
     command = ["make", "-o", ".venv-analysis/.complete", "figures", f"ARTIFACTS={bundle}"]
     environment = {key: value for key, value in clone_environment(reader.folder).items() if key != "MAKEFLAGS"}
     done = subprocess.run(command, cwd=reader.folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = f"15 of 15 equal the bundle's; rebuilt: dist/rebuilt/{bundle.stem}/results/smoke"
-    assert said in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert said.count("not in the bundle") == 15 and "0 of 15 equal the bundle's; rebuilt: dist/rebuilt/tiny-" in said
+    [made] = reader.folder.glob("dist/rebuilt/tiny-*/results/tiny")
+    rows = read_csv(made / "tables/recovery.csv")
+    keys = {"attack": "RTT", "look_choice": "nested", "probe": "letter", "retain_budget": "1.0"}
+    [found] = [row for row in rows if keys.items() <= row.items()]
+    assert found["acc_attacked"] == "0.375000"  # tests/bundle/test_version_2.py computes it by hand
+    assert len(list((made / "figures").iterdir())) == 10 and (made / "report.html").is_file()
 
 
-def test_a_results_folder_without_snakemake_s_memory_trains_nothing(reader, finished, tmp_path):
+def test_nothing_is_trained_for_a_results_folder_that_snakemake_does_not_remember(reader, finished, tmp_path):
     folder = tmp_path / "copied/smoke"
     shutil.copytree(finished.results(), folder, copy_function=shutil.copyfile)  # times in the order of copying
-    with open(reader.folder / "scripts/rtt/train.py", "a") as handle:
+    with open(reader.folder / "scripts/rtt/training/train.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
     assert plan(reader, folder) == REBUILDING
     done = figures(reader, folder)
     assert done.returncode == 0, done.stdout
     assert "15 of 15" in done.stdout and "a results folder has no checksums to verify" in done.stdout
-    assert "nothing is run again" in done.stdout
+    assert "it is not run again" in done.stdout
     assert plan(reader, folder) == {"figures": 1}
-    # One score is another, and no time tells.
-    path = next(folder.glob("evals/rtt-*"))
+    # One score is changed, and no file's time tells.
+    path = next(folder.glob("evals/attack-*/original.json"))
     times = path.stat()
     path.write_text(path.read_text().replace("0.", "1.", 1))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert plan(reader, folder) == REBUILDING
 
 
-def test_without_rtt_tables_alone_are_redrawn(reader, finished, tmp_path):
+def test_without_attacks_only_tables_are_redrawn(reader, finished, tmp_path):
     folder = tmp_path / "copied/smoke"
     shutil.copytree(finished.results(), folder)
     document = json.loads((folder / "runs.json").read_text())
     for variant in document["variants"].values():
-        variant["evals"] = [stem for stem in variant["evals"] if not stem.startswith("rtt-")]
+        variant["evals"] = [stem for stem in variant["evals"] if "/" not in stem]
     (folder / "runs.json").write_text(json.dumps(document))
     assert plan(reader, folder) == {"unpack": 1, "tables": 1, "figures": 1}
     done = figures(reader, folder)
@@ -142,24 +149,24 @@ def test_a_hostile_bundle_is_one_message_and_no_file(reader, bundle, tmp_path):
     done = figures(reader, hostile)
     assert done.returncode != 0 and "'../../evil.py' is refused" in done.stdout and "Traceback" not in done.stdout
     assert not (reader.folder / "dist").exists() and not list(tmp_path.rglob("evil.py"))
-    # A right frame around a wrong file: found when it is unpacked, and nothing of it stays.
+    # A wrong file in a right archive is found when it is unpacked, and nothing of it stays.
     changed = tmp_path / "changed.zip"
     with zipfile.ZipFile(bundle) as good, zipfile.ZipFile(changed, "w") as archive:
         for name in good.namelist():
             data = good.read(name)
-            archive.writestr(name, data.replace(b"0.25", b"0.75") if "/evals/rtt-control" in name else data)
+            archive.writestr(name, data.replace(b"0.25", b"0.75") if "/control.json" in name else data)
     done = figures(reader, changed)
     assert done.returncode != 0 and "is not what bundle.json says" in done.stdout
     assert not list((reader.folder / "dist/rebuilt").glob("*/given"))
     assert not list((reader.folder / "dist/rebuilt").glob("*/results/smoke/runs.json"))
 
 
-def test_an_option_of_another_name_is_a_mistake(fresh):
+def test_a_misspelt_option_is_a_mistake(fresh):
     done = fresh.snakemake("-n", "--config", "artefacts=x")
     assert done.returncode != 0 and "artefacts: this key cannot be set here" in done.stdout
 
 
-def test_the_texts_go_in_where_they_are_asked_for(copy):
+def test_texts_are_bundled_where_they_are_asked_for(copy):
     done = copy.snakemake("bundle", "-c1", "--configfile", SMOKE, "--config", "bundle_texts=true")
     assert done.returncode == 0, done.stdout
     [path] = (copy.folder / "dist").glob("*.zip")
@@ -167,27 +174,27 @@ def test_the_texts_go_in_where_they_are_asked_for(copy):
         assert len([name for name in archive.namelist() if name.endswith("facts.jsonl")]) == 3
 
 
-def test_figures_of_a_study_itself(copy):
+def test_snakemake_figures_redraws_a_study_s_own_figures(copy):
     assert copy.plan("figures", "--configfile", SMOKE) == {}
     (copy.results() / "report.html").unlink()
     assert copy.plan("figures", "--configfile", SMOKE) == {"report": 1, "figures": 1}
 
 
-def test_stale_results_are_seen_without_snakemake_s_memory(copy):
-    """Changed analysis code redraws; changed training code is named with what it made, and nothing is trained again."""
+def test_stale_results_are_recognised_without_snakemake_s_memory(copy):
+    """Changed analysis code redraws. Changed training code is named with what it made, and nothing is trained again."""
     shutil.rmtree(copy.folder / ".snakemake")
     scripts = copy.folder / "scripts/rtt"
-    for name in ("figures/words.py", "train.py", "data/audit.py", "candidates.py"):
+    for name in ("figures/words.py", "training/train.py", "data/audit.py", "point_choice/kept_weights.py"):
         with open(scripts / name, "a") as handle:
             handle.write("\nEXTRA = 1\n")
     done = copy.smoke("-n")
     assert job_counts(done.stdout) == {"figure": 5, "report": 1}
     made = [*copy.results().glob("manifests/*"), *copy.results().glob("point_choices/*")]
     audits = list(copy.results().glob("data/*/audit.json"))
-    assert len(made) == 9 and len(audits) == 3
+    assert len(made) == 12 and len(audits) == 3
     for name in [path.stem for path in made] + [path.parent.name for path in audits]:
         assert name in done.stdout
     assert "the code of step attack has changed" in done.stdout and "--forcerun attack" in done.stdout
-    with open(scripts / "stats/looks.py", "a") as handle:
+    with open(scripts / "stats/look_choice.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
     assert copy.plan("--configfile", SMOKE) == {"tables": 1, "figure": 5, "report": 1}
