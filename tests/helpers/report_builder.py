@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from rtt.figures.view import make_view
+from rtt.report.rows import results
 from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_attacked": 0.85, "acc_original_attacked": 0.95, "acc_control_attacked": 0.3}
@@ -55,6 +56,11 @@ def view_of(*rows, **options):
     """The view of such rows."""
     table = recovery(*rows)
     return make_view(table, accuracy(table), **options)
+
+
+def results_of(*rows):
+    """Return such rows as the report's results."""
+    return results(view_of(*rows))
 
 
 # Each attack's settings, gentlest first, with the share of the reported accuracy that a look at them reaches.

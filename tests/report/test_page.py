@@ -1,8 +1,10 @@
-"""The report's page: one document, what it says, what it escapes, what is missing."""
+"""The page: one document that loads nothing, prints the report's records, escapes what it is given, says what lacks."""
 
+import html
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,14 +12,24 @@ import pytest
 from report_builder import audit, full_study, manifest, recovery, recovery_row, write_study
 from rtt.__main__ import main
 from rtt.errors import UserError
-from rtt.report.page import page
+from rtt.figures.style import number, percent
+from rtt.report.inputs import read_inputs
+from rtt.report.page import page, report
 from rtt.report.summary import summary
 from rtt.stats.contrasts import COLUMNS
-from rtt.stats.tables import read_table, write_table
+from rtt.stats.tables import write_table
 from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 
 NAN = float("nan")
 EVIL = '<script>alert("x")</script>'
+GOLDEN = Path(__file__).parents[1] / "data" / "report.txt"
+CONTRAST = {
+    **{"arm_a": "pretrained", "arm_b": "taught", "dataset_a": "people_p", "dataset_b": "people_f", "method": "GD"},
+    **{"attack": "RTT", "retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "quantity": "acc_attacked"},
+    **{"n_seeds": 1, "per_seed": "0.3", "mean": 0.3, "low": NAN, "high": NAN, "comparable": "yes", "why": ""},
+}
+INCOMPARABLE = {"method": "RMU", "comparable": "no", "why": "not comparable: unlearned accuracy .20 vs .45"}
+CONTRASTS = pd.DataFrame([CONTRAST, CONTRAST | INCOMPARABLE], columns=COLUMNS)
 
 
 @pytest.fixture
@@ -27,7 +39,7 @@ def no_figures(monkeypatch):
 
 
 class Reader(HTMLParser):
-    """Collects ids, addresses and images; fails on tags that do not close."""
+    """Collects ids, addresses, images and tables' cells; fails on tags that do not close."""
 
     VOID = ("meta", "link", "br", "img")
 
@@ -57,137 +69,212 @@ class Reader(HTMLParser):
         assert self.stack.pop() == tag
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    arms, cell, why = (
-        ("pretrained", "taught", "people_p", "people_f"),
-        (0.1, "nested", "letter", "acc_attacked"),
-        ("not comparable: unlearned accuracy .20 vs .45"),
-    )
-    contrasts = pd.DataFrame(
-        [
-            (*arms, "GD", *cell, 1, "0.300000", 0.3, NAN, NAN, "yes", ""),
-            (*arms, "RMU", *cell, 0, "", NAN, NAN, NAN, "no", why),
-        ],
-        columns=COLUMNS,
-    )
-    return write_study(
-        tmp_path_factory.mktemp("results") / "tiny",
-        full_study(),
-        contrasts,
+def text_of(page_text):
+    """Return what a reader reads, a line per paragraph or row of a table."""
+    text = re.sub(r"<(style|svg).*?</\1>", "", page_text, flags=re.DOTALL)
+    text = re.sub(r"</t[hd]>|</dt>", " | ", text)
+    text = html.unescape(re.sub(r"<[^>]+>", "", text))
+    return "\n".join(line for line in (re.sub(r"\s+", " ", line).strip(" |") for line in text.splitlines()) if line)
+
+
+def section(page_text, name):
+    """Return the text of one section of a page."""
+    return text_of(re.search(rf'<section aria-labelledby="{name}">(.*?)</section>', page_text, re.DOTALL)[1])
+
+
+# Columns of recovery.csv, no two alike.
+NUMBERS = {
+    **{"acc_before": 0.93, "acc_unlearned": 0.25, "acc_original_attacked": 0.9, "acc_control_attacked": 0.31},
+    **{"t_acc_attacked": 0.95, "retain_before": 0.88, "retain_unlearned": 0.83, "recovery": 0.61},
+    **{"recovery_corrected": 0.53, "recovery_difference": 0.45},
+}
+
+
+def varied_rows():
+    """Rows of two arms, probes, attacks, budgets and of each status; no two numbers of a row are equal."""
+    cases = [("GD", "pretrained", "ok"), ("RMU", "pretrained", "over_unlearned"), ("GD", "taught", "not_unlearned")]
+    cases += [("RMU", "taught", "none_within_budget"), ("RIA", "taught", "undefined")]
+    of = [("RTT", 0.1, "letter"), ("RTT", 0.1, "likelihood"), ("RTT", 1.0, "letter"), ("quantise", 0.1, "letter")]
+    rows = []
+    for attack, budget, probe in of:
+        for look_choice in ("nested", "paper"):
+            for method, arm, status in cases if attack == "RTT" else cases[:2]:
+                n = len(rows)
+                numbers = {name: round(value + 0.001 * n, 3) for name, value in NUMBERS.items()}
+                numbers["acc_attacked"] = round(0.5 + 0.01 * n, 2)
+                odd = {"status": status, "look_choice": look_choice, "probe": probe, "retain_budget": budget}
+                rows.append(recovery_row(method, arm, attack=attack, **odd, **numbers))
+    return rows
+
+
+def full(folder):
+    """A study with a row of everything: arms, statuses, probes, attacks, budgets, variants, audits, manifests."""
+    study = {
+        "faithful": ["padding"],
+        "attacks": {"RTT": {}, "quantise": {}},
+        "variants": {"answers": {"methods": {"GD": {"mcq_share": 1.0}}}, "x": {"faithful": ["bare_letter"]}},
+    }
+    written = write_study(
+        folder,
+        recovery(*varied_rows()),
+        CONTRASTS,
         [audit(), audit("people_f", defects={}, details=[])],
         [manifest("pretrain", 30), manifest("unlearn", 10), manifest("unlearn", 12.4)],
+        study,
     )
+    head = ("people_p", "pretrained", "miniature", "GD", "RTT", 0.1, "nested", "letter", "recovery_corrected")
+    rows = [("answers", *head, 1, "0.1", 0.1, NAN, NAN), ("x", *head, 2, "0.1;0.2", 0.15, 0.1, 0.2)]
+    write_table(written / "tables" / "variants.csv", pd.DataFrame(rows, columns=VARIANT_COLUMNS))
+    return written
 
 
 @pytest.fixture(scope="module")
-def html(study):
+def study(tmp_path_factory):
+    return full(tmp_path_factory.mktemp("results") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def drawn(study):
     return page(study, study / "study.yaml")
 
 
-def test_page_is_one_wellformed_self_contained_document(html):
-    reader = Reader(html)
+def test_the_page_is_one_wellformed_document_that_loads_nothing(drawn):
+    reader = Reader(drawn)
     assert len(reader.ids) == len(set(reader.ids))
     assert all(link.startswith(("#", "data:")) for link in reader.links), set(reader.links)
-    assert not re.search(r"@import|url\((?!#)", html)
+    assert not re.search(r"@import|url\((?!#)", drawn)
     assert "script" not in reader.tags
     assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids)
     assert len(reader.images) == 5
-    assert all("Facts taught later" in alt for alt in reader.images)
-    assert '<html lang="en">' in html and 'name="viewport"' in html and "<title>Unlearning RTT: tiny</title>" in html
+    assert '<html lang="en">' in drawn and 'name="viewport"' in drawn and "<title>Unlearning RTT: tiny</title>" in drawn
     assert reader.tags.count("main") == reader.tags.count("h1") == 1
-    assert reader.tags.count("caption") == reader.tags.count("table")
+    assert reader.tags.count("caption") == reader.tags.count("table") > 10
     levels = [int(tag[1]) for tag in reader.tags if re.fullmatch(r"h\d", tag)]
     assert all(after <= before + 1 for before, after in pairwise([0, *levels])), levels
-    assert html.count("<th") - html.count("<thead") == html.count('<th scope="')
+    assert drawn.count("<th") - drawn.count("<thead") == drawn.count('<th scope="')
 
 
-def test_rows_stand_under_their_facts(html, study):
-    """Each group of rows is a tbody, whose heading a screen reader says with its rows and with no others."""
-    table = next(part for part in re.split("</?table>", html) if "<span>Probe by letter, look choice nested" in part)
-    rows = read_table(study / "tables/recovery.csv").query("look_choice == 'nested' and probe == 'letter'")
-    expected = {
-        facts: list(rows[rows["arm"] == arm]["method"])
-        for arm, facts in (
-            ("pretrained", "Learned in pretraining"),
-            ("taught", "Taught later"),
-            ("taught_same_data", "Taught later, same data"),
-        )
-    }
-    columns, found = table.count('scope="col"'), {}
-    for body in re.findall("<tbody>(.+?)</tbody>", table, re.DOTALL):
-        for width, facts in re.findall(r'scope="rowgroup" colspan="(\d+)">(.+?)<', body):
-            assert int(width) == columns and facts not in found
-            found[facts] = re.findall(r'scope="row">(\w+)<', body)
-    assert found == expected
+def test_each_figure_is_said_in_words(drawn):
+    text = text_of(drawn).replace("\n", " ")
+    for image in Reader(drawn).images:
+        assert "Facts taught later" in image and image in text
 
 
-def test_page_says_what_the_tables_say(html, study):
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
-    assert "All 4 methods hid the facts learned in pretraining" in text
-    assert "The criterion holds for all 4 methods." in text
-    assert "one seed cannot support a statement about a method or an arm" in text
-    assert "not comparable: unlearned accuracy .20 vs .45" in text
-    assert "not corrected for this choice" in text
-    for status in ("over unlearned", "not unlearned", "none within budget", "undefined"):
-        assert status in text
-    assert "split_1.jsonl:7: duplicate question: as split_0.jsonl:3" in text
-    assert "duplicate question 2" in text and "split leak" not in text
-    assert "c0ffee" in text and "torch 2.9.1" in text and "study: tiny" in text
-    assert re.search(r"unlearn 2 22 s 45 s none", text)  # two processes: 22.4 CPU seconds, 44.8 wall seconds
-    assert re.search(r"all 3 52 s 105 s none", text)
-    assert "python -m rtt figure accuracy --tables" in text
-    assert all(alt in text for alt in Reader(html).images)  # each figure in words
-    # Beside the commands of each figure and of all of them: where to type them.
-    assert text.count(f"In the folder that holds {study} (of a redrawn bundle: dist/rebuilt/tiny-HASH ):") == 6
+def test_a_group_of_rows_is_a_tbody_as_wide_as_its_table(drawn):
+    """A screen reader then says a group's heading with its rows and with no others."""
+    checked = 0
+    for table in re.findall("<table>(.*?)</table>", drawn, re.DOTALL):
+        for body in re.findall("<tbody>(.*?)</tbody>", table, re.DOTALL):
+            headings = re.findall(r'scope="rowgroup" colspan="(\d+)"', body)
+            assert len(headings) <= 1 and all(int(width) == table.count('scope="col"') for width in headings)
+            rows = re.findall('<tr><th scope="row">.*?</tr>', body, re.DOTALL)
+            assert {row.count("<td") + 1 for row in rows} == {table.count('scope="col"')}
+            checked += len(rows)
+    assert checked > 50
 
 
-def test_page_is_the_same_twice_and_shows_all_scorings(study, html):
-    assert page(study, study / "study.yaml") == html
-    for caption in ("letter, look choice nested", "letter, look choice paper", "the choice, look choice paper"):
-        assert caption in html
+def test_the_page_is_the_golden_page(tmp_path, monkeypatch, no_figures):
+    """One page whole, so that a change of its words or numbers is seen. Figures aside; without checksums of tables."""
+    monkeypatch.chdir(tmp_path)
+    full(Path("results/tiny"))
+    text = text_of(page("results/tiny", "results/tiny/study.yaml")) + "\n"
+    text = re.sub(r"\b[0-9a-f]{64}\b", "SHA256", text)
+    text = re.sub(r"unlearning-rtt \S+", "unlearning-rtt VERSION", text)
+    new = tmp_path / "report.txt"
+    new.write_text(text)
+    assert text.splitlines() == GOLDEN.read_text().splitlines(), f"if the page should be so: cp {new} {GOLDEN}"
 
 
-def test_several_seeds_get_a_table(tmp_path):
+def test_numbers_on_the_page_are_the_report_s(study, drawn, no_figures):
+    """The templates print each record in its own place: a table's cells equal the fields of its rows."""
+    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    nested, _ = found.tables
+    lines = section(drawn, "recovery").splitlines()
+    for group in nested.groups:
+        for one in group.rows:
+            values = (one.acc_unlearned, one.acc_attacked, one.acc_original_attacked, one.acc_control_attacked)
+            values += (one.recovery, one.recovery_corrected, one.recovery_difference)
+            line = [one.method, percent(one.retain_budget), one.status_text, number(one.acc_before), *map(str, values)]
+            assert any(each.startswith(" | ".join(line)) for each in lines), line
+    assert [table.look_choice for table in found.tables] == ["nested", "paper"]
+    assert [(table.look_choice, len(table.groups)) for table in found.more_tables] == [("nested", 2), ("paper", 2)]
+    assert found.commit == "c0ffee" and found.attacked_points == 0 and found.points == 10
+    assert [row.stage for row in found.ledger] == ["pretrain", "unlearn", "all"]
+
+
+def test_the_page_is_the_same_twice(study, no_figures):
+    assert page(study, study / "study.yaml") == page(study, study / "study.yaml")
+
+
+def test_several_seeds_get_a_table(tmp_path, no_figures):
     study = write_study(tmp_path / "s", full_study((11, 12)))
-    text = page(study, study / "study.yaml")
-    assert "over seeds 11, 12" in text
-    assert "one seed cannot" not in text
-    assert "Over 2 seeds, the t interval" in text
+    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    assert (found.scope.seeds, found.scope.several_seeds, found.scope.main_seed) == ([11, 12], True, 11)
+    text = section(page(study, study / "study.yaml"), "seeds")
+    cell = found.over_seeds[0].rows[0]
+    assert cell.used == 2
+    assert f"{cell.method} | 2 | 0 | {cell.mean_text} | {cell.each} | {cell.criterion_holds} of 2" in text.splitlines()
+
+
+def test_other_attacks_have_a_section_where_there_are_any(tmp_path, no_figures, drawn):
+    lines = section(drawn, "attacks").splitlines()
+    assert lines[0] == "Other attacks" and any(line.startswith("GD | quantisation | ok | ") for line in lines)
+    study = write_study(tmp_path / "s", recovery(recovery_row()))
+    assert "Other attacks" not in page(study, study / "study.yaml")
+
+
+def test_the_headline_and_the_tables_are_of_the_first_attack(tmp_path, no_figures):
+    rows = [recovery_row(attack="quantise", acc_attacked=0.61), recovery_row(attack="RTT", acc_attacked=0.71)]
+    text = page(study := write_study(tmp_path / "s", recovery(*rows)), study / "study.yaml")
+    for name in ("claim", "recovery", "formats", "seeds", "caveats"):
+        assert ".71" not in section(text, name), name
+    assert "it is .61 [.56, .66] (GD)" in section(text, "claim")
+    assert ".71 [.66, .76]" in section(text, "attacks")
 
 
 def test_everything_from_data_is_escaped(tmp_path):
     rows = [recovery_row(method=EVIL, dataset=EVIL, model=EVIL), recovery_row("GD", arm=EVIL)]
-    contrasts = pd.DataFrame(
-        [(EVIL, "b", EVIL, EVIL, EVIL, 0.1, "nested", "letter", "acc_attacked", 1, "0.1", 0.1, NAN, NAN, "no", EVIL)],
-        columns=COLUMNS,
-    )
+    rows.append(recovery_row("GD", attack=EVIL))
+    names = dict.fromkeys(("arm_a", "dataset_a", "dataset_b", "method", "why"), EVIL)
+    contrast = pd.DataFrame([CONTRAST | names | {"comparable": "no"}], columns=COLUMNS)
     bad = audit("x", details=[{"kind": EVIL, "path": EVIL, "line": 1, "message": EVIL}], defects={EVIL: 1}, files=EVIL)
     run = manifest(EVIL, packages={EVIL: EVIL}, hardware={EVIL: EVIL}, git_commit=EVIL)
-    study = write_study(tmp_path / "<script>", recovery(*rows), contrasts, [bad], [run])
+    table = recovery(*rows)
+    looks = {name: {f"bits={EVIL}": 1.0} for name in (EVIL, "RTT")}
+    study = write_study(tmp_path / "<script>", table, contrast, [bad], [run], {"faithful": [EVIL]}, looks)
     (study / "study.yaml").write_text(EVIL)
     text = page(study, study / "study.yaml")
     assert "<script" not in text
-    assert text.count("&lt;script&gt;") > 10
+    assert text.count("&lt;script&gt;") > 20
     Reader(text)
 
 
-def test_missing_pieces_are_said(tmp_path):
+def test_missing_pieces_are_said(tmp_path, no_figures):
     study = write_study(tmp_path / "s", recovery(recovery_row()))
+    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    assert (found.audits, found.ledger, found.provenance, found.budgets) == ([], [], [], [])
+    assert found.contrasts_of_arms is None
     text = page(study, study / "study.yaml")
-    for part in (
-        "No audit was found",
-        "No manifests were found",
-        "table of contrasts (tables/contrasts.csv) is missing",
+    for name, words in (
+        ("audit", "No audit was found"),
+        ("compute", "No manifests were found"),
+        ("provenance", "No manifests were found"),
+        ("seeds", "(tables/contrasts.csv) is missing"),
+        ("recovery", "one retain budget, 10 %"),
+        ("formats", "asks in one way"),
+        ("formats", "No variant of this study changes the format"),
+        ("faithful", "No variant of this study turns on a faithful switch"),
+        ("sensitivity", "No variant of this study changes the size of T"),
+        ("published", "nothing to set beside theirs"),
     ):
-        assert part in text
+        assert words in section(text, name).replace("\n", " "), name
     write_table(study / "tables" / "contrasts.csv", pd.DataFrame([], columns=COLUMNS))
-    assert "no two arms to compare" in page(study, study / "study.yaml")
+    assert "no two arms to compare" in section(page(study, study / "study.yaml"), "seeds")
     with pytest.raises(UserError, match="no such study file"):
         page(study, study / "absent.yaml")
 
 
-def test_the_command_writes_the_page_or_nothing(tmp_path, study, capsys):
+def test_the_command_writes_the_page_or_nothing(tmp_path, study, capsys, no_figures):
     out = tmp_path / "report.html"
     command = ["report", "--results", str(study), "--study-config", str(study / "study.yaml"), "--out", str(out)]
     assert main(command) == 0
@@ -204,97 +291,44 @@ def test_a_manifest_that_is_no_object_is_named(tmp_path):
     (study / "manifests").mkdir()
     (study / "manifests" / "x.json").write_text("[]")
     with pytest.raises(UserError, match=r"x.json: expected a JSON object, found list"):
-        page(study, study / "study.yaml")
+        read_inputs(study, study / "study.yaml")
 
 
-# ---- single rows
+def test_runs_and_datasets_that_the_study_no_longer_has_are_left_out(tmp_path):
+    study = write_study(tmp_path / "s", recovery(recovery_row()), None, [audit()], [manifest("unlearn")], {})
+    for path in ("data/old/audit.json", "manifests/old.json"):
+        (study / path).parent.mkdir(exist_ok=True)
+        (study / path).write_text("{}")
+    found = read_inputs(study, study / "study.yaml")
+    assert ([one["folder"] for one in found.audits], [one["stage"] for one in found.manifests]) == (
+        ["people_p"],
+        ["unlearn"],
+    )
+    (study / "runs.json").unlink()
+    assert len(read_inputs(study, study / "study.yaml").audits) == 2
 
 
-def test_a_measure_that_cannot_be_told_is_words_and_its_interval(tmp_path, no_figures):
-    wide = {"recovery_corrected_low": 0.5, "recovery_corrected_high": 1.2, "cannot_tell": "recovery_corrected"}
-    study = write_study(tmp_path / "s", recovery(recovery_row("GD", **wide), recovery_row("RMU")))
-    page_text = page(study, study / "study.yaml")
-    for text in (summary(study), page_text):
-        assert "cannot tell [.50, 1.20]" in text and ".86 [.50, 1.20]" not in text
-        assert ".86 [.81, .91]" in text  # RMU's
-    assert "<td>.89 [.84, .94]</td><td>cannot tell [.50, 1.20]</td>" in page_text  # the ratio of the same row tells
+def test_variants_stand_in_the_section_of_what_they_change(drawn):
+    faithful, formats = (section(drawn, name).splitlines() for name in ("faithful", "formats"))
+    end = "learned in pretraining | GD | nested | – | – | – | "
+    assert any(line.startswith("x | faithful bare_letter | " + end) for line in faithful)
+    assert any("+.15 [.10, .20].10, .20 | differs over 2 seeds" in line for line in faithful)
+    assert any(line.startswith("answers | methods.GD.mcq_share 1.0 | " + end) for line in formats)
+    assert not any(line.startswith("answers") for line in faithful)
+    assert "This study itself turns on padding" in "\n".join(faithful)
+    assert "ours is the variant answers" in section(drawn, "published")
 
 
-def test_the_first_scoring_of_the_table_is_the_main_one(tmp_path, no_figures):
+def test_the_first_probe_of_the_table_is_the_main_one(tmp_path, no_figures):
     rows = [recovery_row(probe="likelihood", acc_attacked=0.61), recovery_row(probe="letter", acc_attacked=0.71)]
     study = write_study(tmp_path / "s", recovery(*rows))
-    assert "scoring likelihood" in summary(study) and ".61" in summary(study) and ".71" not in summary(study)
-    text = page(study, study / "study.yaml")
-    assert "it is .61 [.56, .66] (GD)" in text
-    assert text.index("Probe by likelihood of the choice") < text.index("Probe by letter")
+    assert "probe likelihood" in summary(study) and ".61" in summary(study) and ".71" not in summary(study)
+    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    assert found.verdicts[0].methods[0].result.acc_attacked.value == 0.61
+    assert [table.probe for table in found.tables + found.more_tables] == ["likelihood of the choice", "letter"]
 
 
-def test_datasets_have_titles_and_a_claim_each(tmp_path, no_figures):
-    rows = [recovery_row(dataset=name, acc_attacked=value) for name, value in (("years", 0.8), ("wmdp-deduped", 0.31))]
-    study = write_study(tmp_path / "s", recovery(*rows))
-    text = page(study, study / "study.yaml")
-    assert "hid the facts learned in pretraining (Years)" in text
-    assert "any of the facts learned in pretraining (WMDP-Deduped) come back" in text
-    assert "pretrained (Years)" in summary(study) and "pretrained (WMDP-Deduped)" in summary(study)
-
-
-def test_the_paper_s_ablations_are_said_to_have_no_numbers(tmp_path, no_figures):
-    rows = [recovery_row(retain_budget=budget) for budget in (0.1, 1.0)]
-    text = page(study := write_study(tmp_path / "s", recovery(*rows)), study / "study.yaml")
-    assert (
-        "Retain budgets: theirs 5 %, 10 %, 30 %, 100 %, what comes back within each not published as numbers; "
-        'ours 10 %, 100 % (<a href="#budgets">'
-    ) in text
-    assert "theirs plain text, MCQ, answer only, not published as numbers; ours not in this study." in text
-
-
-def variants_csv(folder, *rows):
-    head = ("people_p", "pretrained", "miniature", "GD", 0.1)
-    table = pd.DataFrame([(name, *head, *rest) for name, *rest in rows], columns=VARIANT_COLUMNS)
-    write_table(folder / "tables" / "variants.csv", table)
-
-
-def test_variants_stand_in_the_section_of_what_they_change(tmp_path, no_figures):
-    rows = [recovery_row(acc_attacked=0.61), recovery_row(acc_attacked=0.71, variant="bare_letter")]
-    variants = {
-        "bare_letter": {"faithful": ["bare_letter"]},
-        "on_v": {"faithful": ["select_on_v"]},
-        "answers": {"methods": {"GD": {"mcq_share": 1.0}, "RMU": None}},
-    }
-    study = write_study(tmp_path / "s", recovery(*rows), study={"variants": variants})
-    for part in ("No variant of this study changes the format", "No variant of this study turns on a faithful switch"):
-        assert part in page(study, study / "study.yaml")  # there is no variants.csv
-    variants_csv(
-        study,
-        ("bare_letter", "nested", "letter", "recovery_corrected", 3, "0.1;0.2;0.3", 0.2, 0.05, 0.35),
-        ("bare_letter", "nested", "letter", "acc_unlearned", 3, "0.01;0.02;0.03", 0.02, -0.01, 0.04),
-        ("bare_letter", "paper", "letter", "recovery_corrected", 3, "0.11;0.2;0.3", 0.2, 0.05, 0.35),
-        ("on_v", "paper - nested", "letter", "recovery_corrected", 3, "0.1;-0.2;0.3", 0.07, -0.5, 0.64),
-        ("answers", "nested", "letter", "recovery_corrected", 0, "", NAN, NAN, NAN),
-        ("answers", "nested", "likelihood", "recovery", 1, "0.42", 0.42, NAN, NAN),
-    )
-    text = page(study, study / "study.yaml")
-    Reader(text)
-    sections = {
-        name: re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part))
-        for name, part in re.findall(r'<section aria-labelledby="(\w+)">(.*?)</section>', text, re.DOTALL)
-    }
-    faithful = sections["faithful"]
-    assert (
-        "bare_letter faithful bare_letter learned in pretraining GD nested +.02 [-.01, .04] .01, .02, .03" in faithful
-    )
-    assert "+.20 [.05, .35] .10, .20, .30 differs over 3 seeds" in faithful and ".11" not in faithful
-    assert "paper - nested – – – +.07 [-.50, .64] .10, -.20, .30 no difference shown over 3 seeds" in faithful
-    formats = sections["formats"]
-    assert "answers methods.GD.mcq_share 1.0; without RMU learned in pretraining GD" in formats
-    assert "no seed with both values" in formats and ".42" not in formats
-    assert "ours variants answers ( Formats )." in sections["published"]
-    assert ".61 [.56, .66]" in sections["recovery"]
-    assert not [name for name in ("claim", "recovery") if ".71" in sections[name]]
-    assert ".71" not in summary(study)
-
-
-def test_end_to_end_from_evaluations(tmp_path):
+def test_end_to_end_from_evaluations(tmp_path, no_figures):
     """The real tables: what is planted in the evaluations is what the page and the summary say."""
     from evals_builder import make_evals
 
@@ -313,10 +347,9 @@ def test_end_to_end_from_evaluations(tmp_path):
     tables = folder / "tables"
     assert main(["tables", "--evals", str(evals), "--point-choices", str(point_choices), "--out", str(tables)]) == 0
     (folder / "study.yaml").write_text("study: study\n")
-    text = page(folder, folder / "study.yaml")
-    assert "RMU hid the facts learned in pretraining, at least in part, rather than removing them" in text
-    assert "does not show that any come back after unlearning with GD" in text
-    assert "The criterion fails: for GD" in text
+    (verdict,) = report(read_inputs(folder, folder / "study.yaml"), folder, folder / "study.yaml").verdicts
+    assert [(one.result.method, one.holds) for one in verdict.methods] == [("GD", False), ("RMU", True)]
+    assert verdict.claim.startswith("RMU hid the facts learned in pretraining")
     # 120 of 160 and 40 of 160: Wilson by hand (z = 1.959964)
     z, n = 1.959964, 160
     ends = []
@@ -324,6 +357,7 @@ def test_end_to_end_from_evaluations(tmp_path):
         centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         ends += [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
     low, high, control_low, control_high = (f"{end:.2f}"[1:] for end in ends)
+    text = section(page(folder, folder / "study.yaml"), "claim")
     assert f".75 [{low}, {high}]" in text
     assert f".25 [{control_low}, {control_high}]" in text
     rows = [line.split() for line in summary(folder).splitlines() if line.startswith("pretrained")]

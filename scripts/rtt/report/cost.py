@@ -1,8 +1,10 @@
-"""What the study cost and what it stood on: hours, tokens, energy; commits, packages, hardware. From the manifests."""
+"""What the study cost and what it was made with, from the manifests: time, tokens, energy; commits, packages."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-ORDER = ("import", "original", "pretrain", "teach", "unlearn", "attack")
+STAGES = ("import", "original", "pretrain", "teach", "unlearn", "attack")
 # Watts of a whole board at its limit, from NVIDIA's datasheets, by the name that the driver gives.
 BOARDS = {
     "NVIDIA H200": 700,
@@ -17,27 +19,61 @@ BOARDS = {
     "NVIDIA GeForce RTX 4090": 450,
     "NVIDIA GeForce RTX 3090": 350,
 }
+VALUES = ("python", "precision", "attn_backend", "launcher", "engine", "world_size", "deterministic", "threads")
 
 
-def ledger(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return CPU, wall and GPU seconds and tokens summed per stage, in the pipeline's order, and a last row for all.
+@dataclass(frozen=True)
+class Stage:
+    """What the processes of one stage took. `unknown`: how many of them do not say their CPU seconds."""
 
-    `unknown` counts manifests without CPU seconds. GPU seconds are wall seconds times devices, where there was a GPU.
+    stage: str
+    processes: int
+    cpu_seconds: float
+    wall_seconds: float
+    gpu_seconds: float
+    tokens: float
+    unknown: int
+
+    @property
+    def cpu_text(self) -> str:
+        """Return the CPU time, and how many processes it leaves out."""
+        return time_text(self.cpu_seconds) + (f" ({self.unknown} unknown)" if self.unknown else "")
+
+    @property
+    def wall_text(self) -> str:
+        """Return the wall time."""
+        return time_text(self.wall_seconds)
+
+    @property
+    def gpu_text(self) -> str:
+        """Return the GPU time."""
+        return time_text(self.gpu_seconds) if self.gpu_seconds else "none"
+
+    @property
+    def tokens_text(self) -> str:
+        """Return the number of tokens that were trained on."""
+        return f"{self.tokens:,.0f}".replace(",", " ") if self.tokens else "–"
+
+
+def ledger(manifests: Sequence[dict[str, Any]]) -> list[Stage]:
+    """Return what each stage took, in the pipeline's order, and a last row for all; [] without manifests.
+
+    GPU seconds are wall seconds times devices, where there was a GPU.
     """
-    stages = sorted(
-        {str(one.get("stage")) for one in manifests},
-        key=lambda s: (s not in ORDER, ORDER.index(s) if s in ORDER else 0, s),
-    )
-    parts = [(stage, [one for one in manifests if str(one.get("stage")) == stage]) for stage in stages]
-    rows = []
-    for stage, members in [*parts, ("all", manifests)]:
-        sums = {
-            name: sum(float(m.get(name) or 0) for m in members) for name in ("cpu_seconds", "wall_seconds", "tokens")
-        }
-        sums["gpu_seconds"] = sum(map(gpu_seconds, members))
-        unknown = sum(one.get("cpu_seconds") is None for one in members)
-        rows.append({"stage": stage, "runs": len(members), "unknown": unknown, **sums})
-    return rows if manifests else []
+    by_stage: dict[str, list[dict[str, Any]]] = {}
+    for one in manifests:
+        by_stage.setdefault(str(one.get("stage")), []).append(one)
+    known = [stage for stage in STAGES if stage in by_stage]
+    rows = [_stage(stage, by_stage[stage]) for stage in (*known, *sorted(set(by_stage) - set(known)))]
+    return [*rows, _stage("all", manifests)] if rows else []
+
+
+def _stage(stage: str, members: Sequence[dict[str, Any]]) -> Stage:
+    sums = {
+        name: sum(float(one.get(name) or 0) for one in members) for name in ("cpu_seconds", "wall_seconds", "tokens")
+    }
+    unknown = sum(one.get("cpu_seconds") is None for one in members)
+    return Stage(stage, len(members), gpu_seconds=sum(map(gpu_seconds, members)), unknown=unknown, **sums)
 
 
 def gpu_seconds(manifest: dict[str, Any]) -> float:
@@ -51,52 +87,54 @@ def _gpu(manifest: dict[str, Any]) -> str:
     return str((manifest.get("hardware") or {}).get("gpu") or "")
 
 
-def energy(manifests: list[dict[str, Any]]) -> str:
-    """Say how much energy the GPUs can have taken at most, and what is not known."""
+def energy(manifests: Sequence[dict[str, Any]]) -> str:
+    """Say how much energy the GPUs can have taken at most, and what is not known; "" without manifests."""
+    cpu = "The energy of the CPUs is not known, because nothing measured it and manifests do not say what they draw."
     held = [one for one in manifests if gpu_seconds(one)]
-    cpu = "What CPUs took is not known: nothing measured it, and a manifest does not say what they draw."
     if not held:
-        return f"Energy: not known. {cpu[:1].upper()}{cpu[1:]}" if manifests else ""
+        return cpu if manifests else ""
     known = [one for one in held if _gpu(one) in BOARDS]
     strange = sorted({_gpu(one) for one in held} - set(BOARDS))
     joules = sum(gpu_seconds(one) * BOARDS[_gpu(one)] for one in known)
     boards = ", ".join(f"{name} {BOARDS[name]} W" for name in sorted({_gpu(one) for one in known}))
-    text = (
-        f"Energy: at most {joules / 3.6e6:.3g} kWh on GPUs, if they drew their limit all the time ({boards}). "
-        if known
-        else ""
-    )
-    text += f"Not known of {', '.join(strange)}. " if strange else ""
-    return text + cpu
+    texts = []
+    if known:
+        texts.append(
+            f"The GPUs took at most {joules / 3.6e6:.3g} kWh, which assumes that they drew their limit all the time "
+            f"({boards})."
+        )
+    if strange:
+        texts.append(f"The energy of {', '.join(strange)} is not known.")
+    return " ".join([*texts, cpu])
 
 
-def span(seconds: float) -> str:
-    """Write seconds, from two hours on as hours."""
+def time_text(seconds: float) -> str:
+    """Write a time in seconds, from two hours on in hours."""
     return f"{seconds:,.0f} s".replace(",", " ") if seconds < 7200 else f"{seconds / 3600:,.1f} h".replace(",", " ")
 
 
-def provenance(manifests: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Return (what, distinct values over all manifests): commits, Python, packages, hardware, precision."""
+def provenance(manifests: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return (what, its distinct values over all manifests): commits, packages, hardware, Python, precision."""
     commits = {
         f"{one.get('git_commit') or 'unknown'}{' (with changes not committed)' if one.get('git_dirty') else ''}"
         for one in manifests
     }
-    packages = {f"{name} {number}" for one in manifests for name, number in (one.get("packages") or {}).items()}
+    packages = {f"{name} {version}" for one in manifests for name, version in (one.get("packages") or {}).items()}
     hardware = {
         ", ".join(f"{key} {value}" for key, value in sorted((one.get("hardware") or {}).items()) if value is not None)
         for one in manifests
     }
     ended = sorted(str(one["ended"]) for one in manifests if one.get("ended"))
-    rows = [("git commit", commits), ("packages", packages), ("hardware", hardware - {""})]
-    rows.append(("first and last run ended", set(ended[:1] + ended[-1:])))
-    keys = ("python", "precision", "attn_backend", "launcher", "engine", "world_size", "deterministic", "threads")
-    for key in keys:
-        rows.append((key.replace("_", " "), {str(one[key]) for one in manifests if one.get(key) is not None}))
-    return [(what, sorted(values)) for what, values in rows if values]
+    rows = [("Git commit", commits), ("Packages", packages), ("Hardware", hardware - {""})]
+    rows.append(("First and last run ended", set(ended[:1] + ended[-1:])))
+    for key in VALUES:
+        name = key.replace("_", " ").capitalize()
+        rows.append((name, {str(one[key]) for one in manifests if one.get(key) is not None}))
+    return [(what, ("; " if what == "Hardware" else ", ").join(sorted(values))) for what, values in rows if values]
 
 
-def commit(manifests: list[dict[str, Any]]) -> str | None:
-    """Return the one commit that made all of it, with nothing uncommitted; None where there is none."""
+def commit(manifests: Sequence[dict[str, Any]]) -> str | None:
+    """Return the one commit that made everything, with no change left uncommitted; None where there is none."""
     found = {one.get("git_commit") for one in manifests}
     clean = not any(one.get("git_dirty") for one in manifests)
     return str(found.pop()) if len(found) == 1 and clean and None not in found else None

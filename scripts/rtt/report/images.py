@@ -1,4 +1,4 @@
-"""A figure for the page: inline SVG, what its parts show, its words."""
+"""A figure on the page: its SVG inline, what its parts show, its words, and the command that draws it again."""
 
 import re
 from dataclasses import dataclass
@@ -11,26 +11,30 @@ from rtt.figures.view import View
 from rtt.figures.words import alternative, title, told
 
 CAPTIONS = {
-    "accuracy": "What the paper's figures show, per dataset and method: accuracy on V, with 95 % Wilson intervals. "
-    "Open marks: unlearned, before RTT. Filled marks: after RTT.",
-    "recovery": "What RTT brings back, as a share of what the original has after RTT, with 95 % bootstrap intervals. "
-    "The title counts by the floor-corrected ratio.",
-    "tradeoff": "Each unlearning run from the model before it (star) through its points; large open marks: selected.",
-    "curves": "Accuracy after each epoch of RTT, pooled over the V splits. Of these looks, one is chosen.",
-    "sensitivity": "Accuracy on V with 95 % intervals, each row with one thing chosen otherwise than reported. A row "
-    "of a learning rate has its last epoch, which nobody chose.",
+    "accuracy": "The figure shows what the paper's figures show, per dataset and method: accuracy on V with 95 % "
+    "Wilson intervals. Open marks stand for unlearned models before the attack, filled marks for models after it.",
+    "recovery": "The figure shows what the attack brings back, as a share of what the original has after the attack, "
+    "with 95 % bootstrap intervals. The title counts by the floor-corrected ratio.",
+    "tradeoff": "Each line leads from the model before unlearning (star) through the points of one unlearning run. "
+    "Large open marks are the points that were chosen.",
+    "curves": "The lines show accuracy on T and V at each setting of the attack, pooled over the V splits: over "
+    "epochs, where its settings have epochs. One of these looks is chosen.",
+    "sensitivity": "The figure shows accuracy on V with 95 % intervals; in each row, one thing is chosen otherwise "
+    "than in the reported results. Nobody chose the settings that have a row; of epochs, the last one is shown.",
 }
-# Parts of these can be reached with the keyboard; of the others there are too many, and their words say the same.
+# Their parts can be reached with the keyboard. The others have too many, and their words say the same.
 BY_KEYBOARD = ("accuracy", "recovery")
 
 
 @dataclass(frozen=True)
 class Image:
-    """What the page shows of one figure."""
+    """What the page shows of one figure. `summary` and `panels` say it in words; `focus`: the keyboard reaches it."""
 
     name: str
+    number: int
     title: str
-    told: list[str]
+    summary: str
+    panels: list[str]
     caption: str
     svg: Markup
     spots: list[Spot]
@@ -38,18 +42,28 @@ class Image:
     command: str
 
 
-def image(name: str, view: View, tables: str) -> Image:
-    """Return a figure for the page. `tables`: the folder to name in the command that draws it again."""
+def image(name: str, number: int, view: View, tables: str) -> Image:
+    """Return a figure for the page. `tables`: the folder that the command names, quoted for a shell."""
     svg, spots = render_told(name, view)
-    command = f"python -m rtt figure {name} --tables {tables} --out {name}.svg {name}.png"
-    drawn = inline_svg(svg.decode(), name, alternative(name, view))
-    return Image(name, title(name, view), told(name, view), CAPTIONS[name], drawn, spots, name in BY_KEYBOARD, command)
+    summary, *panels = told(name, view)
+    return Image(
+        name=name,
+        number=number,
+        title=title(name, view),
+        summary=summary,
+        panels=panels,
+        caption=CAPTIONS[name],
+        svg=inline_svg(svg.decode(), name, alternative(name, view)),
+        spots=spots,
+        focus=name in BY_KEYBOARD,
+        command=f"python -m rtt figure {name} --tables {tables} --out {name}.svg {name}.png",
+    )
 
 
 def inline_svg(svg: str, prefix: str, alt: str) -> Markup:
-    """Return an SVG file's root element for HTML: ids made unique by `prefix`, an image with an alternative text.
+    """Return the root element of an SVG file for HTML: an image with an alternative text, its ids prefixed.
 
-    Comments, metadata and the style element are left out; the style's two properties go to the root, where they cannot
+    Comments, metadata and the style element are left out. The style's two properties go to the root, where they cannot
     reach the page around it.
     """
     svg = svg[svg.index("<svg") :]

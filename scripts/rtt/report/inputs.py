@@ -1,14 +1,62 @@
-"""What the report reads beside the tables: the plan, audits, manifests, settings of unlearning runs."""
+"""What the report is made of, read once: tables, study, audits, manifests, settings of unlearning runs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from rtt.errors import UserError
-from rtt.files import read_json
+from rtt.figures.view import View, load, make_view
+from rtt.files import read_json, sha256
+from rtt.stats.tables import read_table
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The files of a results folder that the report tells of.
+
+    view: what the figures show of recovery.csv (all of it: `view.everything`) and accuracy.csv. other_views: the same
+    of each other attack that has such results. contrasts, variants: those tables, None where there is no file. study:
+    as runs.json has it, {} without one. settings: {unlearning run: its settings}. checksums: (name, sha256) of each
+    table.
+    """
+
+    view: View
+    other_views: list[View]
+    contrasts: pd.DataFrame | None
+    variants: pd.DataFrame | None
+    study: dict[str, Any]
+    audits: list[dict[str, Any]]
+    manifests: list[dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
+    checksums: list[tuple[str, str]]
+    study_file: str
+
+
+def read_inputs(results: Path, study_config: Path) -> Inputs:
+    """Read a results folder and a study file. Raises UserError for a file that is missing or cannot be read."""
+    recovery, accuracy = load(results / "tables")
+    view = make_view(recovery, accuracy)
+    attacks = [str(name) for name in dict.fromkeys(recovery["attack"]) if name != view.attack]
+    others = [name for name in attacks if len(view.alternative(attack=name))]
+    runs = [str(run) for run in dict.fromkeys(view.accuracy["run"]) if run]
+    return Inputs(
+        view=view,
+        other_views=[make_view(recovery, accuracy, attack=name) for name in others],
+        contrasts=_table(results / "tables" / "contrasts.csv"),
+        variants=_table(results / "tables" / "variants.csv"),
+        study=read_study(results),
+        audits=read_audits(results),
+        manifests=read_manifests(results),
+        settings=read_settings(results, runs),
+        checksums=[(path.name, sha256(path)) for path in sorted((results / "tables").glob("*.csv"))],
+        study_file=_text(study_config),
+    )
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """Return a JSON object. Raises UserError that names the file where it is none."""
+    """Return the JSON object in a file. Raises UserError that names the file where it holds something else."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(
@@ -25,37 +73,48 @@ def part(value: Any, *keys: str) -> dict[str, Any]:
 
 
 def read_study(results: Path) -> dict[str, Any]:
-    """Return the study as runs.json has it, every key spelled out; {} without a plan."""
-    plan = results / "runs.json"
-    return part(json_object(plan), "study") if plan.is_file() else {}
+    """Return the study as runs.json has it, with every key spelled out; {} without that file."""
+    runs = results / "runs.json"
+    return part(json_object(runs), "study") if runs.is_file() else {}
 
 
 def read_audits(results: Path) -> list[dict[str, Any]]:
-    """Return the audits `data/*/audit.json` of the study's datasets, with the folder's name, by folder."""
+    """Return the audits `data/*/audit.json` of the study's datasets, each with its folder's name, by folder."""
     found = sorted((results / "data").glob("*/audit.json"))
-    paths = [path for path in found if _planned(results, "data", path.parent.name)]
+    paths = [path for path in found if _belongs(results, "data", path.parent.name)]
     return [{"folder": path.parent.name, **json_object(path)} for path in paths]
 
 
 def read_manifests(results: Path) -> list[dict[str, Any]]:
-    """Return the manifests of the study's runs (`runs.json`; without it, all of `manifests/*.json`), by file name."""
+    """Return the manifests of the study's runs (without runs.json: all of `manifests/*.json`), by file name."""
     paths = sorted((results / "manifests").glob("*.json"))
-    return [json_object(path) for path in paths if _planned(results, "manifests", path.stem)]
+    return [json_object(path) for path in paths if _belongs(results, "manifests", path.stem)]
 
 
 def read_settings(results: Path, runs: list[str]) -> dict[str, dict[str, Any]]:
-    """Return run -> settings of its unlearning, of those runs whose spec is there; no nested ones."""
+    """Return {run: settings of its unlearning}, without nested ones, of the runs whose spec is there."""
     paths = {run: results / "specs" / f"{run}.json" for run in runs}
     found = {run: part(json_object(path), "settings") for run, path in paths.items() if path.is_file()}
-    return {run: {key: value for key, value in one.items() if _flat(value)} for run, one in found.items()}
+    return {run: {key: value for key, value in one.items() if _is_flat(value)} for run, one in found.items()}
 
 
-def _flat(value: Any) -> bool:
+def _is_flat(value: Any) -> bool:
     inner = value if isinstance(value, list) else [value]
     return not any(isinstance(one, (dict, list)) for one in inner)
 
 
-def _planned(results: Path, kind: str, name: str) -> bool:
-    """Is this run or dataset in the study's runs.json? A folder may hold older ones. Without a plan all are."""
-    plan = results / "runs.json"
-    return not plan.is_file() or name in json_object(plan)[kind]
+def _belongs(results: Path, kind: str, name: str) -> bool:
+    """Say whether runs.json names a run or dataset, as a folder may hold older ones; without the file all belong."""
+    runs = results / "runs.json"
+    return not runs.is_file() or name in json_object(runs)[kind]
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return read_table(path) if path.is_file() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such study file; expected the study that made these results") from None

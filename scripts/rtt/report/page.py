@@ -2,18 +2,22 @@
 
 import argparse
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rtt import __version__
-from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import PROBES, number, percent, value_of
-from rtt.figures.view import load, make_view
-from rtt.files import sha256, write_text
-from rtt.report import changed, conclusions, cost, inputs, published, recovered, strength
-from rtt.report.images import image
+from rtt.figures.style import number, percent
+from rtt.files import write_text
+from rtt.report import conclusions, cost, differences, rows, strength, variants
+from rtt.report.audits import Audit, audit
+from rtt.report.caveats import caveats
+from rtt.report.images import Image, image
+from rtt.report.inputs import Inputs, read_inputs
+from rtt.report.other_attacks import OtherAttacks, described, other_attacks
+from rtt.report.published import Published, published
 
 # Sections by id (templates/<id>.html.j2), in the page's order.
 SECTIONS = {
@@ -21,6 +25,7 @@ SECTIONS = {
     "figures": "Figures",
     "published": "The paper's figures",
     "recovery": "Recovery",
+    "attacks": "Other attacks",
     "formats": "Formats",
     "faithful": "Faithful switches",
     "sensitivity": "Sensitivity",
@@ -32,11 +37,75 @@ SECTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class Scope:
+    """Of which results the page tells where it does not say otherwise."""
+
+    attack: str
+    attack_text: str
+    probe: str
+    look_choice: str
+    budget: str
+    seeds: list[int]
+    several_seeds: bool
+    several_budgets: bool
+    main_seed: int
+    main_arm: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page says, as plain records, section by section; the templates (`templates/`) only print it."""
+
+    sections: list[tuple[str, str]]
+    name: str
+    folder: str
+    version: str
+    scope: Scope
+    # claim, seeds
+    verdicts: list[conclusions.Verdict]
+    over_seeds: list[rows.Group[conclusions.OverSeeds]]
+    over_seeds_sentence: str
+    contrasts_of_arms: list[differences.Contrast] | None
+    contrasts_of_methods: list[differences.Contrast]
+    # figures
+    images: list[Image]
+    sensitivity_image: Image | None
+    # published, recovery, attacks
+    published: Published
+    tables: list[rows.RecoveryTable]
+    more_tables: list[rows.RecoveryTable]
+    budgets: list[rows.Group[rows.Cell]]
+    other_attacks: OtherAttacks | None
+    # formats, faithful, sensitivity
+    probes: list[rows.Group[rows.Cell]]
+    faithful: str
+    effects: dict[str, list[differences.Effect]]
+    points: int
+    attacked_points: int
+    trajectories: list[rows.Group[strength.Trajectory]]
+    settings: strength.SettingTable
+    edges: list[str]
+    sizes_of_t: variants.SizesOfT
+    # caveats, audit, compute, provenance
+    caveats: list[str]
+    audits: list[Audit]
+    ledger: list[cost.Stage]
+    energy: str
+    provenance: list[tuple[str, str]]
+    commit: str | None
+    figure_commands: list[str]
+    report_command: str
+    checksums: list[tuple[str, str]]
+    study_config: str
+    study_file: str
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--results", required=True, type=Path, help="folder of a study: tables/, data/, evals/")
+    parser.add_argument("--results", required=True, type=Path, help="folder of a study, with tables/, data/, evals/")
     parser.add_argument("--study-config", required=True, type=Path, help="the study file, shown under provenance")
-    parser.add_argument("--out", required=True, type=Path, help="report.html")
+    parser.add_argument("--out", required=True, type=Path, help="the page to write: report.html")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,86 +116,94 @@ def run(args: argparse.Namespace) -> int:
 
 
 def page(results: str | Path, study_config: str | Path) -> str:
-    """Return the page: the same text for the same files. Raises UserError when the tables cannot be read."""
+    """Return the page: the same text for the same files. Raises UserError when a file cannot be read."""
     results, study_config = Path(results), Path(study_config)
-    recovery, accuracy = load(results / "tables")
-    view = make_view(recovery, accuracy)
-    panels = conclusions.main_panels(view)
-    study, manifests = inputs.read_study(results), inputs.read_manifests(results)
+    return render(report(read_inputs(results, study_config), results, study_config))
+
+
+def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
+    """Return all that the page says. The paths are named in its commands."""
+    view, study = inputs.view, inputs.study
     folder, config = shlex.quote(results.as_posix()), shlex.quote(study_config.as_posix())
-    tables = shlex.quote(f"{results.as_posix()}/tables")
-    edges = strength.edges(view)
-    judged = [(panel, conclusions.judge(view, panel)) for panel in panels]
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            sections=list(SECTIONS.items()),
-            name=results.resolve().name,
-            folder=folder,
-            study_config=config,
-            config_text=_text(study_config),
-            version=__version__,
-            view=view,
-            several=len(view.seeds) > 1,
-            claims=[conclusions.claim(view, panel) for panel in panels],
-            main_arm=panels[0].arm == conclusions.MAIN_ARM,
-            main_seed=conclusions.main_seed(view),
-            judged=[(panel, rows, conclusions.criterion_sentence(rows)) for panel, rows in judged],
-            images=[image(name, view, tables) for name in FIGURES],
-            published=published,
-            beside=published.beside(view),
-            controls=published.controls(view),
-            our_budgets=published.budgets(view),
-            hiding=published.hiding(view, study),
-            others=published.others(view),
-            recovery_tables=recovered.recovery_tables(recovery, accuracy),
-            budgets=recovered.by_budget(view),
-            by_probe=recovered.by_probe(view),
-            effects=changed.effects(results / "tables" / "variants.csv", view, study),
-            faithful=[str(name) for name in study.get("faithful") or []],
-            attacked=strength.attacked_share(view),
-            trajectories=strength.trajectories(view, results),
-            rates=strength.rates(view),
-            edges=edges,
-            t_sizes=changed.t_sizes(view, study),
-            t_questions=changed.t_questions(view),
-            over_seeds=conclusions.over_seeds(view),
-            over_seeds_sentence=conclusions.over_seeds_sentence(view),
-            contrasts=recovered.contrast_rows(results / "tables" / "contrasts.csv", view),
-            audits=inputs.read_audits(results),
-            caveats=conclusions.caveats(view, recovery, accuracy) + edges,
-            ledger=cost.ledger(manifests),
-            energy=cost.energy(manifests),
-            provenance=cost.provenance(manifests),
-            commit=cost.commit(manifests),
-            report_command=f"python -m rtt report --results {folder} --study-config {config} --out report.html",
-            tables=[(path.name, sha256(path)) for path in sorted((results / "tables").glob("*.csv"))],
-        )
+    tables_folder = shlex.quote(f"{results.as_posix()}/tables")
+    found = rows.results(view)
+    shown = rows.shown(found, view)
+    seeds = sorted({one.seed for one in shown})
+    over_seeds = conclusions.over_seeds(shown)
+    attacked = strength.attacked_models(view)
+    edges = strength.edges(view.attack_title, attacked)
+    effects = differences.effects(inputs.variants, view, study)
+    arms, methods = (None, []) if inputs.contrasts is None else differences.contrasts(inputs.contrasts, view)
+    attacked_points, points = strength.attacked_points(view)
+    tables = rows.recovery_tables(found, view, view.attack)
+    main = [table for table in tables if table.probe == tables[0].probe]
+    others = other_attacks(found, view, inputs.other_views)
+    images = [image(name, index, view, tables_folder) for index, name in enumerate(FIGURES, 1)]
+    return Report(
+        sections=[(key, title) for key, title in SECTIONS.items() if others or key != "attacks"],
+        name=results.resolve().name,
+        folder=folder,
+        version=__version__,
+        scope=Scope(
+            attack=view.attack_title,
+            attack_text=described(view.attack),
+            probe=rows.probe_name(view.probe),
+            look_choice=view.look_choice,
+            budget=percent(view.budget),
+            seeds=seeds,
+            several_seeds=len(seeds) > 1,
+            several_budgets=len({one.retain_budget for one in found}) > 1,
+            main_seed=conclusions.main_seed(seeds),
+            main_arm=any(one.panel.arm == conclusions.MAIN_ARM for one in shown),
+        ),
+        verdicts=conclusions.verdicts(shown),
+        over_seeds=rows.grouped(over_seeds),
+        over_seeds_sentence=conclusions.over_seeds_sentence(over_seeds, seeds),
+        contrasts_of_arms=arms,
+        contrasts_of_methods=methods,
+        images=[one for one in images if one.name != "sensitivity"],
+        sensitivity_image=next((one for one in images if one.name == "sensitivity"), None),
+        published=published(found, view, study, [one.variant for one in effects[variants.FORMAT]]),
+        tables=main[:2],
+        more_tables=[table for table in tables if table not in main[:2]],
+        budgets=rows.by_budget(view),
+        other_attacks=others,
+        probes=rows.by_probe(view),
+        faithful=", ".join(map(str, study.get("faithful") or [])),
+        effects=effects,
+        points=points,
+        attacked_points=attacked_points,
+        trajectories=strength.trajectories(view, inputs.settings),
+        settings=strength.setting_table(view.attack_title, attacked),
+        edges=edges,
+        sizes_of_t=variants.sizes_of_t(view, study),
+        caveats=caveats(found, shown, rows.control_datasets(view), edges),
+        audits=[audit(one) for one in inputs.audits],
+        ledger=cost.ledger(inputs.manifests),
+        energy=cost.energy(inputs.manifests),
+        provenance=cost.provenance(inputs.manifests),
+        commit=cost.commit(inputs.manifests),
+        figure_commands=[one.command for one in images],
+        report_command=f"python -m rtt report --results {folder} --study-config {config} --out report.html",
+        checksums=inputs.checksums,
+        study_config=config,
+        study_file=inputs.study_file,
     )
 
 
+def render(found: Report) -> str:
+    """Return the page of a report."""
+    return environment().get_template("page.html.j2").render(report=found, scope=found.scope)
+
+
 def environment() -> Environment:
-    """Return the templates' environment. What comes from a file is escaped."""
-    found = Environment(
+    """Return the templates' environment. Everything that comes from a file is escaped."""
+    made = Environment(
         loader=PackageLoader("rtt", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": number, "percent": percent}
-    found.globals |= {"value_of": value_of, "probes": PROBES, "sentence": sentence, "span": cost.span}
-    return found
-
-
-def sentence(text: str) -> str:
-    """Return the text with a capital letter at its beginning."""
-    return text[:1].upper() + text[1:]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such study file") from None
+    made.filters |= {"number": number, "percent": percent}
+    return made

@@ -1,26 +1,21 @@
-"""What others published, beside this study's figures. Theirs are quoted; what they did not publish is not guessed."""
+"""What others published, beside this study's results. Theirs are quoted; what they did not publish is not guessed."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from rtt.figures.style import dataset_title, number, value_of
+from rtt.figures.style import dataset_title, number, percent, value_of
 from rtt.figures.view import Panel, View
-from rtt.report.changed import HIDING, kind_of
 from rtt.report.inputs import part
+from rtt.report.rows import Group, Result, alike, grouped
+from rtt.report.variants import HIDING, kind_of
+from rtt.study.names import DEFAULT
 
 UNKNOWN = "not published"
-PAPER = "Deeb and Roger 2024"
-PAPER_MODEL = "Meta-Llama-3-8B, in some configurations zephyr-7b-beta"
+ATTACK = "RTT"  # the one attack that these works made
 PRETRAINING = ("Years", "MMLU", "WMDP-Deduped")
 TAUGHT = "Random Birthdays"
-CONTROL = 0.312  # at most, app. E
-TWO_SIGMA = 0.055
-HIDDEN = (0.35, 0.83)  # sec. 6.1: forget accuracy, then after RTT
-PICTURE = (0.72, 0.27, 0.68)  # images/mi.png: original + RTT, unlearned, unlearned + RTT
-BUDGETS = (0.05, 0.1, 0.3, 1.0)
-FORMATS = ("plain text", "MCQ", "answer only")
 # (work, model, facts, method) -> accuracy in per cent after unlearning, after RTT
 KUNBR = ("KUnBR (arXiv 2511.11667)", "Llama-3-8B-Instruct")
 OTHERS = [
@@ -32,10 +27,6 @@ OTHERS = [
     }.items()
     for method, (before, after) in figures.items()
 ]
-FORK = (
-    "A public fork of the authors' code, Qwen2.5-3B-Instruct with LoRA, Years: accuracy of the base .639 and of base + "
-    "RTT .702, recovery .92 to 1.00."
-)
 
 
 def recovery_bound(panel: Panel, method: str) -> tuple[str, float, str] | None:
@@ -50,99 +41,143 @@ def recovery_bound(panel: Panel, method: str) -> tuple[str, float, str] | None:
     return None
 
 
-def beside(view: View) -> list[dict[str, Any]]:
-    """Return a row per panel, method and seed: our ratio selected as theirs, on V, and theirs with what follows.
+@dataclass(frozen=True)
+class Beside:
+    """Our recovery ratio, with the look chosen on V as theirs, and theirs. `other_facts`: theirs are of other facts."""
 
-    Ours is empty where the tables have no row selected on V.
-    """
-    ours = view.alternative(look_choice="paper")
-    found = []
-    for panel in view.panels:
-        title = dataset_title(panel.dataset)
+    panel: Panel
+    method: str
+    seed: int
+    ours: str
+    theirs: str
+    their_facts: str
+    other_facts: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another work's accuracy after unlearning and after RTT, with ours where the study has facts and method."""
+
+    facts: str
+    method: str
+    theirs: str
+    ours: str
+    work: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """Theirs beside ours: recovery rates; ours of what else they published, as texts; other works."""
+
+    beside: list[Group[Beside]]
+    control: str
+    budgets: str
+    formats: str
+    hiding: str
+    others: list[Other]
+
+
+def published(found: Sequence[Result], view: View, study: dict[str, Any], format_variants: Sequence[str]) -> Published:
+    """Return what was published beside the results of the attack RTT (`found`: those of the variant `default`)."""
+    wanted = (ATTACK, view.budget, "paper", view.probe)
+    ours = [one for one in found if (one.attack, one.retain_budget, one.look_choice, one.probe) == wanted]
+    our_controls = controls(ours, several_seeds=len({one.seed for one in found}) > 1)
+    budgets = sorted({one.retain_budget for one in found})
+    variants = list(dict.fromkeys(format_variants))
+    return Published(
+        beside=beside(ours),
+        control=f"reaches {', '.join(our_controls)}" if our_controls else "was not run",
+        budgets=", ".join(map(percent, budgets)),
+        formats=_formats(variants),
+        hiding="; ".join(hiding(view, study)) or "ours is not in this study",
+        others=others(found, view),
+    )
+
+
+def _formats(variants: Sequence[str]) -> str:
+    if not variants:
+        return "ours are not in this study"
+    return f"ours {'are the variants' if len(variants) > 1 else 'is the variant'} {', '.join(variants)}"
+
+
+def beside(ours: Sequence[Result]) -> list[Group[Beside]]:
+    """Return our recovery ratios beside theirs, by panel; [] where no look was chosen on V."""
+    rows = []
+    for one in ours:
+        bound = recovery_bound(one.panel, one.method)
+        title = dataset_title(one.panel.dataset)
         theirs = title if title in (*PRETRAINING, TAUGHT) else ", ".join(PRETRAINING)
-        theirs = TAUGHT if panel.arm == "taught" and title not in PRETRAINING else theirs
-        for method in view.methods:
-            bound = recovery_bound(panel, method)
-            mask = (ours["dataset"] == panel.dataset) & (ours["model"] == panel.model) & (ours["arm"] == panel.arm)
-            for _, row in ours[mask & (ours["method"] == method)].iterrows():
-                found.append(
-                    {
-                        "panel": panel,
-                        "method": method,
-                        "row": row,
-                        "ours": value_of(row, "recovery"),
-                        "theirs": f"{bound[0]} {number(bound[1])} ({bound[2]})" if bound else UNKNOWN,
-                        "facts": theirs if bound else "–",
-                        "other": bool(bound) and theirs != title,
-                        "verdict": _verdict(row, bound),
-                    }
-                )
-    return found
+        theirs = TAUGHT if one.panel.arm == "taught" and title not in PRETRAINING else theirs
+        rows.append(
+            Beside(
+                panel=one.panel,
+                method=one.method,
+                seed=one.seed,
+                ours=str(one.recovery),
+                theirs=f"{bound[0]} {number(bound[1])} ({bound[2]})" if bound else UNKNOWN,
+                their_facts=theirs if bound else "–",
+                other_facts=bool(bound) and theirs != title,
+                verdict=_verdict(one, bound),
+            )
+        )
+    return grouped(rows)
 
 
-def _verdict(row: pd.Series, bound: tuple[str, float, str] | None) -> str:
+def _verdict(one: Result, bound: tuple[str, float, str] | None) -> str:
     if bound is None:
-        return "nothing to compare"
-    low, high = row["recovery_low"], row["recovery_high"]
+        return "nothing to compare with"
+    low, high = one.recovery.low, one.recovery.high
     if math.isnan(low):
         return "ours has no rate"
-    if row["status"] == "not_unlearned":
+    if one.status == "not_unlearned":
         return "ours was not unlearned, so its rate says little"
     sign, edge, _ = bound
     if low > edge:
-        return f"ours lies above {number(edge)}" + (", as theirs" if sign == ">" else "")
+        return f"ours lies above {number(edge)}" + (", as theirs does" if sign == ">" else "")
     if high < edge:
-        return f"ours lies below {number(edge)}" + (", as theirs" if sign == "<" else "")
-    return f"our interval holds {number(edge)}"
+        return f"ours lies below {number(edge)}" + (", as theirs does" if sign == "<" else "")
+    return f"our interval contains {number(edge)}"
 
 
-def controls(view: View) -> list[dict[str, Any]]:
-    """Return our controls, selected on V as theirs, one per panel and seed."""
-    rows = view.alternative(look_choice="paper").drop_duplicates(["dataset", "model", "arm", "seed"])
-    panels = {(panel.dataset, panel.model, panel.arm): panel for panel in view.panels}
+def controls(ours: Sequence[Result], several_seeds: bool) -> list[str]:
+    """Return our controls, with the look chosen on V as theirs, one per panel and seed."""
+    found: dict[tuple, Result] = {}
+    for one in ours:
+        found.setdefault((one.panel, one.seed), one)
     return [
-        {
-            "panel": panels[row["dataset"], row["model"], row["arm"]],
-            "row": row,
-            "ours": value_of(row, "acc_control_attacked"),
-        }
-        for _, row in rows.iterrows()
-        if not math.isnan(row["acc_control_attacked"])
+        f"{one.acc_control_attacked} ({one.panel.name}{f', seed {one.seed}' if several_seeds else ''})"
+        for one in found.values()
+        if not math.isnan(one.acc_control_attacked.value)
     ]
 
 
-def budgets(view: View) -> list[float]:
-    """Return our retain budgets."""
-    return sorted(set(view.everything["retain_budget"]))
-
-
-def hiding(view: View, study: dict[str, Any]) -> list[dict[str, str]]:
+def hiding(view: View, study: dict[str, Any]) -> list[str]:
     """Return our results of a model made to hide facts (GD on number tokens), of the study or of its variants."""
     names = [name for name, patch in part(study, "variants").items() if kind_of(part(patch)) == HIDING]
     tables = [(name, view.alternative(variant=name)) for name in names]
     if kind_of({"methods": study.get("methods")}) == HIDING:
-        tables.append(("default", view.recovery))
+        tables.append((DEFAULT, view.recovery))
     return [
-        {"variant": name, "method": str(row["method"]), "seed": str(row["seed"]),
-         "unlearned": value_of(row, "acc_unlearned"), "rtt": value_of(row, "acc_attacked")}
+        f"ours has {value_of(row, 'acc_unlearned')} and {value_of(row, 'acc_attacked')} "
+        f"(variant {name}, seed {row['seed']})"
         for name, rows in tables
-        for _, row in rows.iterrows()
+        for row in rows.to_dict("records")
         if row["method"] == "GD"
-    ]  # fmt: skip
+    ]
 
 
-def others(view: View) -> list[dict[str, str]]:
-    """Return other works' accuracies after unlearning and after RTT, with ours where the study has facts and method."""
-    found = []
+def others(found: Sequence[Result], view: View) -> list[Other]:
+    """Return other works' accuracies beside ours, with the look chosen as the report shows it."""
+    shown = [one for one in alike(found, view) if one.attack == ATTACK]
+    rows = []
     for work, model, facts, method, before, after in OTHERS:
-        ours = []
-        for panel in view.panels:
-            if dataset_title(panel.dataset) == facts and method in view.methods:
-                ours += [
-                    f"{number(row['acc_unlearned'])} to {number(row['acc_attacked'])}"
-                    for _, row in view.of(panel, method).iterrows()
-                ]
-        text = f"{number(before / 100, 3)} to {number(after / 100, 3)}"
-        found.append({"work": work, "model": model, "facts": facts, "method": method, "theirs": text,
-                      "ours": "; ".join(ours) or "not in this study"})  # fmt: skip
-    return found
+        ours = [
+            f"{number(one.acc_unlearned.value)} to {number(one.acc_attacked.value)}"
+            for one in shown
+            if (dataset_title(one.panel.dataset), one.method) == (facts, method)
+        ]
+        theirs = f"{number(before / 100, 3)} to {number(after / 100, 3)}"
+        rows.append(Other(facts, method, theirs, "; ".join(ours) or "not in this study", work, model))
+    return rows

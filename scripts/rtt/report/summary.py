@@ -1,15 +1,16 @@
-"""`python -m rtt summary`: the recovery table, the compute ledger and where the report is, for a terminal."""
+"""`python -m rtt summary`: recovery by attack, what each stage took, and where the report is, for a terminal."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from rtt.figures.style import number, percent, value_of
-from rtt.figures.view import load, make_view
+from rtt.figures.style import number, percent
+from rtt.figures.view import View, attack_title, load, make_view
 from rtt.report.cost import ledger
 from rtt.report.inputs import read_manifests
+from rtt.report.rows import Result, alike, results
 
-HEAD = ["arm", "method", "seed", "forget", "unlearned", "RTT", "original+RTT", "control", "recovery", "status"]
-ACCURACIES = ("acc_before", "acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked")
+HEAD = ["arm", "method", "seed", "forget", "unlearned", "attacked", "original", "control", "recovery", "status"]
 ARM_WIDTH = 30
 
 
@@ -28,41 +29,46 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def summary(results: str | Path) -> str:
+def summary(folder: str | Path) -> str:
     """Return the summary: lines of at most 120 columns. Raises UserError when the tables cannot be read."""
-    results = Path(results)
-    view = make_view(*load(results / "tables"))
-    several = len(view.seeds) > 1
-    table = [HEAD]
-    for panel in view.panels:
-        # A long name of a dataset or model must not push the numbers out of sight.
-        arm = panel.label if len(panel.label) <= ARM_WIDTH else panel.label[: ARM_WIDTH - 1] + "…"
-        for method in view.methods:
-            for _, row in view.of(panel, method).iterrows():
-                values = [number(row[name]) for name in ACCURACIES]
-                recovered = value_of(row, "recovery_corrected")
-                table.append([arm, method, str(row["seed"]), *values, recovered, row["status"]])
-    if not several:
-        table = [[*row[:2], *row[3:]] for row in table]
-    lines = [
-        f"Accuracy on V and floor-corrected recovery [95 %]; look choice {view.look_choice}, scoring {view.probe}, "
-        f"retain budget {percent(view.budget)}",
-        *_aligned(table),
-        "",
-    ]
-    rows = ledger(read_manifests(results))
-    if rows:
+    folder = Path(folder)
+    view = make_view(*load(folder / "tables"))
+    shown = alike(results(view), view)
+    lines = []
+    for attack in dict.fromkeys([view.attack, *(one.attack for one in shown)]):
+        lines += [*_recovery(attack, [one for one in shown if one.attack == attack], view), ""]
+    stages = ledger(read_manifests(folder))
+    if stages:
         lines += _aligned(
             [["stage", "processes", "CPU seconds", "wall seconds"]]
-            + [[r["stage"], str(r["runs"]), f"{r['cpu_seconds']:.0f}", f"{r['wall_seconds']:.0f}"] for r in rows]
+            + [[s.stage, str(s.processes), f"{s.cpu_seconds:.0f}", f"{s.wall_seconds:.0f}"] for s in stages]
         )
     else:
         lines.append("CPU seconds: no manifests found")
-    report = results / "report.html"
+    report = folder / "report.html"
     lines += ["", f"report: {report}" if report.is_file() else f"report: {report} (not written yet)"]
     return "\n".join(lines) + "\n"
 
 
-def _aligned(table: list[list[str]]) -> list[str]:
+def _recovery(attack: str, rows: Sequence[Result], view: View) -> list[str]:
+    """Return the lines of one attack's results."""
+    table = [HEAD]
+    for one in rows:
+        # A long name of a dataset or model must not push the numbers out of sight.
+        label = one.panel.label
+        arm = label if len(label) <= ARM_WIDTH else label[: ARM_WIDTH - 1] + "…"
+        attacked = (one.acc_attacked, one.acc_original_attacked, one.acc_control_attacked)
+        values = (one.acc_before, one.acc_unlearned.value, *(estimate.value for estimate in attacked))
+        table.append([arm, one.method, str(one.seed), *map(number, values), str(one.recovery_corrected), one.status])
+    if len({one.seed for one in rows}) == 1:
+        table = [[*row[:2], *row[3:]] for row in table]
+    return [
+        f"{attack_title(attack)}: accuracy on V and floor-corrected recovery [95 %]; look choice {view.look_choice}, "
+        f"probe {view.probe}, retain budget {percent(view.budget)}",
+        *_aligned(table),
+    ]
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

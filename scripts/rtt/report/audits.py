@@ -1,0 +1,50 @@
+"""What the report shows of each dataset's audit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rtt.figures.style import number
+from rtt.report.inputs import part
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One dataset: its counts, its defects and what was dropped, and what a guesser of the commonest letter scores."""
+
+    folder: str
+    files: str
+    rows: str
+    questions: str
+    facts: str
+    defects: str
+    dropped: str
+    commonest_letter: str
+    details: list[str]
+    checksums: list[tuple[str, str]]
+
+
+def audit(found: dict[str, Any]) -> Audit:
+    """Return an audit (`audit.json` with its folder's name) as texts; what it lacks is a dash."""
+    counts = {name: _text(found.get(name)) for name in ("files", "rows", "questions", "facts")}
+    letters = part(found, "majority_letter_accuracy").items()
+    folder = str(found["folder"])
+    return Audit(
+        folder=folder,
+        **counts,
+        defects=_counted(part(found, "defects")) or "none found",
+        dropped=_counted(part(found, "dropped")) or "none",
+        commonest_letter=", ".join(f"{split} {number(value)}" for split, value in letters) or "–",
+        details=[
+            f"{one['path']}:{one['line']}: {str(one['kind']).replace('_', ' ')}: {one['message']}"
+            for one in found.get("details") or []
+        ],
+        checksums=[(f"{folder}/{file}", str(hexadecimal)) for file, hexadecimal in part(found, "sha256").items()],
+    )
+
+
+def _counted(numbers: dict[str, Any]) -> str:
+    return ", ".join(f"{kind.replace('_', ' ')} {n}" for kind, n in numbers.items() if n)
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else str(value)

@@ -1,0 +1,39 @@
+"""Captions and labels of `snakemake --report` are computed from the study."""
+
+from pathlib import Path
+
+import pytest
+from rtt.report.captions import described, labels
+from rtt.study.load import load_study
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            "config/config.yaml",
+            {
+                "facts": "pretrained, taught, taught same data",
+                "methods": "GD, RMU, RIA, FIF",
+                "budgets": "10 %",
+                "attacks": "RTT (16 settings)",
+                "variants": "none",
+            },
+        ),
+        (
+            "config/paper.yaml",
+            {
+                "facts": "years (pretrained), mmlu (pretrained), wmdp (pretrained), random_birthdays (taught)",
+                "model": "llama-3-8b",
+                "probes": "letter, likelihood",
+                "variants": "format_mcq, format_answer, hiding",
+            },
+        ),
+        ("config/modes/just_eval.yaml", {"attacks": "none"}),
+    ],
+)
+def test_captions_are_made_of_the_study(path, words):
+    study = load_study(Path(__file__).parents[2] / path)
+    found = described(study)
+    assert found | words == found
+    assert labels(found, figure="x") == {"figure": "x"} | {name: found[name] for name in ("facts", "methods", "seeds")}

@@ -1,0 +1,44 @@
+"""Attacks beside the first one have results, settings and edges of their own."""
+
+from report_builder import accuracy, recovery, recovery_row, results_of, view_of
+from rtt.figures.view import make_view
+from rtt.report.other_attacks import described, other_attacks
+
+
+def test_a_study_with_one_attack_has_no_others():
+    assert other_attacks(results_of(recovery_row()), view_of(recovery_row()), []) is None
+
+
+def test_other_attacks_are_compared_with_the_first():
+    given = [
+        recovery_row(method, attack=attack, look_choice=look_choice, acc_attacked=value)
+        for attack, method, look_choice, value in (
+            ("RTT", "GD", "nested", 0.8),
+            ("RTT", "RMU", "nested", 0.9),
+            ("quantise", "GD", "nested", 0.4),
+            ("quantise", "RMU", "nested", 0.5),
+            ("quantise", "GD", "paper", 0.6),
+        )
+    ]
+    view, table = view_of(*given), recovery(*given)
+    assert view.attack == "RTT"
+    found = other_attacks(results_of(*given), view, [make_view(table, accuracy(table), attack="quantise")])
+    assert [text.split(".")[0] for text in found.described] == ["quantisation"]
+    (group,) = found.compared
+    assert [(one.method, one.attack, one.acc_attacked.value) for one in group.rows] == [
+        ("GD", "RTT", 0.8),
+        ("GD", "quantise", 0.4),
+        ("RMU", "RTT", 0.9),
+        ("RMU", "quantise", 0.5),
+    ]
+    assert [(table.attack, table.look_choice, len(table.groups[0].rows)) for table in found.tables] == [
+        ("quantisation", "nested", 2),
+        ("quantisation", "paper", 1),
+    ]
+    (settings,) = found.settings
+    assert [row.texts for row in settings.groups[0].rows if row.method == "GD"] == [[".20", ".40"]]
+    assert len(found.edges) == 1 and "quantisation" in found.edges[0]
+
+
+def test_an_attack_that_is_not_installed_is_named():
+    assert described("wiggle").startswith("wiggle. ")
