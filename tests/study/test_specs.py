@@ -256,3 +256,12 @@ def test_studies_of_this_repository_have_specs_that_come_back(tmp_path, path):
     root = Path(__file__).parents[2]
     for spec in all_specs(load_study(root / path)):
         assert load_spec(written(tmp_path, spec), spec.kind) == spec
+
+
+def test_a_control_takes_as_many_facts_as_the_task_that_it_controls(tmp_path):
+    """T, V and the number of looks must be equal, however many facts the control's dataset offers."""
+    tiny.write_pretrained(tmp_path / "model")
+    people, strangers = tiny.PEOPLE | tiny.TWO | {"facts_per_split": 3}, tiny.PEOPLE | tiny.TWO | {"facts_per_split": 2}
+    runs = Runs(tiny.tasks_study(tmp_path, data={"datasets": {"people": people, "strangers": strangers}}))
+    assert {spec.facts.facts_per_split for spec in runs.attacks.values()} == {3}
+    assert {spec.facts.dataset for spec in controls(runs)} == {"strangers"}
