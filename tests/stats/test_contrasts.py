@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from rtt.stats.contrasts import contrasts, criterion
+from rtt.stats.contrasts import contrasts, exceeds_control
 from scipy import stats
 
 
@@ -137,12 +137,7 @@ def test_two_models_of_an_arm_are_not_mixed_up():
     assert found.n_seeds == 0 and "2 models: m, n" in found.why and found.comparable == "no"
 
 
-def test_criterion_compares_the_ends():
-    ends = [("GD", 0.5, 0.4), ("RMU", 0.4, 0.4), ("RIA", math.nan, 0.4), ("FIF", 0.7, math.nan)]
-    rows = [row("pretrained", m, 0, 0.9, acc_attacked_low=low, acc_control_attacked_high=high) for m, low, high in ends]
-    rows += [row("taught", "GD", 0, 0.9, acc_attacked_low=1.0, acc_control_attacked_high=0.0)]
-    rows += [row("pretrained", "GD", 1, 0.9, acc_attacked_low=1.0, acc_control_attacked_high=0.0)]
-    found = criterion(pd.DataFrame(rows))
-    assert [(c.method, c.holds) for c in found] == [("GD", True), ("RMU", False), ("RIA", False), ("FIF", False)]
-    assert (found[0].low, found[0].control_high) == (0.5, 0.4)
-    assert criterion(pd.DataFrame(rows), seed=7) == []
+def test_the_criterion_compares_the_ends_of_the_intervals():
+    ends = [(0.5, 0.4), (0.4, 0.4), (0.3, 0.4), (math.nan, 0.4), (0.7, math.nan)]
+    rows = [row("pretrained", "GD", 0, 0.9, acc_attacked_low=low, acc_control_attacked_high=high) for low, high in ends]
+    assert exceeds_control(pd.DataFrame(rows)) == [True, False, False, None, None]

@@ -1,8 +1,8 @@
 """The rows of the report's tables of recovery: plain records, computed once from recovery.csv."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from rtt.figures.style import PROBES, number, percent, value_of
 from rtt.figures.view import Panel, View, attack_title
 from rtt.figures.words import mean_text, statuses
+from rtt.stats.contrasts import exceeds_control
 from rtt.study.names import DEFAULT
 
 Row = TypeVar("Row")
@@ -34,7 +35,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of recovery.csv, its columns under their own names (docs/architecture.md)."""
+    """One row of recovery.csv, its columns under their own names (docs/architecture.md).
+
+    exceeds_control: whether the criterion holds (`rtt.stats.contrasts.exceeds_control`); None: it cannot be judged.
+    """
 
     panel: Panel
     attack: str
@@ -57,17 +61,12 @@ class Result:
     recovery_corrected: Estimate
     recovery_difference: Estimate
     status: str
+    exceeds_control: bool | None
 
     @property
     def unlearned(self) -> bool:
         """Say whether a point was chosen and it was unlearned, so that an attack on it says something."""
         return self.status not in NOT_JUDGED
-
-    @property
-    def exceeds_control(self) -> bool | None:
-        """Say whether the interval of acc_attacked lies above the control's; None where one of them is missing."""
-        low, high = self.acc_attacked.low, self.acc_control_attacked.high
-        return None if math.isnan(low) or math.isnan(high) else low > high
 
     @property
     def attack_title(self) -> str:
@@ -118,20 +117,20 @@ def default_view(view: View) -> View:
 def results(view: View) -> list[Result]:
     """Return every row of the variant `default`, by panel, method and seed, then in the table's order."""
     view = default_view(view)
-    return [
-        _result(panel, row)
-        for panel in view.panels
-        for method in view.methods
-        for row in view.of(panel, method).to_dict("records")
-    ]
+    found = []
+    for panel in view.panels:
+        for method in view.methods:
+            rows = view.of(panel, method)
+            found += map(partial(_result, panel), rows.to_dict("records"), exceeds_control(rows))
+    return found
 
 
-def _result(panel: Panel, row: dict) -> Result:
+def _result(panel: Panel, row: dict, exceeds: bool | None) -> Result:
     texts = {name: str(row[name]) for name in ("attack", "method", "look_choice", "probe", "status")}
     counts = {name: int(row[name]) for name in ("seed", "n_questions")}
     numbers = {name: float(row[name]) for name in NUMBERS}
     estimates = {name: estimate(row, name) for name in ESTIMATES}
-    return Result(panel=panel, **texts, **counts, **numbers, **estimates)
+    return Result(panel=panel, **texts, **counts, **numbers, **estimates, exceeds_control=exceeds)
 
 
 def estimate(row: dict, column: str) -> Estimate:

@@ -1,9 +1,8 @@
 """Differences between arms and between methods, paired per seed; and the criterion on the control."""
 
-from dataclasses import dataclass
+import math
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from rtt.stats.intervals import t_interval
@@ -119,44 +118,10 @@ def _short(value: float) -> str:
     return (text[:-1] if text.endswith("0") else text).removeprefix("0")
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """One method against the control: does the Wilson low end of acc_attacked lie above the control's high end?"""
+def exceeds_control(recovery: pd.DataFrame) -> list[bool | None]:
+    """Apply the criterion to each row of a recovery table: the interval of acc_attacked lies above the control's.
 
-    method: str
-    low: float  # NaN: no admissible point
-    control_high: float  # NaN: no control
-    holds: bool
-
-
-def criterion(
-    recovery: pd.DataFrame,
-    seed: int = 0,
-    arm: str = "pretrained",
-    retain_budget: float = 0.1,
-    look_choice: str = "nested",
-    probe: str = "letter",
-    attack: str = "RTT",
-) -> list[Criterion]:
-    """Judge each method of one arm and seed against the control, from the recovery table (in its row order).
-
-    `recovery` is a table as `rtt.stats.tables.read_table` reads it. The criterion does not hold without an admissible
-    point or without a control.
+    None where one of the two intervals is missing: without an admissible point, or without a control.
     """
-    rows = recovery[
-        (recovery["seed"] == seed)
-        & (recovery["arm"] == arm)
-        & np.isclose(recovery["retain_budget"].astype(float), retain_budget)
-        & (recovery["look_choice"] == look_choice)
-        & (recovery["probe"] == probe)
-        & (recovery["attack"] == attack)
-    ]
-    return [
-        Criterion(
-            row.method,
-            row.acc_attacked_low,
-            row.acc_control_attacked_high,
-            bool(row.acc_attacked_low > row.acc_control_attacked_high),
-        )
-        for row in rows.itertuples()
-    ]
+    ends = zip(recovery["acc_attacked_low"], recovery["acc_control_attacked_high"], strict=True)
+    return [None if math.isnan(low) or math.isnan(high) else bool(low > high) for low, high in ends]
