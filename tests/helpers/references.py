@@ -12,9 +12,8 @@ from docs_markdown import FILES
 from places import ROOT
 
 SCRIPTS = ROOT / "scripts"
-# Not data/ and results/, which runs fill. A path ends in a letter or digit, not in the full stop of a sentence, and what
-# a `*` or `{` follows is a pattern.
-FOLDERS = "benchmarks|config|docs|envs|profiles|report|rules|scripts|tests"
+# Not data/ and results/, which runs fill. A path ends before a full stop; one that `*` or `{` follows is a pattern.
+FOLDERS = "benchmarks|config|docs|envs|profiles|rules|scripts|tests"
 PATH = re.compile(rf"(?<![\w/.~{{}}*-])(?:{FOLDERS})/(?:[\w-]|[./](?=\w))*+(?![*{{])")
 PAGE = re.compile(r"(?<![\w/.*-])[A-Za-z][\w-]*\.md\b")
 MODULE = re.compile(r"(?<![\w/.-])rtt(?:\.[A-Za-z_]\w*)+")

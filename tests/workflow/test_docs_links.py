@@ -1,23 +1,26 @@
-"""Links, anchors and paths in the project's Markdown lead somewhere."""
-
-import re
+"""What the project's texts refer to is there: links, headings, files, modules and tests."""
 
 import pytest
 import rtt
 from docs_markdown import FILES, anchors, inline, target
 from places import ROOT
+from references import dangling, files, texts
 
-# Not below data/, which runs fill; a word in capitals stands for a name.
-PATH = re.compile(r"(benchmarks|config|docs|envs|profiles|rules|scripts|tests)/(?!.*[A-Z]{4})[\w./-]+")
-# What a reader writes, or must not.
-EXAMPLES = {"scripts/rtt/methods/simnpo.py", "profiles/slurm/site.yaml", "profiles/default"}
+# Files that a reader writes, or must not have; a name in capitals stands for any name.
+EXAMPLES = {
+    "scripts/rtt/methods/simnpo.py",
+    "rtt.methods.simnpo",
+    "profiles/slurm/site.yaml",
+    "profiles/default",
+    "config/models/NAME.yaml",
+}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_links_lead_somewhere(file):
     wrong = []
-    for token in inline(file, "link_open"):
-        link = token.attrs["href"]
+    for token in [*inline(file, "link_open"), *inline(file, "image")]:
+        link = token.attrs.get("href") or token.attrs["src"]
         if "://" in link:
             continue
         path, anchor = target(file, link)
@@ -28,11 +31,30 @@ def test_links_lead_somewhere(file):
     assert not wrong
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_paths_named_in_code_exist(file):
-    """`scripts/rtt/x.py` or `config/x.yaml` in a text is a file of the project."""
-    paths = {token.content for token in inline(file, "code_inline") if PATH.fullmatch(token.content)} - EXAMPLES
-    assert not [path for path in paths if not (ROOT / path).exists()]
+def test_what_texts_name_exists():
+    """Files, modules and tests that are named in Markdown, comments, docstrings and messages are the project's."""
+    wrong = [
+        f"{file}:{line}: {name}" for file in files() for line, text in texts(file) for name in dangling(text, EXAMPLES)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see docs/no-such.md", ["docs/no-such.md"]),
+        ("the settings (scripts/rtt/study/settings.py), and config/.", []),
+        ("of tests/test_*.py and `tests/nothing.py`.", ["tests/nothing.py"]),
+        ("kept in PAPER.md", ["PAPER.md"]),
+        ("statistics.md has more", []),
+        ("`rtt.errors.UserError`, `rtt.stats`, rtt.study.settings.Model.tokenizer", []),
+        ("`rtt.errors.NoSuchError` and `rtt.nothing`", ["rtt.errors.NoSuchError", "rtt.nothing"]),
+        ("`data/test_facts::test_no_such_test`", ["data/test_facts::test_no_such_test"]),
+        ("results/demo/report.html, my/docs/own.md", []),
+    ],
+)
+def test_a_text_that_names_nothing_is_seen(text, expected):
+    assert dangling(text) == expected
 
 
 def test_a_broken_link_and_a_missing_heading_are_seen():
