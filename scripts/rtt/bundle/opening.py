@@ -88,7 +88,10 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
     if (folder / name).is_file():
         say(f"{url}: downloaded before; delete {folder} to download it again")
         return folder / name
-    source = Source("bundle", "bundle", "file", url, "", "", None, "", "", "", (), None)
+    source = Source(
+        name="bundle", group="bundle", holds="", kind="file", url=url, revision="", sha256="", bytes=None, licence="",
+        config="", split="", columns=(), rows=None,
+    )  # fmt: skip
     with disk_errors(downloads):
         downloads.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:
