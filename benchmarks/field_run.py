@@ -1,10 +1,10 @@
-"""One fine-tuning run the way the field does it: import, load, evaluate, train, evaluate, exit. Uses nothing of `rtt`.
+"""Fine-tune a model as the field does, in one process: import, load, evaluate, train, evaluate. Uses nothing of `rtt`.
 
     python benchmarks/field_run.py JOB.json
 
-A plain transformers loop with AdamW, without the Trainer: its process starts faster than most of the field's, which
-also import datasets, accelerate or a configuration framework. `Clock` splits a process's time into parts, here and in
-benchmarks/attack.py.
+This is a plain transformers loop with AdamW and without the Trainer. Its process starts faster than most of the
+field's, which also import datasets, accelerate or a configuration framework. `Clock` splits a process's time into
+parts, here and in benchmarks/attack.py.
 """
 
 import importlib
@@ -18,7 +18,7 @@ STARTED = "RTT_BENCH_STARTED"  # time.perf_counter() of the parent when it start
 
 
 class Clock:
-    """Wall and CPU seconds of this process by part; a part within a part counts as the inner one alone.
+    """Measure this process's wall and CPU seconds by part; a part within a part counts as the inner one alone.
 
     Imports count as "import" wherever they happen: both sides import much of torch in their first training step.
     """

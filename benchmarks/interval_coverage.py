@@ -1,15 +1,15 @@
-"""Which interval for recovery? Coverage by simulation; its output stands in docs/statistics.md.
+"""Simulate how often intervals of recovery cover the truth; docs/statistics.md holds the output.
 
     PYTHONPATH=scripts python benchmarks/interval_coverage.py              # the tables of docs/statistics.md
     PYTHONPATH=scripts python benchmarks/interval_coverage.py --quick      # seconds, for the tests
 
-Model. Question i is answered right by target a (original, attacked) at look l in split s when
+In the model, question i is answered right by target a (original, attacked) at look l in split s when
     sqrt(rho) w_i + sqrt(k - rho) w_ia + sqrt(1 - k) w_ial < threshold(a, l, s),   w standard normal:
-rho pairs the targets (latent; 0, .6, .95 are 0, .41, .80 between right and wrong at accuracy .5), k is what the looks
-of one target share of a question's difficulty. The best look has the planted accuracy, the others lie below it
-(`LOOKS`, in probit units, two of them almost as good as the best); splits differ by up to .4 probit.
-Estimand: the expected accuracy, over questions like these, of the looks that were chosen, for the trained models at
-hand: the mean of the expected accuracies of the two chosen looks for `nested`; and ratios or differences of such.
+rho pairs the targets (a latent 0, .6 or .95 is 0, .41 or .80 between right and wrong at accuracy .5), and k is what the
+looks of one target share of a question's difficulty. The best look has the planted accuracy, and the others lie below
+it (`LOOKS`, in probit units, two of them almost as good as the best). Splits differ by up to .4 probit.
+The estimand is the expected accuracy, over questions like these, of the chosen looks of the trained models at hand
+(for `nested` the mean over its two looks), and the ratios and differences of such accuracies.
 """
 
 import argparse
@@ -33,7 +33,7 @@ QUANTITIES = ("acc_attacked", "recovery", "recovery_corrected", "recovery_differ
 
 @dataclass(frozen=True)
 class Design:
-    """One simulated study: V splits of `size` questions; `looks` in probit units below the best."""
+    """A simulated study: V splits of `size` questions, and its looks in probit units below the best."""
 
     name: str
     splits: int
@@ -70,13 +70,13 @@ def draw(rng: np.random.Generator, design: Design, accuracies: tuple, rho: float
 
 
 def shipped(original, unlearned, attacked, strata, resamples=1000):
-    """The intervals of the tables (with fewer resamples)."""
+    """Return the intervals of the tables, with fewer resamples."""
     found = recover(original, unlearned, attacked, strata, FLOOR, resamples)
     return {name: values[1:] for name, values in found.items()}
 
 
 def bootstrap(original, unlearned, attacked, strata, resamples=1000, rescaled=False):
-    """Percentile bootstrap within strata, without pseudo-questions; m of m questions, or rescaled m - 1."""
+    """Return percentile intervals of a bootstrap within strata: of m questions m are drawn, or m - 1 and rescaled."""
     order = np.argsort(strata, kind="stable")
     sizes = tuple(np.unique(strata, return_counts=True)[1].tolist())
     if rescaled:
@@ -91,7 +91,7 @@ def bootstrap(original, unlearned, attacked, strata, resamples=1000, rescaled=Fa
 
 
 def mover(original, unlearned, attacked, strata):
-    """Score intervals combined (Newcombe 1998 method 10 without its continuity term; Donner & Zou 2012 for ratios)."""
+    """Combine score intervals (Newcombe 1998 method 10 without its continuity term; Donner & Zou 2012 for ratios)."""
     (po, lo, ho), (pu, lu, hu), (pr, lr, hr) = (_wilson3(x) for x in (original, unlearned, attacked))
     c = _phi(attacked, unlearned)
     low = pr - pu - np.sqrt(np.maximum((pr - lr) ** 2 + (hu - pu) ** 2 - 2 * c * (pr - lr) * (hu - pu), 0))
@@ -114,7 +114,7 @@ def mover(original, unlearned, attacked, strata):
 
 
 def fieller(original, unlearned, attacked, strata):
-    """Fieller's interval with the paired sample covariance; all numbers where it is unbounded."""
+    """Return Fieller's interval with the paired sample covariance; it holds all numbers where it is unbounded."""
     n = original.shape[1]
     (po, pu, pr) = (x.mean(axis=1) for x in (original, unlearned, attacked))
     vo, vu, vr = (p * (1 - p) / n for p in (po, pu, pr))
@@ -136,7 +136,7 @@ def _wilson3(correct):
 
 
 def _phi(a, b):
-    """Correlation between two (reps, n) bool, by row; 0 where one is constant."""
+    """Return the correlation between two (reps, n) bool, by row; 0 where one is constant."""
     n = a.shape[1]
     pa, pb = a.mean(axis=1), b.mean(axis=1)
     scale = np.sqrt(pa * (1 - pa) * pb * (1 - pb))
@@ -153,7 +153,7 @@ METHODS = {
 
 
 def group(p_original: float, p_attacked: float) -> str:
-    """Cells that are averaged together. A denominator of .3 is mostly undefined: the rest was selected by luck."""
+    """Name the cells that are averaged together. A denominator of .3 is mostly undefined; the rest were lucky."""
     if p_original == 0.3:
         return "denominator .3"
     return "p >= .97" if max(p_original, p_attacked) >= 0.97 else "p .3-.95"
@@ -200,7 +200,7 @@ def _judge(strata, targets, methods) -> dict:
 
 
 def table(designs: list[Design], methods: dict, reps: int, **grid) -> list[tuple]:
-    """Rows: design, group, quantity, method, cells, mean, lowest and highest coverage, share with interval, width."""
+    """Return rows: design, group, quantity, method, cells, mean, lowest and highest coverage, share defined, width."""
     rows = []
     for design in designs:
         cells = coverage(design, methods, reps, **grid)
@@ -219,12 +219,14 @@ def _order(cell_group: str, quantity: str, method: str) -> tuple:
 
 
 def coin_flips(reps: int, splits=5, size=32, n_looks=20) -> dict[str, tuple[float, float]]:
-    """Mean reported accuracy and its standard error of each look choice where every look is a guess (chance .25)."""
+    """Return each look choice's mean reported accuracy and its standard error where every look guesses (chance .25)."""
     rng = np.random.default_rng(25)
     split_of = np.repeat(np.arange(splits), size)
+    # As RTT's looks are listed, by epoch and then by learning rate: five epochs of each rate were drawn in a row.
+    gentlest_first = sorted(range(n_looks), key=lambda i: (i % 5, i // 5))
     found: dict[str, list[float]] = {"fixed": [], "paper": [], "nested": []}
     for _ in range(reps):
-        correct = rng.random((n_looks, splits * size)) < FLOOR
+        correct = (rng.random((n_looks, splits * size)) < FLOOR)[gentlest_first]
         found["fixed"].append(correct[0].mean())
         for look_choice in ("paper", "nested"):
             chosen = choose(look_choice, correct, split_of).chosen

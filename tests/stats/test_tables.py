@@ -17,7 +17,7 @@ from rtt.stats.assemble import assemble
 from rtt.stats.look_choice import halves
 from rtt.stats.recovery import cannot_tell
 from rtt.stats.tables import read_table, recovery_table
-from rtt.study.names import STAGES
+from rtt.study.names import PROBES, STAGES, TABLES
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,10 @@ def study(tmp_path_factory):
 def test_recovery_columns(study):
     with open(study / "tables" / "recovery.csv", encoding="utf-8", newline="") as file:
         assert next(csv.reader(file)) == COLUMNS
+
+
+def test_the_tables_are_those_of_the_names(study):
+    assert sorted(path.name for path in (study / "tables").iterdir()) == sorted(f"{name}.csv" for name in TABLES)
 
 
 def test_one_row_per_key_in_natural_order(study):
@@ -416,6 +420,7 @@ def test_probes_and_keys_of_later_versions_change_no_number(study, tmp_path):
 
 def test_every_evaluation_is_valid(study):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert tuple(SCHEMA["$defs"]["question"]["properties"]["probes"]["properties"]) == PROBES
     validator = jsonschema.Draft202012Validator(SCHEMA)
     kinds = set()
     for path in sorted((study / "evals").glob("*-s0*.json")):

@@ -180,7 +180,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def text(found: dict[str, Any], everything: bool = False) -> str:
-    """Return the comparison for a terminal: the main probe's nested look choice, or all of it."""
+    """Return the comparison for a terminal: cells of the main probe's nested look choice, or all of them."""
     a, b = found["a"], found["b"]
     lines = [f"A  {a['path']}", f"B  {b['path']}"]
     lines += [f"{key}: A {one}, B {other}" for key, (one, other) in found["fixed"].items()]
@@ -222,7 +222,7 @@ def text(found: dict[str, Any], everything: bool = False) -> str:
             lines.append(f"cells of {side.upper()} alone: {len(found['only'][side])}")
     if not everything:
         lines.append("shown: nested look choice, the main probe; --all shows every number, --json is for programs")
-    # A text of a bundle may hold newlines, which would be lines of ours.
+    # A text in a bundle may hold newlines, which would look like lines of this comparison.
     return "".join(" ".join(line.splitlines()) + "\n" for line in lines)
 
 

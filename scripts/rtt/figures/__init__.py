@@ -1,4 +1,4 @@
-"""`python -m rtt figure NAME`: tables -> one figure as SVG and PNG, the same bytes every time (docs/figures.md)."""
+"""`python -m rtt figure NAME`: draw a figure from tables as SVG and PNG (docs/figures.md)."""
 
 import argparse
 from pathlib import Path

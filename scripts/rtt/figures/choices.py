@@ -1,4 +1,4 @@
-"""What else could have been chosen: the view's result under each other choice that its tables hold."""
+"""Find what the tables say where one thing is chosen otherwise than in a view."""
 
 from dataclasses import dataclass
 from functools import lru_cache

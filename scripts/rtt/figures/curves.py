@@ -1,4 +1,4 @@
-"""The figure `curves`: accuracy on T and V after an attack, over its epochs, or setting by setting."""
+"""Draw the figure `curves`: accuracy on T and V after an attack, over its epochs or setting by setting."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -100,5 +100,5 @@ def _line(axes: Axes, line: Line, looks, on_v: bool, shade, marker: str) -> None
 
 
 def _light(index: int, count: int) -> float:
-    """Share of white for a line: the first is the palest, the last has the full colour."""
+    """Return the share of white in a line's colour: the first is the palest, the last has the full colour."""
     return 0.0 if count == 1 else 0.45 * (1 - index / (count - 1))

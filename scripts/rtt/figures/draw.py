@@ -1,4 +1,4 @@
-"""The figures, drawn from a `View`. Each function returns a matplotlib Figure; call within `style.settings()`."""
+"""Draw figures from a `View`. Each function returns a matplotlib Figure; call it within `style.settings()`."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the figures share: panels, estimates with their intervals, legends, and places that tell their numbers."""
+"""Draw what the figures share: panels, estimates with their intervals, legends, and places that tell numbers."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ COLUMNS = 3  # panels side by side
 
 @dataclass(frozen=True)
 class Spot:
-    """A part of a drawn figure and what it shows, in words; left, top, width and height in per cent of the figure."""
+    """A part of a drawn figure with what it shows in words; its place is in per cent of the figure."""
 
     left: float
     top: float
@@ -87,7 +87,7 @@ def floors(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def estimates(axes, x, rows, column, tint, marker, hollow=False, limits=(-math.inf, math.inf)) -> float:
-    """Draw each seed's value with its interval about `x`, and the mean of several. Return value or mean, or NaN."""
+    """Draw each seed's value with its interval about `x`, and the mean of several seeds; return it, or NaN."""
     rows = rows.dropna(subset=[column])
     if rows.empty:
         return math.nan
@@ -119,7 +119,7 @@ def estimates(axes, x, rows, column, tint, marker, hollow=False, limits=(-math.i
 
 
 def with_status(method: str, cell: pd.DataFrame) -> str:
-    """A method's tick label: its name and the sign of a status that is not `ok`; of several seeds, in how many."""
+    """Return a method's tick label: its name with the signs of statuses but `ok`, and how many seeds have them."""
     counts = cell.loc[cell["status"] != "ok", "status"].value_counts().sort_index()
     if len(cell) == 1:
         return method + "".join(f" {sign(status)}" for status in counts.index)
@@ -132,7 +132,7 @@ def sign(status: str) -> str:
 
 
 def signs(view: View) -> list[Line2D]:
-    """Legend entries for the signs in use."""
+    """Return legend entries for the signs in use."""
     found = set(view.recovery["status"])
     return [handle(f"{mark} {text}", ls="none") for key, (mark, text) in STATUS.items() if key in found]
 
@@ -158,6 +158,6 @@ def finish(figure: Figure, title: str, handles: list[Line2D]) -> Figure:
 
 
 def _legend_width(handles: list[Line2D], columns: int) -> float:
-    """Inches, estimated from the number of characters: a legend fills its columns one after the other."""
+    """Estimate a legend's width in inches from its characters; it fills one column after the other."""
     parts = np.array_split(np.array([len(handle.get_label()) for handle in handles]), min(columns, len(handles)))
     return sum(0.062 * part.max() + 0.6 for part in parts)

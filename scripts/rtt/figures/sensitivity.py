@@ -1,4 +1,4 @@
-"""The figure `sensitivity`: accuracy on V before and after the attack under every other choice, a line each."""
+"""Draw the figure `sensitivity`: accuracy on V before and after the attack under every other choice."""
 
 import math
 
@@ -17,7 +17,7 @@ STEP, GAP, BETWEEN = 0.095, 0.06, 0.05  # inches: a mark's line, around a choice
 
 
 def sensitivity(view: View) -> Figure:
-    """Draw a panel per arm and dataset, in it a row per choice, in it a line per method and one for the control."""
+    """Draw a panel per arm and dataset, with a row per choice that holds a line per method and the control's."""
     found = choices(view)
     heights = [STEP * (len(view.methods) + 1) + GAP for _ in found]
     tops, top = [], 0.0
@@ -62,7 +62,7 @@ def sensitivity(view: View) -> Figure:
 
 
 def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> None:
-    """Draw one choice's results in one panel from `start` (inches from above) on."""
+    """Draw one choice's results in a panel; the row begins `start` inches below its top."""
     rows = choice.of(panel)
     inside = STEP * (len(view.methods) + 1) + GAP
     for value in sorted(set(rows["floor"].dropna())):

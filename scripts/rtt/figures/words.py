@@ -1,4 +1,4 @@
-"""Titles and alternative texts of the figures, computed from the tables that they are drawn from."""
+"""Write titles and alternative texts of the figures from the tables that they are drawn from."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ NAMES = {"acc_unlearned": "unlearned", "retain_unlearned": "retain", **RATES}
 
 
 def title(name: str, view: View) -> str:
-    """Return the title of a figure: what is seen in it."""
+    """Return the title of a figure, which says what is seen in it."""
     return TITLES[name](view)
 
 
@@ -198,7 +198,7 @@ def _look_text(looks: pd.DataFrame) -> str:
 
 
 def choice_text(view: View, panel: Panel, choice: Choice) -> str:
-    """Say what one row of `sensitivity` shows in one panel, which has some."""
+    """Say what one row of `sensitivity` shows in a panel that has such rows."""
     rows, parts = choice.of(panel), []
     for method in view.methods:
         cell = rows[rows["method"] == method]
@@ -211,7 +211,7 @@ def choice_text(view: View, panel: Panel, choice: Choice) -> str:
 
 
 def mean_text(rows, column: str) -> str:
-    """One seed: the value with its interval; several: the mean and the range over seeds."""
+    """Write one seed's value with its interval, or the mean and the range of several seeds."""
     known = rows.dropna(subset=[column])
     if known.empty:
         return "no value"

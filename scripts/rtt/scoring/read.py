@@ -1,4 +1,4 @@
-"""Evaluation and point choice JSON as arrays: read once, checked hard (schema: `config/eval.schema.json`)."""
+"""Read evaluation and point choice JSON into arrays, and check it (schema: `config/eval.schema.json`)."""
 
 import math
 import re

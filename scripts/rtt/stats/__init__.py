@@ -1,1 +1,1 @@
-"""Statistics of the test: intervals, looks, recovery, contrasts. Definitions and reasons: `docs/statistics.md`."""
+"""Turn evaluations into tables; `docs/statistics.md` defines every number and gives the reasons."""

@@ -1,4 +1,4 @@
-"""Which evaluation belongs where: the runs of one arm and seed together, checked against each other."""
+"""Put the runs of each arm and seed together, and check that they fit each other."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ METHODS = tuple(plugins.methods())
 
 @dataclass(eq=False)
 class ArmScores:
-    """All runs of one (dataset, arm, model, seed)."""
+    """The evaluations of one (dataset, arm, model, seed)."""
 
     key: tuple[str, str, str, int]
     original: PointScores | None = None
@@ -50,7 +50,7 @@ def assemble(
 ) -> list[ArmScores]:
     """Group evaluations by (arm, dataset, model, seed), in the order of the tables.
 
-    An attack that was not run on an arm is not missing there; one that was is needed for every chosen point.
+    An arm may lack an attack; but an attack that was run on an arm must be there for each of its chosen points.
     Raises UserError where files contradict each other: a run twice, a missing original or attack, other question ids.
     """
     arms: dict[tuple, ArmScores] = {}
@@ -87,12 +87,12 @@ def assemble(
 
 
 def arm_order(dataset: str, arm: str, model: str, seed: int) -> tuple:
-    """Sort key of an arm's runs, in the natural order of the arms."""
+    """Return the sort key of an arm's runs: by arm, dataset, model and seed."""
     return place(ARMS, arm), dataset, model, seed
 
 
 def place(known: Sequence[str], name: str) -> tuple:
-    """Sort key: the known names in their order, then others by name."""
+    """Return the sort key of a name: the known ones keep their order, others follow by name."""
     return (known.index(name), "") if name in known else (len(known), name)
 
 
@@ -107,7 +107,7 @@ def _twice(found: PointScores | AttackScores, first: PointScores | AttackScores)
 
 
 def _complete(arm: ArmScores, point_choices: dict, folder: str | Path) -> None:
-    """Fill `arm.chosen` and check that each chosen point was scored and, by the attacks of this arm, attacked."""
+    """Fill `arm.chosen`, and check that each chosen point was scored and attacked by every attack of this arm."""
     name = ", ".join(str(part) for part in arm.key)
     if arm.original is None:
         some = next(chain(*arm.unlearned.values(), arm.attacks.values(), arm.original_attacked.values())).path
@@ -139,7 +139,7 @@ def _complete(arm: ArmScores, point_choices: dict, folder: str | Path) -> None:
 
 
 def _check_choice(arm: ArmScores, method: str, choice: ChosenPoints, steps: dict[str, tuple[int, ...]]) -> None:
-    """Take in a method's chosen points; `steps`: those scored, by trajectory."""
+    """Take in a method's chosen points. `steps` are the scored ones of each trajectory."""
     if odd := sorted(set(choice.runs) ^ set(steps)):
         side = "was scored, but no point choice read it" if odd[0] in steps else "has no evaluation of kind unlearned"
         raise UserError(f"{choice.path}: trajectory {odd[0]} {side}; run the step `choose` again")
@@ -161,10 +161,12 @@ def _check_choice(arm: ArmScores, method: str, choice: ChosenPoints, steps: dict
 
 
 def _control(arm: ArmScores, controls: list[AttackScores], datasets: set[str]) -> AttackScores | None:
-    """Return an attack's control for the arm: on its own dataset, else on one that is none of the arm's `datasets`."""
+    """Return the control that serves this arm, or None; `controls` are those of one attack.
+
+    One on the arm's own dataset goes first. One on another of the arm's `datasets` serves that dataset alone.
+    """
     dataset, name, model, seed = arm.key
     fitting = [c for c in controls if name in c.labels.control_for and (c.labels.model, c.labels.seed) == (model, seed)]
-    # A study with several datasets may have a control for each: another dataset's own control is not this one's.
     own = [control for control in fitting if control.labels.dataset == dataset]
     fitting = own or [control for control in fitting if control.labels.dataset not in datasets]
     if len(fitting) > 1:
@@ -242,9 +244,9 @@ def t_counts(attack: AttackScores, probe: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def floor_of(attack: AttackScores, probe: str) -> float:
-    """Accuracy on V of an attacker without knowledge: by T's majority letter, or one over the number of choices.
+    """Return the accuracy on V of an attacker who knows nothing: T's majority letter, or one over the choices.
 
-    The letters are those of the other splits, even where the attack used no T: one arm has one floor.
+    T is the other splits here, even where the attack used none, so that all attacks of an arm share a floor.
     """
     splits, answers = np.array(attack.questions.splits), attack.questions.answers
     if probe != "letter" or len(set(attack.questions.splits)) < 2:
@@ -254,15 +256,15 @@ def floor_of(attack: AttackScores, probe: str) -> float:
 
 
 def t_at(attack: AttackScores, probe: str, pairs: Iterable[tuple[int, int]]) -> tuple[float, int, int]:
-    """T over (look, V split) pairs: correct answers, answers, and distinct questions among them.
+    """Count T over (look, V split) pairs: correct answers, answers, and distinct questions among them.
 
-    All are 0 for an attack that used no T.
+    All three are 0 for an attack that used no T.
     """
     if not attack.uses_t:
         return 0.0, 0, 0
     counts, totals = t_counts(attack, probe)
     pairs = list(pairs)
     used = {v for _, v in pairs}
-    # With two V splits or more every question is in T once at least.
+    # With two V splits or more, every question is in T at least once.
     distinct = len(attack.questions.ids) if len(used) > 1 else int(totals[min(used)])
     return float(sum(counts[pair] for pair in pairs)), int(sum(totals[v] for _, v in pairs)), distinct

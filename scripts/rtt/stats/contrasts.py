@@ -1,4 +1,4 @@
-"""Differences between arms and between methods, paired per seed; and the criterion on the control."""
+"""Compare arms and methods by differences paired by seed, and attacked models with their control."""
 
 import math
 from itertools import combinations
@@ -37,11 +37,11 @@ def contrasts(
 ) -> pd.DataFrame:
     """Return differences a - b over seeds from the recovery table, for each attack.
 
-    Arm pairs (`ARM_PAIRS`) for each method, on the same dataset, or, where each arm has one dataset, on those two; and,
-    for each arm and dataset, method pairs: there `arm_a` = `arm_b` and `method` reads `GD - RMU`. A pair is comparable
-    where the means over the paired seeds of acc_before differ by at most `before` and those of acc_unlearned by at most
-    `unlearned`; otherwise `why` says what differs. Values are numbers or NaN, `per_seed` a list of the differences by
-    seed.
+    The arms of `ARM_PAIRS` are compared for each method, on the same dataset, or, where each arm has one dataset, on
+    those two. Methods are compared within each arm and dataset: there `arm_a` = `arm_b`, and `method` reads `GD - RMU`.
+    A pair is comparable where the means over the paired seeds of acc_before differ by at most `before` and those of
+    acc_unlearned by at most `unlearned`; otherwise `why` says what differs. Values are numbers or NaN; `per_seed` is
+    the list of differences by seed.
     """
     rows = []
     keys = ["attack", "retain_budget", "look_choice", "probe"]
@@ -69,7 +69,7 @@ def contrasts(
 
 
 def _dataset_pairs(a: list[str], b: list[str]) -> list[tuple[str, str]]:
-    """Which datasets of two arms are compared: each with itself; two different ones where each arm has no other."""
+    """Return the pairs of datasets on which two arms are compared: each with itself, or the only ones of both."""
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     return [(dataset, dataset) for dataset in a if dataset in b]
@@ -113,7 +113,7 @@ def _why(usable: pd.DataFrame, paired: pd.DataFrame, names: tuple, before: float
 
 
 def _short(value: float) -> str:
-    """Three decimals at most, two at least, no leading zero: `.98`, `.975`, `1.00`."""
+    """Write a number with two or three decimals and without a leading zero: `.98`, `.975`, `1.00`."""
     text = f"{value:.3f}"
     return (text[:-1] if text.endswith("0") else text).removeprefix("0")
 

@@ -1,4 +1,4 @@
-"""Intervals for one accuracy and for a mean over seeds."""
+"""Compute intervals of an accuracy and of a mean over seeds."""
 
 import math
 
@@ -8,9 +8,9 @@ Z95 = 1.959963984540054
 
 
 def wilson(correct, n, z: float = Z95) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson score interval of `correct` of `n` (arrays of any shape; n >= 1), as (low, high) fractions.
+    """Return the 95 % Wilson interval of `correct` of `n` answers (arrays; n >= 1), as fractions (low, high).
 
-    Inverts the score test: all p with (x/n - p)^2 <= z^2 p (1 - p) / n (Wilson 1927).
+    It inverts the score test: all p with (x/n - p)^2 <= z^2 p (1 - p) / n (Wilson 1927).
     """
     n = np.asarray(n, float)
     p = np.asarray(correct, float) / n
@@ -23,7 +23,7 @@ def wilson(correct, n, z: float = Z95) -> tuple[np.ndarray, np.ndarray]:
 
 
 def t_interval(values) -> tuple[float, float, float]:
-    """Mean of per-seed values with its 95 % t interval, as (mean, low, high); the ends are NaN below 2 values."""
+    """Return (mean, low, high) of values per seed: their 95 % t interval, whose ends are NaN below 2 values."""
     values = np.asarray(values, float)
     if len(values) == 0:
         return math.nan, math.nan, math.nan

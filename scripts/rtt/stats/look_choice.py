@@ -16,7 +16,7 @@ HALVES_SEED = 20241010  # fixed before the first run, the same for all studies
 
 @dataclass(frozen=True, eq=False)
 class LookChoice:
-    """The look of each V question, and the (look, V split) pairs that were used, for the T accuracy beside it."""
+    """The look at which each V question is reported, and the (look, V split) pairs from which T accuracy is taken."""
 
     chosen: np.ndarray  # (n,) index of a look
     pairs: tuple[tuple[int, int], ...]  # (look, V split); nested has one per half and split
@@ -40,15 +40,16 @@ def halves(split_of: np.ndarray) -> np.ndarray:
 
 def best_look(n_correct: np.ndarray) -> int:
     """Return the look with the most correct answers; a tie goes to the first, the gentlest setting."""
-    # Means over repeats add up to whole numbers only nearly; without rounding that would break ties.
+    # Sums of means over repeats carry rounding errors, which must not break ties.
     return int(np.argmax(np.round(np.asarray(n_correct, float), 9)))
 
 
 def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray) -> LookChoice:
-    """Choose the looks of one target. `paper`: per V split, on the reported questions. `nested`: one look per half.
+    """Choose the looks at which one attacked model is reported.
 
-    `nested` chooses ONE look on all first halves together and reports it on all second halves, then the reverse, so a
-    question never takes part in the choice of its own look and each counts once.
+    `paper` takes the best look of each V split, by the very questions that it reports. `nested` chooses ONE look on
+    all first halves together and reports it on all second halves, then the reverse, so that a question takes no part
+    in the choice of its own look, and counts once.
     """
     chosen = np.empty(correct.shape[1], int)
     pairs = []
@@ -70,7 +71,7 @@ def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray) -> LookC
 
 
 def letter_floor(v_answers: np.ndarray, v_split_of: np.ndarray, t_answers: Sequence[np.ndarray]) -> float:
-    """Accuracy on V of T's majority letter, per V split, pooled over the V questions.
+    """Return the accuracy on V of T's majority letter, found per V split and pooled over the V questions.
 
     `t_answers[s]` are the answers of T when V is split s. A tie of letters goes to the first letter.
     """

@@ -1,4 +1,4 @@
-"""Recovery three ways with intervals over questions, and the status of a row."""
+"""Compute the three recoveries with their intervals over questions, and the status of a row."""
 
 import hashlib
 import math
@@ -67,11 +67,11 @@ def recover(
     floor: float,
     resamples: int = RESAMPLES,
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Point estimates and 95 % intervals of the three recoveries, from (..., n) floats paired by question.
+    """Return {quantity: (value, low, high)} of the three recoveries, each of shape (...).
 
-    Returns {quantity: (value, low, high)}, each of shape (...). `recovery` and `recovery_corrected` are NaN where the
-    denominator is undefined (see `undefined`). Percentiles of `resample`, stretched to hold the point estimate where
-    the pseudo-questions have moved the end past it (an estimate at the edge of its range).
+    The arguments are (..., n) floats paired by question. `recovery` and `recovery_corrected` are NaN where the
+    denominator is undefined (see `undefined`). The ends are percentiles of `resample`; an end that the pseudo-questions
+    have moved past the estimate, at the edge of its range, is put on it.
     """
     o, u, r = resample(original, unlearned, attacked, strata, resamples)
     po, pu, pr = (correct.mean(axis=-1) for correct in (original, unlearned, attacked))
@@ -92,12 +92,12 @@ def _percentiles(values: np.ndarray) -> np.ndarray:
 
 
 def undefined(n_correct, n, floor: float) -> np.ndarray:
-    """Whether the denominator's Wilson interval holds the floor (or lies below it): then there is no rate."""
+    """Return whether the denominator's Wilson interval does not lie above the floor: then there is no rate."""
     return wilson(n_correct, n)[0] <= floor
 
 
 def status(original_attacked: tuple[float, int], unlearned: tuple[float, int] | None, floor: float) -> str:
-    """Return a row's status, the first that holds. Arguments are (n_correct, n); None: no admissible point."""
+    """Return the first status that holds; the accuracies are given as (n_correct, n), None for no admissible point."""
     if unlearned is None:
         return "none_within_budget"
     if undefined(*original_attacked, floor):

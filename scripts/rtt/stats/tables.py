@@ -1,4 +1,4 @@
-"""`python -m rtt tables`: evaluation JSON -> recovery, accuracy, contrasts and variants .csv (docs/architecture.md)."""
+"""`python -m rtt tables`: turn evaluation JSON into the four tables of docs/architecture.md."""
 
 import argparse
 import csv
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV: floats with 6 decimals, retain budgets as Python's str, unknown values empty."""
+    """Write a table as CSV: floats with 6 decimals, retain budgets as Python's str, unknown values as empty cells."""
     columns = [[_cell(name, value) for value in table[name].tolist()] for name in table.columns]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -133,7 +133,7 @@ def recovery_table(
 ) -> pd.DataFrame:
     """Return the recovery table: one row per arm, method, attack, seed, budget, look choice and probe.
 
-    `probes` and `attacks` give their order; the first are what figures and report show. Other attacks follow by name.
+    `probes` and `attacks` give their order, and other attacks follow by name; figures and report show the first ones.
     An arm on which an attack was not run has no rows of it.
     """
     rows = []
@@ -202,7 +202,7 @@ def _recovery_row(arm: ArmScores, attack: str, method: str, budget: float, look_
 
 
 def _chosen(attack: AttackScores, look_choice: str, probe: str) -> tuple[np.ndarray, float]:
-    """Return (n,) floats, correct at the chosen looks, and the T accuracy there, NaN where T was not used."""
+    """Return (n,) floats, the V questions at the chosen looks, and the T accuracy there, NaN where T was not used."""
     _, split_of = v_view(attack)
     correct = v_correct(attack, probe)
     choice = choose(look_choice, correct, split_of)
@@ -222,7 +222,7 @@ def _mean(values: np.ndarray) -> float:
 def accuracy_table(
     arms: list[ArmScores], variant: str = DEFAULT, attacks: Sequence[str] = FIRST_ATTACK
 ) -> pd.DataFrame:
-    """Return every accuracy with its Wilson interval, tidy; looks in the order of their attack's settings.
+    """Return every accuracy with its Wilson interval; looks stand in the order of their attack's settings.
 
     T pooled over V splits or looks scores a question several times: its interval counts questions, not answers.
     """

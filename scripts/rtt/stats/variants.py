@@ -1,4 +1,4 @@
-"""Variants of a study: the default and others that differ by a patch; what a variant changes, paired by seed."""
+"""Read a study's variants from runs.json, and compute what each changes, paired by seed with the default."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """What a study's runs.json says about its variants, and the order of its probes and attacks in the tables."""
+    """The variants of a study, and the order of its probes and attacks in the tables."""
 
     variants: dict[str, Variant]
     probes: tuple[str, ...]  # the main one first
@@ -40,7 +40,7 @@ class StudyRuns:
 
     @classmethod
     def read(cls, path: Path | None) -> "StudyRuns":
-        """Read runs.json; None: a bare folder of evaluations, one variant `default`.
+        """Read runs.json. Without one (None), all evaluations of a folder are one variant, `default`.
 
         Raises UserError that names the key where `variants` or the study's probes or attacks are missing or wrong.
         """
@@ -84,9 +84,10 @@ def _variant(path: Path, name: str, found: Any) -> Variant:
 def variant_effects(recovery: pd.DataFrame, reported: dict[str, str]) -> pd.DataFrame:
     """Return what each variant changes against the default: variant minus default, paired by seed.
 
-    One row per variant, key (`KEYS`) and quantity. `reported` is variant -> look choice. A variant that reports `paper`
-    is compared by that with the default's `nested`, and its look choice reads `paper - nested`. Values are numbers or
-    NaN, `per_seed` a list by seed; a seed where a side has no value drops out; the t interval needs two seeds.
+    There is one row per variant, key (`KEYS`) and quantity. `reported` is {variant: look choice}. A variant that
+    reports `paper` is compared with the default's `nested`, and its look choice reads `paper - nested`. Values are
+    numbers or NaN, and `per_seed` is a list by seed. A seed where a side has no value drops out, and the t interval
+    needs two seeds.
     """
     rows = []
     base = recovery[recovery["variant"] == DEFAULT]
