@@ -14,7 +14,7 @@ LONGEST = (
     "cluster/test_cluster", "training/test_resume", "training/test_parity", "workflow/test_docs_commands",
     "workflow/test_bundle", "workflow/test_kill", "workflow/test_own_model", "workflow/test_profiles",
     "workflow/test_pipeline", "workflow/test_launchers", "workflow/test_study_files", "workflow/test_smollm",
-    "training/test_parity_modes", "runtime/test_runner", "report/test_page", "workflow/test_envs",
+    "runtime/test_runner", "report/test_page", "workflow/test_envs",
 )  # fmt: skip
 
 

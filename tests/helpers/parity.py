@@ -1,9 +1,12 @@
-"""One engine's side of the parity tests: every objective with every optimizer, trained for some steps and scored.
+"""One side of the parity tests: objectives with optimizers, trained for some steps and scored.
 
-python parity.py OUT STEPS [CASE ...], plainly or by torchrun; RTT_DEEPSPEED and RTT_MICRO_BATCH as in a real step.
+python parity.py OUT STEPS JOBS, plainly or by torchrun. One process runs many jobs, since imports take longest; a job's
+environment says what a real step's would (RTT_DEEPSPEED, RTT_MICRO_BATCH, ...).
 """
 
 import gc
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -109,16 +112,31 @@ def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"
     return found
 
 
-def main(out, steps, *cases):
-    """Run the cases (objective-optimizer[-batch size[-precision[-padding]]]) and write what was found."""
+def sqrt(values):
+    """Return correctly rounded roots: MKL's, which AdamW takes, differ in the last bit from CPU to CPU."""
+    return torch.from_numpy(np.sqrt(values.numpy())) if values.dtype == torch.float32 else values**0.5
+
+
+def main(out, steps, jobs):
+    """Run all jobs in these processes; write {name of the job: {case: what was found}}.
+
+    jobs: JSON, {name: {"environment": {variable: value}, "cases": [case, ...]}}; a case is objective-optimizer, perhaps
+    with -batch size, -precision and -padding.
+    """
+    torch.Tensor.sqrt = sqrt
     with tempfile.TemporaryDirectory() as folder:
         facts = tiny.facts(Path(folder) / "a")
         retain = tiny.facts(Path(folder) / "r", "cities")
     found = {}
-    for case in cases or [f"{objective}-{optimizer}" for objective, optimizer in CASES]:
-        objective, optimizer, *more = case.split("-")
-        batch_size, precision, padding = [*more, *["4", "fp32", ""][len(more) :]]
-        found[case] = run(objective, optimizer, int(steps), int(batch_size), facts, retain, precision, padding)
+    for name, job in json.loads(jobs).items():
+        os.environ.update(job["environment"])
+        found[name] = {}
+        for case in job["cases"]:
+            objective, optimizer, *more = case.split("-")
+            batch_size, precision, padding = [*more, *["4", "fp32", ""][len(more) :]]
+            found[name][case] = run(
+                objective, optimizer, int(steps), int(batch_size), facts, retain, precision, padding
+            )  # fmt: skip
     if distributed.is_main():
         torch.save(found, out)
 

@@ -1,5 +1,6 @@
 """Run the parity worker in one process or several, and compare what it found."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,21 +18,26 @@ EXTRA = ["GD-adamw-3", "RMU-adamw-3", "RTT-lion-3"]
 # No instruction that some CPUs have and others haven't, so that the bits are the same on all.
 PORTABLE = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
 
+ALL = [f"{objective}-{optimizer}" for objective, optimizer in CASES] + EXTRA
 ADAMW = [f"{objective}-{optimizer}" for objective, optimizer in CASES if optimizer == "adamw"]
 
 
-def trained(
-    folder, engine: str, processes: int, micro: str = "", cases=(), steps: int = STEPS, packing: bool = False
-) -> dict:
-    """Run the worker as a step is run; return what it found."""
-    out = Path(folder) / f"{engine}-{processes}-{micro}.pt"
-    environment = {k: v for k, v in os.environ.items() if k not in ("RTT_DEEPSPEED", "RTT_MICRO_BATCH")}
-    environment |= PORTABLE | {"OMP_NUM_THREADS": "1", "RTT_MICRO_BATCH": micro, "RTT_PACKING": str(int(packing))}
-    environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
+def job(cases=(), engine: str = "", micro: str = "", packing: bool = False, checkpointing: bool = False) -> dict:
+    """Return a job of the worker: its cases (default: all) in the environment of such a step."""
+    environment = {
+        "RTT_DEEPSPEED": engine, "RTT_MICRO_BATCH": micro, "RTT_PACKING": str(int(packing)),
+        "RTT_GRADIENT_CHECKPOINTING": str(int(checkpointing)),
+    }  # fmt: skip
+    return {"cases": list(cases) or ALL, "environment": environment}
+
+
+def trained(folder, processes: int, jobs: dict[str, dict], steps: int = STEPS) -> dict[str, dict]:
+    """Run the worker as a step is run; return {name of the job: {case: what it found}}."""
+    out = Path(folder) / f"{processes}.pt"
+    environment = os.environ | PORTABLE | {"OMP_NUM_THREADS": "1"}
     launch = LAUNCH if processes > 1 else [sys.executable]
-    names = list(cases) or [f"{objective}-{optimizer}" for objective, optimizer in CASES] + EXTRA
     done = subprocess.run(
-        [*launch, str(WORKER), str(out), str(steps), *names],
+        [*launch, str(WORKER), str(out), str(steps), json.dumps(jobs)],
         env=environment,
         capture_output=True,
         text=True,

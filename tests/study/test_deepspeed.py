@@ -3,8 +3,12 @@
 import json
 
 import pytest
+import yaml
+from places import ROOT
 from rtt.errors import UserError
 from rtt.study.deepspeed import GATHERED, STAGES, Engine, engine_of
+from rtt.study.expand import Runs
+from rtt.study.schema import Study
 
 
 def test_an_engine_is_read_from_a_deepspeed_file(tmp_path):
@@ -37,3 +41,24 @@ def test_a_file_that_is_no_configuration_is_refused_by_name(text, found, tmp_pat
         path.write_text(text)
     with pytest.raises(UserError, match=rf"mine\.json: .*{found}"):
         engine_of(str(path))
+
+
+def study(**more):
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text(encoding="utf-8"))
+    return Study.model_validate(raw | {"launcher": "torchrun", "devices": 2} | more)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "said"),
+    [
+        ("zero2", "fp16", "precision fp16: DeepSpeed would keep"),
+        ("zero3-offload", "bf16", "precision bf16 with offload"),
+        ("zero9", "fp32", "zero9: no such file"),
+    ],
+)
+def test_a_study_that_deepspeed_cannot_train_is_refused(engine, precision, said):
+    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(UserError, match=said):
+        attacked = raw["attacks"]["RTT"] | {"precision": precision, "optimizer": "lion"}
+        Runs(study(deepspeed=engine, attacks={"RTT": attacked}))
+    assert Runs(study(deepspeed="zero2")).attacks
