@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from bundle_builder import BASE, edited, index_of, pack, silent
 from PIL import Image
 from rtt.__main__ import main
 from rtt.bundle import opening, rebuild
+from rtt.bundle.layout import DERIVED
 from rtt.study.names import TABLES
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +36,7 @@ def test_threads_and_cpu_features_change_no_byte(bundle, tmp_path):
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     present = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
-    settings = [{"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4"}]
+    settings = [{"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4"}]
     settings += [{"NPY_DISABLE_CPU_FEATURES": " ".join(present), "OPENBLAS_CORETYPE": "Prescott"}] if present else []
     for i, variables in enumerate(settings):
         found = rebuilt(bundle, tmp_path / str(i), **variables)
@@ -42,10 +44,11 @@ def test_threads_and_cpu_features_change_no_byte(bundle, tmp_path):
 
 
 def test_a_rebuilt_file_that_differs_is_named(bundle, tmp_path, capsys):
-    with silent():
-        opening.unpack(opening.look(bundle), tmp_path)
-        rebuild.rebuild(tmp_path, "tiny", shown=True)
+    opening.unpack(opening.look(bundle), tmp_path)
     made = tmp_path / "results/tiny"
+    for name in DERIVED:  # as if they had been made again
+        copy = shutil.copytree if (tmp_path / "given/results/tiny" / name).is_dir() else shutil.copyfile
+        copy(tmp_path / "given/results/tiny" / name, made / name)
     (made / "tables/recovery.csv").write_text("another\n")
     (made / "figures/curves.svg").unlink()
     (tmp_path / "given/results/tiny/report.html").unlink()
