@@ -9,6 +9,7 @@ import pandas as pd
 from rtt.figures.choices import Choice, choices
 from rtt.figures.style import RATES, number, percent, span, value_of
 from rtt.figures.view import Panel, View
+from rtt.stats.contrasts import exceeds_control
 
 MUCH = 0.8  # "gives back more than 80 %"
 ACCURACIES = ("acc_unlearned", "acc_attacked")
@@ -70,20 +71,25 @@ def unclear(rows: pd.DataFrame, column: str) -> pd.Series:
 
 def _accuracy_title(view: View) -> str:
     rows = view.recovery
-    compared = unlearned(rows).dropna(subset=["acc_attacked_low", "acc_control_attacked_high"])
+    compared = _compared(rows)
     others = [
         f"{number} {text}"
         for status, text in (("not_unlearned", "not unlearned"), ("none_within_budget", "without a point"))
         if (number := int((rows["status"] == status).sum()))
     ]
     end = f"; {', '.join(others)}" if others else ""
-    if compared.empty:
+    if not compared:
         why = "no unlearned model" if unlearned(rows).empty else "no control"
         reached = span(rows["acc_attacked"])
         return f"After {view.attack_title}, models reach {reached} on V, but there is {why} to compare{end}"
-    above = int((compared["acc_attacked_low"] > compared["acc_control_attacked_high"]).sum())
+    above = sum(compared)
     subject = count(above, len(compared), "unlearned model")
     return f"After {view.attack_title}, {subject} {_exceed(above, len(compared))} {ABOVE}{end}"
+
+
+def _compared(rows: pd.DataFrame) -> list[bool]:
+    """Return whether the criterion holds, for each unlearned model that has a control."""
+    return [holds for holds in exceeds_control(unlearned(rows)) if holds is not None]
 
 
 def _exceed(n: int, of: int) -> str:
@@ -122,14 +128,11 @@ def _tradeoff_title(view: View) -> str:
 
 
 def _sensitivity_title(view: View) -> str:
-    above = of = 0
     _, *others = choices(view)
-    for choice in others:
-        rows = unlearned(choice.rows).dropna(subset=["acc_attacked_low", "acc_control_attacked_high"])
-        above += int((rows["acc_attacked_low"] > rows["acc_control_attacked_high"]).sum())
-        of += len(rows)
-    if not of:
+    compared = [holds for choice in others for holds in _compared(choice.rows)]
+    if not compared:
         return "There is no other choice to compare the reported one with"
+    above, of = sum(compared), len(compared)
     subject = count(above, of, "result")
     return f"Under {len(others)} other choices, one at a time, {subject} {_exceed(above, of)} {ABOVE}"
 
