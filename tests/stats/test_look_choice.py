@@ -98,7 +98,7 @@ def test_t_pairs_cover_each_split_once_per_choice(attack):
     assert {look for look, _ in nested.pairs} == set(nested.chosen)
 
 
-def test_unknown_selection():
+def test_an_unknown_look_choice_is_an_error():
     with pytest.raises(ValueError, match="best"):
         choose("best", np.ones((1, 2), bool), np.zeros(2, int))
 
