@@ -138,7 +138,7 @@ def write_specs(runs, results):
     for spec in runs.specs():
         path = Path(results, "specs", f"{spec.run_id}.json")
         if not path.exists():
-            write_text(path, canonical_json(spec.model_dump(mode="json")) + "\n")
+            write_text(path, canonical_json(spec.canonical()) + "\n")
     write_text(Path(results, "runs.json"), canonical_json(runs.plan()) + "\n")
     write_text(Path(results, "study.yaml"), to_yaml(runs.study))
 
@@ -167,7 +167,7 @@ def facts_file(spec):
 
 def facts_flags(spec):
     """Return the options of `rtt facts` for a dataset."""
-    policy = ",".join(f"{kind}={action}" for kind, action in spec.policy.model_dump().items())
+    policy = ",".join(f"{kind}={action}" for kind, action in spec.policy.canonical().items())
     flags = {"dataset": spec.dataset, "seed": spec.seed, "on-defect": policy}
     flags |= {"splits": ",".join(spec.splits)} if spec.splits else {}
     flags |= {"facts-per-split": spec.facts_per_split} if spec.facts_per_split else {}

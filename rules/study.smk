@@ -32,7 +32,7 @@ AUDITS = [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
 MANIFESTS = [f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]]
 ATTACKED = attacked(RUNS.plan())
 ABOUT = described(STUDY)
-SETTINGS = STUDY.model_dump_json()
+SETTINGS = canonical_json(STUDY.canonical())
 
 
 include: "analysis.smk"

@@ -1,4 +1,4 @@
-"""The reference in docs/reference, from the code: `python scripts/reference.py` writes it anew, and config/schema.json.
+"""Write the reference in docs/reference, config/schema.json and tests/data/spec_keys.json from the code.
 
 commands.md is made of the argument parsers; study.md of the pydantic models of a study; files.md of the specs, the
 schema of evaluations, the shapes of a bundle's other documents, the columns of tables and of bundle.json.
@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import spec_keys  # noqa: E402
 from rtt.__main__ import COMMANDS  # noqa: E402
 from rtt.bundle import documents, layout  # noqa: E402
 from rtt.data.facts import Fact  # noqa: E402
@@ -72,6 +73,7 @@ def pages() -> dict[Path, str]:
         FOLDER / "study.md": study(),
         FOLDER / "files.md": files(),
         ROOT / "config/schema.json": json.dumps(schema(), indent=1) + "\n",
+        spec_keys.FILE: spec_keys.text(),
     }
 
 

@@ -68,7 +68,7 @@ def write_eval(
         "kind": kind,
         "run_id": run_id,
         "labels": labels,
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.canonical(),
         "hashes": {"spec": spec.hash, "code": code, "dataset": facts_sha256, "model": model_sha256},
         "metrics": {"accuracies": [_metrics(one) for one in looks]},
         "status": status,

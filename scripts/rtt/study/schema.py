@@ -28,7 +28,7 @@ from rtt.study.settings import (
     Teaching,
     Training,
 )
-from rtt.study.strict import Strict
+from rtt.study.strict import Introduced, Strict
 
 # A pretrained model's file names where it comes from; the miniature has a shape.
 AnyModel = Annotated[
@@ -58,7 +58,7 @@ class Chosen(Strict):
 
 def _chosen(title: str, classes: dict[str, type], description: str) -> type[Chosen]:
     """Return the model of a study's part that has a key for each of these plug-ins."""
-    keys = {name: (plugin.Settings | None, None) for name, plugin in classes.items()}
+    keys = {name: (Annotated[plugin.Settings | None, Introduced(None)], None) for name, plugin in classes.items()}
     return create_model(title, __base__=Chosen, __doc__=description, **keys)
 
 

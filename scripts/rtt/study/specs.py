@@ -1,8 +1,9 @@
-"""Frozen specs, one per run. A spec is complete: nothing outside it decides the run's numbers.
+"""Specs: frozen models of all that decides a run's numbers, one per run.
 
 `run_id` = a readable slug + the first 10 hex digits of the sha256 of the spec's canonical JSON. A spec holds the specs
 that it stands on, so a change upstream changes every id below it. Resources, device counts and the places that files
-are fetched from are not in a spec. How a study expands to specs: `rtt.study.expand`.
+are fetched from are not in a spec. A key that is added later is left out of the JSON at its introduction value
+(`rtt.study.strict.Introduced`), so that it renames no run. How a study expands to specs: `rtt.study.expand`.
 """
 
 from functools import cached_property
@@ -27,7 +28,7 @@ from rtt.study.settings import (
     Teaching,
     Unlearning,
 )
-from rtt.study.strict import Strict
+from rtt.study.strict import AS_WRITTEN, Strict
 
 
 class Spec(Strict):
@@ -42,8 +43,8 @@ class Spec(Strict):
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of the canonical JSON, 64 hex digits."""
-        return digest(self.model_dump(mode="json"))
+        """The sha256 of the canonical JSON, 64 hex digits."""
+        return digest(self.canonical())
 
     @property
     def run_id(self) -> str:
@@ -298,13 +299,6 @@ class PointChoiceSpec(Spec):
         return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
 
 
-def of_plugin(classes: dict[str, type], name: str | None, raw):
-    """Return the settings of the plug-in `name` from what JSON or a study holds. Raises ValueError for no such name."""
-    if name not in classes:
-        raise ValueError(f"no plug-in {name!r}; there are {', '.join(classes)}")
-    return classes[name].Settings.model_validate(raw) if isinstance(raw, dict) else raw
-
-
 class Target(Strict):
     """One checkpoint that is attacked: the original, a method's selected point for a budget, or the control."""
 
@@ -333,7 +327,7 @@ class AttackSpec(Spec):
     @field_validator("settings", mode="before")
     @classmethod
     def _of_the_attack(cls, raw, info):
-        return of_plugin(plugins.attacks(), info.data.get("attack"), raw)
+        return plugins.of_plugin(plugins.attacks(), info.data.get("attack"), raw, info.context)
 
     @property
     def plugin(self) -> type:
@@ -374,15 +368,16 @@ SPECS = {
 
 
 def load_spec(path, *kinds: str) -> Spec:
-    """Read a spec file of one of `kinds`. Raises UserError when it is of another kind, damaged, or does not come back
-    as it was written (its id would change).
+    """Read a spec file of one of `kinds`, which an older version of this program may have written.
+
+    Raises UserError when it is of another kind, damaged, or does not come back as it was written (its id would change).
     """
     raw = read_json(path)
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if kind not in kinds:
         raise UserError(f"{path}: found a spec of kind {kind!r}, expected {' or '.join(kinds)}")
     try:
-        spec = SPECS[kind].model_validate_json(canonical_json(raw))
+        spec = SPECS[kind].model_validate_json(canonical_json(raw), context=AS_WRITTEN)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; write the spec anew") from None
