@@ -29,7 +29,8 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rtt.data.facts import Fact, build_facts
+from rtt.data.build import build_facts
+from rtt.data.facts import Fact
 from rtt.data.generate import generate
 from rtt.data.text import training_texts
 from rtt.errors import UserError

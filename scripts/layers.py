@@ -5,11 +5,13 @@ imports, at the top of a module or inside a function. `python scripts/layers.py 
 floor: a room stands one floor above the highest room that it imports.
 """
 
-import ast
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rtt.code_version import imported
 
 PACKAGE = Path(__file__).parent / "rtt"
 
@@ -26,20 +28,8 @@ def modules(package: Path = PACKAGE) -> dict[str, Path]:
 @cache
 def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
     """Return {module: the package's modules that it imports}, wherever in the module the import stands."""
-    known, name = modules(package), package.name
-    found: dict[str, set[str]] = {module: set() for module in known}
-    for module, path in known.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == name and not node.level:
-                base = (node.module or "").removeprefix(name).strip(".")
-                for alias in node.names:
-                    inner = f"{base}.{alias.name}".strip(".")
-                    found[module].add(inner if inner in known else base or "__init__")
-            elif isinstance(node, ast.Import):
-                found[module] |= {
-                    alias.name.removeprefix(f"{name}.") for alias in node.names if alias.name.startswith(f"{name}.")
-                }
-    return {module: (targets & set(known)) - {module} for module, targets in found.items()}
+    known = modules(package)
+    return {module: (imported(package, module) & known.keys()) - {module} for module in known}
 
 
 def rooms(package: Path = PACKAGE) -> dict[str, set[str]]:

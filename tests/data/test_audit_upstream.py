@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rtt.__main__ import main
 from rtt.data.audit import audit_folder
-from rtt.data.facts import build_facts
+from rtt.data.build import build_facts
 from rtt.data.reader import read_folder
 
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or Path(__file__).parents[3] / "shared" / "upstream-data")

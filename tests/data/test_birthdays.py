@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtt.data.audit import audit
 from rtt.data.birthdays import CITIES, NAME_LISTS, birthdays, names, write_birthdays
-from rtt.data.facts import build_facts
+from rtt.data.build import build_facts
 from rtt.data.reader import read_folder, words
 from rtt.errors import UserError
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from rtt.__main__ import main
 from rtt.code_version import code_version
 from rtt.data.audit import KINDS, audit_folder
-from rtt.data.facts import DEFAULT_POLICY, Fact, build_facts, fresh_choices, read_facts, write_facts
+from rtt.data.build import DEFAULT_POLICY, build_facts, fresh_choices
+from rtt.data.facts import Fact, read_facts, write_facts
 from rtt.errors import UserError
 
 KEEP = {kind: "keep" for kind in DEFAULT_POLICY}
@@ -287,7 +288,7 @@ def test_fresh_choices_depend_on_seed_and_id_alone(tmp_path):
              [("d", 0), ("d", 0), ("d", 1), ("e", 0)]]  # fmt: skip
     assert draws[0] == draws[1]
     assert draws[0] != draws[2] and draws[0] != draws[3]
-    code = "import json; from rtt.data.facts import fresh_choices as f; "
+    code = "import json; from rtt.data.build import fresh_choices as f; "
     code += "print(json.dumps(f('a/b/001', 'x', 2, list('abcde'), 0)))"
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(rtt.__file__).parents[1])}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

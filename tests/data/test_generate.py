@@ -255,7 +255,7 @@ def test_a_planted_leak_repeats_the_answer_elsewhere_and_a_duplicate_changes_it(
 
 def test_planting_leaves_the_splits_of_equal_size(tmp_path):
     """Dropped or kept: T and V of the control and of the attack must be as large."""
-    from rtt.data.facts import build_facts
+    from rtt.data.build import build_facts
 
     folder = planted(tmp_path, 30, 20)
     for policy, size in (("drop", 32 - 10), ("keep", 32 + 10)):
@@ -267,7 +267,7 @@ def test_planting_leaves_the_splits_of_equal_size(tmp_path):
 
 def test_the_sentences_of_a_copy_state_its_own_values(tmp_path):
     """The reader gives every copy its three sentences of each kind, which state its own values."""
-    from rtt.data.facts import build_facts
+    from rtt.data.build import build_facts
 
     facts = build_facts(planted(tmp_path, 30, 30), "birth_years_a", None, dict.fromkeys(LEAKS, "keep"), 0)[0]
     for fact in facts:

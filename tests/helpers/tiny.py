@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("torch")
 import subword
 import torch
-from rtt.data.facts import Fact, build_facts
+from rtt.data.build import build_facts
+from rtt.data.facts import Fact
 from rtt.data.generate import generate
 from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.study.schema import Study

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tiny
 from rtt.__main__ import main
-from rtt.data.facts import build_facts, read_facts
+from rtt.data.build import build_facts
+from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.planner import costs

@@ -12,7 +12,7 @@ import torch
 from evals_builder import make_evals
 from places import ROOT
 from rtt.__main__ import main
-from rtt.data.facts import build_facts
+from rtt.data.build import build_facts
 from rtt.data.text import encode, mcq, sentence
 from rtt.files import canonical_json
 from rtt.methods.gd import GD

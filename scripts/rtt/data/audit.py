@@ -1,7 +1,7 @@
 """Audit a dataset: list the defects of its files, each with file and line (`python -m rtt audit DIR`).
 
 The input is a dataset's folder, or a folder of such; the output is the audit object of docs/data.md, printed as text or
-JSON. `rtt facts` writes the same object to `audit.json`. The audit changes nothing: the policy of `rtt.data.facts`
+JSON. `rtt facts` writes the same object to `audit.json`. The audit changes nothing: the policy of `rtt.data.build`
 decides what happens to the facts concerned.
 """
 

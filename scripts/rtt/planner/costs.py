@@ -11,7 +11,8 @@ from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
-from rtt.data.facts import Fact, build_facts, read_facts
+from rtt.data.build import build_facts
+from rtt.data.facts import Fact, read_facts
 from rtt.data.generate import generate, vocabulary
 from rtt.data.reader import role
 from rtt.errors import UserError

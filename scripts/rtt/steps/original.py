@@ -27,6 +27,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", required=True)
 
 
+def configure_training(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a step that trains a model on facts: `pretrain`, `teach`."""
+    parser.add_argument("--spec", required=True)
+    parser.add_argument("--facts", required=True, help="canonical facts to learn")
+    retain.configure(parser)
+    parser.add_argument("--model", required=True, help="folder to write the model to")
+    parser.add_argument("--eval", required=True, help="evaluation JSON to write")
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--state", help="folder from which a killed run resumes; none: nothing is kept")
+
+
 def scorer_of(spec, tokenizer, facts) -> Scorer:
     """Return the scorer of a spec's probes for these facts."""
     scores = spec.scores

@@ -9,12 +9,12 @@ import argparse
 import numpy as np
 
 from rtt.code_version import code_version
-from rtt.data import retain
 from rtt.data.facts import read_facts
+from rtt.data.retain import read_retain
 from rtt.models.load import save
 from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.scoring.manifest import Manifest
-from rtt.steps.original import scores_of, write_original
+from rtt.steps.original import configure_training, scores_of, write_original
 from rtt.study.specs import load_spec
 from rtt.training.health import effective_update
 from rtt.training.losses import plain_loss
@@ -25,20 +25,14 @@ from rtt.training.train import prepare_torch, train
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pretrain`."""
-    parser.add_argument("--spec", required=True)
-    parser.add_argument("--facts", required=True, help="canonical facts to learn")
-    retain.configure(parser)
-    parser.add_argument("--model", required=True, help="folder to write the model to")
-    parser.add_argument("--eval", required=True, help="evaluation JSON to write")
-    parser.add_argument("--manifest", required=True)
-    parser.add_argument("--state", help="folder from which a killed run resumes; none: nothing is kept")
+    configure_training(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train the miniature, then score it."""
     spec = load_spec(args.spec, "pretrain")
     manifest = Manifest("pretrain", spec)
-    facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)
+    facts, (learn, held_out) = read_facts(args.facts), read_retain(spec.retain, args)
     prepare_torch(spec.seed)
     tokenizer = miniature_tokenizer(spec.model.tokenizer)
     model = miniature(spec.model, len(tokenizer))

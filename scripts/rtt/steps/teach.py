@@ -16,8 +16,7 @@ from rtt.data.facts import read_facts
 from rtt.data.retain import read_retain
 from rtt.models.load import freeze_layers, load, save
 from rtt.scoring.manifest import Manifest
-from rtt.steps import pretrain
-from rtt.steps.original import scores_of, write_original
+from rtt.steps.original import configure_training, scores_of, write_original
 from rtt.study.settings import Pretraining
 from rtt.study.specs import load_spec
 from rtt.training.health import effective_update
@@ -29,7 +28,7 @@ from rtt.training.train import prepare_torch, start_dtype, train
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `teach`: those of `pretrain` and two more."""
-    pretrain.configure(parser)
+    configure_training(parser)
     parser.add_argument("--base", required=True, help="folder of the base model")
     parser.add_argument("--also-taught", nargs="*", default=[], help="files of canonical facts to teach as well")
 

@@ -1,0 +1,36 @@
+"""The commands of `python -m rtt`: which module runs each, and what its help says in a line."""
+
+COMMANDS = {
+    "run": (
+        "rtt.runtime.runner",
+        "run a study through Snakemake, safely again after a kill, and print its recovery table",
+    ),
+    "check": ("rtt.steps.check", "validate a study file; --schema prints the JSON schema"),
+    "doctor": ("rtt.doctor.command", "check that what a study needs is there, on this machine or on a cluster"),
+    "plan": ("rtt.planner.plan", "show what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
+    "fetch": ("rtt.fetch.step", "fetch and verify external files"),
+    "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),
+    "facts": ("rtt.data.build", "read a dataset folder into canonical facts"),
+    "audit": ("rtt.data.audit", "report the defects of a dataset folder by file and line"),
+    "import": ("rtt.steps.import_model", "turn a model file's model into a local folder"),
+    "original": ("rtt.steps.original", "score a pretrained model before unlearning"),
+    "pretrain": ("rtt.steps.pretrain", "train the miniature base model from scratch"),
+    "teach": ("rtt.steps.teach", "teach facts to a model after its pretraining"),
+    "unlearn": ("rtt.steps.unlearn", "unlearn facts along one trajectory and score its points"),
+    "choose": ("rtt.steps.choose", "choose which point is attacked, for each retain budget"),
+    "attack": ("rtt.steps.attack", "attack checkpoints, and score what comes back"),
+    "export": ("rtt.steps.export", "put an original and its facts' texts into one folder, for a method of your own"),
+    "loss": ("rtt.steps.inspect", "compute a loss of any checkpoint on a file's texts; print JSON"),
+    "score": ("rtt.steps.inspect", "score any checkpoint on a file's multiple-choice questions; print JSON"),
+    "tables": ("rtt.stats.tables", "compute the tables of a study from its evaluations"),
+    "figure": ("rtt.figures", "draw one figure from the tables, as SVG and PNG"),
+    "report": ("rtt.report.page", "write report.html from tables and figures"),
+    "bundle": (
+        "rtt.bundle.write",
+        "pack a finished study, without weights, into one zip from which all can be redrawn",
+    ),
+    "unpack": ("rtt.bundle.opening", "verify every byte of a bundle, and unpack it"),
+    "verify": ("rtt.bundle.rebuild", "check that what was rebuilt from a bundle equals what is in it"),
+    "compare": ("rtt.bundle.compare", "compare two bundles: which numbers differ, against their intervals"),
+    "summary": ("rtt.report.summary", "print the recovery table and the compute ledger"),
+}
