@@ -23,7 +23,7 @@ def test_other_attacks_are_compared_with_the_first():
     view, table = view_of(*given), recovery(*given)
     assert view.attack == "RTT"
     found = other_attacks(results_of(*given), view, [make_view(table, accuracy(table), attack="quantise")])
-    assert [text.split(".")[0] for text in found.described] == ["quantisation"]
+    assert [text.split(".")[0] for text in found.described] == ["Quantisation"]
     (group,) = found.compared
     assert [(one.method, one.attack, one.acc_attacked.value) for one in group.rows] == [
         ("GD", "RTT", 0.8),

@@ -65,8 +65,8 @@ def test_settings_without_epochs_and_without_t_have_one_value_each():
     assert [row.texts for row in found.groups[0].rows if row.method == "GD"] == [[".40", ".80"]]
     assert math.isnan(models[1].series[0].before)
     assert strength.edges("quantise", models) == [  # its strongest setting brings back .8, the other one .4
-        "The strongest setting of quantise brings back the most, so a stronger one may bring back more (from the "
-        "second best setting to the strongest): GD, learned in pretraining .40 to .80 (bits=4 group_size=channel)."
+        "The strongest setting of quantise (bits=4 group_size=channel) brings back the most, so a stronger one may "
+        "bring back more (from the second best setting to the strongest): GD, learned in pretraining .40 to .80."
     ]
 
 
@@ -92,6 +92,6 @@ def test_accuracy_that_rises_in_the_last_epoch_is_an_edge():
 def test_a_strongest_setting_that_brings_back_the_most_is_an_edge():
     flat = {"e1_at_1": 0.5, "e2_at_1": 0.5, "e1_at_2": 0.85, "e2_at_2": 0.85}
     (text,) = edges_where(**flat)
-    assert text.endswith(": GD, learned in pretraining .50 to .85 (learning rate 0.002).")
+    assert "(learning rate 0.002)" in text and text.endswith(": GD, learned in pretraining .50 to .85.")
     assert edges_where(**flat | {"e2_at_1": 0.84}) == []
     assert edges_where(**{"e1_at_1": 0.85, "e2_at_1": 0.85, "e1_at_2": 0.5, "e2_at_2": 0.5}) == []

@@ -46,10 +46,8 @@ class Verdict:
 
 
 def main_panels(panels: Sequence[Panel]) -> list[Panel]:
-    """Return the panels of the arm that the criterion is about: `pretrained`, otherwise the first arm there is."""
-    arms = [panel.arm for panel in panels]
-    arm = MAIN_ARM if MAIN_ARM in arms else arms[0]
-    return [panel for panel in panels if panel.arm == arm]
+    """Return the panels of the arm that the criterion is about: the first, which is `pretrained` where there is one."""
+    return [panel for panel in panels if panel.arm == panels[0].arm]
 
 
 def main_seed(seeds: Sequence[int]) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rtt.figures.view import View
-from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables
+from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables, upper
 from rtt.report.strength import SettingTable, attacked_models, edges, setting_table
 from rtt.study import plugins
 
@@ -37,7 +37,7 @@ def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -
     own = [replace(one, recovery=view.recovery) for one in others]
     models = {one.attack_title: attacked_models(one) for one in own}
     return OtherAttacks(
-        described=[described(name) for name in names[1:]],
+        described=[upper(described(name)) for name in names[1:]],
         compared=grouped(shown),
         tables=[table for name in names[1:] for table in recovery_tables(found, view, name)],
         settings=[setting_table(title, attacked) for title, attacked in models.items() if attacked],
@@ -48,4 +48,4 @@ def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -
 def described(attack: str) -> str:
     """Say what an attack is, as far as this program knows it."""
     known = plugins.attacks().get(attack)
-    return f"{known.title}. {known.summary}" if known else f"{attack}. This program does not have this attack."
+    return f"{known.title}. {known.summary}" if known else f"{attack}. This program does not have that attack."

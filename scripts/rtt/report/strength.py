@@ -184,7 +184,7 @@ def edges(attack: str, found: Sequence[Attacked]) -> list[str]:
 
     A stronger attack could then bring back more than the study saw.
     """
-    longer, stronger = [], []
+    longer, stronger, strongest = [], [], []
     for one in found:
         if not one.unlearned:
             continue
@@ -194,7 +194,8 @@ def edges(attack: str, found: Sequence[Attacked]) -> list[str]:
             longer.append(f"{who} {number(best.before)} to {number(best.last)}")
         others = [series.highest for series in one.series if series is not best]
         if others and best is one.series[-1] and best.highest - max(others) > STILL_RISING:
-            stronger.append(f"{who} {number(max(others))} to {number(best.highest)} ({best.setting})")
+            strongest.append(best.setting)
+            stronger.append(f"{who} {number(max(others))} to {number(best.highest)}")
     texts = []
     if longer:
         texts.append(
@@ -203,7 +204,7 @@ def edges(attack: str, found: Sequence[Attacked]) -> list[str]:
         )
     if stronger:
         texts.append(
-            f"The strongest setting of {attack} brings back the most, so a stronger one may bring back more (from the "
-            f"second best setting to the strongest): {'; '.join(stronger)}."
+            f"The strongest setting of {attack} ({strongest[0]}) brings back the most, so a stronger one may bring "
+            f"back more (from the second best setting to the strongest): {'; '.join(stronger)}."
         )
     return texts
