@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from evals_builder import SMALL, make_evals, planted, tables, write_runs
 from rtt.stats.tables import read_table
+from rtt.stats.variants import StudyRuns
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,12 @@ def test_the_study_names_its_main_probe_and_it_comes_first(varied, tmp_path):
     assert tables(tmp_path, *write_runs(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
     found = list(dict.fromkeys(planted(tmp_path).probe))
     assert found == ["likelihood", "letter", "likelihood_fresh"]
+
+
+def test_attacks_come_in_the_order_of_their_classes_not_of_the_files_keys(tmp_path):
+    """runs.json is canonical JSON, whose keys are sorted; an attack that was left out is null there."""
+    attacks = {"Zeta": {}, "quantise": {}, "RTT": {}, "left_out": None}
+    study = {"point_choice": {"probes": ["letter"]}, "attacks": attacks}
+    variants = {"default": {"evals": [], "point_choices": [], "reported": "nested"}}
+    (tmp_path / "runs.json").write_text(json.dumps({"study": study, "variants": variants}))
+    assert StudyRuns.read(tmp_path / "runs.json").attacks == ("RTT", "quantise", "Zeta")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rtt.errors import UserError
 from rtt.files import read_json
 from rtt.stats.intervals import t_interval
 from rtt.stats.look_choice import LOOK_CHOICES
+from rtt.study import plugins
 from rtt.study.names import DEFAULT, PROBES
 
 QUANTITIES = ("acc_unlearned", "acc_attacked", "recovery", "recovery_corrected")
@@ -59,7 +61,9 @@ class StudyRuns:
         if unknown := sorted(set(map(str, main)) - set(PROBES)):
             raise UserError(f"{path}: study.point_choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
         attacks = _part(path, study, "attacks", "study.") if study.get("attacks") is not None else {}
-        return cls(variants, tuple(dict.fromkeys([main[0], *PROBES])), tuple(attacks) or FIRST_ATTACK)
+        # Canonical JSON sorts keys: the order is that of the attacks' classes, as in the study.
+        order = sorted((name for name in attacks if attacks[name] is not None), key=partial(plugins.place, "attacks"))
+        return cls(variants, tuple(dict.fromkeys([main[0], *PROBES])), tuple(order) or FIRST_ATTACK)
 
 
 def _part(path: Path, mapping: Any, key: str, where: str = "") -> dict:
