@@ -92,7 +92,7 @@ def _stops(module: str) -> bool:
 def imported(package: Path, module: str) -> set[str]:
     """Return the package's modules that a module imports, wherever in it the import stands.
 
-    `from rtt.x import y` imports the module `x.y` where there is one, else `x`, whose `y` it takes.
+    `from a import b` reads the module `a.b` where there is one, else `a`, whose `b` it takes.
     """
     path = source_of(package, module)
     inside = module if path.name == "__init__.py" else module.rpartition(".")[0]
