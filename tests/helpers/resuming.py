@@ -1,11 +1,16 @@
-"""A training that can be killed and started again: python resuming.py STATE OUT STEPS [SIGTERM_AT [AMID]], plainly or
-by torchrun. It scores after every fifth step. AMID 1: the signal comes between two batches of that step's scores.
+"""A training that can be killed and started again: python resuming.py STATE OUT STEPS [SIGTERM_AT [AMID]].
+
+It runs plainly, by torchrun, or forked (`Forked`). It scores after every fifth step. With AMID 1 the signal comes
+between two batches of that step's scores.
 """
 
+import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,6 +70,72 @@ def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion")
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         torch.save({"losses": losses, "weights": weights, "scores": state.results}, out)
     return 0
+
+
+def child(words, environment, errors):
+    """Run in a forked process: exit as the script does, with standard error in a file."""
+    os.environ.update(environment)
+    with open(errors, "a", buffering=1) as sys.stderr:
+        sys.exit(run(words[0], words[1], *map(int, words[2:])))
+
+
+class Forked:
+    """The script in children of a server that has imported torch, so that a start takes no time; used as a Popen.
+
+    Several processes find each other as torchrun's do, but each has its own exit code.
+    """
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["resuming"])
+
+    def __init__(self, words, environment, processes=1):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._begin_server()
+        self.errors = Path(tempfile.mkstemp(prefix="resuming-")[1])
+        self.children = []
+        for rank in range(processes):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            place = {name: str(value) for name, value in place.items()} if processes > 1 else {}
+            place |= {"WORLD_SIZE": str(processes)} if processes > 1 else {}
+            self.children.append(
+                self.server.Process(target=child, args=(words, environment | place, str(self.errors)))
+            )  # fmt: skip
+        for one in self.children:
+            one.start()
+        self.pid = self.children[0].pid
+
+    @staticmethod
+    def _begin_server():
+        """Start the server if there is none, where it finds our modules: it does not take over sys.path."""
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        forkserver.ensure_running()
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+    def poll(self):
+        """Return the exit code, None while it runs."""
+        return self.children[0].exitcode
+
+    @property
+    def returncode(self):
+        """The exit code; of several processes it must be the same."""
+        codes = {one.exitcode for one in self.children}
+        assert len(codes) == 1, codes
+        return codes.pop()
+
+    def communicate(self, timeout=None):
+        """Wait for the end; return (nothing, standard error)."""
+        for one in self.children:
+            one.join(timeout)
+            assert one.exitcode is not None, f"still at work after {timeout} s"
+        error = self.errors.read_text()
+        self.errors.unlink()
+        return "", error
 
 
 if __name__ == "__main__":

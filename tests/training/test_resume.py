@@ -1,5 +1,7 @@
-"""Killed at any time, a training goes on from its newest whole checkpoint: with the same bytes on one process, within
-the parity bounds on several; another engine or number of processes is refused.
+"""A training killed at any time resumes from its newest whole checkpoint.
+
+One process ends in the same bytes, several within the bounds of the parity tests; a checkpoint of another engine or
+number of processes is refused.
 """
 
 import contextlib
@@ -19,6 +21,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from resuming import Forked
 from rtt.errors import UserError
 from rtt.training.resume import WHOLE, State, newest
 
@@ -27,14 +30,17 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 STEPS = 40
 
 
-def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, minutes="0", steps=STEPS):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RTT_")}
-    environment |= {"OMP_NUM_THREADS": "1", "RTT_CHECKPOINT_MINUTES": minutes}
+def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, minutes="0", forked=None):
+    """Start the training: forked, unless it needs DeepSpeed or is asked for as a process of its own."""
+    environment = {"OMP_NUM_THREADS": "1", "RTT_CHECKPOINT_MINUTES": minutes}
+    words = [str(state), str(out), str(STEPS), str(stop_at), str(amid)]
+    if forked or (forked is None and not engine.startswith("zero")):
+        return Forked(words, environment, processes)
+    environment |= {k: v for k, v in os.environ.items() if not k.startswith("RTT_")}
     environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
     launch = LAUNCH if processes > 1 else [sys.executable]
-    words = [*launch, str(WORKER), str(state), str(out), str(steps), str(stop_at), str(amid)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words, env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen([*launch, str(WORKER), *words], env=environment, start_new_session=True, **pipes)
 
 
 def finished(process):
@@ -56,7 +62,7 @@ def whole(tmp_path_factory):
     return torch.load(out)
 
 
-def test_sigkill_at_any_time_ends_in_the_same_bytes(tmp_path, whole):
+def test_after_sigkill_at_any_time_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
     state, out = tmp_path / "state", tmp_path / "out.pt"
     assert killed_again_and_again(state, out, kills=4, within=0.15) >= 3
     assert "going on from step" in finished(start(state, out))
@@ -64,7 +70,7 @@ def test_sigkill_at_any_time_ends_in_the_same_bytes(tmp_path, whole):
 
 
 def kill(process):
-    """SIGKILL of the launcher and of its workers, which torchrun puts into sessions of their own."""
+    """Send SIGKILL to the launcher and to its workers, which torchrun puts into sessions of their own."""
     for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
@@ -72,8 +78,10 @@ def kill(process):
 
 
 def killed_again_and_again(state, out, kills, within, **how):
-    """Start and SIGKILL so often, or until it ends; return how often. With a checkpoint after every step most kills
-    come in the middle of a save: each attempt lives until it has a new checkpoint, and a random moment longer (s).
+    """Start and SIGKILL so often, or until it ends; return how often.
+
+    Each attempt lives until it has a new checkpoint, and a random moment longer (within seconds), so that with a
+    checkpoint after every step most kills come in the middle of a save.
     """
     done, torn, moment = 0, 0, random.Random(0)
     while done < kills:
@@ -94,10 +102,10 @@ def killed_again_and_again(state, out, kills, within, **how):
 
 @pytest.mark.full
 @pytest.mark.parametrize("delay", range(20))
-def test_sigkill_at_any_moment_of_a_start(delay, tmp_path, whole):
+def test_after_sigkill_during_a_start_the_rerun_ends_in_the_same_bytes(delay, tmp_path, whole):
     """Not only after a checkpoint: during imports, the first steps, the scores."""
     state, out = tmp_path / "state", tmp_path / "out.pt"
-    process = start(state, out)
+    process = start(state, out, forked=False)
     time.sleep(0.5 + 0.5 * delay)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -108,14 +116,14 @@ def test_sigkill_at_any_moment_of_a_start(delay, tmp_path, whole):
 
 @pytest.mark.full
 @pytest.mark.parametrize("engine", ["ddp", "zero1", "zero2", "zero3"])
-def test_sigkill_of_both_processes(engine, tmp_path, whole):
+def test_after_sigkill_of_both_processes_the_rerun_is_within_bounds(engine, tmp_path, whole):
     state, out = tmp_path / "state", tmp_path / "out.pt"
     assert killed_again_and_again(state, out, kills=5, within=0.15, engine=engine, processes=2) >= 3
     assert "going on from step" in finished(start(state, out, engine=engine, processes=2, minutes="1000"))
     within_bounds(whole, torch.load(out))
 
 
-def test_sigterm_saves_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
+def test_sigterm_saves_the_step_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
     state, out = tmp_path / "state", tmp_path / "out.pt"
     stopped = start(state, out, stop_at=15, minutes="1000")
     _, error = stopped.communicate(timeout=120)
@@ -126,11 +134,11 @@ def test_sigterm_saves_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
 
 
 @pytest.mark.parametrize(("step", "processes"), [(15, 1), pytest.param(STEPS, 1, marks=pytest.mark.full), (STEPS, 2)])
-def test_sigterm_amid_scores_and_after_the_last_step(step, processes, tmp_path, whole):
+def test_sigterm_amid_scores_saves_the_step_and_the_rerun_scores_it(step, processes, tmp_path, whole):
     state, out, how = tmp_path / "state", tmp_path / "out.pt", {"processes": processes, "minutes": "1000"}
     stopped = start(state, out, stop_at=step, amid=1, **how)
     _, error = stopped.communicate(timeout=120)
-    assert stopped.returncode == (143 if processes == 1 else 1), error[-2000:]  # torchrun's own code is 1
+    assert stopped.returncode == 143, error[-2000:]
     journal = (state / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in journal] == [str(at) for at in range(5, step, 5)]
     assert newest_name(state) == f"checkpoint-{step}" and not out.exists()
@@ -141,7 +149,7 @@ def test_sigterm_amid_scores_and_after_the_last_step(step, processes, tmp_path, 
 
 
 @pytest.mark.parametrize(("engine", "step"), [pytest.param("zero2", 15, marks=pytest.mark.full), ("zero3", 16)])
-def test_two_processes_stop_together_and_go_on(engine, step, tmp_path, whole):
+def test_two_processes_stop_together_and_resume_together(engine, step, tmp_path, whole):
     """One of them gets SIGTERM before the scores of step 15, which ZeRO-3 finishes first (Scorer.scores)."""
     state, out = tmp_path / "state", tmp_path / "out.pt"
     stopped = start(state, out, engine=engine, processes=2, stop_at=15, minutes="1000")
@@ -170,7 +178,7 @@ def newest_name(state):
     return max(names, key=lambda name: int(name.split("-")[1]), default=None)
 
 
-def test_a_checkpoint_without_its_mark_counts_for_nothing(tmp_path):
+def test_a_checkpoint_without_its_mark_is_ignored(tmp_path):
     for step, marked in ((9, True), (10, True), (11, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if marked:
@@ -181,7 +189,7 @@ def test_a_checkpoint_without_its_mark_counts_for_nothing(tmp_path):
         newest(tmp_path)
 
 
-def test_the_journal_survives_a_line_cut_short_and_not_another_code(tmp_path, capsys):
+def test_the_journal_survives_a_line_cut_short_but_not_another_code(tmp_path, capsys):
     owner = {"run": "a", "code": "1"}
     state = State(tmp_path / "s", owner)
     state.keep("x", {"a": 0.1})
@@ -198,7 +206,7 @@ def test_the_journal_survives_a_line_cut_short_and_not_another_code(tmp_path, ca
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kill_while_the_state_is_deleted_leaves_none_to_go_on_from(tmp_path, monkeypatch):
+def test_a_kill_while_the_state_is_deleted_leaves_no_state_behind(tmp_path, monkeypatch):
     owner = {"run": "a", "code": "1"}
     state = State(tmp_path / "s", owner)
     state.keep("x", {"a": 1})
