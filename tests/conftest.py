@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: clones of the working tree in which the smoke study has run, or nothing has."""
+"""Fixtures that all tests share: clones of the working tree, with and without a finished smoke study."""
 
 import os
 import shutil
@@ -26,14 +26,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """A folder that all workers of one pytest run share."""
+    """Return a folder that all workers of one pytest run share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def pristine(shared_folder) -> Path:
-    """The working tree's files as they were when the tests began, so that all clones are of the same code."""
+    """Return a copy of the working tree as it was when the tests began, so that all clones have the same code."""
     folder = shared_folder / "pristine"
     with FileLock(shared_folder / "pristine.lock"):
         if not folder.exists():
@@ -46,12 +46,15 @@ def pristine(shared_folder) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(pristine, shared_folder) -> Clone:
-    """A clone in which the smoke study has run to its report, uninterrupted. Shared: change nothing in it."""
-    clone = Clone(shared_folder / "finished")
+    """Return a clone, in a folder with a hostile name, where the smoke study ran to its report and kept its weights.
+
+    All tests share it: change nothing in it.
+    """
+    clone = Clone(shared_folder / "a finished clone's (study)")
     with FileLock(shared_folder / "finished.lock"):
         if not clone.folder.exists():
             shutil.copytree(pristine, clone.folder)
-            done = clone.smoke()
+            done = clone.smoke("--notemp")
             (clone.folder / "output.txt").write_text(f"exit code {done.returncode}\n{done.stdout}")
     output = (clone.folder / "output.txt").read_text()
     if not output.startswith("exit code 0\n"):
@@ -61,7 +64,7 @@ def finished(pristine, shared_folder) -> Clone:
 
 @pytest.fixture
 def fresh(pristine, tmp_path) -> Clone:
-    """A clone in which nothing has run."""
+    """Return a clone in which nothing has run."""
     clone = Clone(tmp_path / "fresh")
     shutil.copytree(pristine, clone.folder)
     return clone
@@ -69,7 +72,7 @@ def fresh(pristine, tmp_path) -> Clone:
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Clone:
-    """A copy of the finished clone, with its results and what Snakemake remembers of them, to change at will."""
+    """Return a copy of the finished clone, with its results and what Snakemake remembers of them, to change at will."""
     clone = Clone(tmp_path / "copy")
     shutil.copytree(finished.folder, clone.folder, symlinks=True)
     return clone
@@ -77,7 +80,7 @@ def copy(finished, tmp_path) -> Clone:
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A SLURM cluster (tests/helpers/slurm.py)."""
+    """Return a SLURM cluster (tests/helpers/slurm.py)."""
     import slurm
 
     with slurm.running() as found:
@@ -86,7 +89,7 @@ def cluster():
 
 @pytest.fixture(scope="session")
 def undisturbed(pristine, shared_folder) -> Clone:
-    """A clone in which the study of the faults has run to its tables, locally. Shared: change nothing in it."""
+    """Return a clone in which the study of the faults has run to its tables, locally. Shared: change nothing in it."""
     import faults
 
     clone = Clone(shared_folder / "undisturbed")
@@ -102,7 +105,7 @@ def undisturbed(pristine, shared_folder) -> Clone:
 
 @pytest.fixture
 def run(cluster, undisturbed, shared_folder, tmp_path):
-    """The study of the faults in a clone, ready for its unlearning and its RTT job."""
+    """Return the study of the faults in a clone, ready for its unlearning and its attack."""
     import faults
 
     clone = Clone(tmp_path / "clone")

@@ -124,8 +124,10 @@ def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run, launch):
     assert "NumNodes=1 " in described
     assert run.went_on() >= step and len(run.jobs("unlearn")) == 1
     farthest = 0.0
-    for path in sorted(run.expected.glob("evals/*-pretrained-*.json")):
-        for one, two in zip(scores(path), scores(run.results / "evals" / path.name), strict=True):
+    for path in sorted(run.expected.glob("evals/**/*.json")):
+        if "-pretrained-" not in str(path):
+            continue
+        for one, two in zip(scores(path), scores(run.results / path.relative_to(run.expected)), strict=True):
             farthest = max(farthest, *(abs(a - b) / (1 + abs(a)) for a, b in zip(one, two, strict=True)))
             best, second = sorted(one)[:-3:-1]
             assert best - second < 1e-3 or one.index(best) == two.index(max(two))
@@ -135,5 +137,5 @@ def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run, launch):
 
 def scores(path) -> list[list[float]]:
     """Return each question's choice scores, in order."""
-    questions = [question for result in json.loads(path.read_text())["results"] for question in result["questions"]]
-    return [scored for question in questions for scored in question["scores"].values()]
+    questions = [question for look in json.loads(path.read_text())["looks"] for question in look["questions"]]
+    return [probe["scores"] for question in questions for probe in question["probes"].values()]

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import snakemake_fork
 from places import ROOT
 
 SMOKE = "config/smoke.yaml"
@@ -16,7 +17,7 @@ TORCH_RULES = {"pretrain", "teach", "unlearn", "attack"}
 
 
 def clone_environment(folder: Path) -> dict[str, str]:
-    """This interpreter first, one thread, and nothing that would bring in the code of another clone."""
+    """Return an environment with this interpreter first, one thread, and nothing that leads to another clone's code."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RTT_", "PYTEST_"))}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     environment["OMP_NUM_THREADS"] = "1"
@@ -32,7 +33,7 @@ class Clone:
     folder: Path
 
     def python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        """Run `python ARGUMENTS` here, stdout and stderr together, without this clone's code on the path."""
+        """Run `python ARGUMENTS` here, stdout and stderr together; PYTHONPATH is empty unless `variables` set it."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -44,11 +45,13 @@ class Clone:
         )
 
     def snakemake(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        """Run Snakemake here, as a user does who does not use `python -m rtt run`."""
-        return self.python("-m", "snakemake", *arguments, **variables)
+        """Run Snakemake here, as a user does without `python -m rtt run`."""
+        if any(name.startswith("PYTHON") for name in variables):
+            return self.python("-m", "snakemake", *arguments, **variables)
+        return snakemake_fork.call([*arguments], self.folder, clone_environment(self.folder) | variables)
 
     def plan(self, *arguments: str) -> dict[str, int]:
-        """Return {rule: number of jobs} of a dry run with these arguments; it must succeed."""
+        """Return {rule: number of jobs} of a dry run, which must succeed."""
         done = self.snakemake("-n", "-c2", "--scheduler", "greedy", *arguments)
         assert done.returncode == 0, done.stdout
         return job_counts(done.stdout)
@@ -62,7 +65,7 @@ class Clone:
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """Read Snakemake's table of jobs, less the target rule and the total; empty when there is nothing to do."""
+    """Return {rule: number of jobs} of Snakemake's table, without `all` and the total; {} when there is nothing to do."""
     if "Nothing to be done" in output:
         return {}
     lines = iter(output.splitlines())
@@ -82,7 +85,7 @@ def job_counts(output: str) -> dict[str, int]:
 
 
 def snapshot(folder: Path) -> None:
-    """Copy what git tracks, and what it does not but would, to `folder`."""
+    """Copy all files that git does not ignore to `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -101,9 +104,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def deterministic_files(results: Path) -> dict[str, bytes]:
-    """What must be the same bytes everywhere: facts, audits, specs, evaluations, point choices, tables, figures."""
+    """Return {name: content} of what must be the same bytes everywhere: all but manifests, weights, logs and report."""
     patterns = [
-        "runs.json", "study.yaml", "specs/*", "data/**/*.json*", "evals/*", "point_choices/*", "tables/*", "figures/*",
+        "runs.json", "study.yaml", "specs/*", "data/**/*.json*", "evals/**/*", "point_choices/*", "tables/*",
+        "figures/*",
     ]  # fmt: skip
     paths = [path for pattern in patterns for path in results.glob(pattern) if path.is_file()]
     return {str(path.relative_to(results)): path.read_bytes() for path in paths}

@@ -128,7 +128,7 @@ from pathlib import Path
 import tiny
 from rtt.__main__ import main
 from rtt.errors import UserError
-from rtt.models import save, save_weights
+from rtt.models.load import save, save_weights
 disk, sources, data = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 code = main(["fetch", "years", "--out", str(disk / "out"), "--data", data, "--sources", sources])
 print("exit code", code, flush=True)
@@ -201,9 +201,9 @@ class Steps:
                 "--eval", self.folder / "unlearned.json"]  # fmt: skip
 
     def control(self):
-        spec = next(iter(self.runs.controls.values()))
+        spec = next(spec for spec in self.runs.attacks.values() if spec.arm == "control")
         return [*self.common(spec, "birth_years_b"), "--source", self.folder / "base",
-                "--evals", self.folder / "control.json"]  # fmt: skip
+                "--evals", self.folder / "control"]  # fmt: skip
 
 
 def method(name="GD", **more):
@@ -321,15 +321,14 @@ def test_scores_of_a_broken_model_are_refused():
         scorer.scores(infinite(tokenizer, "?"))
 
 
-def test_a_layer_that_the_model_has_not(refused, steps):
-    """A study whose model file does not say how many layers there are: the step finds out, before it trains."""
-    study = steps(**method("RMU"))
+@pytest.mark.parametrize(("name", "changes", "layer"), [("RMU", {"layer": 9}, 9), ("GD", {"train_layers": [0, 5]}, 5)])
+def test_a_layer_that_the_model_has_not(refused, steps, name, changes, layer):
+    """Where the study's model file does not say how many layers there are, the step finds out before it trains."""
+    study = steps(**method(name))
     (spec,) = next(iter(study.runs.attacks.values())).point_choices[0].trajectories
-    for changes, layer in (({"layer": 9}, 9), ({"train_layers": [0, 5]}, 5)):
-        deep = spec.model_copy(update={"settings": spec.settings.model_copy(update=changes)})
-        write_text(study.folder / f"specs/{deep.run_id}.json", canonical_json(deep.model_dump(mode="json")) + "\n")
-        words = [f"layer {layer}: the model has 2 layers", "0 to 1", "fraction"]
-        refused(*study.unlearn(deep), words=words)
+    deep = spec.model_copy(update={"settings": spec.settings.model_copy(update=changes)})
+    write_text(study.folder / f"specs/{deep.run_id}.json", canonical_json(deep.model_dump(mode="json")) + "\n")
+    refused(*study.unlearn(deep), words=[f"layer {layer}: the model has 2 layers", "0 to 1", "fraction"])
 
 
 def test_a_sentence_longer_than_the_context(refused, steps):

@@ -1,4 +1,4 @@
-"""One's own model on one's own files, by real Snakemake: docs/own.md on a miniature that learns next to nothing."""
+"""Your own model on your own files through the real Snakemake: docs/own.md, with a miniature that learns next to nothing."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def run(clone: Clone, study: str, *more: str) -> str:
 
 @pytest.fixture(scope="module")
 def attacked(pristine, tmp_path_factory) -> Clone:
-    """A clone in which an original was made and exported, changed by hand, and attacked."""
+    """Return a clone in which an original was made and exported, changed by hand, and attacked."""
     clone = Clone(tmp_path_factory.mktemp("own") / "clone")
     shutil.copytree(pristine, clone.folder)
     original = shrunk(clone, "own-original", smaller_original)
@@ -92,14 +92,14 @@ def test_the_manifest_has_the_digest_of_the_folder(attacked):
 
 
 def test_what_was_scored_and_attacked_are_the_folder_s_weights(attacked):
-    """RTT started from the weights of the folder: the kept copy is equal, and scores differ from the original's."""
+    """The scores differ from the original's, and `rtt score` on the folder gives the same ones."""
     (chosen,) = attacked.results("own-model").glob("specs/choose-*-mine-*.json")
     found = {e["labels"]["target"]: e for e in evals(attacked) if e["kind"] in ("original", "unlearned")}
-    scores = {name: e["results"][0]["questions"] for name, e in found.items()}
-    assert found["unlearned"]["results"][0]["step"] == 0 and chosen.is_file()
+    scores = {name: e["looks"][0]["questions"] for name, e in found.items()}
+    assert found["unlearned"]["looks"][0]["step"] == 0 and chosen.is_file()
     assert [q["id"] for q in scores["original"]] == [q["id"] for q in scores["unlearned"]]
     assert scores["original"] != scores["unlearned"]
-    # Scored anew by another way: `rtt score` on the folder with the original's tokenizer
+    # Scored in another way: `rtt score` on the folder with the original's tokenizer
     mine = attacked.folder / "own/mine"
     for path in (attacked.folder / "own/original").glob("tokenizer*"):
         shutil.copy(path, mine)
@@ -115,7 +115,7 @@ def test_what_was_scored_and_attacked_are_the_folder_s_weights(attacked):
     first = [q for q in scores["unlearned"] if q["split"] == "split_0"]
     assert len(again) == len(first) == PEOPLE["facts_per_split"]
     for a, b in zip(again, first, strict=True):
-        assert a["scores"]["letter"] == pytest.approx(b["scores"]["letter"], abs=2e-5)
+        assert a["probes"]["letter"]["scores"] == pytest.approx(b["probes"]["letter"]["scores"], abs=2e-5)
 
 
 def test_the_control_s_facts_are_the_user_s_files_under_data(attacked):
@@ -126,7 +126,7 @@ def test_the_control_s_facts_are_the_user_s_files_under_data(attacked):
     assert control["labels"]["dataset"] == "never_seen"
 
 
-def test_a_mistake_in_one_s_files_is_said_with_file_line_and_key_and_reaches_no_model(attacked):
+def test_a_mistake_in_your_files_is_said_with_file_line_and_key_and_reaches_no_model(attacked):
     path = attacked.folder / "own/data/birth_years_a/split_1.jsonl"
     good = path.read_text()
     lines = good.splitlines()

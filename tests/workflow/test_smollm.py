@@ -1,6 +1,6 @@
 """A slice of config/smollm-small.yaml by real Snakemake: the real model, the authors' files, six facts.
 
-`make test` imports the model and scores it; `make test-full` unlearns and attacks it too.
+`make test` imports the model and scores it; `make test-full` also unlearns and attacks it.
 """
 
 import csv
@@ -73,7 +73,7 @@ def test_the_weights_are_those_of_the_gguf_file_and_answer(clone):
     manifest = json.loads(next(results.glob("manifests/import-*.json")).read_text())
     assert manifest["model_sha256"].startswith(WEIGHTS)
     (scores,) = [json.loads(path.read_text()) for path in results.glob("evals/original-*.json")]
-    assert {len(result["questions"]) for result in scores["results"]} == {6 + 4}
+    assert {len(look["questions"]) for look in scores["looks"]} == {6 + 4}
 
 
 @pytest.mark.full

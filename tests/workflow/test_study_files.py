@@ -104,7 +104,7 @@ def test_the_study_can_be_renamed(clone):
 @pytest.mark.parametrize("yes", ["true", "True"])
 def test_a_two_way_control_trains_a_second_base(clone, yes):
     plan = clone.plan("--configfile", SMOKE, "--config", f"two_way_control={yes}")
-    assert (plan["pretrain"], plan["attack"]) == (2, 3 + 2)
+    assert (plan["pretrain"], plan["attack"]) == (2, 2 * (3 + 1))  # each attack has one control more
 
 
 # --- mistakes
