@@ -24,7 +24,7 @@ QUIET := --quiet rules host progress reason
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle figures test test-full test-cluster profile lint lock clean
+.PHONY: help setup demo bundle figures test test-science test-full test-cluster profile lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s%s\n", $$1, $$2}' Makefile
@@ -60,8 +60,13 @@ figures: $(FIGURES_VENV)/.complete  ## redraw what ARTIFACTS, a bundle's path or
 $(ANALYSIS)/.complete: requirements-analysis.lock
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $(ANALYSIS) $@ requirements-analysis.lock
 
-test: setup  ## run all tests
+test: setup  ## run all tests but the longest
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-science: setup  ## only the tests of objectives, texts, order, scoring and statistics
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/methods tests/attacks tests/data/test_text.py \
+	  $(addprefix tests/training/test_,losses.py order.py collate.py batches.py packing.py) \
+	  tests/scoring tests/point_choice tests/stats
 
 test-full: setup  ## all tests, and the long parity and kill matrix (about half an hour)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m ""

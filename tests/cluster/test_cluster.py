@@ -1,4 +1,7 @@
-"""The profile through a real SLURM: the smoke study gives the local run's bytes, and a few faults lose nothing."""
+"""The profile through a real SLURM: the smoke study gives the local run's bytes, and a few faults lose nothing.
+
+`make test` runs the smoke study, `make test-cluster` the faults, too.
+"""
 
 import contextlib
 import json
@@ -59,6 +62,7 @@ def test_the_smoke_study_through_slurm_gives_the_local_run_s_bytes(cluster, fini
     assert "SLURM account" in done.stdout and "sacctmgr" in done.stdout
 
 
+@pytest.mark.cluster
 def test_a_cancelled_job_has_saved_itself_and_its_retry_goes_on(run):
     run.start()
     step = run.checkpoint()
@@ -68,6 +72,7 @@ def test_a_cancelled_job_has_saved_itself_and_its_retry_goes_on(run):
     run.check("scancel", f"saved on SIGTERM; the second job went on from step {run.went_on()}", unlearn=2, attack=1)
 
 
+@pytest.mark.cluster
 def test_after_a_kill_of_the_main_process_its_jobs_are_named_and_what_they_make_is_taken(run):
     main = run.start()
     run.checkpoint()

@@ -65,7 +65,7 @@ class Clone:
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """Return {rule: number of jobs} of Snakemake's table, without `all` and the total; {} when there is nothing to do."""
+    """Return {rule: number of jobs} of Snakemake's table, without `all` and the total; {} where it has no job."""
     if "Nothing to be done" in output:
         return {}
     lines = iter(output.splitlines())

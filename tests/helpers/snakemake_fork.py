@@ -1,6 +1,6 @@
-"""The real Snakemake, which is imported once: each call is a fork of a process that has imported it and nothing of ours.
+"""Run the real Snakemake in a fork of a process that has imported it once, and nothing of this project.
 
-Importing Snakemake takes two CPU seconds, a dry run without it one, and the tests make over a hundred.
+Importing Snakemake takes two CPU seconds, the rest of a dry run one, and the tests make over a hundred dry runs.
 """
 
 import atexit

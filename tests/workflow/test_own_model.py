@@ -1,4 +1,4 @@
-"""Your own model on your own files through the real Snakemake: docs/own.md, with a miniature that learns next to nothing."""
+"""Your own model on your own files through the real Snakemake: docs/own.md, with a miniature that learns nothing."""
 
 import csv
 import json

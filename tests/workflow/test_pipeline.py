@@ -256,12 +256,14 @@ def test_snakemake_s_own_report_has_figures_with_captions(copy):
         names = archive.namelist()
         texts = " ".join(archive.read(name).decode() for name in names if name.endswith((".html", ".js")))
     assert sum(name.endswith(".svg") for name in names) >= 5
-    assert "Forget against retain accuracy along each unlearning run" in texts and "where one thing at a time" in texts
     assert "Methods GD; facts pretrained, taught; model miniature; seeds 0; retain budgets 10 %, 100 %" in texts
     for part in (
+        "attacks RTT (4 settings), quantise (4 settings)",
         '"table": "effects of variants", "facts": "pretrained, taught", "methods": "GD"',
         '"figure": "curves"',
+        "Study smoke",
+        '"Figures"',
+        '"Tables"',
     ):
-        assert part in texts
-    assert "Study smoke" in texts and '"Figures"' in texts and '"Tables"' in texts
+        assert part in texts, part
     assert not [name for name in names if Path(name).is_absolute()]
