@@ -216,11 +216,6 @@ def test_a_comment_or_docstring_in_training_code_reruns_nothing(copy):
     assert smoke_plan(copy) == {}
 
 
-def test_logic_in_a_method_reruns_unlearning_and_below_but_no_model(copy):
-    edit(copy, "scripts/rtt/methods/gd.py", "return ", "return 1 * ")
-    assert smoke_plan(copy) == {"unlearn": 2, "choose": 2, "attack": 4, "tables": 1, "figure": 5, "report": 1}
-
-
 def test_logic_in_training_reruns_all_training_but_no_data(copy):
     with open(copy.folder / "scripts/rtt/training/train.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
