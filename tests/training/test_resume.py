@@ -30,14 +30,14 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 STEPS = 40
 
 
-def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, minutes="0", forked=None):
-    """Start the training: forked, unless it needs DeepSpeed or is asked for as a process of its own."""
+def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, minutes="0", forked=True):
+    """Start the training: forked, or as a step is started."""
     environment = {"OMP_NUM_THREADS": "1", "RTT_CHECKPOINT_MINUTES": minutes}
     words = [str(state), str(out), str(STEPS), str(stop_at), str(amid)]
-    if forked or (forked is None and not engine.startswith("zero")):
+    environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
+    if forked:
         return Forked(words, environment, processes)
     environment |= {k: v for k, v in os.environ.items() if not k.startswith("RTT_")}
-    environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
     launch = LAUNCH if processes > 1 else [sys.executable]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*launch, str(WORKER), *words], env=environment, start_new_session=True, **pipes)
@@ -118,8 +118,9 @@ def test_after_sigkill_during_a_start_the_rerun_ends_in_the_same_bytes(delay, tm
 @pytest.mark.parametrize("engine", ["ddp", "zero1", "zero2", "zero3"])
 def test_after_sigkill_of_both_processes_the_rerun_is_within_bounds(engine, tmp_path, whole):
     state, out = tmp_path / "state", tmp_path / "out.pt"
-    assert killed_again_and_again(state, out, kills=5, within=0.15, engine=engine, processes=2) >= 3
-    assert "going on from step" in finished(start(state, out, engine=engine, processes=2, minutes="1000"))
+    how = {"engine": engine, "processes": 2, "forked": False}
+    assert killed_again_and_again(state, out, kills=5, within=0.15, **how) >= 3
+    assert "going on from step" in finished(start(state, out, **how, minutes="1000"))
     within_bounds(whole, torch.load(out))
 
 
