@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}" + (f"\nspec: {spec}" if spec and spec not in str(error) else ""), file=sys.stderr)
         return 1
     except Stopped:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command continues from here", file=sys.stderr)
         return 128 + signal.SIGTERM
 
 

@@ -58,7 +58,7 @@ def test_a_job_that_slurm_has_forgotten(run):
         run.cluster.remember(3600)
         main.send_signal(signal.SIGCONT)
     run.wait()
-    assert "SLURM knows no longer of job" in run.said
+    assert "SLURM has forgotten job" in run.said
     run.check("an ended job that SLURM has forgotten", "its outputs were there, and taken", attack=1)
 
 

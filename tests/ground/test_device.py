@@ -1,4 +1,4 @@
-"""`device`: a step that was to have a GPU and sees none says so at once."""
+"""The device of a step: one that was to have a GPU and sees none says so at once."""
 
 import os
 import socket
@@ -19,13 +19,13 @@ def plain(monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "gpus"), [("auto", 0), ("cpu", 0), ("", 0), ("cuda", 1), ("auto", 1)])
-@pytest.mark.parametrize(("job", "paid"), [(None, "1"), ("71", "0"), ("71", "")])
-def test_what_is_there_will_do(monkeypatch, asked, gpus, job, paid):
+def test_a_step_takes_what_is_there_unless_a_gpu_was_asked_for(monkeypatch, asked, gpus):
     monkeypatch.setenv(device.VARIABLE, asked)
-    monkeypatch.setenv(device.GPUS, paid)
-    if job:
-        monkeypatch.setenv("SLURM_JOB_ID", job)
-    device.demand(gpus, 1, "2.13.0", "13.0")
+    for job, paid in (("", "1"), ("71", "0"), ("71", "")):
+        monkeypatch.setenv(device.GPUS, paid)
+        if job:
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+        device.demand(gpus, 1, "2.13.0", "13.0")
 
 
 @pytest.mark.parametrize("asked", ["cuda", "auto"])
@@ -70,14 +70,14 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, asked, variables):
 
 
 def run(asked: str) -> subprocess.CompletedProcess:
-    block = "import os; from rtt.__main__ import main; main(['plan', 'config/smoke.yaml', '--gpu', 'h100']); "
+    block = "import os; from rtt.__main__ import main; main(['audit', 'nowhere']); "
     environment = os.environ | {device.VARIABLE: asked, device.VISIBLE: "0,1"}
     command = [sys.executable, "-c", block + "print('sees', repr(os.environ['CUDA_VISIBLE_DEVICES']))"]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("asked", "sees"), [("cpu", "''"), ("auto", "'0,1'"), ("cuda", "'0,1'")])
-def test_cpu_hides_the_gpus_from_every_step(asked, sees):
+def test_the_device_cpu_hides_the_gpus_from_every_step(asked, sees):
     assert run(asked).stdout.splitlines()[-1] == f"sees {sees}"
 
 
@@ -89,23 +89,22 @@ def test_without_torch_a_step_says_what_to_do():
     assert done.stderr.startswith("error: unlearn needs torch, which ") and "make setup" in done.stderr
 
 
-def test_another_word_is_refused():
+def test_another_device_is_refused_by_name():
     done = run("gpu")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: RTT_DEVICE: found 'gpu', expected one of auto, cuda, cpu\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_the_job_s_log_says_it_and_the_run_fails(fresh):
-    done = fresh.smoke("--config", "device=cuda", "--until", "pretrain")
+def test_a_study_that_asks_for_a_gpu_fails_and_the_job_s_log_says_why(copy):
+    done = copy.smoke("--config", "device=cuda", "--forcerun", "pretrain", "--until", "pretrain")
     assert done.returncode == 1
-    (log,) = fresh.results().glob("logs/pretrain/*.log")
+    (log,) = copy.results().glob("logs/pretrain/*.log")
     said = log.read_text()
     assert "error: device: cuda: this step sees no GPU" in said and "Traceback" not in said
-    assert not list(fresh.results().glob("models/*"))
 
 
-def test_what_a_study_asks_a_cluster_for():
+def test_a_study_asks_a_cluster_for_gpus_unless_it_is_a_miniature():
     """A miniature is faster on a CPU; a pretrained model is not."""
     miniature, pretrained = (load_study(f"config/{name}.yaml") for name in ("smoke", "paper"))
     assert (miniature.gpus, pretrained.gpus) == (0, pretrained.devices)

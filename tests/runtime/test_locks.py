@@ -1,4 +1,4 @@
-"""rtt.runtime.locks with real processes: who is live, who is stale, and that of two that claim at once one gets it."""
+"""Locks with real processes: who is live, who is stale, and that of many that claim at once exactly one succeeds."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_another_host_counts_as_live_and_the_message_says_what_to_do(tmp_path):
     elsewhere = tmp_path / "1-another-host.json"
     elsewhere.write_text(json.dumps(holder))
     path.unlink()
-    with pytest.raises(UserError, match=r"on another-host(?s:.*)can't be checked(?s:.*)delete .*1-another-host\.json"):
+    with pytest.raises(UserError, match=r"on another-host(?s:.*)cannot be checked(?s:.*)delete .*1-another-host\.json"):
         locks.claim(tmp_path, "run")
     assert elsewhere.exists()
 
@@ -114,12 +114,12 @@ def test_a_file_that_is_not_ours_is_dropped(tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_looking_creates_nothing(tmp_path):
+def test_looking_for_holders_creates_no_files(tmp_path):
     assert locks.live(tmp_path / "absent") == []
     assert not (tmp_path / "absent").exists()
 
 
-def test_claim_names_the_process_in_the_way(tmp_path, registered):
+def test_a_refused_claim_names_the_process_in_the_way(tmp_path, registered):
     process = registered("main")
     with pytest.raises(UserError, match=rf"pid {process.pid} (?s:.*)a step of the test(?s:.*)since \d{{4}}-") as caught:
         locks.claim(tmp_path, "run", wait=30)
@@ -127,7 +127,7 @@ def test_claim_names_the_process_in_the_way(tmp_path, registered):
     assert not list(tmp_path.glob(f"{os.getpid()}-*.json"))
 
 
-def test_claim_waits_for_an_orphaned_step(tmp_path, registered):
+def test_a_claim_waits_for_an_orphaned_step(tmp_path, registered):
     registered("step", seconds=1)
     said = []
     locks.claim(tmp_path, "run", wait=30, say=said.append)
@@ -135,19 +135,19 @@ def test_claim_waits_for_an_orphaned_step(tmp_path, registered):
     assert len(said) == 1 and "left behind" in said[0]
 
 
-def test_claim_gives_up_on_an_orphaned_step(tmp_path, registered):
+def test_a_claim_gives_up_on_an_orphaned_step_that_does_not_end(tmp_path, registered):
     registered("step")
     with pytest.raises(UserError, match="in use"):
         locks.claim(tmp_path, "run", wait=0.3, say=lambda line: None)
 
 
-def test_those_that_started_us_are_not_in_the_way(tmp_path):
+def test_processes_that_started_us_are_not_in_the_way(tmp_path):
     with locks.hold(tmp_path, "rtt run"):
         child = start("import sys; from rtt.runtime import locks; locks.claim(sys.argv[1], 'snakemake')", str(tmp_path))
         assert child.wait(30) == 0
 
 
-def test_hold_releases_after_an_error_too(tmp_path):
+def test_a_folder_is_released_after_an_error_too(tmp_path):
     with pytest.raises(ZeroDivisionError), locks.hold(tmp_path, "run") as path:
         assert path.exists() and os.environ[locks.VARIABLE] == str(tmp_path)
         raise ZeroDivisionError

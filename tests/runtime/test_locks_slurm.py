@@ -1,5 +1,6 @@
-"""rtt.runtime.locks on a cluster: who is asked of SLURM. squeue is a script that says what a test writes; tests/cluster has a
-real one.
+"""Locks on a cluster: what SLURM is asked about jobs.
+
+squeue is a script that answers as a test wants; tests/cluster has a real one.
 """
 
 import json
@@ -51,7 +52,7 @@ def test_a_job_that_slurm_says_is_at_work_is_named_with_what_to_do(squeue):
     elsewhere()
     squeue(line("17", "RUNNING", "node7"))
     with pytest.raises(
-        UserError, match=r"SLURM job 17, pid 99 on node7(?s:.*)takes what they have made(?s:.*)scancel 17"
+        UserError, match=r"SLURM job 17, pid 99 on node7(?s:.*)uses what they have made(?s:.*)scancel 17"
     ):
         locks.claim(locks.FOLDER, "run")
 
@@ -119,11 +120,11 @@ def test_jobs_that_wait_in_the_queue_are_in_the_way_too_but_not_those_of_others(
     assert "scancel 21" in locks.busy()
 
 
-def test_a_silent_slurm_is_no_empty_queue(squeue):
+def test_a_slurm_that_does_not_answer_is_no_empty_queue(squeue):
     squeue(error="Unable to contact slurm controller", code=1)
-    with pytest.raises(UserError, match="SLURM doesn't answer"):
+    with pytest.raises(UserError, match="SLURM does not answer"):
         locks.claim(locks.FOLDER, "run")
-    assert "SLURM doesn't answer" in locks.busy()
+    assert "SLURM does not answer" in locks.busy()
 
 
 def test_a_folder_that_never_submitted_asks_nothing(squeue, tmp_path):
@@ -148,7 +149,7 @@ def test_of_two_steps_that_write_one_run_the_second_stops_and_names_the_job(sque
         assert {holder.writes for holder in locks.live()} == {"specs/a.json", "specs/b.json"}
 
 
-def test_the_second_goes_on_once_the_first_has_ended(squeue, monkeypatch):
+def test_the_second_step_goes_on_once_the_first_has_ended(squeue, monkeypatch):
     elsewhere(writes="specs/a.json")
     squeue(line("17", "COMPLETING", "node7"))
     monkeypatch.setenv(locks.VARIABLE, str(locks.FOLDER))

@@ -1,5 +1,5 @@
-"""The SLURM executor loses no job and does none twice: the real plugin, mended, with clients of SLURM that say what a
-test writes. tests/cluster has a real controller that goes down.
+"""The SLURM executor loses no job and runs none twice: the real plugin, mended, with clients of SLURM that answer as a
+test wants. tests/cluster has a real controller that goes down.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ def look(one, jobs: list) -> list[str]:
     return asyncio.run(listed())
 
 
-def test_it_is_the_version_that_is_pinned():
+def test_the_installed_plugin_is_the_version_that_is_mended():
     assert importlib.metadata.version(slurm_executor.PLUGIN).startswith(slurm_executor.VERSION)
 
 
@@ -104,7 +104,7 @@ def test_another_version_is_left_alone(monkeypatch):
     assert dict(vars(module.Executor)) == before
 
 
-def test_before_it_is_set_up_it_may_be_asked(one):
+def test_the_executor_may_be_asked_before_it_is_set_up(one):
     del one._status_query_calls
     assert look(one, []) == []
 
@@ -160,7 +160,7 @@ def test_a_refusal_is_an_error_at_once(one, plugin):
     assert one.failed == [None] and one.again == []
 
 
-def test_on_ctrl_c_nothing_more_is_submitted_and_all_jobs_of_the_run_are_cancelled(one, plugin, client, tmp_path):
+def test_ctrl_c_cancels_all_jobs_of_the_run_and_submits_no_more(one, plugin, client, tmp_path):
     client("scancel")
     one._job_submission_executor.submit(time.sleep, 0.2)
     one._job_submission_executor.submit(one.run_job, "queued")
@@ -171,7 +171,7 @@ def test_on_ctrl_c_nothing_more_is_submitted_and_all_jobs_of_the_run_are_cancell
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_folders_of_logs_are_cleaned_by_the_run_that_has_claimed_the_folder_alone(one, monkeypatch, ours):
+def test_only_the_run_that_has_claimed_the_folder_cleans_its_logs(one, monkeypatch, ours):
     """A run that is refused leaves the folder of another's waiting job: SLURM opens its log there when it starts."""
     waiting = one.slurm_logdir / "rule_unlearn/a-s0"
     waiting.mkdir(parents=True)

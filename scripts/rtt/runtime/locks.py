@@ -1,10 +1,11 @@
-"""Who is at work on a working directory: one small file per process, under `results/.locks/`.
+"""Claim a working directory, or report who holds it: one small file per process under `results/.locks/`.
 
-A process of ours - `python -m rtt run`, a bare `snakemake` (the Snakefile's `onstart`), every step, on a compute node
-too - writes `<pid>-<host>.json` when it starts and deletes it when it ends. After a SIGKILL the file stays, so a file
-counts only while its pid exists with the same start time; of a job on another host SLURM is asked. This supplements
-Snakemake's own lock, which a SIGKILL leaves behind and which knows nothing of steps that outlive their Snakemake.
-A step also names what it writes: of two steps that write the same run, the second waits, then stops.
+Every process of ours (`python -m rtt run`, a bare `snakemake` through the Snakefile's `onstart`, every step, also on
+compute nodes) writes `<pid>-<host>.json` when it starts and deletes it when it ends. After a SIGKILL the file stays, so
+it only counts while its pid exists with the same start time; about a job on another host SLURM is asked. A step also
+names the run that it writes: of two steps that write the same run, the second waits, then stops.
+
+This adds to Snakemake's own lock, which stays behind after a SIGKILL and does not see steps that outlive Snakemake.
 """
 
 import contextlib
@@ -25,20 +26,22 @@ from rtt.files import write_json
 from rtt.runtime import slurm_jobs
 
 FOLDER = Path("results/.locks")  # relative to the working directory
-VARIABLE = "RTT_LOCKS"  # how a step learns the folder: set by claim(), inherited by everything started from there
+VARIABLE = "RTT_LOCKS"  # tells a step the folder: set by claim(), and inherited by all processes started from there
 
-# Seconds. psutil's start time moves when the system's clock is set; a reused pid within so short a time is unlikely,
-# and would only make us refuse once too often.
+# Seconds. psutil's start time moves when the system's clock is set. That a pid is reused within so short a time is
+# unlikely, and would only refuse a run that could have started.
 TOLERANCE = 10.0
-ENDING = 60.0  # seconds for which a step waits until the one before it has ended: SLURM gives it KillWait
+ENDING = 60.0  # seconds that a step waits for the one before it to end: SLURM grants that one its KillWait
 POLL = 0.2
-SHOWN = 120  # characters of a command
+SHOWN = 120  # characters of a command that messages show
 
 
 @dataclass(frozen=True)
 class Holder:
-    """One registered process. `start_time` is in seconds since 1970; `role` is `main` or `step`. `job`: its SLURM job,
-    "" outside one. `writes`: the run that it writes, "" for none. pid 0: a job that waits, or has registered nothing.
+    """One registered process.
+
+    `start_time` is in seconds since 1970, and `role` is `main` or `step`. `job` is its SLURM job ("" outside one), and
+    `writes` the run that it writes ("" for none). A job that waits, or has not registered, has pid 0.
     """
 
     pid: int
@@ -59,23 +62,23 @@ class Holder:
 
     @property
     def asked_of_slurm(self) -> bool:
-        """Is it a job elsewhere?"""
+        """Return whether it belongs to a job on another host."""
         return bool(self.job) and self.host != slurm_jobs.host()
 
 
 @contextlib.contextmanager
 def _mutex(folder: Path) -> Iterator[None]:
-    """Serialise looking and writing, for milliseconds. The kernel frees it when its holder dies."""
+    """Serialise reading and writing for milliseconds. The kernel releases the lock when its holder dies."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "mutex", "w") as handle:
-        # Some network file systems have no flock; Snakemake's own lock still guards there.
+        # Some network file systems lack flock; there, only Snakemake's own lock protects the folder.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def _alive(holder: Holder, at_work: set[tuple[str, str]]) -> bool:
-    """Does the process still run? One on another host is alive as long as SLURM doesn't say otherwise (`at_work`)."""
+    """Return whether the process still runs. On another host it counts as alive unless SLURM denies it (`at_work`)."""
     if holder.host != slurm_jobs.host():
         return not holder.job or (holder.job, holder.host) in at_work
     try:
@@ -83,21 +86,24 @@ def _alive(holder: Holder, at_work: set[tuple[str, str]]) -> bool:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         return abs(process.create_time() - holder.start_time) <= TOLERANCE
-    except psutil.NoSuchProcess:  # psutil's ZombieProcess too
+    except psutil.NoSuchProcess:  # includes psutil.ZombieProcess
         return False
     except psutil.AccessDenied:
         return True
 
 
 def _scan(folder: Path, writes: str | None = None) -> list[Holder]:
-    """Return the live ones, oldest first; with `writes`, of those that write this run. The dead ones' files go."""
+    """Return the live holders, oldest first, and delete the files of the dead.
+
+    With `writes`, only the holders that write this run are looked at.
+    """
     found: dict[Path, Holder] = {}
     for path in sorted(folder.glob("[0-9]*.json")):
         try:
             holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             continue
-        except (ValueError, TypeError):  # not one of ours, or a disk that was full
+        except (ValueError, TypeError):  # not one of our files, or one cut short by a full disk
             path.unlink(missing_ok=True)
             continue
         if writes in (None, holder.writes):
@@ -125,7 +131,7 @@ def _strangers(holders: list[Holder]) -> list[Holder]:
 
 
 def others(folder: str | Path = FOLDER) -> list[Holder]:
-    """Return the live ones other than this process and those that started it."""
+    """Return the live processes other than this one and those that started it."""
     return _strangers(live(folder))
 
 
@@ -142,7 +148,7 @@ def _write(folder: Path, command: str, role: str, pid: int, writes: str = "") ->
 
 
 def register(folder: str | Path, command: str, role: str = "step", pid: int | None = None) -> Path:
-    """Write the file of process `pid` (default: this one), whoever else is live. Returns its path.
+    """Write the file of process `pid` (default: this one), whoever else is live; return its path.
 
     Raises psutil.NoSuchProcess when `pid` has already ended.
     """
@@ -152,7 +158,7 @@ def register(folder: str | Path, command: str, role: str = "step", pid: int | No
 
 
 def release(folder: str | Path = FOLDER, pid: int | None = None) -> None:
-    """Delete the file of process `pid` (default: this one), if there is one."""
+    """Delete the file of process `pid` (default: this one) if there is one."""
     _path(folder, pid).unlink(missing_ok=True)
 
 
@@ -162,22 +168,23 @@ def _refusal(holders: list[Holder], folder: Path) -> str:
         lines.append(f"  {holder}")
         if holder.host != slurm_jobs.host() and not holder.job:
             path = folder / f"{holder.pid}-{holder.host}.json"
-            lines.append(f"  It can't be checked from here ({slurm_jobs.host()}). If it has ended, delete {path}.")
+            lines.append(f"  It cannot be checked from here ({slurm_jobs.host()}). If it has ended, delete {path}.")
     here = [str(holder.pid) for holder in holders if holder.host == slurm_jobs.host()]
     if here:
         lines.append(f"Wait until it ends, or stop it: kill {' '.join(here)}")
     if jobs := sorted({holder.job for holder in holders if holder.asked_of_slurm}):
         lines.append(
-            "Wait until the jobs end: the same command then takes what they have made. Or stop them; what is in "
-            f"training is saved first: scancel {' '.join(jobs)}"
+            "Wait until the jobs end: the same command then uses what they have made. Or stop them, which saves what "
+            f"is in training first: scancel {' '.join(jobs)}"
         )
     return "\n".join(lines)
 
 
 def _queued(folder: Path, known: list[Holder]) -> list[Holder]:
-    """Return the jobs of an earlier run that SLURM knows of and that have not registered, waiting ones above all.
+    """Return the jobs of an earlier run that SLURM knows and that have not registered, above all waiting ones.
 
-    folder: the locks' folder; the working directory is two above. Nothing is asked where no job was ever submitted.
+    `folder` holds the locks; the working directory is two levels above. SLURM is only asked if a job was ever
+    submitted. Raises UserError when it does not answer.
     """
     directory = folder.resolve().parents[1]
     if not slurm_jobs.available() or not (directory / "results" / ".slurm").is_dir():
@@ -186,8 +193,8 @@ def _queued(folder: Path, known: list[Holder]) -> list[Holder]:
     found = slurm_jobs.unfinished(directory)
     if found is None:
         raise UserError(
-            "SLURM doesn't answer (squeue): whether jobs of an earlier run are still at work in this folder can't be "
-            "told. Try again when it does"
+            "SLURM does not answer (squeue), so jobs of an earlier run may still be at work in this folder. Try again "
+            "when it answers"
         )
     return [
         Holder(0, time.time(), job.node or job.state.lower(), job.rule, "step", job.id)
@@ -208,11 +215,11 @@ def busy(folder: str | Path = FOLDER) -> str | None:
 
 
 def claim(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str], None] = print) -> Path:
-    """Register this process as the one main process of a working directory.
+    """Claim the folder as the one main process of its working directory; return the path of this process's file.
 
-    Only the process itself and those that started it may hold the directory already. Steps that outlived their
-    main process are waited for, `wait` seconds at most. Of two that claim at once exactly one gets it.
-    Raises UserError that names pid, command and start of each process in the way, or its SLURM job.
+    Only this process and those that started it may hold it already. Steps that outlived their main process are waited
+    for, `wait` seconds at most. Of two processes that claim at once exactly one succeeds. Raises UserError that names
+    each process in the way by pid, command and start, or by its SLURM job.
     """
     folder = Path(folder).resolve()
     deadline, told = time.monotonic() + wait, False
@@ -228,14 +235,14 @@ def claim(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[st
             raise UserError(_refusal(found, folder))
         if not told:
             names = "; ".join(str(holder) for holder in found)
-            say(f"waiting up to {wait:.0f} s for a step that a killed run has left behind: {names}")
+            say(f"waiting up to {wait:.0f} s for a step that a killed run left behind: {names}")
             told = True
         time.sleep(1.0 if any(holder.asked_of_slurm for holder in found) else POLL)
 
 
 @contextlib.contextmanager
 def hold(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str], None] = print) -> Iterator[Path]:
-    """claim(), and release() at the end of the block."""
+    """Claim the folder as in `claim`, and release it at the end of the block."""
     path = claim(folder, command, wait, say)
     try:
         yield path
@@ -245,11 +252,11 @@ def hold(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str
 
 @contextlib.contextmanager
 def step(command: str, writes: str = "", wait: float = ENDING) -> Iterator[None]:
-    """Register this process as a step while the block runs; nothing is done outside a run (no RTT_LOCKS).
+    """Register this process as a step while the block runs; do nothing outside a run (no RTT_LOCKS).
 
-    writes: the run that it writes. Another step that is at it is waited for, `wait` seconds at most: it may be ending.
-    Raises UserError that names it. A step ended by a signal leaves its file; the next look finds it dead and deletes
-    it.
+    `writes` is the run that it writes. If another step writes it, that one is waited for, `wait` seconds at most, since
+    it may be ending; then UserError names it. A step that a signal ends leaves its file; the next look finds it dead
+    and deletes it.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:

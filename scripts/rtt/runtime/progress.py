@@ -1,4 +1,4 @@
-"""What Snakemake's output says about how far a run is: lines for people, and an estimate of what is left."""
+"""Read from Snakemake's output how far a run is; print lines for people, with an estimate of the time left."""
 
 import re
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rtt.files import clock
 
-# Rough seconds per job of a rule on one core, before any has been measured. Rules not named here count 1.
+# Rough seconds per job of a rule on one core, used until jobs have been measured. Other rules count 1.
 COSTS = {
     "pretrain": 45,
     "teach": 28,
@@ -18,7 +18,7 @@ COSTS = {
     "original": 10,
     "all": 0,
 }
-PRIOR = 30.0  # seconds of measured work that outweigh these costs
+PRIOR = 30.0  # seconds of measured work that weigh as much as these costs
 
 _COUNT = re.compile(r"^(\w+)\s+(\d+)$")
 _RULE = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
@@ -30,7 +30,7 @@ _FAILED = re.compile(r"^Error in (?:rule|checkpoint) (\w+):$")
 
 @dataclass
 class Job:
-    """A started job. `rule` is unknown (None) while Snakemake has shown only the rule's message."""
+    """A started job. `rule` is None while Snakemake has shown only the rule's message."""
 
     jobid: str | None
     rule: str | None
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass
 class Progress:
-    """Reads Snakemake's output line by line. `now` is a clock in seconds, `say` prints a line."""
+    """Reads Snakemake's output line by line. `now` is a clock in seconds; `say` prints a line."""
 
     cores: int
     say: Callable[[str], None]
@@ -61,7 +61,7 @@ class Progress:
         self._in_error = False
 
     def _scale(self) -> float:
-        """Measured seconds per unit of COSTS, drawn towards 1 while little is measured."""
+        """Return the measured seconds per unit of COSTS, drawn towards 1 while little is measured."""
         seconds = sum(sum(times) for times in self._measured.values())
         costs = sum(COSTS.get(rule, 1) * len(times) for rule, times in self._measured.items())
         return (PRIOR + seconds) / (PRIOR + costs)
@@ -71,7 +71,9 @@ class Progress:
         return sum(times) / len(times) if times else COSTS.get(rule, 1) * self._scale()
 
     def remaining(self) -> float:
-        """Estimate the seconds left: work left over the cores, and no less than the longest running job needs."""
+        """Estimate the seconds left: the work left divided by the cores, but at least what the longest running job
+        needs.
+        """
         work = sum(self._expected(rule) * count for rule, count in self.left_by_rule.items() if count > 0)
         longest = 0.0
         for job in self.running.values():
@@ -89,13 +91,13 @@ class Progress:
         self.say(f"[{self.n_done:>{width}}/{self.n_steps} {percent:3d}%  {elapsed}, {ahead}]  {what}")
 
     def still(self) -> None:
-        """Say what is running (for when nothing else has been said in a while)."""
+        """Print which jobs are running, for when nothing has been printed in a while."""
         if self.running:
             jobs = (f"{job.label} ({clock(self.now() - job.started)})" for job in self.running.values())
             self._line("running   " + ", ".join(jobs))
 
     def flush(self) -> None:
-        """Announce the started job whose description is complete (call it when no line has come for a moment)."""
+        """Announce the started job. Call this when no line has come for a moment: its description is then complete."""
         job, self._pending = self._pending, None
         if job is None:
             return

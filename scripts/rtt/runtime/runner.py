@@ -1,8 +1,8 @@
-"""`python -m rtt run`: a study through Snakemake, with progress, and safe to start again after any kill.
+"""Run a study through Snakemake, with progress, and safe to start again after any kill (`python -m rtt run`).
 
-Snakemake decides what runs. This adds: nobody else is at work here (rtt.runtime.locks); the lock of a killed Snakemake is
-removed; progress in a few lines, with the whole output in a file; on failure the failing step's log; at the
-end the recovery table.
+Snakemake decides what runs. This claims the working directory (`rtt.runtime.locks`), removes the lock of a killed
+Snakemake, prints progress in a few lines and Snakemake's whole output into a file, shows the failing step's log after a
+failure, and prints the recovery table at the end.
 """
 
 import argparse
@@ -26,23 +26,21 @@ from rtt.runtime.progress import Progress
 from rtt.study.names import DEFAULT_STUDY
 
 POLL = 0.2  # seconds between looks at Snakemake's output
-SILENCE = 20.0  # seconds after which running jobs are named again
+SILENCE = 20.0  # seconds after which the running jobs are named again
 ORPHANS = 60.0  # seconds to wait for steps that a killed run left behind
-GRACE = 60.0  # seconds for steps to save themselves
-TAIL = 20  # lines of a failing step's log
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # scripts/: the code that this very process runs
+GRACE = 60.0  # seconds that steps have to save their state
+TAIL = 20  # lines of a failing step's log to show
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # scripts/, the code that this process runs
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_STUDY})")
     parser.add_argument("--cores", type=_cores, default=2, metavar="N", help="processes at once (default: %(default)s)")
-    parser.add_argument(
-        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="override single keys of the study"
-    )
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the study")
     parser.add_argument("--snakefile", metavar="FILE", help="another workflow (default: this project's)")
     parser.add_argument("--directory", metavar="DIR", help="working directory (default: this one, or the project's)")
-    parser.add_argument("rest", nargs="*", metavar="TARGET", help="targets; after --, arguments for snakemake")
+    parser.add_argument("rest", nargs="*", metavar="TARGET", help="targets and, after --, arguments for snakemake")
 
 
 def _cores(text: str) -> int:
@@ -54,12 +52,12 @@ def _cores(text: str) -> int:
 def study_name(path: Path, overrides: list[str]) -> str:
     """Return the `study:` of a study file, or of `--config study=NAME`.
 
-    Raises UserError when the file can't be read or names no study. Everything else in it is the Snakefile's to check.
+    Raises UserError when the file cannot be read or names no study. The Snakefile checks everything else in it.
     """
     try:
         study = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: can't read this study file: {error.strerror}") from None
+        raise UserError(f"{path}: cannot read this study file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a YAML file: {error}") from None
     name = study.get("study") if isinstance(study, dict) else None
@@ -78,7 +76,7 @@ def study_name(path: Path, overrides: list[str]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Variables for Snakemake and its steps: this interpreter and this code first, one thread per process."""
+    """Return the variables for Snakemake and its steps: this interpreter and code first, one thread per process."""
     environment = dict(os.environ)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     paths = [str(PACKAGE_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
@@ -89,18 +87,20 @@ def _environment() -> dict[str, str]:
 
 
 def _say(line: str) -> None:
-    # A terminal that has gone away must not end a run.
+    # A terminal that was closed must not end a run.
     with suppress(OSError):
         print(line, flush=True)
 
 
 class Signals:
-    """While the block runs, SIGINT, SIGTERM and SIGHUP end nothing: `first` holds the number of the first that came."""
+    """Keep SIGINT, SIGTERM and SIGHUP from ending anything while the block runs; `first` is the first that came, or
+    None.
+    """
 
     def __enter__(self):
         self.first, self._old = None, {}
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup keeps working
                 self._old[number] = signal.signal(number, self._note)
         return self
 
@@ -113,18 +113,18 @@ class Signals:
 
 
 def _stop(child: subprocess.Popen, output: Path, offset: int) -> None:
-    """End Snakemake and its steps, by SIGINT and SIGTERM; SIGKILL for steps that have not saved themselves in time.
+    """End Snakemake and its steps by SIGINT and SIGTERM, and by SIGKILL the steps that do not save themselves in time.
 
-    Snakemake alone lets running steps finish, which may take minutes; and a second SIGINT makes it stumble, so it gets
-    none when it has had the terminal's (Ctrl-C reaches the whole process group).
+    Snakemake alone would let running steps finish, which may take minutes. A second SIGINT makes it stumble, so it gets
+    none if it has received the terminal's (Ctrl-C reaches the whole process group).
     """
-    _say("stopping: what is finished is kept, what is in training is saved first")
+    _say("stopping: finished steps are kept, and trainings save their state first")
     time.sleep(0.5)
     with suppress(psutil.NoSuchProcess):
         steps = psutil.Process(child.pid).children(recursive=True)
         if b"Terminating processes on user request" not in output.read_bytes()[offset:]:
             child.send_signal(signal.SIGINT)
-            time.sleep(0.5)  # it has to know before its steps fail
+            time.sleep(0.5)  # it must know before its steps fail
         for process in steps:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
@@ -140,12 +140,12 @@ def _stop(child: subprocess.Popen, output: Path, offset: int) -> None:
 
 
 def _follow(child: subprocess.Popen, output: Path, offset: int, progress: Progress, signals: Signals) -> int:
-    """Read Snakemake's output until it ends. Returns its exit code, or 128 + the number of the signal that we got."""
+    """Read Snakemake's output until it ends; return its exit code, or 128 + the number of the signal received."""
     rest, spoke = b"", time.monotonic()
     with open(output, "rb") as stream:
         stream.seek(offset)
         while True:
-            ended = child.poll() is not None  # asked before reading, so that nothing written is missed
+            ended = child.poll() is not None  # before reading, so that no output is missed
             *lines, rest = (rest + stream.read()).split(b"\n")
             for line in lines:
                 progress.feed(line.decode("utf-8", "replace"))
@@ -165,11 +165,11 @@ def _follow(child: subprocess.Popen, output: Path, offset: int, progress: Progre
 
 
 def _unlock(command: list[str], directory: Path, environment: dict[str, str]) -> None:
-    """Remove the lock that a killed Snakemake has left. Call it only while nothing is live."""
+    """Remove the lock that a killed Snakemake left. Call it only while nothing is live."""
     folder = directory / ".snakemake" / "locks"
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    _say("removing the lock that a killed run has left")
+    _say("removing the lock that a killed run left")
     done = subprocess.run(
         [*command, "--unlock"], cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -188,7 +188,7 @@ def _explain(output: str) -> str:
 
 
 def _report_failures(progress: Progress, directory: Path, output: Path, offset: int) -> None:
-    """Show each failing step with the end of its log, or what Snakemake said when no step was at fault."""
+    """Show each failing step with the end of its log, or what Snakemake said if no step failed."""
     for rule, log in progress.failures:
         print(f"error: step {rule} failed", file=sys.stderr)
         path = directory / log if log else None
@@ -196,22 +196,22 @@ def _report_failures(progress: Progress, directory: Path, output: Path, offset: 
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
             print(f"the end of its log, {log}:", *(f"  | {line}" for line in lines), sep="\n", file=sys.stderr)
         elif log:
-            print(f"it has written no log ({log})", file=sys.stderr)
+            print(f"it wrote no log ({log})", file=sys.stderr)
     if not progress.failures:
         text = output.read_bytes()[offset:].decode("utf-8", "replace")
         print(f"error: {_explain(text)}", file=sys.stderr)
-    print(f"all that Snakemake said: {_shown(output)}", file=sys.stderr)
+    print(f"Snakemake's whole output: {_shown(output)}", file=sys.stderr)
 
 
 def _shown(path: Path) -> str:
-    """Return a path as a user would type it from where they are."""
+    """Return a path as a user in the current folder would type it."""
     with suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
 
 
 def _summarise(results: Path, environment: dict[str, str]) -> int:
-    """Print the recovery table, if the targets asked for one, and where the report is."""
+    """Print the recovery table if the targets asked for one, and where the report is."""
     code = 0
     if (results / "tables" / "recovery.csv").is_file():
         summary = [sys.executable, "-m", "rtt", "summary", "--results", _shown(results)]
@@ -230,7 +230,7 @@ def _directory(args: argparse.Namespace) -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a study. Returns 0 when all is there, 1 when a step failed, 128 + n after signal n (130: Ctrl-C)."""
+    """Run a study. Return 0 when everything is done, 1 when a step failed, and 128 + n after signal n (130: Ctrl-C)."""
     try:
         return _run(args)
     except KeyboardInterrupt:
@@ -243,7 +243,7 @@ def _run(args: argparse.Namespace) -> int:
     snakefile = Path(args.snakefile).resolve() if args.snakefile else directory / "Snakefile"
     if not snakefile.is_file():
         raise UserError(
-            f"{snakefile}: no such Snakefile; run this in the project's folder, or name one: --snakefile FILE"
+            f"{snakefile}: no such Snakefile; run this in the project's folder, or name one with --snakefile FILE"
         )
     configfile = Path(args.configfile).resolve() if args.configfile else directory / DEFAULT_STUDY
     study = study_name(configfile, args.config)
@@ -251,7 +251,7 @@ def _run(args: argparse.Namespace) -> int:
 
     command = [sys.executable, "-m", "snakemake", "--cores", str(args.cores), "--snakefile", str(snakefile)]
     if args.configfile:
-        # Short and the same in every clone where it can be: it stands in Snakemake's messages.
+        # It appears in Snakemake's messages: as short as possible, and the same in every clone.
         inside = configfile.is_relative_to(directory)
         command += ["--configfile", str(configfile.relative_to(directory) if inside else configfile)]
     command += ["--rerun-incomplete", "--scheduler", "greedy", "--nocolor"]
@@ -270,7 +270,7 @@ def _run(args: argparse.Namespace) -> int:
         progress = Progress(args.cores, _say)
         with open(output, "ab") as stream:
             offset = stream.tell()
-            # To a file, not a pipe: if we are killed, Snakemake and its steps can end properly.
+            # A file instead of a pipe: if we are killed, Snakemake and its steps can still end properly.
             child = subprocess.Popen(
                 [*command, *args.rest, *config],
                 cwd=directory,
@@ -286,14 +286,14 @@ def _run(args: argparse.Namespace) -> int:
         finally:
             locks.release(lock.parent, child.pid)
         if code > 128:
-            _say("stopped; the same command goes on from here")
+            _say("stopped; the same command continues from here")
             return code
         if code:
             _report_failures(progress, directory, output, offset)
             return 1
     if progress.nothing_to_do:
         _say("nothing to do: everything is there and up to date")
-    elif not progress.n_done:  # a dry run, a list, a graph: what was asked for is Snakemake's own output
+    elif not progress.n_done:  # of a dry run, a list or a graph the user wants Snakemake's own output
         _say(output.read_bytes()[offset:].decode("utf-8", "replace").rstrip())
         return 0
     else:

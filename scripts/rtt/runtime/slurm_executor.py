@@ -1,14 +1,14 @@
-"""Mends snakemake-executor-plugin-slurm 2.8, where it loses a job, waits for one for ever, or does one twice.
+"""Mend snakemake-executor-plugin-slurm 2.8 where it loses a job, waits for one forever, or runs one twice.
 
 | what happens | 2.8.0 | mended |
 |---|---|---|
-| squeue fails as often as `status-attempts` allows | forgets all jobs, waits for them for ever | they go on |
-| MinJobAge is short, or can't be read | asks sacct, which may hang or know nothing | squeue all the same |
-| SLURM has forgotten an ended job | waits for ever | its outputs say how it ended |
-| sbatch can't reach the controller | a failed attempt, at once | again, until it answers |
-| the controller took a job, but its answer was lost | a second job | the first is found in the queue, and kept |
-| Ctrl-C | queued submissions are made still, jobs being asked about are not cancelled | all are, by name |
-| a run that is refused at its start | deletes folders that others' waiting jobs log into | deletes nothing |
+| squeue fails as often as `status-attempts` allows | forgets all jobs and waits for them forever | they go on |
+| MinJobAge is short, or cannot be read | asks sacct, which may hang or know nothing | asks squeue all the same |
+| SLURM has forgotten an ended job | waits forever | its outputs tell how it ended |
+| sbatch cannot reach the controller | a failed attempt, at once | tries again until it answers |
+| the controller took a job, but its answer was lost | submits a second job | finds the first one and keeps it |
+| Ctrl-C | still submits queued jobs, and cancels none being asked about | cancels all, by name |
+| a run is refused at its start | deletes folders that others' waiting jobs log into | deletes nothing |
 """
 
 import importlib.metadata
@@ -31,14 +31,14 @@ UNREACHABLE = (
     "Slurm backup controller in standby mode",
 )
 PAUSE = 30.0  # seconds between two attempts to submit a job while the controller is down
-GONE = 2  # answers in a row without a job that was submitted: SLURM knows it no longer
-ALWAYS = 10**9  # seconds: a MinJobAge with which the plugin takes squeue
+GONE = 2  # after so many answers in a row without a submitted job, SLURM has forgotten it
+ALWAYS = 10**9  # seconds; with a MinJobAge so long the plugin asks squeue
 
-ours = False  # is this the main process of its folder? Set once it has claimed it
+ours = False  # whether this process has claimed its folder as the main one
 
 
 def mend(module: ModuleType | None = None) -> bool:
-    """Mend the plugin where Snakemake has loaded it and it is of VERSION; return whether it is mended now."""
+    """Mend the plugin if Snakemake has loaded it in version VERSION; return whether it is mended now."""
     module = module or sys.modules.get("snakemake_executor_plugin_slurm")
     if module is None or not importlib.metadata.version(PLUGIN).startswith(VERSION):
         return False
@@ -54,7 +54,7 @@ def mend(module: ModuleType | None = None) -> bool:
 
 def _mend_status(module: ModuleType) -> None:
     query, check = module.query_job_status, module.Executor.check_active_jobs
-    last: dict[str, str] = {}  # states by job, as SLURM said last
+    last: dict[str, str] = {}  # {job: state} of SLURM's last answer
     missing: Counter[str] = Counter()
 
     async def query_job_status(command, logger):
@@ -65,10 +65,10 @@ def _mend_status(module: ModuleType) -> None:
         return found, seconds
 
     async def check_active_jobs(self, active_jobs):
-        # The plugin's thread asks before the executor is set up; there is no job then.
+        # The plugin's thread asks before the executor is set up; there are no jobs then.
         answers = self._status_query_calls if active_jobs else 0
         still = [job async for job in check(self, active_jobs)]
-        if active_jobs and self._status_query_calls == answers:  # nothing is known of any of them
+        if active_jobs and self._status_query_calls == answers:  # SLURM did not answer
             still = active_jobs
         else:
             for job in still:
@@ -78,9 +78,9 @@ def _mend_status(module: ModuleType) -> None:
                 yield job
             else:
                 self.logger.warning(
-                    f"SLURM knows no longer of job {job.external_jobid}: whether its files are there says how it ended"
+                    f"SLURM has forgotten job {job.external_jobid}: whether its files exist tells how it ended"
                 )
-                self.report_job_success(job)  # Snakemake looks for the outputs, and takes missing ones for a failure
+                self.report_job_success(job)  # Snakemake then checks the outputs; missing ones are a failure
 
     module.query_job_status = query_job_status
     module.Executor.check_active_jobs = check_active_jobs
@@ -98,7 +98,7 @@ def _mend_submission(module: ModuleType) -> None:
             return failed(self, job_info, msg)
         if not vars(self).setdefault("told", False):
             self.told = True
-            self.logger.warning(f"SLURM's controller can't be reached: asking again each {PAUSE:.0f} s until it can")
+            self.logger.warning(f"SLURM's controller cannot be reached: trying again every {PAUSE:.0f} s")
         job, name = job_info.job, "group" if job_info.job.is_group() else "rule"
         wildcards = module.get_job_wildcards(job)
         comment = f"{name}_{job.name}" + f"_wildcards_{wildcards}" * bool(wildcards)
@@ -106,13 +106,13 @@ def _mend_submission(module: ModuleType) -> None:
         while found is None and _pause(self):
             found = slurm_jobs.named(self.run_uuid)
         taken = [one.id for one in found or [] if one.rule == comment and one.id not in vars(self).get("known_ids", ())]
-        if taken:  # its answer to sbatch was lost
+        if taken:  # the controller took the job, but its answer to sbatch was lost
             log = Path(self.slurm_logdir, f"{name}_{job.name}", wildcards, f"{taken[-1]}.log")
             info = module.SubmittedJobInfo(job, external_jobid=taken[-1], aux={"slurm_logfile": log})
             return self._report_job_submission_threadsafe(info)
         try:
             self._job_submission_executor.submit(self.run_job, job)
-        except RuntimeError:  # shut down meanwhile
+        except RuntimeError:  # the executor was shut down meanwhile
             failed(self, job_info, msg)
 
     module.Executor._report_job_submission_threadsafe = note
@@ -131,12 +131,12 @@ def _mend_ends(module: ModuleType) -> None:
     clean = module.Executor.clean_old_logs
 
     def cancel_jobs(self, active_jobs):
-        self.wait = False  # nothing more is submitted
+        self.wait = False  # no more jobs are submitted
         self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
-        # By name: those that SLURM is being asked about just now are in no list.
+        # By name, since jobs about which SLURM is being asked just now are in no list.
         done = subprocess.run(["scancel", "--name", self.run_uuid], capture_output=True, text=True, check=False)
         if done.returncode:
-            self.logger.error(f"scancel --name {self.run_uuid} failed: {done.stderr.strip()}; type it again")
+            self.logger.error(f"scancel --name {self.run_uuid} failed: {done.stderr.strip()}; run this command again")
 
     def clean_old_logs(self):
         if ours:

@@ -1,4 +1,4 @@
-"""What SLURM knows of our jobs: squeue alone, since scancel or a hiccup of slurmdbd makes sacct hang."""
+"""Ask SLURM about our jobs, through squeue alone, since sacct hangs after scancel or a hiccup of slurmdbd."""
 
 import getpass
 import os
@@ -8,16 +8,16 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Processes may be alive on the node in these states; a job that waits, anew or again, has none.
+# States in which processes may be alive on the node; a job that waits, for the first time or again, has none.
 AT_WORK = {"CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"}
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-COMMENT = "rule_"  # with which Snakemake's executor begins a job's comment
-TIMEOUT = 30  # seconds
+COMMENT = "rule_"  # the beginning of a job's comment, set by Snakemake's executor
+TIMEOUT = 30  # seconds to wait for squeue
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job in SLURM's queue. node: "" while it waits. rule: Snakemake's rule and wildcards."""
+    """A job in SLURM's queue. `node` is "" while it waits; `rule` holds Snakemake's rule and wildcards."""
 
     id: str
     state: str
@@ -26,7 +26,7 @@ class Job:
 
 
 def host() -> str:
-    """Return this machine's name: on a compute node SLURM's own, so that it compares with what squeue says."""
+    """Return this machine's name; on a compute node it is SLURM's name for it, as squeue prints it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
@@ -36,29 +36,30 @@ def job_id() -> str:
 
 
 def available() -> bool:
-    """Is there a squeue here?"""
+    """Return whether this machine has squeue."""
     return shutil.which("squeue") is not None
 
 
 def _squeue(*flags: str) -> list[list[str]] | None:
-    """Return squeue's lines as fields (id, state, node, folder, comment); None where SLURM doesn't answer."""
+    """Return squeue's lines as fields (id, state, node, folder, comment); None if SLURM does not answer."""
     command = ["squeue", "--noheader", "--format=%i|%T|%N|%Z|%k", *flags]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode:
-        # The answer to an id that SLURM has forgotten.
+        # SLURM says this of an id that it has forgotten.
         return [] if "Invalid job id" in done.stderr else None
     return [line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4]
 
 
 def at_work(places: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return those (job, node) on which processes of the job may still be at work; all where SLURM doesn't answer.
+    """Return those (job, node) on which processes of the job may still be at work; all of them if SLURM does not
+    answer.
 
-    One question for all of them, none for none.
+    There is one question for all of them, and none for an empty set.
     """
-    places = {(job, node) for job, node in places if job != job_id()}  # our own job elsewhere: requeued, here
+    places = {(job, node) for job, node in places if job != job_id()}  # our own job was requeued: it is here now
     if not places:
         return set()
     found = _squeue(f"--jobs={','.join(sorted({job for job, _ in places}))}", "--states=all")
@@ -69,7 +70,7 @@ def at_work(places: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def named(name: str) -> list[Job] | None:
-    """Return all jobs of this name that SLURM knows of, ended ones too, oldest first; None where it doesn't answer."""
+    """Return all jobs of this name that SLURM knows, ended ones included, oldest first; None if it does not answer."""
     found = _squeue(f"--name={name}", "--states=all")
     if found is None:
         return None
@@ -78,7 +79,7 @@ def named(name: str) -> list[Job] | None:
 
 
 def unfinished(folder: str | Path) -> list[Job] | None:
-    """Return this user's jobs, waiting or at work, that Snakemake submitted from `folder`; None where SLURM doesn't
+    """Return this user's jobs, waiting or at work, that Snakemake submitted from `folder`; None if SLURM does not
     answer.
     """
     found = _squeue(f"--user={getpass.getuser()}")
