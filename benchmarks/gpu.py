@@ -4,9 +4,10 @@
     python benchmarks/gpu.py --billions 8   # also 3 or 8
     python benchmarks/gpu.py --tiny         # seconds, a CPU does; its figures mean nothing
 
-Each row is a process of its own (a row out of memory costs the others nothing): `rtt.training.train.train`, as the pipeline
-calls it, on `--steps` batches of 4 texts of random tokens, as long as Years' MCQs (LENGTHS), all tokens counted. A
-step's time is the mean from the start of one step's forward pass to the start of the next, WARM-UP steps left out.
+Each row runs in a process of its own, so that a row that runs out of memory costs the others nothing. It calls
+`rtt.training.train.train`, as the pipeline does, on `--steps` batches of 4 texts of random tokens, as long as Years'
+MCQs (LENGTHS), with all tokens counted. A step's time is the mean from the start of one step's forward pass to the
+start of the next; the WARM-UP steps are left out.
 
 The floor of a step = max(FLOPs / peak, bytes / bandwidth), both measured here: the peak on a large matrix product in
 bf16, the bandwidth on a copy of a large tensor, its reads and its writes counted.
@@ -19,9 +20,10 @@ bf16, the bandwidth on a copy of a large tensor, its reads and its writes counte
     (one read more) and its states: Lion 4, AdamW 6. Activations and logits are not counted: the floor is low.
 "by phase" adds up what can't overlap: max(3 s N / bandwidth, FLOPs / peak), then (2 + o) s N / bandwidth.
 
-Memory: the peak that torch's allocator handed out against `rtt.planner.memory.on_device` (the longest text's length given), and
-what the device had in use against `rtt.planner.memory.needed`. ZeRO: torchrun, one process, RTT_DEEPSPEED; its losses against
-the row without. flash-attn where it can be imported. Ends with 1 when a row failed, otherwise than for want of memory.
+Memory: the peak that torch's allocator handed out is compared with `rtt.planner.memory.on_device` (for the longest
+text's length), and what the device had in use with `rtt.planner.memory.needed`. ZeRO runs by torchrun in one process
+with RTT_DEEPSPEED; its losses are compared with the row without. flash-attn is used where it can be imported. The exit
+code is 1 when a row failed for another reason than memory.
 """
 
 import argparse

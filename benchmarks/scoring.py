@@ -5,8 +5,8 @@
     PYTHONPATH=scripts python benchmarks/scoring.py --quick          # generated questions, seconds, for the tests
 
 lm-evaluation-harness (`pip install lm_eval`, in a virtual environment of its own with this project's packages) gets the
-texts of `rtt.scoring.score.continuations` as requests of HFLM.loglikelihood, its one-token cache on: its tasks, metrics and
-bootstraps are left out, so what it takes is its least. Both sides have the same batch size. Ours is timed with its
+texts of `rtt.scoring.score.continuations` as requests of HFLM.loglikelihood, with its one-token cache on. Its tasks,
+metrics and bootstraps are left out, so its time is the least that it takes. Both sides have the same batch size. Ours is timed with its
 tokenising (`Scorer(...)`), though a trajectory tokenises once and scores many times: `scores` alone is the last ratio.
 Each side is warmed up on a batch, then they take turns, and who begins changes.
 """

@@ -27,7 +27,10 @@ def asked() -> str:
 
 
 def hide() -> None:
-    """Hide the GPUs from torch if RTT_DEVICE is cpu. Call it before torch is imported, which may look for them at once."""
+    """Hide the GPUs from torch if RTT_DEVICE is cpu.
+
+    Call it before torch is imported, which may look for them at once.
+    """
     if asked() == "cpu":
         os.environ[VISIBLE] = ""
 
@@ -48,8 +51,8 @@ def demand(gpus: int, processes: int, build: str, cuda: str | None) -> None:
             why = f"torch {build} is a CPU build: install one for CUDA (make setup TORCH_INDEX=..., README.md)"
         else:
             why = (
-                f"torch {build} is built for CUDA {cuda}: `nvidia-smi` there shows whether the job has a GPU and whether "
-                "the driver supports that version; on a cluster, ask for a GPU (docs/hpc.md)"
+                f"torch {build} is built for CUDA {cuda}: `nvidia-smi` there shows whether the job has a GPU and "
+                "whether the driver supports that version; on a cluster, ask for a GPU (docs/hpc.md)"
             )
         raise UserError(f"device: {asked()}: this step sees no GPU ({where}). {why}; or set device: cpu")
     if 0 < gpus < processes:

@@ -91,8 +91,8 @@ class Facts:
 
 
 # Mean tokens on the authors' files (26be6ba), by SmolLM2's tokenizer: every digit is a token there; Llama-3's takes up
-# to three digits in one, so its texts are shorter. tests/planner/test_plan.py holds them to the files. A dataset that is
-# not here is taken to be as long as MMLU's shorter half.
+# to three digits in one, so its texts are shorter. tests/planner/test_plan.py holds them to the files. A dataset that
+# is not here is taken to be as long as MMLU's shorter half.
 TYPICAL = {
     "years": Texts(59.2, 66.2, 27.2, 32.2, 5.0, 22.5, 22.2, 23.0),
     "mmlu": Texts(67.9, 77.0, 28.2, 35.4, 6.9, 42.2, 41.9, 40.9),
@@ -202,7 +202,10 @@ class Sizes:
 
 
 def _listed(group: str) -> tuple[list[str], int]:
-    """Return a fetched dataset's splits, in order, and the facts of each: its rows where the table gives their number."""
+    """Return a fetched dataset's splits, in order, and how many facts each has.
+
+    Where the table gives a number of rows, that is it; else it is that of the authors' splits.
+    """
     rows = sources.group(group)
     names = sorted((split for kind, split in (role(row.file) for row in rows) if kind == "mcq"), key=natural)
     return names, rows[0].rows or AUTHORS_PER_SPLIT
