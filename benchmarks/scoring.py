@@ -6,9 +6,9 @@
 
 lm-evaluation-harness (`pip install lm_eval`, in a virtual environment of its own with this project's packages) gets the
 texts of `rtt.scoring.score.continuations` as requests of HFLM.loglikelihood, with its one-token cache on. Its tasks,
-metrics and bootstraps are left out, so its time is the least that it takes. Both sides have the same batch size. Ours is timed with its
-tokenising (`Scorer(...)`), though a trajectory tokenises once and scores many times: `scores` alone is the last ratio.
-Each side is warmed up on a batch, then they take turns, and who begins changes.
+metrics and bootstraps are left out, so its time is the least that it takes. Both sides have the same batch size. Ours
+is timed with its tokenising (`Scorer(...)`), though a trajectory tokenises once and scores many times; `scores` alone
+is the last ratio. Each side is warmed up on a batch, then they take turns, and who begins changes.
 """
 
 import argparse
