@@ -76,8 +76,8 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert len(runs) == 10 and all(run in done.stdout for run in runs)
     assert "warning: the code of step unlearn has changed since it made" in done.stdout
     for name, rules in (
-        ("figures/words.py", {"figure": 5, "report": 1, "figures": 1}),
         ("report/page.py", {"report": 1, "figures": 1}),
+        ("figures/words.py", {"figure": 5, "report": 1, "figures": 1}),
         ("stats/look_choice.py", {"tables": 1, "figure": 5, "report": 1, "figures": 1}),
     ):
         with open(reader.folder / "scripts/rtt" / name, "a") as handle:

@@ -1,8 +1,8 @@
 """Shapes of the JSON documents in a bundle. A document that none of our steps could have written is refused here,
 before any other code reads it, so that the analysis need not defend itself.
 
-Keys that readers know have a type and a limit. Other keys, and probes of other names, are kept as they are: a later
-program may write more than this one knows.
+Keys that readers know have a type and a limit. Other keys, and probes of other names, are not looked at and stay in the
+files: a later program may write more than this one knows.
 """
 
 import re
@@ -81,9 +81,9 @@ Setting = Dict[SettingKey, Scalar]
 
 
 class Loose(BaseModel):
-    """An object whose named keys have types; any other key may stand beside them."""
+    """An object whose named keys have types, and which may have any other key."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
 class Variant(Loose):
