@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make a virtual environment: sh scripts/setup.sh VENV STAMP [LOCK]  (called by `make setup` and `make figures`)
-# Without LOCK: torch, requirements.lock and this project. With it: what is locked there, and this project.
-# Reads PYTHON (an interpreter; empty: look for one) and TORCH_INDEX (empty: pip's own configuration).
+# It installs torch, requirements.lock and this project; with LOCK, the packages of LOCK and this project.
+# PYTHON names an interpreter (empty: look for one), TORCH_INDEX an index (empty: as pip is configured).
 set -eu
 venv=$1 stamp=$2 lock=${3:-}
 torch=torch==2.13.0
@@ -13,12 +13,12 @@ die() {
     exit 1
 }
 
-# Is $1 a Python from 3.11 to 3.$2?
+# Succeed if $1 is a Python from 3.11 to 3.$2.
 suits() {
     "$1" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $2))" 2>/dev/null
 }
 
-# Print the interpreter to use. 3.11 to 3.13 first: for them all packages come ready-made, a newer one may compile some.
+# Print the interpreter to use: 3.11 to 3.13 if there is one, since newer ones may have to compile some packages.
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
         suits "$PYTHON" 99 && echo "$PYTHON"
@@ -43,7 +43,7 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 run() {
     "$@" >>"$log" 2>&1 && return
     tail -n 15 "$log" >&2
-    die "failed (all of pip's output: $log); the same command tries again"
+    die "failed (pip's whole output: $log); run the same command to try again"
 }
 
 pip() {
@@ -54,7 +54,7 @@ begin=$(date +%s)
 size="1.5 GB, usually 2 to 5 minutes"
 if [ -n "$lock" ]; then size="550 MB, usually half a minute"; fi
 echo "make setup: environment in $venv with Python $version; about $size, once"
-# What an interrupted setup left can't be trusted: pip takes a half-copied package for a whole one.
+# An interrupted setup leaves packages half copied, which pip would take for whole ones.
 if [ -e "$started" ]; then rm -rf "$venv"; fi
 mkdir -p "$venv"
 touch "$started"
@@ -68,7 +68,7 @@ if [ -n "$lock" ]; then
     pip install --no-deps --require-hashes -r "$lock"
     pip check
     echo "2/2 this project"
-    # Not by pip: the lock has no setuptools to build it with, and pip check would miss torch.
+    # Not with pip: the lock has no setuptools to build it, and pip check would complain that torch is missing.
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$PWD/scripts" >"$packages/rtt.pth"
     run "$venv/bin/python" -c 'import rtt, numpy, snakemake'
@@ -82,11 +82,11 @@ echo "1/4 $torch from ${TORCH_INDEX:-the index that pip is configured for}"
 pip install --no-deps --retries 2 ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch"
 
 echo "2/4 all other packages, exactly as in requirements.lock"
-# One of them comes as source only: it is built with the setuptools of the lock, not with one fetched in passing.
+# One of them only comes as source. The setuptools of the lock builds it, rather than one that pip would fetch.
 awk '/^[^ #]/ { keep = /^setuptools==/ } keep' requirements.lock >"$venv/setuptools.lock"
 pip install --no-deps --require-hashes -r "$venv/setuptools.lock"
 pip install --no-deps --require-hashes --no-build-isolation -r requirements.lock
-# Nothing to do for a CPU build; a CUDA build brings its libraries.
+# This does nothing for a CPU build; a CUDA build gets its libraries.
 pip install --retries 2 ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch"
 
 echo "3/4 this project"

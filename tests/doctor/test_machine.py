@@ -1,4 +1,4 @@
-"""`python -m rtt doctor`, of this machine: Python, packages, torch, GPUs, attention."""
+"""`python -m rtt doctor` on this machine: Python, packages, torch, GPUs, attention."""
 
 import importlib.metadata
 import re
@@ -17,7 +17,7 @@ from rtt.study.load import load_study
 pytest_plugins = ["doctor_fixtures"]
 
 
-def test_here_all_is_well(ask):
+def test_on_this_machine_all_is_well_for_a_cpu(ask):
     code, checks = ask("--config", "device=cpu")
     assert code == 0
     assert set(checks) == {
@@ -28,7 +28,7 @@ def test_here_all_is_well(ask):
     assert checks["disk"][1].count(" GB") == 3 and checks["file locks"] == ("ok", "work")
 
 
-def test_torch_is_not_imported(monkeypatch):
+def test_the_doctor_does_not_import_torch(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "transformers")]:
         monkeypatch.delitem(sys.modules, name)
     main(["doctor", "--configfile", SMOKE])
@@ -50,13 +50,13 @@ def test_packages_that_differ_from_the_lock_are_named(ask, monkeypatch):
     assert status == "do" and re.match(r"numpy 1\.0, locked [\d.]+; scipy missing, locked [\d.]+: make setup", text)
 
 
-def test_the_lock_is_read_whole():
+def test_every_package_of_the_lock_is_compared():
     versions, _ = machine.locked()
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert set(versions) == {line.split("==")[0] for line in lines if re.match(r"\w.*==", line)} | {"torch"}
 
 
-def test_flash_attn_that_is_asked_for_and_missing(ask):
+def test_flash_attn_that_is_asked_for_and_missing_is_reported(ask):
     status, text = ask("--config", "attn_backend=flash_attention_2", "device=cuda")[1]["attention"]
     assert status == "do" and "requirements-flash.txt" in text
 
@@ -78,10 +78,10 @@ class cuda:
     [
         (1, [], "ok", "1: NVIDIA H200, 139 GiB, compute capability 9.0"),
         (0, [], "do", "torch sees none"),
-        (1, ["launcher=torchrun", "devices=2"], "do", "devices: 2 needs as many"),
+        (1, ["launcher=torchrun", "devices=2"], "do", "devices: 2 needs that many"),
     ],
 )
-def test_torch_is_asked_for_gpus(ask, commands, tmp_path, monkeypatch, gpus, config, status, words):
+def test_with_gpu_torch_is_asked_for_gpus(ask, commands, tmp_path, monkeypatch, gpus, config, status, words):
     (tmp_path / "torch.py").write_text(FAKE_TORCH.replace("{gpus}", str(gpus)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     _, checks = ask("--gpu", "--config", "device=cuda", *config)
@@ -122,24 +122,24 @@ SHARED = {"launcher": "torchrun", "devices": 4, "deepspeed": "zero3"}
 @pytest.mark.parametrize(
     ("config", "site", "status", "words"),
     [
-        ({}, {"gpu_model": "h100"}, "do", "198.3 GB of each, h100 has 80.0 GB: what fits where"),
+        ({}, {"gpu_model": "h100"}, "do", "198.3 GB of each, h100 has 80.0 GB: python -m rtt plan"),
         (SHARED, {"gpu_model": "h100"}, "ok", "54.6 GB of each; h100 has 80.0 GB"),
-        (SHARED, {"gpu_model": "a100"}, "look", "54.6 GB of each: has it?"),  # there are two
-        ({}, {}, "look", "198.3 GB of each: has it?"),
+        (SHARED, {"gpu_model": "a100"}, "look", "54.6 GB of each: check that it has that much"),  # there are two
+        ({}, {}, "look", "198.3 GB of each: check that it has that much"),
     ],
 )
-def test_a_gpu_that_is_too_small_by_the_plan(profile, config, site, status, words):
+def test_a_gpu_that_is_too_small_by_the_plan_is_reported(profile, config, site, status, words):
     """198.3 GB and 54.6 GB: what `rtt plan config/paper.yaml` prints."""
     patient = Patient(load_study("config/paper.yaml", config), "config/paper.yaml", ROOT, Path(profile(**site)))
     (check,) = machine.gpu_memory(patient)
     assert (check.status, check.name) == (status, "GPU memory") and words in check.text
 
 
-def test_a_miniature_needs_no_such_word(profile):
+def test_the_memory_of_a_gpu_is_not_checked_for_a_miniature(profile):
     assert not list(machine.gpu_memory(Patient(load_study(SMOKE), SMOKE, ROOT, Path(profile()))))
 
 
-def test_flash_attn_that_does_not_fit_is_found(ask, tmp_path, monkeypatch):
+def test_flash_attn_that_cannot_be_imported_is_reported(ask, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text(FAKE_TORCH.replace("{gpus}", "1"))
     (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -148,7 +148,7 @@ def test_flash_attn_that_does_not_fit_is_found(ask, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif("+cpu" not in importlib.metadata.version("torch"), reason="torch here is no CPU build")
-def test_a_cpu_build_where_a_gpu_is_demanded(ask):
+def test_a_cpu_build_is_reported_where_a_gpu_is_demanded(ask):
     assert ask()[1]["torch"][0] == "ok"
     status, text = ask("--config", "device=cuda")[1]["torch"]
     assert status == "do" and "TORCH_INDEX" in text

@@ -1,4 +1,4 @@
-"""`python -m rtt doctor --profile slurm`: what SLURM answers, and is compared with (a real one: tests/cluster)."""
+"""`python -m rtt doctor --profile slurm` asks SLURM about itself and the study's jobs (a real one: tests/cluster)."""
 
 import re
 
@@ -21,7 +21,7 @@ PreemptMode             = REQUEUE
 PreemptType             = preempt/partition_prio"""
 
 
-def test_on_a_cluster_all_is_well(ask, slurm, commands, profile, monkeypatch):
+def test_on_a_cluster_that_takes_the_jobs_all_is_well(ask, slurm, commands, profile, monkeypatch):
     commands("scontrol", CONFIGURATION)
     monkeypatch.setattr(surroundings, "file_system", lambda folder: ("/work", "nfs4"))
     monkeypatch.setattr(surroundings, "LOCAL", ())  # this clone may lie anywhere
@@ -38,7 +38,7 @@ def test_on_a_cluster_all_is_well(ask, slurm, commands, profile, monkeypatch):
     assert checks["work folder"][1].endswith("nfs4 on /work") and checks["secrets"][0] == "ok"
 
 
-def test_no_job_is_submitted(ask, slurm, profile):
+def test_the_jobs_are_judged_and_none_is_submitted(ask, slurm, profile):
     ask("--profile", profile(), "--config", "device=cuda")
     calls = [line.split("/bin/")[1] for line in (slurm / "calls").read_text().splitlines()]
     jobs = [line for line in calls if line.startswith("sbatch") and "--version" not in line]
@@ -73,7 +73,7 @@ def test_sbatch_is_asked_for_the_study_s_largest_job(slurm, judged):
         ("Job violates accounting/QOS policy (user time limits)", {"account": None}, "set `account` in"),
     ],
 )
-def test_what_to_do_about_a_refusal(judged, commands, refusal, site, words):
+def test_a_refusal_comes_with_what_to_do(judged, commands, refusal, site, words):
     commands("sbatch", refusal, 1)
     status, text = judged(**site)["a job"]
     assert status == "do" and f"no GPU): {refusal}; " in text and words in text
@@ -90,7 +90,7 @@ def test_a_later_attempt_asks_for_more_and_may_be_refused(judged, slurm):
     checks = judged(retries=3)
     assert checks["a job"][0] == "ok" and f"{first} MB" in checks["a job"][1]
     status, text = checks["retries"]
-    assert status == "do" and f"attempt 4 (account mine, {last} MB" in text and f"{said}; say in" in text
+    assert status == "do" and f"attempt 4 (account mine, {last} MB" in text and f": {said}; set in" in text
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_later_attempt_asks_for_more_and_may_be_refused(judged, slurm):
         ("2 sec", "CANCEL", 1, {}),  # no answer
     ],
 )
-def test_settings_of_slurm_that_make_a_difference(judged, commands, age, mode, code, found):
+def test_settings_of_slurm_that_make_a_difference_are_explained(judged, commands, age, mode, code, found):
     commands("scontrol", CONFIGURATION.replace("300 sec", age).replace("REQUEUE", mode), code)
     checks = {name: said for name, said in judged().items() if name in ("MinJobAge", "PreemptMode")}
     assert set(checks) == set(found)
@@ -131,19 +131,24 @@ def test_gpu_models_are_read(resources, models):
 @pytest.mark.parametrize(
     ("resources", "site", "status", "words"),
     [
-        ("gpu:a100-80gb:4", {"gpu_model": "a100"}, "do", "it has: a100-80gb; `gpu_model` can't name a model with"),
-        ("gpu:a100-80gb:4,gpu:h100:1", {}, "look", "`gpu_model: null`, and a `partition` that has only those GPUs"),
+        (
+            "gpu:a100-80gb:4",
+            {"gpu_model": "a100"},
+            "do",
+            "it has: a100-80gb; neither `gpu_model` nor",
+        ),
+        ("gpu:a100-80gb:4,gpu:h100:1", {}, "look", "set `gpu_model: null` and a `partition` that has only those GPUs"),
         ("gpu:a100-80gb:4", {}, None, ""),  # any, and so this one
     ],
 )
-def test_a_gpu_model_with_a_hyphen(judged, commands, resources, site, status, words):
+def test_a_gpu_model_with_a_hyphen_comes_with_another_way_to_name_it(judged, commands, resources, site, status, words):
     commands("sinfo", f"gpu*|infinite|{resources}")
     found = judged(config={"device": "cuda"}, **site).get("GPU model", (None, ""))
     assert found[0] == status and words in found[1] and ("constraint=NAME" in found[1]) == bool(status)
 
 
 @pytest.mark.parametrize(("site", "hint"), [({"gpu_model": "a100-80gb"}, True), ({"max_hours": 0}, False)])
-def test_a_mistake_in_the_site_file(judged, site, hint):
+def test_a_mistake_in_the_site_file_is_named_and_ends_the_checks(judged, site, hint):
     checks = judged(**site)
     status, text = checks.pop("site file")
     assert not checks and status == "do"
@@ -156,7 +161,7 @@ def test_a_mistake_in_the_site_file(judged, site, hint):
         ({"partition": "long"}, "partition", "do", ["no partition long", "set `partition` in", "gpu, short"]),
         ({"partition": "short", "max_hours": 8}, "partition", "do", ["jobs of 2 h at most: set `max_hours: 2`"]),
         ({"gpu_model": "v100"}, "GPU model", "do", ["gpu has no v100", "a100, h100"]),
-        ({}, "GPU model", "look", ["a100, h100: any will be taken"]),
+        ({}, "GPU model", "look", ["a100, h100: jobs take any of them unless"]),
     ],
 )
 def test_what_the_site_file_says_is_compared_with_the_cluster(ask, slurm, profile, site, check, status, words):
@@ -164,27 +169,27 @@ def test_what_the_site_file_says_is_compared_with_the_cluster(ask, slurm, profil
     assert checks[check][0] == status and all(word in checks[check][1] for word in words)
 
 
-def test_a_job_without_the_account_that_is_needed(ask, slurm, commands, profile):
+def test_a_job_without_the_account_that_it_needs_says_where_to_set_it(ask, slurm, commands, profile):
     commands("sbatch", "allocation failure: Invalid account", 1)
     status, text = ask("--profile", profile(account=None))[1]["a job"]
     assert status == "do" and "Invalid account" in text and "set `account` in" in text
 
 
 @pytest.mark.parametrize("names", [("sbatch",), ("squeue", "sinfo")])
-def test_no_slurm_here(ask, slurm, profile, names):
+def test_missing_commands_of_slurm_are_named(ask, slurm, profile, names):
     for name in names:
         (slurm / name).unlink()
     status, text = ask("--profile", profile())[1]["SLURM"]
     assert status == "do" and text.startswith(f"{', '.join(names)} not found")
 
 
-def test_a_slurm_that_does_not_answer(ask, slurm, commands, profile):
+def test_a_slurm_that_does_not_answer_ends_the_checks(ask, slurm, commands, profile):
     commands("sinfo", "Unable to contact slurm controller", 1)
     code, checks = ask("--profile", profile())
     assert code == 1 and "Unable to contact" in checks["SLURM"][1] and "a job" not in checks
 
 
-def test_a_status_command_that_fails(ask, slurm, commands, profile):
+def test_a_status_command_that_fails_is_reported(ask, slurm, commands, profile):
     commands("squeue", "slurm_load_jobs error", 1)
     status, text = ask("--profile", profile())[1]["status command"]
     assert status == "do" and "squeue: slurm_load_jobs error" in text
@@ -193,5 +198,5 @@ def test_a_status_command_that_fails(ask, slurm, commands, profile):
 @pytest.mark.parametrize(
     ("limit", "expected"), [("1-12:00:00", 36), ("8:00:00", 8), ("30:00", 0.5), ("infinite", None), ("n/a", None)]
 )
-def test_time_limits(limit, expected):
+def test_time_limits_are_read_as_hours(limit, expected):
     assert hours(limit) == expected

@@ -1,4 +1,4 @@
-"""`python -m rtt doctor`, of what lies around: disk, folder, locks, fetched files, secrets."""
+"""`python -m rtt doctor` on what surrounds a run: disk, folder, locks, fetched files, secrets, profiles."""
 
 import fcntl
 import re
@@ -18,15 +18,15 @@ from rtt.study.load import load_study
 pytest_plugins = ["doctor_fixtures"]
 
 
-def test_a_disk_that_is_too_small(ask, monkeypatch, tmp_path):
-    monkeypatch.setattr(surroundings, "_disk_of", lambda path: (tmp_path, 1e6, 100))
-    code, checks = ask(study=str(ROOT / "config/paper.yaml"))
+def test_a_disk_that_is_too_small_comes_with_what_to_do(ask, monkeypatch, tmp_path):
+    monkeypatch.setattr(surroundings, "_disk_of", lambda path: (tmp_path, 1e3, 100))
+    code, checks = ask()
     assert code == 1
-    for name, words in (("disk", "free space, or run from"), ("inodes", "100 files"), ("scratch", "TMPDIR")):
+    for name, words in (("disk", "free space, or run from"), ("inodes", "only 100 more files"), ("scratch", "TMPDIR")):
         assert checks[name][0] == "do" and words in checks[name][1]
 
 
-def test_a_file_system_without_locks(ask, monkeypatch):
+def test_a_file_system_without_locks_is_reported(ask, monkeypatch):
     """As NFS mounted with nolock, and one that grants every lock."""
     patient = Patient(load_study(SMOKE), SMOKE, ROOT, None)
     monkeypatch.setattr(surroundings, "_locks_work", lambda folder: False)
@@ -40,7 +40,7 @@ def test_a_file_system_without_locks(ask, monkeypatch):
     assert not surroundings._locks_work(ROOT)
 
 
-def test_a_folder_that_can_not_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     patient = Patient(load_study(SMOKE), SMOKE, tmp_path / "gone", None)
     assert [check.status for check in surroundings.work_folder(patient)] == ["do"]
 
@@ -70,7 +70,7 @@ def test_secrets_are_named_and_not_shown(slurm, profile, monkeypatch, capsys):
     ("place", "kind", "status"),
     [("/tmp/work", "nfs", "do"), ("/home/me", "lustre", "ok"), ("/home/me", "ext4", "look"), ("/home/me", "", "look")],
 )
-def test_the_work_folder_is_on_a_file_system_of_all(monkeypatch, profile, place, kind, status):
+def test_the_work_folder_must_be_on_a_shared_file_system(monkeypatch, profile, place, kind, status):
     monkeypatch.setattr(surroundings, "file_system", lambda folder: ("/", kind))
     monkeypatch.setattr(surroundings, "_locks_work", lambda folder: True)
     monkeypatch.delenv("TMPDIR", raising=False)
@@ -78,7 +78,7 @@ def test_the_work_folder_is_on_a_file_system_of_all(monkeypatch, profile, place,
     assert next(surroundings.work_folder(patient)).status == status
 
 
-def test_the_kind_of_a_file_system_is_found():
+def test_the_file_system_of_a_folder_is_found():
     assert surroundings.file_system(ROOT)[1] and surroundings.file_system(ROOT)[0] in (
         "/",
         *map(str, ROOT.parents),
@@ -86,12 +86,12 @@ def test_the_kind_of_a_file_system_is_found():
     )
 
 
-def test_a_profile_that_is_not_there(capsys):
+def test_a_profile_that_does_not_exist_is_refused(capsys):
     assert main(["doctor", "--configfile", SMOKE, "--profile", "nowhere"]) == 1
     assert "error: --profile nowhere: no such folder, nor" in capsys.readouterr().err
 
 
-def test_what_is_to_be_fetched_first(fresh):
+def test_what_must_be_fetched_first_is_told(fresh):
     """By a real dry run of `snakemake fetch`: nothing there, then all there."""
     study = "config/smollm-small.yaml"
     command = ["-m", "rtt", "doctor", "--configfile", study, "--config", "device=cpu"]

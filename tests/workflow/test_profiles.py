@@ -106,8 +106,12 @@ def test_another_profile_changes_one_of_the_two_ways(refused, fresh, place, vari
         (None, [], ["ok {}/mine"]),
         ("none", [], ["ok {}/mine"]),
         ("{}/mine", [], ["ok {}/mine"]),  # the same one
-        ("", [], ["do SNAKEMAKE_PROFILE= is read"]),
-        ("other", ["default"], ["do {}/default is read by itself", "do SNAKEMAKE_PROFILE=other is read"]),
+        ("", [], ["do Snakemake reads SNAKEMAKE_PROFILE= beside"]),
+        (
+            "other",
+            ["default"],
+            ["do Snakemake reads {}/default beside", "do Snakemake reads SNAKEMAKE_PROFILE=other beside"],
+        ),
     ],
 )
 def test_the_doctor_sees_a_profile_that_would_have_a_say(tmp_path, monkeypatch, variable, made, said):

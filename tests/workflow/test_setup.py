@@ -205,7 +205,7 @@ def test_an_empty_index_leaves_torch_to_pip_s_configuration(clone):
 def test_an_interrupted_setup_is_made_from_nothing_again(clone):
     clone.python()
     code, output = clone.setup(FAIL_ONCE="requirements.lock")
-    assert code and "no such wheel" in output and "the same command tries again" in output
+    assert code and "no such wheel" in output and "run the same command to try again" in output
     half_copied = clone.folder / ".venv/half-copied"
     half_copied.touch()
     clone.calls()

@@ -1,4 +1,4 @@
-"""What the checks of `python -m rtt doctor` share: what is looked at, and how a result is said."""
+"""Hold what the checks of `python -m rtt doctor` share: what they examine, and the form of their results."""
 
 import shutil
 import subprocess
@@ -9,13 +9,13 @@ from rtt.files import read_yaml
 from rtt.study.schema import Study
 
 ROOT = Path(__file__).resolve().parents[3]
-OK, LOOK, DO = "ok", "look", "do"  # look: nothing here can tell, you can
-TIMEOUT = 30  # seconds for an answer
+OK, LOOK, DO = "ok", "look", "do"  # look: this machine cannot tell, but the user can
+TIMEOUT = 30  # seconds to wait for a command's answer
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: status OK, LOOK or DO; text says what was found, and what to do."""
+    """One line of output: the status OK, LOOK or DO, and a text with what was found and what to do."""
 
     status: str
     name: str
@@ -24,8 +24,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Patient:
-    """What is looked at. folder: where results/ lies. profile: a profile's folder, None for a run on this machine.
-    config: the study's overrides, KEY=VALUE.
+    """What the checks examine.
+
+    `folder` is where results/ lies, `profile` a profile's folder (None for a run on this machine), and `config` the
+    overrides of the study as KEY=VALUE.
     """
 
     study: Study
@@ -37,17 +39,17 @@ class Patient:
 
     @property
     def settings(self) -> dict:
-        """The profile's config.yaml."""
+        """Return the content of the profile's config.yaml."""
         return read_yaml(self.profile / "config.yaml", "profile", "executor, jobs, ...") if self.profile else {}
 
     @property
     def on_slurm(self) -> bool:
-        """Are the steps jobs of SLURM?"""
+        """Return whether the steps are SLURM jobs."""
         return self.settings.get("executor") == "slurm"
 
 
 def output(*command: str) -> subprocess.CompletedProcess | None:
-    """Run a command; None where it isn't there. One that doesn't answer in TIMEOUT has failed, and says so."""
+    """Run a command; return None if it is not installed. Without an answer within TIMEOUT it counts as failed."""
     if shutil.which(command[0]) is None:
         return None
     try:
@@ -59,5 +61,5 @@ def output(*command: str) -> subprocess.CompletedProcess | None:
 
 
 def gigabytes(size: float) -> str:
-    """Write a size in bytes as GB."""
+    """Return a size in bytes as text in GB."""
     return f"{size / 1e9:,.1f} GB"

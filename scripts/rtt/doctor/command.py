@@ -1,6 +1,6 @@
-"""`python -m rtt doctor`: is all there that a study needs, on this machine or on a cluster? A line per check.
+"""Check that all is there that a study needs, on this machine or on a cluster (`python -m rtt doctor`, docs/hpc.md).
 
-Starts no job and imports no torch; with --gpu it asks torch, in a process of its own, for seconds. docs/hpc.md.
+Prints a line per check. It starts no job and imports no torch; with --gpu a process of its own asks torch for seconds.
 """
 
 import argparse
@@ -23,7 +23,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
 
 
 def examine(patient: Patient) -> Iterator[Check]:
-    """Yield every check's result, as it comes."""
+    """Yield the result of every check as it comes."""
     for check in CHECKS:
         yield from check(patient)
 
@@ -33,11 +33,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_STUDY})")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the study")
     parser.add_argument("--profile", metavar="NAME", help="slurm, local, or a profile's folder (default: none)")
-    parser.add_argument("--gpu", action="store_true", help="import torch and look for GPUs: on the node that has them")
+    parser.add_argument("--gpu", action="store_true", help="look for GPUs with torch; run this on a node that has them")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line per check; return 1 where something must be done."""
+    """Print a line per check; return 1 if something must be done."""
     folder = Path.cwd() if (Path.cwd() / "Snakefile").is_file() else ROOT
     overrides = {}
     for item in args.config:

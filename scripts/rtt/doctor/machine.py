@@ -1,4 +1,7 @@
-"""Checks of this machine: Python, packages, torch, GPU, attention. torch is asked with --gpu only, in a new process."""
+"""Check this machine: Python, packages, torch, GPU and attention.
+
+Only --gpu asks torch, in a new process.
+"""
 
 import importlib.metadata
 import json
@@ -31,15 +34,15 @@ print(json.dumps(found))
 
 
 def python(patient: Patient) -> Iterator[Check]:
-    """The interpreter is one that the lock is for."""
+    """Check that the lock supports this Python version."""
     version = ".".join(map(str, sys.version_info[:3]))
     fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    advice = "the lock is for 3.11 to 3.13: make setup PYTHON=python3.11"
+    advice = "the lock supports 3.11 to 3.13: make setup PYTHON=python3.11"
     yield Check(OK, "Python", f"{version}, {sys.executable}") if fits else Check(DO, "Python", f"{version}; {advice}")
 
 
 def locked() -> tuple[dict[str, set[str]], set[str]]:
-    """Return {package: versions} of requirements.lock with torch, and those that only some platforms need."""
+    """Return {package: versions} of requirements.lock and torch, and the packages that only some platforms need."""
     versions: dict[str, set[str]] = {}
     some = set()
     for file, kept in (("requirements.lock", None), ("requirements.txt", "torch")):
@@ -52,7 +55,7 @@ def locked() -> tuple[dict[str, set[str]], set[str]]:
 
 
 def packages(patient: Patient) -> Iterator[Check]:
-    """What is installed is what the lock says."""
+    """Check that the installed packages are those of the lock."""
     versions, some = locked()
     wrong = []
     for name, wanted in versions.items():
@@ -70,7 +73,7 @@ def packages(patient: Patient) -> Iterator[Check]:
 
 
 def gpu(patient: Patient) -> Iterator[Check]:
-    """torch, GPU and driver fit the study's `device`. Without --gpu torch is judged by its name."""
+    """Check that torch, GPU and driver fit the study's `device`. Without --gpu, only torch's version is looked at."""
     study, demanded = patient.study, patient.study.device == "cuda"
     version = _version("torch")
     if version is None:
@@ -81,56 +84,56 @@ def gpu(patient: Patient) -> Iterator[Check]:
         return
     if version.endswith("+cpu"):
         advice = "install one for CUDA (make setup TORCH_INDEX=..., README.md)"
-        needed = demanded or (patient.on_slurm and study.gpus > 0)  # a job would hold a GPU and not use it
+        needed = demanded or (patient.on_slurm and study.gpus > 0)  # a job would occupy a GPU without using it
         yield Check(DO if needed else OK, "torch", f"{version}, a CPU build" + (f"; {advice}, or device: cpu" * needed))
     else:
-        yield Check(OK, "torch", f"{version}, judged by its name; --gpu asks it")
+        yield Check(OK, "torch", f"{version}, judged by its version alone; --gpu asks torch itself")
     if not study.gpus:
         yield Check(OK, "GPU", f"none is asked for (device: {study.device})")
     elif patient.on_slurm:
         ask = ["srun", f"--gpus={study.gpus}", "python", "-m", "rtt", "doctor", "--gpu"]
         config = [*(item for item in patient.config if not item.startswith("device=")), "device=cuda"]
         ask += ["--configfile", patient.study_file, "--config", *config]
-        yield Check(LOOK, "GPU", f"the nodes have them; ask one: {shlex.join(ask)}")
+        yield Check(LOOK, "GPU", f"only the nodes can tell; ask one: {shlex.join(ask)}")
     else:
         cards, why = _nvidia_smi("name,driver_version,memory.total")
         if cards:
             yield Check(OK, "GPU", f"{len(cards)}: {cards[0]}")
         else:
             why = why or "nvidia-smi is not here"
-            advice = "install the driver, or set device: cpu" if demanded else "a CPU does the work, slowly"
-            yield Check(DO if demanded else LOOK, "GPU", f"none to be seen ({why}): {advice}")
+            advice = "install the driver, or set device: cpu" if demanded else "the CPU does the work, slowly"
+            yield Check(DO if demanded else LOOK, "GPU", f"none is visible ({why}): {advice}")
 
 
 def gpu_memory(patient: Patient) -> Iterator[Check]:
-    """A GPU holds what training needs, where the site file says which GPU it is."""
+    """Check that a GPU has the memory that training needs, if the site file names its model."""
     if not patient.study.gpus or getattr(patient.study.model, "parameters", None) is None:
         return
     plan = Plan(patient.study, device_of("h100"), root=patient.folder)
-    if not sum(bill.jobs for bill in plan.stages.values()):  # which finds the phases, too
+    if not sum(bill.jobs for bill in plan.stages.values()):  # this fills plan.phases, too
         return
     needed = max((plan.memory(phase)["needed"] for phase in plan.phases.values()), default=0.0)
     model = (_site(patient).gpu_model or "").lower()
     limits = [device.memory for name, device in DEVICES.items() if model.startswith(name.split("-")[0])]
-    advice = f"what fits where, and with which devices and deepspeed: python -m rtt plan {patient.study_file}"
+    advice = f"python -m rtt plan {patient.study_file} shows what fits where, with which devices and deepspeed"
     text = f"training needs {gigabytes(needed)} of each"
     if limits and needed <= min(limits):
         yield Check(OK, "GPU memory", f"{text}; {model} has {gigabytes(min(limits))}")
     elif limits and needed > max(limits):
         yield Check(DO, "GPU memory", f"{text}, {model} has {gigabytes(max(limits))}: {advice}")
     else:
-        yield Check(LOOK, "GPU memory", f"{text}: has it? {advice}")
+        yield Check(LOOK, "GPU memory", f"{text}: check that it has that much; {advice}")
 
 
 def _site(patient: Patient) -> Site:
     try:
         return read_site(patient.profile / "site.yaml") if patient.on_slurm else Site()
-    except UserError:  # the check of SLURM says so
+    except UserError:  # the check of SLURM reports it
         return Site()
 
 
 def _nvidia_smi(keys: str) -> tuple[list[str], str | None]:
-    """Return (a line per GPU, what nvidia-smi says where there is none; None where it is not here)."""
+    """Return (a line per GPU, what nvidia-smi says if there is none; None without nvidia-smi)."""
     shown = output("nvidia-smi", f"--query-gpu={keys}", "--format=csv,noheader")
     if shown is None:
         return [], None
@@ -150,7 +153,7 @@ def _probed(patient: Patient) -> Iterator[Check]:
     flash = study.attn_backend == "flash_attention_2"
     done = subprocess.run([sys.executable, "-c", PROBE, *["flash"] * flash], capture_output=True, text=True)
     if done.returncode:
-        yield Check(DO, "torch", f"can't be imported: {done.stderr.strip().splitlines()[-1]}; make setup")
+        yield Check(DO, "torch", f"cannot be imported: {done.stderr.strip().splitlines()[-1]}; make setup")
         return
     found = json.loads(done.stdout.splitlines()[-1])
     build = f"for CUDA {found['cuda']}" if found["cuda"] else "a CPU build"
@@ -163,7 +166,7 @@ def _probed(patient: Patient) -> Iterator[Check]:
     if found["gpus"]:
         few = len(found["gpus"]) < study.devices and study.gpus > 0
         text = f"{len(found['gpus'])}: {found['gpus'][0]}"
-        yield Check(DO if few else OK, "GPU", text + (f"; devices: {study.devices} needs as many" if few else ""))
+        yield Check(DO if few else OK, "GPU", text + (f"; devices: {study.devices} needs that many" if few else ""))
     else:
         advice = (
             "ask for one, look at nvidia-smi, or install torch for an older CUDA"
@@ -172,17 +175,18 @@ def _probed(patient: Patient) -> Iterator[Check]:
         )
         yield Check(DO if study.device == "cuda" else OK, "GPU", f"torch sees none; with device: cuda, {advice}")
     if flash and not found["flash"]:
-        yield Check(DO, "flash-attn", f"can't be imported ({found['flash_error']}): docs/hpc.md, flash-attn")
+        yield Check(DO, "flash-attn", f"cannot be imported ({found['flash_error']}): docs/hpc.md, flash-attn")
 
 
 def attention(patient: Patient) -> Iterator[Check]:
-    """The attention backend that the study asks for is installed."""
+    """Check that the attention backend that the study asks for is installed."""
     asked, version = patient.study.attn_backend, _version("flash-attn")
     if asked == "flash_attention_2" and version is None:
         advice = "pip install --no-build-isolation -r requirements-flash.txt (docs/hpc.md), or attn_backend: sdpa"
         yield Check(DO, "attention", f"{asked}: flash-attn is not installed: {advice}")
     elif asked == "flash_attention_2" and patient.study.gpus == 0:
-        yield Check(LOOK, "attention", f"{asked} needs a GPU, and device: {patient.study.device} asks for none: SDPA")
+        text = f"{asked} needs a GPU, but device: {patient.study.device} asks for none, so SDPA is used"
+        yield Check(LOOK, "attention", text)
     else:
         flash = {"auto": f"flash-attn {version} where it can run" if version else "SDPA"}
         yield Check(OK, "attention", f"{asked}: {flash[asked]}" if asked in flash else asked)

@@ -1,4 +1,7 @@
-"""What `python -m rtt doctor --profile slurm` asks SLURM. No job is submitted: `sbatch --test-only` only judges one."""
+"""Ask SLURM what `python -m rtt doctor --profile slurm` needs to know.
+
+No job is submitted: `sbatch --test-only` only judges one.
+"""
 
 import re
 import shutil
@@ -15,16 +18,16 @@ from rtt.planner.resources import NO_ACCOUNT, Resources, Site, account_hint, rea
 from rtt.study.expand import Runs
 from rtt.study.schema import Study
 
-MIN_JOB_AGE = 120  # seconds for which SLURM must know an ended job, so that we see it in time
+MIN_JOB_AGE = 120  # seconds for which SLURM must remember an ended job, so that we see it in time
 UNNAMEABLE = (
-    "`gpu_model` can't name a model with a hyphen, nor can Snakemake's SLURM plugin: `gpu_model: null`, and a "
+    "neither `gpu_model` nor Snakemake's SLURM plugin can name a model with a hyphen: set `gpu_model: null` and a "
     "`partition` that has only those GPUs, or a constraint (snakemake --default-resources constraint=NAME)"
 )
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition as sinfo shows it. hours: of its longest job, None for no limit. gpus: models."""
+    """A partition as sinfo shows it: the hours of its longest job (None: no limit), and its models of GPUs."""
 
     name: str
     default: bool
@@ -33,7 +36,9 @@ class Partition:
 
 
 def hours(limit: str) -> float | None:
-    """Return the hours of sinfo's time limit ([days-]hours:minutes:seconds, minutes:seconds); None for infinite."""
+    """Return the hours of a time limit of sinfo ([days-]hours:minutes:seconds, minutes:seconds); None if there is no
+    limit.
+    """
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
     if not found:
         return None
@@ -42,7 +47,7 @@ def hours(limit: str) -> float | None:
 
 
 def partitions(text: str) -> list[Partition]:
-    """Read `sinfo --format=%P|%l|%G`: a line for each partition and kind of node."""
+    """Read the output of `sinfo --format=%P|%l|%G`, which has a line for each partition and kind of node."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, limit, resources = line.split("|", 2)
@@ -54,7 +59,7 @@ def partitions(text: str) -> list[Partition]:
 
 
 def slurm(patient: Patient) -> Iterator[Check]:
-    """SLURM answers and would take the study's jobs."""
+    """Check that SLURM answers and would take the study's jobs."""
     if patient.on_slurm:
         yield from checks(patient.study, patient.profile / "site.yaml", patient.settings, patient.folder)
 
@@ -70,8 +75,8 @@ def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Che
     if path.is_file():
         yield Check(OK, "site file", str(path))
     else:
-        text = f"no {path}: no account, the default partition, any GPU, {site.max_hours:g} hours"
-        yield Check(LOOK, "site file", f"{text}; else: {to_make(path)}")
+        text = f"no {path}, so jobs ask for no account, the default partition, any GPU and {site.max_hours:g} hours"
+        yield Check(LOOK, "site file", f"{text}; to change that: {to_make(path)}")
     missing = [name for name in ("sbatch", "squeue", "sinfo", "scancel") if shutil.which(name) is None]
     if missing:
         text = f"{', '.join(missing)} not found: log in to a login node, or `module load slurm`"
@@ -79,7 +84,7 @@ def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Che
         return
     listed = output("sinfo", "--noheader", "--format=%P|%l|%G")
     if listed.returncode:
-        yield Check(DO, "SLURM", f"sinfo fails: {_said(listed)}; is its controller up? Try again later")
+        yield Check(DO, "SLURM", f"sinfo fails: {_said(listed)}; its controller may be down, so try again later")
         return
     yield Check(OK, "SLURM", _said(output("sbatch", "--version")))
     yield from _status(settings)
@@ -106,23 +111,23 @@ def _status(settings: dict) -> Iterator[Check]:
 
 
 def _configuration() -> Iterator[Check]:
-    """What of SLURM's own settings makes a difference here; nothing where all is as usual."""
+    """Yield a result for each of SLURM's own settings that makes a difference here; nothing if all are as usual."""
     done = output("scontrol", "show", "config")
     if done is None or done.returncode:
         return
     found = dict(re.findall(r"^(\w+) *= *(.*?) *$", done.stdout, re.MULTILINE))
     age = re.match(r"\d+", found.get("MinJobAge", ""))
-    if age and 0 < int(age[0]) < MIN_JOB_AGE:  # 0: never forgotten
-        text = "SLURM may forget a job before we see it ended: its files then say how it ended, not why it failed"
+    if age and 0 < int(age[0]) < MIN_JOB_AGE:  # with 0 SLURM never forgets a job
+        text = "SLURM may forget a job before we see that it ended; its files then tell whether, not why, it failed"
         yield Check(LOOK, "MinJobAge", f"{age[0]} s, less than {MIN_JOB_AGE}: {text}")
     mode = found.get("PreemptMode", "")
     if "CANCEL" in mode and "REQUEUE" not in mode:
-        text = "a preempted job is cancelled; it is submitted again, as one of its attempts (`retries`), once SLURM has"
+        text = "a preempted job is cancelled, and submitted again as one of its attempts (`retries`) once SLURM has"
         yield Check(LOOK, "PreemptMode", f"{mode}: {text} forgotten it (MinJobAge)")
 
 
 def _nameable(model: str) -> bool:
-    """May the site file name this GPU model?"""
+    """Return whether the site file may name this model of GPU."""
     try:
         return bool(Site(gpu_model=model))
     except ValidationError:
@@ -134,7 +139,7 @@ def _partition(study: Study, site: Site, path: Path, found: list[Partition]) -> 
     one = next((p for p in found if p.name == site.partition or (site.partition is None and p.default)), None)
     if one is None:
         what = f"no partition {site.partition}" if site.partition else "none is set, and the cluster has no default"
-        yield Check(DO, "partition", f"{what}: set `partition` in {path}; there are: {names}")
+        yield Check(DO, "partition", f"{what}: set `partition` in {path} to one of: {names}")
         return
     limit = "no time limit" if one.hours is None else f"jobs of {one.hours:g} h at most"
     if one.hours is not None and one.hours < site.max_hours:
@@ -147,12 +152,12 @@ def _partition(study: Study, site: Site, path: Path, found: list[Partition]) -> 
         text = f"{one.name} has no {site.gpu_model}: set `gpu_model` in {path}; it has: {models}"
         yield Check(DO, "GPU model", text + advice)
     elif study.gpus and not site.gpu_model and len(one.gpus) > 1:
-        text = f"{one.name} has {models}: any will be taken; `gpu_model` in {path} chooses"
+        text = f"{one.name} has {models}: jobs take any of them unless `gpu_model` in {path} names one"
         yield Check(LOOK, "GPU model", text + advice)
 
 
 def _job(study: Study, site: Site, path: Path, root: Path, retries: int) -> Iterator[Check]:
-    """Would sbatch take the largest job, at its first and at its last attempt?"""
+    """Ask whether sbatch would take the largest job, at its first and at its last attempt."""
     hint = f"another `partition` in {path}, or lower `max_hours`, `max_memory_gb`, `cpus_per_gpu` (docs/hpc.md)"
     needs, runs = Resources(study, site, root), Runs(study, root)
     groups = (runs.sources, runs.unlearn, runs.attacks)
@@ -167,12 +172,14 @@ def _job(study: Study, site: Site, path: Path, root: Path, retries: int) -> Iter
         return
     job, said = _judged(needs, specs, attempt=1 + retries) if retries else ("", None)
     if said is not None:
-        text = f"sbatch would refuse that job's attempt {1 + retries} ({job}), should it come to that: {said}"
-        yield Check(DO, "retries", f"{text}; say in {path} what a node has and a job may: `max_memory_gb`, `max_hours`")
+        text = f"sbatch would refuse attempt {1 + retries} of that job ({job}): {said}"
+        yield Check(DO, "retries", f"{text}; set in {path} what a node has and a job may: `max_memory_gb`, `max_hours`")
 
 
 def _judged(needs: Resources, specs: list, attempt: int) -> tuple[str, str | None]:
-    """Return a job in words that asks for the most of each resource that any run asks for, and sbatch's refusal."""
+    """Return the largest job in words, with the most of each resource that any run asks for, and sbatch's refusal or
+    None.
+    """
     site = needs.site
     memory = max(needs.mem_mb(spec, attempt) for spec in specs)
     minutes = max(needs.runtime(spec, attempt) for spec in specs)

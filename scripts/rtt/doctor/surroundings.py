@@ -1,4 +1,4 @@
-"""Checks of what lies around a run: disk, work folder, fetched files, environment variables, profiles."""
+"""Check what surrounds a run: disk, work folder, fetched files, environment variables and profiles."""
 
 import fcntl
 import os
@@ -18,8 +18,8 @@ from rtt.planner.plan import Plan
 from rtt.runtime import locks
 from rtt.study.expand import Runs
 
-SCRATCH = 1e9  # bytes: temporary files of a step
-# File systems that several machines see; others are asked about.
+SCRATCH = 1e9  # bytes of temporary files that a step may need
+# File systems that several machines share; about others the user is asked.
 SHARED = re.compile(
     r"nfs|lustre|gpfs|beegfs|ceph|gluster|panfs|weka|pvfs|orangefs|afs|cifs|smb|9p|virtiofs|wekafs|vast"
 )
@@ -30,7 +30,7 @@ SECRET = re.compile(
 
 
 def _disk_of(path: Path) -> tuple[Path, float, float]:
-    """Return (the nearest folder that exists, bytes free for this user, files that may still be made there)."""
+    """Return (the nearest existing folder, bytes free for this user, files that may still be made there)."""
     while not path.exists():
         path = path.parent
     found = os.statvfs(path)
@@ -38,7 +38,9 @@ def _disk_of(path: Path) -> tuple[Path, float, float]:
 
 
 def disk(patient: Patient) -> Iterator[Check]:
-    """There is room for what `rtt plan` expects. A quota shows only where the file system reports it as its size."""
+    """Check that there is room for what `rtt plan` expects. A quota only shows if the file system reports it as its
+    size.
+    """
     place, free, files = _disk_of(patient.folder / "results")
     plan = Plan(patient.study, device_of("h100"), root=patient.folder)
     least, most = plan.disk()["at_least"], plan.disk()["at_most"]
@@ -46,9 +48,9 @@ def disk(patient: Patient) -> Iterator[Check]:
     if free < least:
         yield Check(DO, "disk", f"{said}: free space, or run from a larger file system")
     else:
-        yield Check(LOOK if free < most else OK, "disk", f"{said}; a quota is not seen here")
+        yield Check(LOOK if free < most else OK, "disk", f"{said}; this check sees no quota")
     if 0 < files < 20_000:
-        yield Check(DO, "inodes", f"{files:,} files may still be made in {place}: delete some, or ask for more")
+        yield Check(DO, "inodes", f"only {files:,} more files fit into {place}: delete some, or ask for more inodes")
     scratch = Path(tempfile.gettempdir())
     _, free, _ = _disk_of(scratch)
     if free < SCRATCH:
@@ -58,7 +60,7 @@ def disk(patient: Patient) -> Iterator[Check]:
 
 
 def file_system(folder: Path) -> tuple[str, str]:
-    """Return (mount point, type) of the file system that a folder lies on; "" where it can't be told."""
+    """Return (mount point, type) of the file system on which a folder lies; ("", "") if it is unknown."""
     folder = folder.resolve()
     mounts = {Path(one.mountpoint): one.fstype for one in psutil.disk_partitions(all=True)}
     found = next((path for path in (folder, *folder.parents) if path in mounts), None)
@@ -66,31 +68,34 @@ def file_system(folder: Path) -> tuple[str, str]:
 
 
 def work_folder(patient: Patient) -> Iterator[Check]:
-    """The work folder is seen by all machines that work on it, and file locks work there."""
+    """Check that all machines that work on the work folder see it, and that file locks work there."""
     folder = patient.folder
     mount, kind = file_system(folder)
     if patient.on_slurm:
         local = [place for place in (*LOCAL, os.environ.get("TMPDIR")) if place and folder.is_relative_to(place)]
         if local:
-            yield Check(DO, "work folder", f"{folder} lies in {local[0]}, which each node has its own of: use another")
+            text = f"{folder} lies in {local[0]}, which is another folder on each node: use a shared one"
+            yield Check(DO, "work folder", text)
         elif SHARED.search(kind):
             yield Check(OK, "work folder", f"{folder}: {kind} on {mount}")
         else:
-            text = f"{folder}: {kind or 'unknown'} on {mount or '?'}, often one machine's own"
-            yield Check(LOOK, "work folder", f"{text}: `srun ls {folder}` must show the same")
+            text = f"{folder}: {kind or 'unknown'} on {mount or '?'} often belongs to one machine only"
+            yield Check(LOOK, "work folder", f"{text}: `srun ls {folder}` must show the same files")
     try:
         locks_work = _locks_work(folder)
     except OSError as error:
-        yield Check(DO, "work folder", f"{folder}: can't be written: {error.strerror}")
+        yield Check(DO, "work folder", f"{folder}: cannot be written: {error.strerror}")
         return
-    advice = "start one run at a time here; Snakemake's own lock still guards"
-    yield Check(OK if locks_work else LOOK, "file locks", "work" if locks_work else f"don't work in {folder}: {advice}")
+    text = f"do not work in {folder}: start one run at a time here, which only Snakemake's own lock ensures"
+    yield Check(OK if locks_work else LOOK, "file locks", "work" if locks_work else text)
     if found := locks.others(folder / locks.FOLDER):
         yield Check(LOOK, "other runs", f"at work here: {'; '.join(map(str, found))}")
 
 
 def _locks_work(folder: Path) -> bool:
-    """Does a second process see a lock of ours? Two handles of one process would not do: NFS locks by process."""
+    """Return whether a second process sees a lock of ours; two handles of one process would not do, as NFS locks by
+    process.
+    """
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +106,7 @@ def _locks_work(folder: Path) -> bool:
 
 
 def fetched(patient: Patient) -> Iterator[Check]:
-    """Data and models are here already: jobs ask no hub."""
+    """Check that data and models have been fetched, since jobs ask no hub."""
     runs = Runs(patient.study, patient.folder)
     groups = [raw for raw in runs.raw.values() if raw.files and raw.files.group]
     if not (groups or runs.texts or runs.imports):
@@ -117,37 +122,41 @@ def fetched(patient: Patient) -> Iterator[Check]:
     elif "Nothing to be done" in said:
         yield Check(OK, "data and models", "all fetched; jobs ask no hub")
     else:
-        yield Check(DO, "data and models", f"not all fetched: where there is internet, snakemake {shlex.join(what)}")
+        yield Check(
+            DO, "data and models", f"not all fetched; where there is internet, run snakemake {shlex.join(what)}"
+        )
 
 
 def secrets(patient: Patient) -> Iterator[Check]:
-    """sbatch --export=ALL hands every variable to the jobs, and SLURM keeps it with them. Names alone are shown."""
+    """Check that jobs get no secrets: sbatch --export=ALL hands every variable on, and SLURM stores it. Shows names
+    only.
+    """
     found = sorted(name for name, value in os.environ.items() if value and SECRET.search(name))
     if found and patient.on_slurm:
-        yield Check(DO, "secrets", f"jobs get them with the rest of the environment: unset {' '.join(found)}")
+        yield Check(DO, "secrets", f"jobs would get them with the rest of the environment: unset {' '.join(found)}")
     elif patient.on_slurm:
-        yield Check(OK, "secrets", "no variable's name looks like one")
+        yield Check(OK, "secrets", "no variable has a name that looks like one")
 
 
 def profile(patient: Patient) -> Iterator[Check]:
-    """No other profile has a say, whether this one is given as --profile or as --workflow-profile."""
+    """Check that no other profile interferes, whether this one is given as --profile or as --workflow-profile."""
     if patient.profile is None:
         return
     variable = os.environ.get("SNAKEMAKE_PROFILE", "none")
     others = [place for place in (patient.folder / "default", patient.folder / "profiles/default") if place.exists()]
     for default in others:
-        text = f"{default} is read by itself beside --profile, and overrides {patient.profile}: move it away"
+        text = f"Snakemake reads {default} beside --profile, and it overrides {patient.profile}: move it away"
         yield Check(DO, "profile", text)
     if variable != "none" and not _is_profile(variable, patient.profile):
-        text = f"SNAKEMAKE_PROFILE={variable} is read beside --workflow-profile, for each key that is not in"
+        text = f"Snakemake reads SNAKEMAKE_PROFILE={variable} beside --workflow-profile, for each key that is not in"
         yield Check(DO, "profile", f"{text} {patient.profile}: unset it")
     elif not others:
         yield Check(OK, "profile", f"{patient.profile}")
 
 
 def _is_profile(name: str, folder: Path) -> bool:
-    """Does Snakemake take this name for that profile?"""
-    from snakemake.cli import get_profile_dir  # imports for a second
+    """Return whether Snakemake takes this name for that profile."""
+    from snakemake.cli import get_profile_dir  # this import takes a second
 
     found = get_profile_dir(name)
     return found is not None and found[0].resolve() == folder.resolve()
