@@ -1,6 +1,6 @@
-"""What one run of a study costs, from its spec: tokens, FLOPs, bytes. Closed forms; no torch, no model.
+"""Compute what one run of a study costs in tokens, FLOPs and bytes, from its spec, in closed forms.
 
-Used by `rtt.planner.plan`. What is counted and what isn't: docs/plan.md.
+No torch and no model is needed. docs/plan.md says what is counted and what is not.
 """
 
 import json
@@ -24,23 +24,24 @@ from rtt.study.settings import Model, Pretraining, Teaching, Training
 from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
-SENTENCES = 3  # of a fact in the authors' files (docs/paper.md); an epoch of unlearning shows each
-SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models.load)
-BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, its gradient, each optimizer state
-# Reads and writes of a value per trained parameter and step, counted in the code of lion-pytorch (19) and of torch's
-# foreach AdamW (20), with gradient clipping (3) and the gradient's own (1).
+SENTENCES = 3  # sentences of a fact in the authors' files (docs/paper.md), each of which an epoch of unlearning shows
+SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models.miniature)
+BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, of its gradient, of each optimizer state
+# How often a step reads or writes a value per trained parameter, counted in the code of lion-pytorch (19) and of
+# torch's foreach AdamW (20), with gradient clipping (3) and the gradient itself (1).
 PASSES = {"adamw": 24, "lion": 23}
-# Of an evaluation JSON, measured on the miniature's: per scored question, per probe of it, once a file (its spec).
+# Bytes of an evaluation JSON, measured on the miniature: per scored question, per probe of it, and per file (its spec).
 QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 115, 69, 6000
-CHARACTERS = 4.5  # of a token of English prose, assumed: what `max_characters` leaves of a plain text
+CHARACTERS = 4.5  # assumed per token of English prose, to count what `max_characters` leaves of a plain text
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Number of facts, and mean tokens of the texts of one fact.
+    """Mean tokens of each text of a fact, without BOS and padding.
 
-    prompt: MCQ up to "Answer:"; mcq: with letter and answer; question: without choices, up to "Answer:"; answered: with
-    the answer; choice: one of four. sentence, ria, fif: one of three. BOS and padding are not counted.
+    `prompt` is the MCQ up to "Answer:" and `mcq` the MCQ with letter and answer; `question` is the question without
+    choices up to "Answer:" and `answered` that with the answer. `choice` is one of the four, and `sentence`, `ria` and
+    `fif` are one of three each.
     """
 
     prompt: float
@@ -69,9 +70,10 @@ class Texts:
         return {"true": self.sentence, "random_wrong": self.ria, "fixed_wrong": self.fif}[kind]
 
     def scored(self, probes: Sequence[str]) -> float:
-        """Mean tokens that go through the model to score a fact: each prompt once, a continuation but its last token.
+        """Return the mean tokens that a model reads to score a fact: each prompt once, each continuation but its last
+        token.
 
-        The fresh choices are taken to be as long as the choices.
+        Fresh choices count as long as the choices.
         """
         by_likelihood = [probe for probe in probes if probe != "letter"]
         total = self.prompt if "letter" in probes else 0.0
@@ -80,7 +82,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Facts:
-    """A dataset as a run sees it: facts per split, in order, and their texts; `exact` when read or generated."""
+    """A dataset as a run sees it: the number of facts in each split, in order, and their texts.
+
+    `exact` is true if the facts were read or generated.
+    """
 
     splits: dict[str, int]
     texts: Texts
@@ -100,23 +105,23 @@ TYPICAL = {
     "random_birthdays": Texts(43.9, 50.9, 11.9, 16.9, 5.0, 15.7, 15.7, 15.8),
 }
 MMLU_LONG = ("mmlu_health", "mmlu_history", "mmlu_law", "mmlu_philosophy", "mmlu_social sciences")
-# Assumed, not measured (their files are elsewhere): mean tokens of a whole text.
+# Mean tokens of a whole text: assumed, since the files of these groups are not here.
 PLAIN = {"fineweb_edu": 1030.0, "wikitext": 110.0} | dict.fromkeys(
     ("wmdp_corpora", "wmdp_cyber_retain", "wmdp_cyber_forget", "wmdp_bio_forget"), 5000.0
 )
-UNKNOWN_PLAIN = 1000.0  # of any other group
+UNKNOWN_PLAIN = 1000.0  # assumed for any other group
 
 PIECE = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|\s|_")
 PER_PIECE = 1.05  # SmolLM2's tokens per piece on the authors' MCQs and sentences: 1.03 to 1.09, Random Birthdays 1.21
 
 
 def words(text: str) -> float:
-    """Tokens of the miniature's word tokenizer: exact."""
+    """Return the number of tokens of the miniature's word tokenizer, exactly."""
     return len(re.sub(r"[.?:,]", " ", text).split())
 
 
 def pieces(text: str) -> float:
-    """About the tokens of a byte-pair tokenizer: words, digits, punctuation and line ends."""
+    """Estimate the tokens of a byte-pair tokenizer from words, digits, punctuation and line ends."""
     return PER_PIECE * len(PIECE.findall(text))
 
 
@@ -126,13 +131,13 @@ def counter(model: Model | ModelFile) -> Callable[[str], float]:
 
 
 def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
-    """Mean tokens of the texts of these facts (at least one)."""
+    """Return the mean tokens of the texts of these facts, of which there must be at least one."""
 
     def mean(values) -> float:
         values = [count(value) for value in values]
         return sum(values) / len(values) if values else 0.0
 
-    def prompt(fact: Fact) -> str:  # rtt.data.text, which imports torch
+    def prompt(fact: Fact) -> str:  # as rtt.data.text.mcq_prompt
         lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", fact.choices, strict=True)]
         return "\n".join([fact.question, *lines, "Answer:"])
 
@@ -152,17 +157,19 @@ def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
 
 
 class Sizes:
-    """The sizes of a study's datasets: from `results/<study>/data` where a facts.jsonl is there already, generated
-    anew for the miniature, read from the user's folders, and typical ones for the authors' datasets.
+    """The sizes of a study's datasets.
+
+    They come from `results/<study>/data` if a facts.jsonl is there already. Otherwise they are generated for the
+    miniature, read from the user's folders, or typical ones for the authors' datasets.
     """
 
     def __init__(self, results: str | Path, model: Model | ModelFile, root: str | Path = "."):
         self.results, self.root, self.count = Path(results), Path(root), counter(model)
-        self.typical: set[str] = set()  # groups whose lengths are from the table
+        self.typical: set[str] = set()  # groups whose lengths come from the table
         self._known: dict[tuple, Facts] = {}
 
     def of(self, spec: DataSpec, splits: Sequence[str] | None = None) -> Facts:
-        """Return a dataset's sizes, of `splits` alone where they are given. Raises UserError as reading it does."""
+        """Return a dataset's sizes, of all splits or of `splits`. Raises UserError when the dataset cannot be read."""
         key = (spec.run_id, tuple(splits or ()))
         if key not in self._known:
             self._known[key] = self._of(spec, splits)
@@ -213,7 +220,7 @@ def _listed(group: str) -> tuple[list[str], int]:
 
 @cache
 def _written(options: str, dataset: str, policy: str, seed: int) -> tuple[Fact, ...]:
-    """The facts of a generated dataset, as the steps `generate` and `facts` make them."""
+    """Return the facts of a generated dataset, as the steps `generate` and `facts` make them."""
     with tempfile.TemporaryDirectory() as folder:
         for name, rows in generate(dataset, json.loads(options), seed).items():
             Path(folder, name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -265,15 +272,15 @@ def unlearning_tokens(spec: UnlearnSpec, facts: Facts, retain: Facts | TextsSpec
 
 
 def plain(texts: TextsSpec) -> float:
-    """Mean tokens of plain texts: those of the whole texts, or what `max_characters` leaves at most."""
+    """Return the mean tokens of plain texts, as a whole or cut after `max_characters`."""
     whole, limit = PLAIN.get(texts.group, UNKNOWN_PLAIN), texts.max_characters
     return whole if limit is None else min(whole, limit / CHARACTERS)
 
 
 def points(spec: UnlearnSpec, facts: int) -> list[int]:
-    """Return the steps at which a trajectory is scored; an external model's one point is step 0.
+    """Return the steps at which a trajectory is scored; an external model's only point is step 0.
 
-    As `rtt.training.order.point_steps`, which imports torch.
+    This repeats `rtt.training.order.point_steps`, whose module imports torch.
     """
     settings = spec.settings
     if isinstance(settings, External):
@@ -290,7 +297,7 @@ def points(spec: UnlearnSpec, facts: int) -> list[int]:
 
 
 def parameters(model: Model | ModelFile) -> int:
-    """Return the number of parameters: the model file's, or the miniature's closed form (tied embeddings, a Llama).
+    """Return the number of parameters: that of the model file, or the miniature's by a closed form.
 
     Raises UserError when the model file does not say.
     """
@@ -317,5 +324,5 @@ def traffic(settings: Training, n: int, steps: int, part: Part = WHOLE) -> float
 
 
 def eval_bytes(questions: float, probes: Sequence[str]) -> float:
-    """Bytes of an evaluation JSON with so many scored questions."""
+    """Return the bytes of an evaluation JSON with so many scored questions."""
     return FILE_BYTES + questions * (QUESTION_BYTES + PROBE_BYTES * len(probes))

@@ -1,4 +1,4 @@
-"""GPU models with their peaks, as their makers publish them, for `rtt plan` and what is made of it."""
+"""List GPU models with their peaks, as their makers publish them, for `rtt plan` and all that is derived from it."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +8,11 @@ from rtt.errors import UserError
 
 @dataclass(frozen=True)
 class Device:
-    """Peaks per second: FLOPs of dense bf16 (sums in fp32) and of fp32 without TF32, bytes of memory traffic."""
+    """The peaks of a device, per second.
+
+    `bf16` counts FLOPs of dense bf16 products with sums in fp32, `fp32` those without TF32; `bandwidth` counts bytes of
+    memory traffic, and `memory` bytes.
+    """
 
     name: str
     bf16: float
@@ -33,9 +37,10 @@ DEVICES = {
 
 
 def device_of(name: str, rate: float | None = None) -> Device:
-    """Return a device of the table; `rate`: FLOP/s that are really reached, in place of its peaks and memory traffic.
+    """Return a device of the table.
 
-    Raises UserError for an unknown one, and for a CPU without a rate.
+    `rate` (FLOP/s really reached) replaces its peaks and memory traffic. Raises UserError for an unknown device, and
+    for a CPU without a rate.
     """
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise UserError(f"--flops: found {rate}; expected FLOP/s above 0, as 5e10")

@@ -1,7 +1,7 @@
-"""Bytes that a training job holds on each device, in host memory and on disk, by launcher and ZeRO stage: closed forms;
-no torch, no model.
+"""Compute the bytes that a training job holds on each device, in host memory and on disk, in closed forms.
 
-Used by `rtt.planner.plan`. The formulas and what is not counted: docs/plan.md.
+They depend on the launcher and the ZeRO stage. No torch and no model is needed. docs/plan.md gives the formulas, and
+says what is not counted.
 """
 
 import math
@@ -18,11 +18,13 @@ from rtt.study.specs import TextsSpec
 BYTES = costs.BYTES
 STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keeps
 AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
-ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: what the allocator cannot use, and the device's context with its libraries
-# Assumed: the longest text of a dataset, in its mean MCQs. The authors' longest: 1.0 (Random Birthdays) to 5.8 (MMLU).
+ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: memory that the allocator cannot use, and the device's context with libraries
+# Assumed: the longest text of a dataset as a multiple of its mean MCQ. The authors' have 1.0 (Random Birthdays) to 5.8
+# (MMLU).
 LONGEST = 6
-PLAIN_LONGEST, LEAST_CHARACTERS, MOST_TOKENS = 8, 3, 8192  # of plain texts: in means, per token, a model's context
-# (vocabulary, width of the MLP) of the models' config.json: their files here do not say.
+# Assumed of plain texts: the longest as a multiple of the mean, characters per token, and a model's context.
+PLAIN_LONGEST, LEAST_CHARACTERS, MOST_TOKENS = 8, 3, 8192
+# (vocabulary, width of the MLP) from each model's config.json, which the model files here do not repeat.
 SHAPES = {
     "llama-3-8b": (128256, 14336),
     "zephyr-7b-beta": (32000, 14336),
@@ -33,7 +35,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A model: parameters, decoder layers, hidden units, width of the MLP, vocabulary; known: none of them assumed."""
+    """The shape of a model; `known` is false if any part of it is assumed."""
 
     parameters: int
     layers: int
@@ -44,14 +46,18 @@ class Shape:
 
     @property
     def largest(self) -> float:
-        """Parameters of the largest module that ZeRO-3 gathers at once: a decoder layer or the output matrix."""
+        """Return the parameters of the largest module that ZeRO-3 gathers at once: a decoder layer or the output
+        matrix.
+        """
         matrix = self.vocabulary * self.hidden
         return max(matrix, (self.parameters - matrix) / self.layers)
 
 
 def shape_of(model: Model | ModelFile) -> Shape:
-    """Return a model's shape. What its file does not say is assumed: 32 layers, 12 hidden^2 parameters a layer, an MLP
-    of 3.5 hidden, Llama-3's vocabulary. Raises UserError where the number of parameters is missing.
+    """Return a model's shape.
+
+    What the model file does not say is assumed: 32 layers, 12 hidden^2 parameters in each, an MLP 3.5 times as wide as
+    hidden, and Llama-3's vocabulary. Raises UserError when the number of parameters is missing.
     """
     n = costs.parameters(model)
     if isinstance(model, Model):
@@ -68,8 +74,10 @@ NO_ENGINE = Engine()
 
 @dataclass(frozen=True)
 class Launch:
-    """How a job is spread. devices: its processes; micro_batch: most texts per forward pass on one device (None: all);
-    checkpointing: of activations.
+    """How a job is spread over devices.
+
+    `devices` is the number of its processes, `micro_batch` the most texts per forward pass on one device (None: all),
+    and `checkpointing` says whether activations are recomputed.
     """
 
     devices: int = 1
@@ -78,22 +86,26 @@ class Launch:
     checkpointing: bool = False
 
     def rows(self, batch_size: int) -> int:
-        """Texts per forward pass on one device, as `rtt.training.batches.micro_batch` cuts its part of the batch."""
+        """Return the texts per forward pass on one device, as `rtt.training.batches.micro_batch` cuts its part of the
+        batch.
+        """
         share = -(-batch_size // self.devices)
         return max(n for n in range(1, share + 1) if share % n == 0 and n <= (self.micro_batch or share))
 
 
 def launch_of(study) -> Launch:
-    """Return how the study's jobs are spread. Raises UserError as `engine_of`."""
+    """Return how the study's jobs are spread. Raises UserError as `rtt.study.deepspeed.engine_of`."""
     engine = engine_of(study.deepspeed, shape_of(study.model).hidden)
     return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A training phase. longest: tokens of the longest text; graphs: forward passes that one backward pass follows
-    (unlearning: of the forget and of the retain texts); head: logits are made; restored: RTT, which keeps its starting
-    weights in host memory. settings: learning rates do not matter.
+    """A training phase.
+
+    `longest` is the number of tokens in the longest text. `graphs` counts the forward passes before one backward pass
+    (in unlearning two, of forget and retain texts). `head` says whether logits are computed, and `restored` whether the
+    starting weights stay in host memory, as in RTT. The learning rates in `settings` do not matter.
     """
 
     stage: str
@@ -107,7 +119,7 @@ class Phase:
 
 
 def longest(*parts: costs.Facts | TextsSpec) -> float:
-    """Tokens of the longest text among facts' and plain texts, assumed (LONGEST)."""
+    """Return the tokens of the longest text among those of facts and plain texts, by assumption (LONGEST)."""
     return max(_longest_plain(p) if isinstance(p, TextsSpec) else LONGEST * p.texts.mcq for p in parts)
 
 
@@ -117,11 +129,12 @@ def _longest_plain(texts: TextsSpec) -> float:
 
 
 def layer_activations(shape: Shape, precision: str) -> float:
-    """Bytes per token that a Llama decoder layer keeps for its backward pass, with fused attention (no length^2).
+    """Return the bytes per token that a Llama decoder layer keeps for its backward pass, with fused attention (no
+    length^2).
 
-    Both norms keep their input in fp32 and the normalised one; the inputs of the matrices (autocast casts the shared
-    ones for each of q, k, v, gate, up); query, key and value (repeated to all heads), the attention's output before and
-    after it is put together; the MLP's four.
+    These are, for both norms, the input in fp32 and the normalised one; the inputs of the matrices (autocast casts
+    shared inputs for each of q, k, v, gate and up); query, key and value (repeated to all heads); the attention's
+    output before and after it is reshaped; and the four products of the MLP.
     """
     product, stream, inputs = _elements(precision)
     h, m = shape.hidden, shape.mlp
@@ -129,17 +142,19 @@ def layer_activations(shape: Shape, precision: str) -> float:
 
 
 def _elements(precision: str) -> tuple[int, int, int]:
-    """Bytes of an element of a product, of the residual stream; how many inputs of shared matrices are kept."""
+    """Return the bytes of an element of a product and of the residual stream, and how many inputs of shared matrices
+    are kept.
+    """
     if precision == "bf16_mixed":
         return 2, 4, 5
     return BYTES[precision], BYTES[precision], 2
 
 
 def saved_activations(shape: Shape, precision: str, layers: float, head: bool, checkpointing: bool = False) -> float:
-    """Bytes per token kept from a forward pass to its backward pass; layers: those that gradients pass through.
+    """Return the bytes per token that are kept from a forward pass to its backward pass.
 
-    checkpointing: a layer keeps its input alone. head: the last norm, the output matrix' input, and log-probabilities
-    in fp32.
+    `layers` counts those that gradients pass through. With `checkpointing` a layer only keeps its input. `head` adds
+    the last norm, the input of the output matrix, and log-probabilities in fp32.
     """
     product, stream, _ = _elements(precision)
     layer = stream * shape.hidden if checkpointing else layer_activations(shape, precision)
@@ -148,8 +163,9 @@ def saved_activations(shape: Shape, precision: str, layers: float, head: bool, c
 
 
 def activations(phase: Phase, launch: Launch) -> float:
-    """Most bytes of activations on a device: what the forward passes keep, and what the backward pass adds: the logits
-    in their dtype and two gradients of them in fp32, or a decoder layer that is computed again.
+    """Return the most bytes of activations on a device: what forward passes keep, and what the backward pass adds.
+
+    The backward pass adds the logits in their dtype with two gradients of them in fp32, or a recomputed decoder layer.
     """
     shape, precision = phase.shape, phase.settings.precision
     tokens = launch.rows(phase.settings.batch_size) * phase.longest
@@ -161,14 +177,16 @@ def activations(phase: Phase, launch: Launch) -> float:
 
 
 def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
-    """Bytes on one device in training, by kind. weights: with RMU's frozen copy, which every device holds. engine:
-    partitions, buckets and gathered weights. work: the larger of activations and the optimizer's temporary tensors.
+    """Return {kind: bytes} on one device in training.
+
+    `weights` include RMU's frozen copy, which every device holds. `engine` covers partitions, buckets and gathered
+    weights. `work` is the larger of the activations and the optimizer's temporary tensors.
     """
     engine, w, n = launch.engine, launch.devices, phase.shape.parameters
     settings, part = phase.settings, phase.part
     size, mixed = BYTES[settings.precision], settings.precision == "bf16_mixed"
     trained = part.trained * n * size  # bytes of the trained weights
-    own = trained / w  # of a device's partition of them
+    own = trained / w  # bytes of one device's partition of them
     copied = part.copied * n * size
     casts = n * AUTOCAST * part.forward if mixed else 0.0
     bucket = min(engine.bucket * size, trained)
@@ -201,15 +219,16 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
 
 
 def needed(parts: dict[str, float]) -> float:
-    """Bytes of a device that hold these: 5 % and 2 GB more, an assumption."""
+    """Return the bytes that a device must have to hold these: 5 % and 2 GB more, by assumption."""
     return ALLOCATOR * sum(parts.values()) + CONTEXT
 
 
 def in_host(phase: Phase, launch: Launch = Launch()) -> float:
-    """Most bytes of host memory of a job's weights: each process loads a whole copy; RTT keeps its starting weights in
-    each, ZeRO-3 the model whose copy it trains; offload keeps weights (ZeRO-3: a second copy in bf16 and fp32 alike),
-    gradients (two copies while the optimizer works) and optimizer states once for all processes. Python and libraries
-    are not counted.
+    """Return the most bytes of host memory that a job's weights need.
+
+    Each process loads a whole copy. RTT keeps its starting weights in each process, and ZeRO-3 the model whose copy it
+    trains. Offload keeps weights (under ZeRO-3 a second copy in bf16 and fp32 alike), gradients (two copies while the
+    optimizer works) and optimizer states once for all processes. Python and libraries are not counted.
     """
     size, engine = BYTES[phase.settings.precision], launch.engine
     whole = phase.shape.parameters * size
@@ -223,8 +242,9 @@ def in_host(phase: Phase, launch: Launch = Launch()) -> float:
 
 
 def state_on_disk(phase: Phase, launch: Launch = Launch()) -> float:
-    """Bytes of one resumable state: weights and optimizer states; under ZeRO-1 and 2 the optimizer's own copy of the
-    weights beside the model's.
+    """Return the bytes of one resumable state: weights and optimizer states.
+
+    Under ZeRO-1 and 2 the optimizer's own copy of the weights is added to the model's.
     """
     whole = phase.shape.parameters * BYTES[phase.settings.precision]
     trained = whole * phase.part.trained
@@ -239,7 +259,9 @@ ROWS = tuple((precision, optimizer) for precision in ("bf16_mixed", "bf16") for 
 
 
 def choices(devices: int) -> list[tuple[str, str | None, bool]]:
-    """(name, deepspeed, gradient checkpointing) that are tried, from the least to the most."""
+    """Return (name, deepspeed, gradient checkpointing) of the settings that are tried, in the order in which they are
+    tried.
+    """
     names = [None, "zero3-offload"] if devices == 1 else [None, "zero1", "zero2", "zero3", "zero3-offload"]
     last = {None: devices == 1, "zero3": True, "zero3-offload": True}  # checkpointing is tried where it is cheaper
     tried = []
@@ -251,8 +273,9 @@ def choices(devices: int) -> list[tuple[str, str | None, bool]]:
 
 
 def fits(phases: Sequence[Phase], micro_batch: int | None = None) -> list[dict]:
-    """For each precision and optimizer (ROWS) and set of devices: the first of `choices` with which every phase fits,
-    with `needed` bytes of one device and of the host; name None where none does.
+    """Return, for each of ROWS and DEVICE_SETS, the first of `choices` with which every phase fits.
+
+    Each row gives the bytes needed on one device and on the host; its setting is None if nothing fits.
     """
     rows = []
     for precision, optimizer in ROWS:

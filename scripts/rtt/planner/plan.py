@@ -1,6 +1,7 @@
-"""`python -m rtt plan STUDY`: what a study costs, before anything runs. No torch, no model (docs/plan.md).
+"""Compute what a study costs before anything runs (`python -m rtt plan STUDY`, docs/plan.md).
 
-Inputs: a study file, a device from a small table. Output: a table and its assumptions, or JSON.
+The inputs are a study file and a device from a small table; the output is a table with its assumptions, or JSON. No
+torch and no model is needed.
 """
 
 import argparse
@@ -42,8 +43,10 @@ MFU = 0.3
 
 @dataclass
 class Bill:
-    """What a stage costs. runs: trajectories, or RTT runs; train and score: tokens, without padding. hours: in all, of
-    which score_hours are scoring's and optimizer_hours the optimizer's reading and writing.
+    """What a stage costs.
+
+    `runs` counts trajectories, or trainings of an attack; `train_tokens` and `score_tokens` leave out padding. `hours`
+    is the total, of which scoring takes `score_hours` and the optimizer's reading and writing `optimizer_hours`.
     """
 
     jobs: int = 0
@@ -59,12 +62,12 @@ class Bill:
         return Bill(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
 
     def times(self, n: int) -> "Bill":
-        """The same n times."""
+        """Return n times this bill."""
         return Bill(*(n * value for value in asdict(self).values()))
 
 
 class Plan:
-    """The costs of a study's runs on a device. root: the folder that a study's relative paths start from."""
+    """The costs of a study's runs on a device. The study's relative paths start from `root`."""
 
     def __init__(self, study: Study, device: Device, mfu: float = MFU, root: str | Path = "."):
         if not 0 < mfu <= 1:
@@ -72,7 +75,7 @@ class Plan:
         self.study, self.device, self.mfu, self.runs = study, device, mfu, Runs(study, root)
         self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
         self.shape, self.launch = memory.shape_of(study.model), memory.launch_of(study)
-        self.phases: dict[str, memory.Phase] = {}  # of each training stage the one that needs most of a device
+        self.phases: dict[str, memory.Phase] = {}  # {training stage: its phase that needs the most of a device}
         self.fp32_scoring = False
         self.eval_size = 0.0
 
@@ -82,8 +85,10 @@ class Plan:
         return flops / ((self.device.bf16 if half else self.device.fp32) * self.mfu) / 3600
 
     def _score(self, model, tokens: float, precision: str, scores: Scores) -> Bill:
-        """precision: of training, or of the weights. Autocast is for training alone: after bf16_mixed the weights are
-        in fp32, and scored so unless the scores ask for bf16.
+        """Return the cost of scoring so many tokens; `precision` is that of the training before it, or of the weights.
+
+        Autocast is for training alone: after bf16_mixed the weights are in fp32 and are scored so, unless `scores` asks
+        for bf16.
         """
         flops = 2 * costs.parameters(model) * tokens
         half = precision in ("bf16", "fp16") or scores.precision == "bf16"
@@ -103,10 +108,11 @@ class Plan:
         frozen_tokens: float = 0.0,
         **shape,
     ) -> Bill:
-        """Return the cost of one training, and remember it where it needs more of a device than others of its stage.
+        """Return the cost of one training, and remember its phase if it needs the most of a device in its stage.
 
-        longest: tokens of the longest text; part: of the model, by default what the settings train; frozen_tokens: what
-        a frozen copy reads; shape: `memory.Phase`'s graphs, head and restored.
+        `longest` is the tokens of the longest text, `part` the trained part of the model (default: that of the
+        settings), and `frozen_tokens` what a frozen copy reads. `shape` holds graphs, head and restored of
+        `memory.Phase`.
         """
         n, part = costs.parameters(model), part or part_of(settings, model)
         flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
@@ -127,7 +133,7 @@ class Plan:
         return sum(len(part) * part.texts.scored(scores.probes) for part in parts)
 
     def source(self, spec: PretrainSpec | OriginalSpec | TeachSpec) -> Bill:
-        """Pretraining or teaching, if any, and the scoring before unlearning."""
+        """Return the cost of pretraining or teaching, if any, and of the scoring before unlearning."""
         facts = self.sizes.of(spec.facts)
         parts = self._questions(spec.retain, facts)
         tokens = self._scored(parts, spec.scores, 1)
@@ -146,7 +152,9 @@ class Plan:
         return Bill(runs=1) + bill + self._score(spec.model, tokens, training.precision, spec.scores)
 
     def trajectory(self, spec: UnlearnSpec) -> Bill:
-        """One unlearning trajectory with the scoring of its points; an external model is only scored."""
+        """Return the cost of one unlearning trajectory with the scoring of its points; an external model is only
+        scored.
+        """
         source, settings = spec.source, spec.settings
         facts = self.sizes.of(source.facts)
         found = self.points(spec)
@@ -167,7 +175,7 @@ class Plan:
         return Bill(runs=1) + bill + self._score(source.model, tokens, settings.precision, source.scores)
 
     def points(self, spec: UnlearnSpec) -> int:
-        """Number of a trajectory's scored points."""
+        """Return the number of a trajectory's scored points."""
         return len(costs.points(spec, len(self.sizes.of(spec.source.facts))))
 
     def v_sizes(self, spec: AttackSpec) -> tuple[costs.Facts, list[int]]:
@@ -200,7 +208,10 @@ class Plan:
         return self.checkpoint(spec).times(checkpoints)
 
     def checkpoints(self, spec: AttackSpec) -> tuple[int, int, int]:
-        """Return (least, most, all points) of an attack: budgets may choose the same point, or none."""
+        """Return (least, most, all points): how many checkpoints an attack may have to attack.
+
+        Retain budgets may choose the same point, or none.
+        """
         fixed = sum(target.kind != "unlearned" for target in spec.targets)
         every = [sum(map(self.points, choice.trajectories)) for choice in spec.point_choices]
         most = sum(min(len(spec.retain_budgets), n) for n in every)
@@ -210,8 +221,9 @@ class Plan:
 
     @cached_property
     def stages(self) -> dict[str, Bill]:
-        """Costs by the Snakefile's rule, in the order of the pipeline; jobs as `snakemake -n` counts them when nothing
-        is there yet.
+        """Return the costs by rule of the Snakefile, in the order of the pipeline.
+
+        Jobs are counted as `snakemake -n` counts them when no results exist.
         """
         runs = self.runs
         groups = {(raw.files.group, raw.files.digest) for raw in runs.raw.values() if raw.files and raw.files.group}
@@ -238,8 +250,8 @@ class Plan:
         return {name: bill for name, bill in stages.items() if bill.jobs}
 
     def point_choice(self) -> dict:
-        """RTT on the selected points against RTT on every point of every trajectory; the original and the control are
-        in neither.
+        """Compare attacks on the chosen points with attacks on every point of every trajectory, without original and
+        control.
         """
         result = {name: Bill() for name in ("at_least", "at_most", "whole_grid")}
         for spec in self.runs.attacks.values():
@@ -249,8 +261,10 @@ class Plan:
         return {name: {"runs": b.runs, "flops": b.flops, "hours": b.hours} for name, b in result.items()}
 
     def disk(self) -> dict[str, float]:
-        """Bytes of weights and evaluations. A group is a method's trajectories: its best point per retain budget, and
-        the one being written. A model of a local path is linked, not copied.
+        """Return the bytes of weights and evaluations on disk.
+
+        A group is the trajectories of a method: it keeps the best point for each retain budget, and the one being
+        written. A model of a local path is linked, not copied.
         """
         imports = sum(
             costs.parameters(spec.model) * {"fp32": 4}.get(spec.model.dtype, 2)
@@ -263,7 +277,7 @@ class Plan:
             if not isinstance(spec, OriginalSpec)
         )
         groups = [self._group_bytes(spec) for spec in self.runs.choices.values()]
-        _ = self.stages  # adds up the evaluations, finds the phases
+        _ = self.stages  # this adds up the evaluations and fills the phases
         state = max((memory.state_on_disk(p, self.launch) for p in self.phases.values()), default=0)
         fixed = imports + sources + self.eval_size + 2 * state
         return {
@@ -273,7 +287,7 @@ class Plan:
         }  # fmt: skip
 
     def memory(self, phase: memory.Phase) -> dict:
-        """What a phase holds on a device and in host memory, in bytes."""
+        """Return what a phase holds on a device and in host memory, in bytes."""
         parts = memory.on_device(phase, self.launch)
         return {
             "stage": phase.stage, "optimizer": phase.settings.optimizer, "precision": phase.settings.precision,
@@ -288,7 +302,7 @@ class Plan:
         return costs.parameters(spec.source.model) * size * min(len(spec.retain_budgets) + 1, found)
 
     def intervals(self, original: float, attacked: float) -> list[dict]:
-        """Expected 95 % half-widths per number of V questions, one seed: see `half_widths`."""
+        """Return the expected 95 % half-widths (`half_widths`) for each number of V questions, with one seed."""
         datasets: dict[int, list[str]] = {}
         for spec in self._attacks():
             n, name = sum(self.v_sizes(spec)[1]), spec.facts.dataset
@@ -303,11 +317,11 @@ class Plan:
 
 
 def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) -> dict[str, float]:
-    """Half-widths of 95 % intervals on n V questions: an accuracy of .5 and of .3 (Wilson), recovery r / o, corrected
-    recovery (r - f) / (o - f) and the difference r - u at u = floor, by the delta method.
+    """Return the half-widths of 95 % intervals on n V questions.
 
-    The checkpoints' answers are taken as independent: answers to the same questions go together, and `rtt.stats`
-    pairs them, so that real intervals are mostly narrower.
+    They are for an accuracy of .5 and of .3 (Wilson) and, by the delta method, for recovery r / o, corrected recovery
+    (r - f) / (o - f) and the difference r - u at u = floor. The answers of the checkpoints count as independent; in
+    fact they are correlated, and `rtt.stats` pairs them, so that most real intervals are narrower.
     """
 
     def accuracy(p: float) -> float:
@@ -331,8 +345,11 @@ def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) 
 
 
 def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float] = (0.8, 0.5), root=".") -> dict:
-    """Return the whole plan as plain data: what `--json` prints. at: accuracies of original + RTT and of unlearned +
-    RTT for the intervals. Raises UserError: accuracies or mfu out of range, no parameter count, unreadable data.
+    """Return the whole plan as plain data, which `--json` prints.
+
+    `at` holds the accuracies of the attacked original and of the attacked unlearned model, for the intervals. Raises
+    UserError when accuracies or mfu are out of range, when the number of parameters is missing, and when data cannot be
+    read.
     """
     original, attacked = at
     if not (FLOOR < original < 1 and 0 < attacked < 1):

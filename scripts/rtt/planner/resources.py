@@ -1,5 +1,7 @@
-"""What a training job asks a cluster for: memory, time, GPUs and CPUs as functions of the model, the devices and the
-attempt, from the formulas of `rtt plan`; and the user's one short file, profiles/slurm/site.yaml. No torch.
+"""Compute what a training job asks a cluster for: memory, time, GPUs and CPUs.
+
+They follow from the model, the devices and the attempt by the formulas of `rtt plan`, and from the user's one short
+file, profiles/slurm/site.yaml. No torch.
 """
 
 import math
@@ -23,21 +25,21 @@ from rtt.study.strict import Strict
 SITE = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "site.yaml"
 NO_ACCOUNT = "none"
 
-LEAST_MB = 400  # below this Snakemake, which a job starts twice, does not fit
-# Assumed: of a job (Snakemake twice, shell, launcher) and of each of its processes (Python, torch; CUDA's host part).
+LEAST_MB = 400  # a job starts Snakemake twice, which needs this much
+# Assumed: what a job needs (Snakemake twice, shell, launcher), and each of its processes (Python, torch; with CUDA).
 JOB_MB, PROCESS_MB, CUDA_PROCESS_MB = 500, 1000, 4000
 MARGIN = 1.2
-UNKNOWN_MB, UNKNOWN_HOURS = 64_000, 24.0  # of a model whose file gives no `parameters`
-START_MINUTES = 15  # imports, loading the model, saving
-CPU_FLOPS = 5e9  # a second and thread, assumed; a miniature needs less than START_MINUTES anyway
-SLACK = 2.0  # the plan's hours are an estimate
-SHARED = 0.8  # of the ideal speed-up, several devices at work on one job
-DISK = 200e6  # bytes a second, assumed, at which a state is saved before the time limit
-NOTICE = 60  # seconds before the time limit, at least
+UNKNOWN_MB, UNKNOWN_HOURS = 64_000, 24.0  # for a model whose file gives no `parameters`
+START_MINUTES = 15  # for imports, loading the model and saving
+CPU_FLOPS = 5e9  # assumed per second and thread; a miniature needs less than START_MINUTES in any case
+SLACK = 2.0  # a factor on the plan's hours, which are an estimate
+SHARED = 0.8  # share of the ideal speed-up that several devices reach on one job
+DISK = 200e6  # bytes per second, assumed, with which a state is saved before the time limit
+NOTICE = 60  # seconds before the time limit at which a job is warned, at least
 
 
 class Site(Strict):
-    """What a cluster's user must say: profiles/slurm/site.yaml."""
+    """What the user of a cluster must say: profiles/slurm/site.yaml."""
 
     account: str | None = Field(None, description="what jobs are billed to; none: this cluster has no accounts")
     partition: str | None = Field(None, description="null: the cluster's default")
@@ -45,14 +47,14 @@ class Site(Strict):
         None, description="as in `sinfo -o %G`: gpu:h100:4 is h100; null: any"
     )
     qos: str | None = None
-    # YAML reads 24:00:00 as 86400: no partition's jobs are so long.
+    # YAML reads 24:00:00 as 86400, which is longer than any partition allows.
     max_hours: Annotated[float, Field(gt=0, le=2000)] = Field(24, description="the partition's longest job, in hours")
     max_memory_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="of a node; null: no limit is known")
     cpus_per_gpu: Annotated[int, Field(ge=1)] = 4
 
 
 def read_site(path: Path = SITE) -> Site:
-    """Return the user's file, or an empty one where there is none. Raises UserError that names the key."""
+    """Return the user's site file, or the defaults if there is none. Raises UserError that names the key."""
     if not path.is_file():
         return Site()
     try:
@@ -68,12 +70,12 @@ def read_site(path: Path = SITE) -> Site:
 
 
 def to_make(path: Path) -> str:
-    """Return what makes a site file."""
+    """Return the command that makes a site file."""
     return f"cp {path.with_suffix('.example.yaml')} {path}, and edit"
 
 
 def account_hint(site: Site, path: Path = SITE) -> str | None:
-    """Return what to do about an account that is not set, None where nothing is to be done."""
+    """Return what to do about an account that is not set; None if one is set."""
     if site.account:
         return None
     todo = f"set `account` in {path}" if path.is_file() else to_make(path)
@@ -84,7 +86,7 @@ def account_hint(site: Site, path: Path = SITE) -> str | None:
 
 
 class Resources:
-    """The resources of a study's training jobs. root: the folder that relative paths start from."""
+    """The resources of a study's training jobs. Relative paths start from `root`."""
 
     def __init__(self, study: Study, site: Site, root: str | Path = "."):
         self.study, self.site, self.root = study, site, root
@@ -94,7 +96,7 @@ class Resources:
     def _plan(self) -> Plan:
         if not self.gpus:
             return Plan(self.study, device_of("cpu", CPU_FLOPS * self.study.threads), root=self.root)
-        # The longest name that the model's begins with; of an unknown one the slowest that the paper's model fits on.
+        # The last device whose name the model's begins with; for an unknown model the slowest that fits the paper's.
         names = [name for name in DEVICES if (self.site.gpu_model or "").lower().startswith(name.split("-")[0])]
         return Plan(self.study, device_of(names[-1] if names else "a100-40gb"), root=self.root)
 
@@ -112,13 +114,15 @@ class Resources:
 
     @staticmethod
     def _size(spec) -> int | None:
-        """Return the number of parameters of a run's model, None where its file doesn't say."""
+        """Return the number of parameters of a run's model, None if its file does not say."""
         model = spec.model if hasattr(spec, "model") else spec.source.model
         return None if isinstance(model, ModelFile) and model.parameters is None else costs.parameters(model)
 
     def mem_mb(self, spec, attempt: int = 1) -> int:
-        """Return a job's host memory in MB. The second attempt asks for half as much more, the third and all others for
-        twice as much: most attempts are made for other reasons than memory. At most `max_memory_gb`.
+        """Return a job's host memory in MB, at most `max_memory_gb`.
+
+        The second attempt asks for half as much again, and later ones for twice as much, since most attempts have other
+        reasons than memory.
         """
         grown = 1 + min(attempt - 1, 2) / 2
         most = (self.site.max_memory_gb or math.inf) * 1000
@@ -126,7 +130,7 @@ class Resources:
             return round(min(UNKNOWN_MB * grown, most))
         _, phases = self._cost(spec)
         launch = self._plan.launch
-        held = launch.devices * size * 4.0  # what is only scored is loaded, in fp32 at most
+        held = launch.devices * size * 4.0  # a model that is only scored is loaded in fp32 at most
         for phase in phases:
             on_host = memory.in_host(phase, launch)
             if not self.gpus:
@@ -137,7 +141,7 @@ class Resources:
         return round(min(max(LEAST_MB, math.ceil(asked / 100) * 100), most))
 
     def runtime(self, spec, attempt: int = 1) -> int:
-        """Return a job's time limit in minutes; attempt n asks for n times as much, up to the partition's limit."""
+        """Return a job's time limit in minutes. Attempt n asks for n times as much, up to the partition's limit."""
         most = self.site.max_hours * 60
         hours = self._cost(spec)[0] if self._size(spec) else UNKNOWN_HOURS
         devices = self.study.devices
@@ -146,20 +150,20 @@ class Resources:
         return math.ceil(min(minutes * attempt, most))
 
     def notice(self, spec) -> int:
-        """Return how many seconds before the time limit a job is told, so that its state is saved by then."""
+        """Return how many seconds before the time limit a job is warned, so that it can save its state."""
         phases = self._cost(spec)[1] if self._size(spec) else []
         state = max((memory.state_on_disk(phase, self._plan.launch) for phase in phases), default=0.0)
         return NOTICE * max(1, math.ceil(state / DISK / 60))
 
     def of(self, specs: Mapping) -> dict[str, int | str | Callable]:
-        """Return the resources of a rule whose runs are `specs` {run: spec}, as Snakemake takes them."""
+        """Return the resources of a rule whose runs are `specs` ({run: spec}), as Snakemake takes them."""
         site = self.site
         found: dict[str, int | str | Callable] = {
             "mem_mb": lambda wildcards, attempt: self.mem_mb(specs[wildcards.run], attempt),
             "runtime": lambda wildcards, attempt: self.runtime(specs[wildcards.run], attempt),
             "slurm_extra": lambda wildcards: f"--signal=TERM@{self.notice(specs[wildcards.run])} --open-mode=append",
             "gpu": self.gpus,
-            "nodes": 1,  # of GPUs alone SLURM would also take some here and some there
+            "nodes": 1,  # otherwise SLURM might spread the GPUs over several nodes
             "cpus_per_task": self.gpus * site.cpus_per_gpu or self.study.threads * self.study.devices,
         }
         if self.gpus and site.gpu_model:

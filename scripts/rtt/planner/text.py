@@ -1,4 +1,4 @@
-"""The plan of a study for a terminal: lines of at most 98 columns."""
+"""Show the plan of a study on a terminal, in lines of at most 98 columns."""
 
 import textwrap
 
@@ -11,7 +11,7 @@ HEAD = ("stage", "jobs", "runs", "tokens trained", "tokens scored", "FLOPs", "ho
 
 
 def count(value: float) -> str:
-    """A number of things: 0 as -, 1234567 as 1.2 M."""
+    """Return a number of things as text: 0 as -, 1234567 as 1.2 M."""
     if not value:
         return "-"
     for size, unit in UNITS:
@@ -21,7 +21,7 @@ def count(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes in decimal units: disks and GPUs are sold so."""
+    """Return bytes as text in decimal units, in which disks and GPUs are sold."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if value >= unit:
             return f"{value / unit:.1f} {name}"
@@ -29,7 +29,7 @@ def size(value: float) -> str:
 
 
 def hours(value: float) -> str:
-    """Hours, or minutes, or seconds."""
+    """Return a time as text in hours, minutes or seconds."""
     if not value:
         return "-"
     if value >= 1:
@@ -38,12 +38,12 @@ def hours(value: float) -> str:
 
 
 def flops(value: float) -> str:
-    """FLOPs."""
+    """Return FLOPs as text."""
     return f"{value:.1e}" if value else "-"
 
 
 def table(head: tuple, rows: list[tuple]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
+    """Return the lines of a table whose first column is aligned left and whose others are aligned right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     aligned = [
         "  ".join(
@@ -55,14 +55,14 @@ def table(head: tuple, rows: list[tuple]) -> list[str]:
 
 
 def paragraph(text: str, bullet: str = "") -> list[str]:
-    """Lines of running text."""
+    """Return the lines of running text."""
     return textwrap.wrap(
         text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet), break_on_hyphens=False
     )
 
 
 def stage_table(plan: dict) -> list[str]:
-    """Jobs, runs, tokens, FLOPs and hours by stage."""
+    """Return the table of jobs, runs, tokens, FLOPs and hours by stage."""
     rows = [(name, plan["stages"][name]) for name in plan["stages"]] + [("total, with all", plan["total"])]
     return table(
         HEAD,
@@ -77,7 +77,7 @@ def stage_table(plan: dict) -> list[str]:
 
 
 def breakdown(plan: dict) -> list[str]:
-    """What the hours are made of."""
+    """Return what the hours consist of."""
     total = plan["total"]
     parts = {"probe": total["score_hours"], "the optimizer's reads and writes": total["optimizer_hours"]}
     told = ", ".join(f"{name} {hours(value)}" for name, value in parts.items())
@@ -89,7 +89,7 @@ def breakdown(plan: dict) -> list[str]:
 
 
 def point_choice(plan: dict) -> list[str]:
-    """What point choice saves."""
+    """Return what point choice saves."""
     found = plan["point_choice"]
     least, most, whole = (found[name] for name in ("at_least", "at_most", "whole_grid"))
     if not whole["runs"]:
@@ -122,7 +122,7 @@ HEADS = {
 
 
 def launch(plan: dict) -> str:
-    """How a job is spread, in a line's words."""
+    """Return how a job is spread, in the words of one line."""
     how, engine = plan["launch"], plan["launch"]["engine"]
     n = how["devices"]
     told = "one device" if n == 1 else f"{n} devices"
@@ -133,7 +133,7 @@ def launch(plan: dict) -> str:
 
 
 def memory(plan: dict) -> list[str]:
-    """Memory by phase, and whether it fits."""
+    """Return the memory of each phase, and whether it fits."""
     device, phases = plan["device"], plan["memory"]
     if not phases:
         return ["Memory of a device in training", "Nothing is trained."]
@@ -163,7 +163,7 @@ def memory(plan: dict) -> list[str]:
 
 
 def fits(plan: dict) -> list[str]:
-    """For each precision, optimizer and set of devices the smallest setting that fits."""
+    """Return the smallest setting that fits, for each precision, optimizer and set of devices."""
     if all(row["setting"] == "none" for row in plan["fits"]):
         most = size(max(row["bytes"] for row in plan["fits"]))
         return paragraph(f"Everything, without DeepSpeed, on one device of 24 GB: at most {most} of it are needed.")
@@ -186,7 +186,7 @@ def fits(plan: dict) -> list[str]:
 
 
 def intervals(plan: dict) -> list[str]:
-    """Expected half-widths."""
+    """Return the expected half-widths."""
     found = plan["intervals"]
     if not found["rows"]:
         return ["No RTT: no intervals."]
@@ -209,7 +209,7 @@ def intervals(plan: dict) -> list[str]:
 
 
 def assumptions(plan: dict) -> list[str]:
-    """What the figures stand on."""
+    """Return the assumptions behind the figures."""
     device, lengths = plan["device"], plan["lengths"]
     n = plan["model"]["parameters"]
     points = [
