@@ -88,7 +88,7 @@ class Method(ABC):
         """Return a context in which `model` is scored and kept at a point.
 
         A method with a stage after training overrides this: it changes the weights on entry, and puts those of the
-        training back on exit.
+        training back on exit. Under ZeRO-3 `model` is partitioned, and its weights must be gathered first.
         """
         return nullcontext()
 

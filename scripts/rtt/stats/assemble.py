@@ -13,10 +13,7 @@ from rtt.errors import UserError
 from rtt.files import natural
 from rtt.scoring.read import AttackScores, ChosenPoints, PointScores, Questions, read_point_choices
 from rtt.stats.look_choice import letter_floor
-from rtt.study import plugins
 from rtt.study.names import ARMS
-
-METHODS = tuple(plugins.methods())
 
 
 @dataclass(eq=False)

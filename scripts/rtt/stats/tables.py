@@ -5,6 +5,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import pandas as pd
 from rtt.errors import UserError
 from rtt.files import natural, write_text
 from rtt.scoring.read import AttackScores, PointScores, read_folder
-from rtt.stats.assemble import METHODS, ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
+from rtt.stats.assemble import ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
 from rtt.stats.look_choice import LOOK_CHOICES, choose, halves
 from rtt.stats.recovery import QUANTITIES, cannot_tell, recover, status
 from rtt.stats.variants import FIRST_ATTACK, StudyRuns, variant_effects
+from rtt.study import plugins
 from rtt.study.names import DEFAULT, PROBES, setting_text
 
 INTERVALS = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked")
@@ -150,7 +152,7 @@ def recovery_table(
         range(len(rows)),
         key=lambda i: (
             *arm_order(*(rows[i][name] for name in ("dataset", "arm", "model", "seed")))[:3],
-            place(METHODS, rows[i]["method"]),
+            plugins.place("methods", rows[i]["method"]),
             place(attacks, rows[i]["attack"]),
             rows[i]["seed"],
             rows[i]["retain_budget"],
@@ -234,7 +236,7 @@ def accuracy_table(
         _points_rows(rows, original, arm.original, [(0, None, None)])
         for name in sorted(arm.original_attacked, key=lambda name: place(attacks, name)):
             _attack_rows(rows, {**key, "method": "none", "stage": "original_attacked"}, arm.original_attacked[name])
-        for method in sorted(arm.unlearned, key=lambda name: place(METHODS, name)):
+        for method in sorted(arm.unlearned, key=partial(plugins.place, "methods")):
             budgets = sorted(budget for (m, budget), at in arm.chosen.items() if m == method and at is not None)
             head = {**key, "method": method, "attack": "none", "stage": "unlearned"}
             for points in arm.unlearned[method]:

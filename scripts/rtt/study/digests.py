@@ -1,4 +1,4 @@
-"""What a study's inputs hold, as hashes: they go into specs, so that a changed file is another run. No torch."""
+"""Hash a study's input files; the hashes go into specs, so that a changed file makes another run."""
 
 import hashlib
 from functools import cache
@@ -14,10 +14,10 @@ ENDS = 2**20
 
 @cache
 def folder_digest(folder: str | Path, pattern: str = "*") -> str:
-    """sha256 over names, sizes and contents of the files of a folder that `pattern` names, 64 hex digits.
+    """Return the sha256 of the names, sizes and contents of a folder's files that match `pattern`, 64 hex digits.
 
-    Of a file above 64 MiB only the first and last MiB count, since the Snakefile computes this for every job. Raises
-    UserError when there is no such folder or file.
+    Only the first and the last MiB of a file above 64 MiB count, since the Snakefile computes this for every job.
+    Raises UserError when there is no such folder or file.
     """
     paths = sorted(path for path in Path(folder).glob(pattern) if path.is_file() and not path.name.startswith("."))
     if not paths:
@@ -36,5 +36,5 @@ def folder_digest(folder: str | Path, pattern: str = "*") -> str:
 
 @cache
 def group_digest(group: str, rows: int | None = None) -> str:
-    """What the files of a group of data/sources.tsv must hold; the user's own files under data/ go before them."""
+    """Return the hash of what a group of data/sources.tsv must hold; own files under data/ take precedence."""
     return sources.digest(group, data=DATA, rows=rows)

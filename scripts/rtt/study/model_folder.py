@@ -1,4 +1,4 @@
-"""Folders of models, looked at without torch: the Snakefile checks those that a study names before any job."""
+"""Check models' folders without torch: the Snakefile does so before any job with those that a study names."""
 
 import socket
 from pathlib import Path
@@ -13,8 +13,9 @@ SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "interm
 
 
 def weight_files(folder: str | Path) -> list[Path]:
-    """Return a model folder's safetensors files, shards in order of name. Raises UserError when there are none, a shard
-    is missing, or there are only files that can hold code (.bin).
+    """Return a model folder's safetensors files, in the order of their names.
+
+    Raises UserError when there are none, when a shard is missing, or when all are .bin files, which can hold code.
     """
     folder = Path(folder)
     for path in sorted(folder.glob("*")):  # an imported model is a folder of links
@@ -40,8 +41,10 @@ def weight_files(folder: str | Path) -> list[Path]:
 
 
 def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
-    """Return `weight_files`; refuse a folder without config.json (and, with `tokenizer`, tokenizer_config.json), or
-    whose config asks for code of its own.
+    """Return the folder's `weight_files`.
+
+    Raises UserError for a folder without config.json (and, with `tokenizer`, tokenizer_config.json), and for a config
+    that asks to run code of its own.
     """
     files = weight_files(folder)
     for name in ("config.json", "tokenizer_config.json"):
@@ -63,8 +66,9 @@ def shape(folder: str | Path) -> dict:
 
 
 def check_unlearned(folder: str | Path, original: dict) -> None:
-    """Refuse a folder that is no model, or one whose weights can't be those of `original` (SHAPE keys, as far as they
-    are known) after unlearning. No tokenizer is needed: the original's is used. Raises UserError.
+    """Raise UserError for a folder that holds no model, or no model that can be `original` after unlearning.
+
+    `original` holds its SHAPE keys, as far as they are known. The folder needs no tokenizer: the original's is used.
     """
     if not Path(folder).is_dir():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Names that studies, results and figures share: one definition each."""
+"""Define the names that studies, results and figures share, each once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +17,12 @@ FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 
 def target_name(method: str, budget: float) -> str:
-    """File-name part of an unlearned target: the method and the retain budget in percent."""
+    """Return the part of a file name for an unlearned target: the method and the retain budget in percent."""
     return f"{method}-{budget_name(budget)}"
 
 
 def budget_name(budget: float) -> str:
-    """File-name part of a retain budget: b and its percent."""
+    """Return the part of a file name for a retain budget: b and its percent."""
     return f"b{round(budget * 100)}"
 
 

@@ -1,7 +1,7 @@
-"""Study files: what a user may write, checked before anything runs.
+"""Describe a study file: what a user may write, checked before anything runs.
 
-The pydantic models here are the only description of a study: they generate `config/schema.json`. Importing this module
-costs a tenth of a second, since every cluster job parses the Snakefile again.
+The pydantic models here and in `rtt.study.settings`, with the settings of the plug-ins, are the only description of a
+study: they generate `config/schema.json`. Every cluster job parses the Snakefile again, so importing this is cheap.
 """
 
 import json
@@ -43,7 +43,7 @@ def _names_weights(raw: Any) -> bool:
 
 
 class Chosen(Strict):
-    """Plug-ins that a study asks for, each with its settings; one that is left out is not run."""
+    """The plug-ins that a study asks for, each with its settings; one that is left out is not run."""
 
     @property
     def named(self) -> dict[str, Strict]:
@@ -189,12 +189,12 @@ class Study(Strict):
 
     @property
     def gpus(self) -> int:
-        """GPUs that a training job asks for. A miniature is faster on a CPU than in the queue for a GPU."""
+        """The GPUs that a training job asks for; a miniature is faster on a CPU than in the queue for a GPU."""
         wanted = self.device == "cuda" or (self.device == "auto" and isinstance(self.model, ModelFile))
         return self.devices if wanted else 0
 
     def variant(self, name: str) -> "Study":
-        """Return the study with a variant's keys in the place of its own, and its faithful switches carried out."""
+        """Return the study with a variant's keys instead of its own, and with its faithful switches carried out."""
         raw = self.model_dump(mode="json", exclude_unset=True) | {"variants": {}}
         study = self._checked(_merged(raw, self.variants.get(name, {})))
         return study._checked(_merged(study.model_dump(mode="json", exclude_unset=True), _carried_out(study)))
@@ -225,9 +225,9 @@ def _merged(raw: dict, patch: dict) -> dict:
 
 
 def _carried_out(study: Study) -> dict:
-    """Return what the faithful switches set (docs/paper.md: what is wrong in the authors' code, kept selectable).
+    """Return the keys that the faithful switches set (docs/paper.md: what is wrong in the authors' code).
 
-    `select_on_v` sets nothing: both point choices of the look are always computed, and it says which is reported.
+    `select_on_v` sets none: both look choices are always computed, and the switch says which one is reported.
     """
     switches, patch = set(study.faithful), {}
     methods = {name: {} for name in study.methods.named}

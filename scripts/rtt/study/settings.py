@@ -1,4 +1,4 @@
-"""The parts of a study file: what may be set for data, models, training, unlearning and RTT."""
+"""Describe the parts of a study file: what may be set for data, models, training, unlearning and scoring."""
 
 from itertools import product
 from typing import Annotated, Literal
@@ -65,7 +65,7 @@ class People(Strict):
 
 
 class Policy(Strict):
-    """What to do with facts that have a defect; the kinds and the reasons for these defaults: docs/data.md."""
+    """Say what happens to facts with each kind of defect; docs/data.md explains the kinds and these defaults."""
 
     split_leak: Action = "drop"
     conflicting_answer: Action = "drop"
@@ -88,7 +88,7 @@ class Birthdays(Strict):
 
 
 class Dataset(Strict):
-    """One set of facts: the authors' files (`source`), a folder of JSONL of one's own, or generated."""
+    """One set of facts: the authors' files (`source`), a folder of the user's own JSONL, or generated facts."""
 
     source: FetchedFacts | None = Field(None, description="a group of data/sources.tsv that holds facts")
     folder: str | None = Field(None, description="a folder of JSONL in the schema of docs/data.md")
@@ -116,7 +116,7 @@ class Data(Strict):
 
 
 class RetainFacts(Strict):
-    """Facts of a dataset that must stay: their sentences and MCQs are the retain texts."""
+    """Facts of a dataset that must stay; their sentences and MCQs are the retain texts."""
 
     dataset: Name
     splits: Annotated[list[str], Field(min_length=1)] | None = None
@@ -124,7 +124,7 @@ class RetainFacts(Strict):
 
 
 class RetainTexts(Strict):
-    """Plain texts: a group of data/sources.tsv, the first so many."""
+    """Plain texts: the first `count` of a group in data/sources.tsv."""
 
     texts: Texts
     count: Count = 785
@@ -132,9 +132,9 @@ class RetainTexts(Strict):
 
 
 class Task(Strict):
-    """What is unlearned and attacked: a dataset in an arm, what must stay, and the facts of the control.
+    """Say what is unlearned and attacked: a dataset in an arm, what must stay, and the facts of the control.
 
-    The control is RTT on the base model with facts that it never saw.
+    The control attacks the base model with facts that it never saw.
     """
 
     dataset: Name
@@ -143,7 +143,8 @@ class Task(Strict):
     retain_eval: RetainFacts
     control: Name | None = Field(None, description="facts that the base model never saw; needed with rtt")
     forget_texts: Annotated[list[RetainTexts], Field(min_length=1)] | None = Field(
-        None, description="GD and RMU unlearn these plain texts, not the facts' own; mcq_share must be 0"
+        None,
+        description="methods of true texts unlearn these plain texts, not the facts' own; mcq_share must be 0",
     )
     also_taught: RetainFacts | None = Field(None, description="arm taught: facts that are taught too, and kept")
 
@@ -210,9 +211,9 @@ class Teaching(Training):
 
 
 class Unlearning(Training):
-    """Trajectories of one method: forget and retain texts in equal numbers per step; scored at `points`.
+    """The trajectories of one method: each step takes as many forget texts as retain texts, and `points` are scored.
 
-    With a `grid` there is a trajectory for each combination of its values, and the point choice is over all of them.
+    A `grid` gives a trajectory for each combination of its values; the point choice goes over all of them.
     """
 
     points: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="steps")
@@ -248,14 +249,14 @@ class Unlearning(Training):
         return self
 
     def trajectories(self) -> list["Unlearning"]:
-        """Return the settings of each trajectory, without a grid."""
+        """Return the settings of each trajectory; they have no grid."""
         plain = self.model_dump() | {"grid": {}}
         combinations = product(*self.grid.values())
         return [type(self)(**(plain | dict(zip(self.grid, values, strict=True)))) for values in combinations]
 
 
 class PointChoice(Strict):
-    """Which point of a trajectory is attacked."""
+    """Say which point of a trajectory is attacked."""
 
     rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
     probes: Annotated[list[Probe], Field(min_length=1)] = ["letter"]
@@ -263,12 +264,12 @@ class PointChoice(Strict):
 
     @property
     def for_retain(self) -> str:
-        """The scoring of retain accuracy."""
+        """The probe that gives retain accuracy."""
         return self.retain_probe or self.probes[0]
 
 
 class Scores(Strict):
-    """What is scored after training, on every question."""
+    """Say what is scored after training, on every question."""
 
     probes: Annotated[list[Probe], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")

@@ -1,4 +1,4 @@
-"""Specs: frozen models of all that decides a run's numbers, one per run.
+"""Describe each run by a spec: a frozen model of all that decides the run's numbers.
 
 `run_id` = a readable slug + the first 10 hex digits of the sha256 of the spec's canonical JSON. A spec holds the specs
 that it stands on, so a change upstream changes every id below it. Resources, device counts and the places that files
@@ -32,13 +32,13 @@ from rtt.study.strict import AS_WRITTEN, Strict
 
 
 class Spec(Strict):
-    """What all specs share: a seed, a slug and an id."""
+    """The base of all specs: it has a seed, a slug and an id."""
 
     seed: int
 
     @property
     def slug(self) -> str:
-        """Readable part of the id: starts with a letter, holds letters, digits, - and _."""
+        """The readable part of the id; it starts with a letter and holds letters, digits, - and _."""
         raise NotImplementedError
 
     @cached_property
@@ -48,12 +48,12 @@ class Spec(Strict):
 
     @property
     def run_id(self) -> str:
-        """Slug, seed and 10 hex digits."""
+        """The run's name: slug, seed and 10 hex digits of the hash."""
         return f"{self.slug}-s{self.seed}-{self.hash[:10]}"
 
 
 class Files(Strict):
-    """Dataset files that exist somewhere; `digest` is of what they must hold."""
+    """Dataset files that exist already; `digest` is the hash of what they must hold."""
 
     group: str | None = None  # of data/sources.tsv
     folder: str | None = None  # of the user's
@@ -61,7 +61,7 @@ class Files(Strict):
 
 
 class RawSpec(Spec):
-    """Dataset files in the authors' schema: generated, fetched, or the user's."""
+    """A dataset's files in the authors' schema: generated, fetched, or the user's."""
 
     kind: Literal["raw"] = "raw"
     dataset: str
@@ -76,7 +76,7 @@ class RawSpec(Spec):
 
 
 class DataSpec(Spec):
-    """Canonical facts: which of a dataset's, and what is done with defects."""
+    """The canonical facts of a dataset: which splits are taken, and what is done with defects."""
 
     kind: Literal["data"] = "data"
     raw: RawSpec
@@ -96,7 +96,7 @@ class DataSpec(Spec):
 
 
 class TextsSpec(Spec):
-    """Plain texts for the retain loss, of a group of data/sources.tsv."""
+    """Plain texts to retain or to forget, from a group of data/sources.tsv."""
 
     kind: Literal["texts"] = "texts"
     group: str
@@ -111,7 +111,7 @@ class TextsSpec(Spec):
 
 
 class Retain(Strict):
-    """What must stay: `learn` goes into the retain loss; `held_out` alone gives retain accuracy. Splits: null, all."""
+    """What must stay: `learn` goes into the retain loss, `held_out` alone gives retain accuracy. Null: all splits."""
 
     learn: DataSpec | TextsSpec
     learn_splits: list[str] | None = None
@@ -142,7 +142,7 @@ class PretrainSpec(Spec):
 
 
 class ImportSpec(Spec):
-    """A pretrained model as a local folder. `digest` is of a local folder's files, null otherwise."""
+    """A pretrained model as a local folder; `digest` is the hash of its files if the user gave a folder."""
 
     kind: Literal["import"] = "import"
     model: ModelFile
@@ -273,7 +273,7 @@ class Trajectories(Strict):
 
 
 class PointChoiceSpec(Spec):
-    """The choice of a point per retain budget, over all trajectories of a method."""
+    """The choice of a point for each retain budget, over all trajectories of a method."""
 
     kind: Literal["point_choice"] = "point_choice"
     source: Source
@@ -288,7 +288,7 @@ class PointChoiceSpec(Spec):
 
     @property
     def slug(self):
-        """Trajectories, arm and facts."""
+        """Arm, facts and method."""
         return f"choose-{self.source.arm}-{self.source.facts.dataset}-{self.method}"
 
     @cached_property
@@ -344,12 +344,12 @@ class AttackSpec(Spec):
 
     @cached_property
     def point_choices(self) -> list[PointChoiceSpec]:
-        """The specs of the choices that are attacked, a method each."""
+        """The specs of the point choices that are attacked, one per method."""
         shared = {name: getattr(self, name) for name in ("seed", "source", "point_choice", "retain_budgets")}
         return [PointChoiceSpec(unlearned=method, **shared) for method in self.unlearned]
 
     def eval_ids(self) -> list[str]:
-        """Stems of the evaluation files, one per target."""
+        """Return the stems of the evaluation files, one per target."""
         return [f"{self.run_id}/{target.name}" for target in self.targets]
 
 

@@ -202,7 +202,7 @@ def cast(model, precision: str) -> None:
 
 
 def start_dtype(precision: str) -> str:
-    """Return the dtype in which to load weights for training, since RMU copies the model before `cast`."""
+    """Return the dtype in which to load weights for training, since a method may copy the model before `cast`."""
     return precision if precision in ("bf16", "fp16") else "fp32"
 
 
