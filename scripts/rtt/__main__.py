@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         if name == called:
             try:
                 module = importlib.import_module(module_name)
+            except UserError as error:  # a plug-in's file that cannot be taken
+                parser.exit(1, f"error: {error}\n")
             except ModuleNotFoundError as error:
                 if error.name != "torch":
                     raise

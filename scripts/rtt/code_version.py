@@ -48,12 +48,13 @@ class Maker(NamedTuple):
 def code_version(step: str, plugin: str | None = None) -> str:
     """Return 10 hex digits that change when the logic of a step, or of the method or attack that it runs, changes.
 
-    `step` is a command of `python -m rtt`; `plugin` a method's or an attack's name, or an external model's, which has
-    no code here.
+    `step` is a command of `python -m rtt`; `plugin` the name of an attack, of a method, or of an external model, which
+    has no code here.
     """
-    from rtt.study import plugins  # which imports all plug-ins
+    from rtt.study import plugins
 
-    starts = [COMMANDS[step][0].removeprefix("rtt."), plugins.module_of(plugin) if plugin else ""]
+    folder = "attacks" if step == "attack" else "methods"
+    starts = [COMMANDS[step][0].removeprefix("rtt."), plugins.module_of(folder, plugin) if plugin else ""]
     files = {path for module in closure(PACKAGE, *filter(None, starts)) for path in _files(module)}
     parts = [f"{path.relative_to(PACKAGE)} {source_hash(path)}" for path in sorted(files)]
     parts += [f"{LOCK.name} {source_hash(LOCK)}"] if step in DRAWN else []

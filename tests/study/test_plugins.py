@@ -1,5 +1,6 @@
 """Plug-ins are found by their files: what is taken, in which order, and what is refused with file and reason."""
 
+import shutil
 import subprocess
 import sys
 
@@ -50,7 +51,8 @@ def add(tmp_path, monkeypatch):
 
 def test_the_methods_stand_in_the_order_of_their_classes():
     assert list(plugins.methods()) == ["GD", "RMU", "RIA", "FIF"]
-    assert [plugins.module_of(name) for name in ("GD", "RTT", "elsewhere")] == ["methods.gd", "attacks.rtt", ""]
+    assert [plugins.module_of("methods", name) for name in ("GD", "RTT", "elsewhere")] == ["methods.gd", "", ""]
+    assert plugins.module_of("attacks", "RTT") == "attacks.rtt"
     names = ["FIF", "Zed", "Ann", "GD"]
     assert sorted(names, key=lambda name: plugins.place("methods", name)) == ["GD", "FIF", "Ann", "Zed"]
 
@@ -58,7 +60,7 @@ def test_the_methods_stand_in_the_order_of_their_classes():
 def test_a_file_is_a_method(add):
     add("own_toy", TOY)
     assert list(plugins.methods()) == ["GD", "Toy", "RMU", "RIA", "FIF"]
-    assert plugins.module_of("Toy") == "methods.own_toy"
+    assert plugins.module_of("methods", "Toy") == "methods.own_toy"
     assert plugins.methods()["Toy"].Settings.__name__ == "ToySettings"
 
 
@@ -70,6 +72,7 @@ def test_a_file_is_a_method(add):
         (TOY.replace('"Toy", "a toy"', "None, None"), ["own_toy.py: found none"]),
         (TOY + TOY.replace("Toy", "Other"), ["own_toy.py: found Toy, Other", "one subclass"]),
         (TOY.replace("def loss", "def lost"), ["own_toy.py: Toy does not define loss"]),
+        (TOY.replace("name, title, order", "name, texts, order").replace("a toy", "true"), ["does not define title"]),
         (TOY.replace("def loss", "def loss loss"), ["own_toy.py", "SyntaxError", "line 14"]),
         ("import math\n1 / 0\n", ["own_toy.py:2", "ZeroDivisionError"]),
         ("import nowhere_to_be_found\n", ["own_toy.py:1", "No module named 'nowhere_to_be_found'"]),
@@ -154,3 +157,15 @@ def test_reading_a_study_imports_no_torch():
         [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_broken_file_is_one_message_of_the_command_line(tmp_path):
+    shutil.copytree(ROOT / "scripts/rtt", tmp_path / "scripts/rtt", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("external"))
+    broken = tmp_path / "scripts/rtt/methods/broken.py"
+    broken.write_text("import math\n1 / 0\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "rtt", "check", "--schema"], cwd=tmp_path / "scripts", capture_output=True, text=True
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == f"error: {broken}:2: cannot be imported: ZeroDivisionError: division by zero\n"

@@ -73,7 +73,8 @@ def test_a_refactoring_keeps_every_loss_to_the_bit(single):
         warnings.warn(why, stacklevel=1)
         pytest.skip(why)
     now = golden_of(single["whole"])["losses"]
-    assert list(now) == list(golden["losses"]) and all(len(losses) == STEPS for losses in now.values())
+    assert golden["losses"].keys() <= now.keys()  # a method that came later has none
+    assert all(len(losses) == STEPS for losses in now.values())
     for case, losses in golden["losses"].items():
         for step, (was, found) in enumerate(zip(losses, now[case], strict=True), 1):
             assert found == was, f"{case} step {step}"

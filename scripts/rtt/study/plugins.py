@@ -5,6 +5,7 @@ pages ask here. The files are imported by name, and import torch only inside fun
 """
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import traceback
@@ -51,7 +52,8 @@ def _plugin(package: str, name: str) -> type:
     if len(own) != 1:
         names = ", ".join(one.__name__ for one in own) or "none"
         raise UserError(f"{module.__file__}: found {names}; expected one subclass of {base.__name__} with a `name`")
-    if missing := sorted(own[0].__abstractmethods__):
+    absent = [key for key in inspect.get_annotations(base) if not hasattr(own[0], key)]
+    if missing := sorted(own[0].__abstractmethods__) + absent:
         raise UserError(f"{module.__file__}: {own[0].__name__} does not define {', '.join(missing)}")
     return own[0]
 
@@ -76,9 +78,9 @@ def place(folder: str, name: str) -> tuple[int, str]:
     return (plugin.order if plugin else LAST, name)
 
 
-def module_of(name: str) -> str:
-    """Return the module, below `rtt`, that holds the method or attack `name`; "" for an external model's name."""
-    plugin = {**methods(), **attacks()}.get(name)
+def module_of(folder: str, name: str) -> str:
+    """Return the module, below `rtt`, that holds a plug-in; "" for a name that no file has, as an external model's."""
+    plugin = found(folder).get(name)
     return plugin.__module__.removeprefix("rtt.") if plugin else ""
 
 
