@@ -57,7 +57,7 @@ POINT_CHOICES = rules.unpack.output.point_choices
 AUDITS = [rules.unpack.output.audits]
 MANIFESTS = rules.unpack.output.manifests
 ATTACKED = OPENED.index.shown
-ABOUT = {}  # its content is not verified yet
+ABOUT = {}  # what the bundle says about its study is not verified yet
 SETTINGS = OPENED.id
 
 
