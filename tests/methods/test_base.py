@@ -9,7 +9,10 @@ import tiny
 import torch
 from rtt.methods.base import Method
 from rtt.methods.gd import GD
+from rtt.planner.costs import parameters, unlearning_tokens
+from rtt.planner.gpus import DEVICES
 from rtt.planner.memory import Phase, on_device, shape_of
+from rtt.planner.plan import Plan
 from rtt.steps import unlearn
 from rtt.study import plugins
 from rtt.study.expand import Runs
@@ -61,6 +64,23 @@ def test_the_planner_counts_a_reference_as_a_copy_of_the_model():
         for part in (GD, Compared)
     ]
     assert bytes_of == [4 * shape.parameters, 8 * shape.parameters]
+
+
+@pytest.mark.parametrize("reads", [("forget",), ("retain",), ("forget", "retain")])
+def test_the_planner_counts_a_forward_pass_of_the_reference_over_what_it_reads(tmp_path, monkeypatch, reads):
+    plan = Plan(tiny.study(), DEVICES["h100"], root=tmp_path)
+    spec = next(iter(plan.runs.unlearn.values()))
+    plain = plan.trajectory(spec)
+    facts, learn = plan.sizes.of(spec.source.facts), spec.source.retain
+    tokens = unlearning_tokens(spec, facts, plan.sizes.of(learn.learn, learn.learn_splits))
+    tokens = dict(zip(("forget", "retain"), tokens[1:], strict=True))
+    assert tokens["forget"] != tokens["retain"]
+
+    monkeypatch.setattr(Compared, "copy_reads", reads)
+    monkeypatch.setattr(plugins, "methods", lambda: {"Compared": Compared})
+    compared = plan.trajectory(spec.model_copy(update={"method": "Compared"}))
+    read = sum(tokens[side] for side in reads)
+    assert compared.flops - plain.flops == pytest.approx(2 * parameters(tiny.SHAPE) * read)
 
 
 def test_an_unknown_kind_of_texts_is_refused():
