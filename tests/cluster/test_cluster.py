@@ -16,8 +16,9 @@ import pytest
 import slurm
 from clones import SMOKE, differing
 from faults import STUDY, snakemake
+from places import ROOT
 
-HERE = Path(__file__).parent
+HELPERS = ROOT / "tests" / "helpers"
 
 
 OWNER = """
@@ -32,7 +33,7 @@ with slurm.running() as cluster:
 
 
 def test_a_cluster_is_gone_with_its_jobs_however_its_owner_ends():
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=HELPERS, stdout=subprocess.PIPE, text=True)
     try:
         folder = Path(owner.stdout.readline().strip())
         all_of_it = Counter(munged=1, slurmctld=1, slurmd=2, slurmstepd=1, sleep=1)

@@ -90,7 +90,7 @@ def test_a_later_attempt_asks_for_more_and_may_be_refused(judged, slurm):
     checks = judged(retries=3)
     assert checks["a job"][0] == "ok" and f"{first} MB" in checks["a job"][1]
     status, text = checks["retries"]
-    assert status == "do" and f"attempt 4 (account mine, {last} MB" in text and f": {said}; set in" in text
+    assert status == "do" and f"attempt 4 of that job (account mine, {last} MB" in text and f": {said}; set in" in text
 
 
 @pytest.mark.parametrize(
