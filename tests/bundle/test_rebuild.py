@@ -58,7 +58,8 @@ def test_a_rebuilt_file_that_differs_is_named(bundle, tmp_path, capsys):
         "tables/recovery.csv": rebuild.DIFFERS, "figures/curves.svg": rebuild.LOST, "report.html": rebuild.ABSENT
     }  # fmt: skip
     assert rebuild.run(type("Arguments", (), {"root": tmp_path})) == 0
-    assert "12 of 15 equal the bundle's" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "12 of 15 equal the bundle's" in shown and "possible reasons: another environment" in shown
 
 
 def png(pixels: np.ndarray, **options) -> bytes:
@@ -88,7 +89,7 @@ def test_given_files_that_nothing_rebuilds_are_named(files, tmp_path, capsys):
         rebuild.rebuild(tmp_path / "out", "tiny", shown=False)
     assert main(["verify", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    assert "0 of 7 equal the bundle's" in shown
+    assert "0 of 7 equal the bundle's" in shown and "possible reasons" not in shown  # none differs
     for name in ("figures/more.png", "report.html", "tables/extra/x.csv"):
         assert any(line.split() == [name, "not", "rebuilt"] for line in shown.splitlines())
 

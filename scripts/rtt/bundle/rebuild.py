@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:<24} {verdict}")
     same = sum(verdict in (EQUAL, PIXELS) for verdict in found.values())
     print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
-    if same < len(found):
+    if DIFFERS in found.values():
         print(f"possible reasons: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
     return 0
 
