@@ -116,6 +116,7 @@ def test_after_three_kills_the_bytes_are_those_of_an_uninterrupted_run(killed, f
     # Both say every key of the study, and checkpoint_minutes is another here.
     assert differing(finished.results(), killed.results()) == ["runs.json", "study.yaml"]
     assert (killed.results() / "report.html").is_file()
+    assert not list(killed.results().glob("models/**/*.safetensors")), "weights that no later step needs are deleted"
 
 
 def test_no_lock_is_left_and_a_further_run_does_nothing(killed):
