@@ -2,26 +2,13 @@
 
 import pytest
 import tiny
+from attacking import QUICK, RTT, attack
 from rtt.errors import UserError
-from rtt.scoring.score import Scorer
-from rtt.steps.attack import Attacker
-from rtt.study import plugins
-from rtt.training.resume import State
-
-RTT = plugins.attacks()["RTT"]
-QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 
 
 @pytest.fixture
 def data(tmp_path):
     return tiny.facts(tmp_path, options=tiny.GENERATOR | {"splits": 3})
-
-
-def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT"):
-    model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
-    scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
-    attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state)
-    return attacker.on("original", lambda: calls is not None and calls.append(1))
 
 
 def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None):

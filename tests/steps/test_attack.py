@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from attacking import QUICK, RTT, attack
 from rtt.errors import UserError
 from rtt.files import write_json
 from rtt.models.load import weights
@@ -16,20 +17,10 @@ from rtt.steps.attack import Attacker
 from rtt.study import plugins
 from rtt.training.resume import State
 
-RTT = plugins.attacks()["RTT"]
-QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
-
 
 @pytest.fixture
 def data(tmp_path):
     return tiny.facts(tmp_path, options=tiny.GENERATOR | {"splits": 3})
-
-
-def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT"):
-    model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
-    scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
-    attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state)
-    return attacker.on("original", lambda: calls is not None and calls.append(1))
 
 
 def test_the_model_ends_with_its_starting_weights(data):

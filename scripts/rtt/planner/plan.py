@@ -7,7 +7,6 @@ torch and no model is needed.
 import argparse
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -304,16 +303,13 @@ class Plan:
     def intervals(self, original: float, attacked: float) -> list[dict]:
         """Return the expected 95 % half-widths (`half_widths`) for each number of V questions, with one seed."""
         datasets: dict[int, list[str]] = {}
-        for spec in self._attacks():
+        for spec in self.runs.attacks.values():
             n, name = sum(self.v_sizes(spec)[1]), spec.facts.dataset
             if name not in datasets.setdefault(n, []):
                 datasets[n].append(name)
         return [
             {"n": n, "datasets": names, **half_widths(n, original, attacked)} for n, names in sorted(datasets.items())
         ]
-
-    def _attacks(self) -> Iterator[AttackSpec]:
-        yield from self.runs.attacks.values()
 
 
 def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) -> dict[str, float]:

@@ -1,0 +1,18 @@
+"""Run an attack on a tiny model, as the step `attack` runs it."""
+
+import tiny
+from rtt.scoring.score import Scorer
+from rtt.steps.attack import Attacker
+from rtt.study import plugins
+from rtt.training.resume import State
+
+RTT = plugins.attacks()["RTT"]
+QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
+
+
+def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT"):
+    """Return the looks of an attack; `calls` gets an item for each V split that is done."""
+    model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
+    scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
+    attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state)
+    return attacker.on("original", lambda: calls is not None and calls.append(1))
