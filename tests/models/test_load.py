@@ -12,7 +12,15 @@ from rtt.errors import UserError
 from rtt.files import sha256
 from rtt.models import load as models
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
 
@@ -190,6 +198,38 @@ def test_the_attention_backend_fits_device_dtype_and_packages(monkeypatch, insta
     assert models.resolve_attn("sdpa", "bf16", "cuda") == ("sdpa", None)
     with pytest.raises(UserError, match=r"'flash'.*auto, sdpa"):
         models.resolve_attn("flash", "fp32", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(BloomForCausalLM, "eager"), (Gemma2ForCausalLM, "eager"), (LlamaForCausalLM, "sdpa")],
+)
+def test_auto_takes_eager_where_the_architecture_has_no_sdpa(kind, expected, monkeypatch):
+    backend, note = models.resolve_attn("auto", "fp32", "cpu", kind)
+    assert backend == expected and (note is None) is (expected == "sdpa")
+    assert models.resolve_attn("eager", "fp32", "cpu", kind) == ("eager", None)
+    if note:
+        assert note == f"note: {kind.__name__} has no sdpa in transformers; eager attention is used"
+        with pytest.raises(UserError, match=f"{kind.__name__} has no sdpa in transformers; set attn_backend: eager"):
+            models.resolve_attn("sdpa", "fp32", "cpu", kind)
+    monkeypatch.setattr(models, "is_flash_attn_2_available", lambda: True)
+    on_gpu = "eager" if kind is BloomForCausalLM else "flash_attention_2"  # Gemma 2 has flash-attn, and no SDPA
+    assert models.resolve_attn("auto", "bf16", "cuda", kind)[0] == on_gpu
+
+
+def test_a_model_without_sdpa_is_loaded_and_said_to_be_slower(saved, tmp_path, capsys):
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
+    made = Gemma2ForCausalLM(Gemma2Config(vocab_size=len(tiny.tokenizer()), num_key_value_heads=1, **shape))
+    made.save_pretrained(tmp_path)
+    models.load_tokenizer(saved).save_pretrained(tmp_path)
+    assert models.load(tmp_path)[0].config._attn_implementation == "eager"
+    assert "Gemma2ForCausalLM has no sdpa" in capsys.readouterr().err
 
 
 def test_the_environment_chooses_the_backend(saved, monkeypatch, capsys):

@@ -11,17 +11,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import is_flash_attn_2_available, logging
 
 from rtt import distributed
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, sha256
+from rtt.models.architecture import fitting_attention, model_class
 from rtt.study.model_folder import check_folder, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,14 +58,26 @@ def _save(model, tokenizer, folder: Path) -> None:
         whole.rename(folder)
 
 
-def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | None]:
+def resolve_attn(requested: str, dtype: str, device: str, kind: type | None = None) -> tuple[str, str | None]:
     """Return (attention backend, warning or None) for the requested one (auto, sdpa, flash_attention_2, eager).
 
-    `auto` means flash-attn where it can run (installed, on CUDA, in fp16 or bf16), else SDPA. Raises UserError for
-    another name.
+    `auto` means flash-attn where it can run (installed, on CUDA, in fp16 or bf16), else SDPA. A class of models `kind`
+    that has neither gets eager. Raises UserError for another name, and where SDPA was asked for and there is none.
     """
     if requested not in ATTN_BACKENDS:
         raise UserError(f"attn_backend: found {requested!r}, allowed: {', '.join(ATTN_BACKENDS)}")
+    backend, warning = _for_device(requested, dtype, device)
+    fitting = fitting_attention(backend, kind)
+    if fitting == backend:
+        return backend, warning
+    if requested == "sdpa":
+        raise UserError(
+            f"attn_backend: {kind.__name__} has no sdpa in transformers; set attn_backend: {fitting} or auto"
+        )
+    return fitting, warning or f"note: {kind.__name__} has no {backend} in transformers; {fitting} attention is used"
+
+
+def _for_device(requested: str, dtype: str, device: str) -> tuple[str, str | None]:
     if requested in ("sdpa", "eager"):
         return requested, None
     reason = None
@@ -81,6 +90,14 @@ def resolve_attn(requested: str, dtype: str, device: str) -> tuple[str, str | No
     if reason is None:
         return "flash_attention_2", None
     return "sdpa", None if requested == "auto" else f"warning: no flash_attention_2: {reason}; sdpa is used instead"
+
+
+def _class_of(folder: str | Path) -> type | None:
+    """Return the class of a folder's model; None where the config names none, which `load` then refuses."""
+    try:
+        return model_class(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
 
 
 def load_tokenizer(folder: str | Path):
@@ -121,7 +138,7 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
         raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
     check_folder(folder)
     backend, warning = resolve_attn(
-        attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, distributed.device().type
+        attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, distributed.device().type, _class_of(folder)
     )
     if warning:
         print(warning, file=sys.stderr)
