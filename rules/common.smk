@@ -16,11 +16,22 @@ from rtt.planner import resources as cluster
 from rtt.runtime import locks, slurm_executor
 from rtt.study.load import load_study, to_yaml
 from rtt.code_version import code_version
-from rtt.errors import UserError
+from rtt.errors import UserError, printable
 from rtt.files import canonical_json, write_text
 from rtt.study.expand import Runs
 from rtt.study.names import DEFAULT_STUDY
 from rtt.study.specs import TextsSpec
+
+
+def fit_for_a_terminal(record):
+    """Let no message of Snakemake steer the terminal: it may quote a name that somebody else chose."""
+    if isinstance(record.msg, str):
+        record.msg = printable(record.msg)
+    return True
+
+
+if not any(getattr(one, "__name__", "") == "fit_for_a_terminal" for one in logger.filters):
+    logger.addFilter(fit_for_a_terminal)
 
 # Steps run the code beside this file, whatever is installed; a conda environment has no other copy of it.
 # A cluster sends SIGTERM to all processes of a job. Shell and tee ignore it, so that they outlive a step that saves.

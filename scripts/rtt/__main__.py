@@ -14,14 +14,23 @@ import sys
 
 from rtt import __version__, device
 from rtt.commands import COMMANDS
-from rtt.errors import Stopped, UserError
+from rtt.errors import Stopped, UserError, printable
+from rtt.files import machine_error
 from rtt.runtime import locks, offline
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages cannot steer a terminal: they quote what somebody gave, such as the name of a file."""
+
+    def exit(self, status=0, message=None):
+        """Print a message, and end."""
+        super().exit(status, message and printable(message))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 user's mistake, 2 wrong usage, 143 stopped by SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m rtt", description="Attacks on unlearned models, step by step.")
+    parser = Parser(prog="python -m rtt", description="Attacks on unlearned models, step by step.")
     parser.add_argument("--version", action="version", version=f"unlearning-rtt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     try:
@@ -54,9 +63,12 @@ def main(argv: list[str] | None = None) -> int:
         # Steps register, so that a rerun after a kill sees who still writes. `run` claims the main lock itself.
         with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv), writes):
             return module.run(args) or 0
-    except UserError as error:
+    except (OSError, MemoryError, UserError) as found:
+        if (error := found if isinstance(found, UserError) else machine_error(found)) is None:
+            raise
         spec = getattr(args, "spec", None)
-        print(f"error: {error}" + (f"\nspec: {spec}" if spec and spec not in str(error) else ""), file=sys.stderr)
+        text = f"error: {error}" + (f"\nspec: {spec}" if spec and spec not in str(error) else "")
+        print(printable(text), file=sys.stderr)
         return 1
     except Stopped:
         print("stopped; the same command continues from here", file=sys.stderr)

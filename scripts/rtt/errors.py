@@ -1,4 +1,9 @@
-"""The exceptions with which a step ends on purpose."""
+"""The exceptions with which a step ends on purpose, and texts made fit for a terminal."""
+
+import re
+
+# Control characters but newline and tab, marks that turn the direction of writing, and halves of surrogate pairs.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -11,3 +16,12 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """SIGTERM arrived, and the state from which the step resumes is on disk."""
+
+
+def printable(text: object) -> str:
+    r"""Return `text` with every character that would steer a terminal written as its escape, such as `\x1b`.
+
+    Names of files, keys and tensors come from others. Whatever prints them, errors first of all, sends them through
+    here.
+    """
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(text))

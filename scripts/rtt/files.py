@@ -24,6 +24,28 @@ def disk_errors(place: str | Path) -> Iterator[None]:
         raise _full(place, error) or UserError(f"{error.filename or place}: {error.strerror or error}") from None
 
 
+# Errors of the machine rather than of the code, with what to do about each.
+MACHINE = {
+    errno.EROFS: "this disk or folder is read-only; copy the results to a place that you may write to",
+    errno.EACCES: "you may not read or write it; correct its owner and mode (ls -l), or copy it to a place of your own",
+    errno.EPERM: "you may not read or write it; correct its owner and mode (ls -l), or copy it to a place of your own",
+    errno.EIO: "the disk fails; look at it (dmesg), and put the results on another one",
+    errno.ESTALE: "the network file system lost it; start again once it answers",
+    errno.EMFILE: "too many open files; raise `ulimit -n`",
+    errno.ENOMEM: "the machine has too little memory; ask for more, or run fewer jobs at once",
+}
+
+
+def machine_error(error: OSError | MemoryError) -> UserError | None:
+    """Return the UserError for an error of the disk, of permissions or of memory; None for any other."""
+    if isinstance(error, MemoryError):
+        return UserError(f"there is not enough memory{f' ({error})' if str(error) else ''}: {MACHINE[errno.ENOMEM]}")
+    place = error.filename or "a file"
+    if advice := MACHINE.get(error.errno):
+        return UserError(f"{place}: {error.strerror}; {advice}")
+    return _full(place, error)
+
+
 def _full(place: str | Path, error: OSError) -> UserError | None:
     """Return the UserError for a full disk or an exceeded file size; None for other errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

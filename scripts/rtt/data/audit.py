@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rtt.data.reader import DEV, Folder, Mcq, holds, read_folder, role
 from rtt.data.reader import KINDS as SENTENCE_FILES
-from rtt.errors import UserError
+from rtt.errors import UserError, printable
 from rtt.files import natural
 
 KINDS = (
@@ -272,7 +272,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         folders = dataset_folders(args.dir)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     results = [audit_folder(folder, year=args.year) for folder in folders]
     many = Path(args.dir) not in folders

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from rtt.errors import UserError
+from rtt.errors import UserError, printable
 from rtt.files import clock
 from rtt.runtime import locks
 from rtt.runtime.progress import Progress
@@ -89,7 +89,7 @@ def _environment() -> dict[str, str]:
 def _say(line: str) -> None:
     # A terminal that was closed must not end a run.
     with suppress(OSError):
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 class Signals:
@@ -194,12 +194,13 @@ def _report_failures(progress: Progress, directory: Path, output: Path, offset: 
         path = directory / log if log else None
         if path and path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-            print(f"the end of its log, {log}:", *(f"  | {line}" for line in lines), sep="\n", file=sys.stderr)
+            tail = [f"  | {printable(line)}" for line in lines]
+            print(f"the end of its log, {log}:", *tail, sep="\n", file=sys.stderr)
         elif log:
             print(f"it wrote no log ({log})", file=sys.stderr)
     if not progress.failures:
         text = output.read_bytes()[offset:].decode("utf-8", "replace")
-        print(f"error: {_explain(text)}", file=sys.stderr)
+        print(f"error: {printable(_explain(text))}", file=sys.stderr)
     print(f"Snakemake's whole output: {_shown(output)}", file=sys.stderr)
 
 
