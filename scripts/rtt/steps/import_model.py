@@ -15,17 +15,18 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.fetch.download import pip_download, unzip
 from rtt.files import disk_errors, read_json, sha256, write_json
-from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, save
+from rtt.models.architecture import language_model, text_config
+from rtt.models.checkpoint import check_loaded, check_names, empty_model
+from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, read_model, save
 from rtt.scoring.manifest import Manifest
 from rtt.study.model_file import Gguf, ModelFile
-from rtt.study.model_folder import check_folder
+from rtt.study.model_folder import INDEX, check_folder, weight_files
 from rtt.study.specs import load_spec
 
 LOCK = Path(__file__).resolve().parents[3] / "data" / "models.lock.json"
@@ -78,23 +79,21 @@ def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = 
 def check(model: ModelFile, folder: Path, where: str):
     """Compare a folder with its model file; return the folder's model without weights (on the meta device).
 
-    Raises UserError for damaged weights, a model of another kind, or a difference.
+    Of a multimodal model only the part that reads text is kept. Raises UserError for damaged weights, a model of
+    another kind, or a difference.
     """
-    for file in check_folder(folder):
-        try:
-            with safe_open(file, "pt"):  # reads the header, and compares the length of the file with it
-                pass
-        except SafetensorError as error:
-            raise UserError(
-                f"{where}: {file.name}: not a safetensors file, or cut short: {error}; copy or download it again"
-            ) from None
-    load_tokenizer(folder)
+    check_folder(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config, dtype=DTYPES[model.dtype], trust_remote_code=False)
-    except (ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{where}: not a causal language model of transformers: {str(error).splitlines()[0]}") from None
+        load_tokenizer(folder)
+        empty = empty_model(folder, DTYPES[model.dtype])
+        check_names(folder, empty)
+        if language_model(empty) is not empty:
+            only_text(folder, DTYPES[model.dtype])
+            empty = empty_model(folder, DTYPES[model.dtype])
+    except UserError as error:  # the folder is a temporary one, which no user knows
+        raise UserError(str(error).replace(str(folder), where)) from None
+    config = text_config(empty.config)
+    depth = config.num_hidden_layers
     depth = config.num_hidden_layers
     found = {
         "layers": depth,
@@ -111,6 +110,17 @@ def check(model: ModelFile, folder: Path, where: str):
     if model.weights_sha256 and (found_hash := model_hash(folder)) != model.weights_sha256:
         raise UserError(f"{where}: weights_sha256: the model file says {model.weights_sha256}, found {found_hash}")
     return empty
+
+
+def only_text(folder: Path, dtype: torch.dtype) -> None:
+    """Replace a folder's multimodal model by its language model; the tokenizer stays."""
+    part = language_model(read_model(folder, dtype))
+    for path in {*weight_files(folder), *(folder / name for name in (INDEX, "config.json", "generation_config.json"))}:
+        path.unlink(missing_ok=True)
+    part.save_pretrained(folder)
+    found = dict(read_model(folder, dtype).named_parameters())
+    if not all(torch.equal(value, found[name]) for name, value in part.named_parameters()):
+        raise UserError(f"{folder}: the text part alone has other weights than the whole model")
 
 
 def link(source: Path, folder: Path) -> None:
@@ -242,13 +252,14 @@ def convert(file: Path, folder: Path, dtype: str) -> None:
     GGUF file.
     """
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(
+        quantised, info = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=DTYPES[dtype], local_files_only=True,
-            quantization_config=GgufConfig(dequantize=True),
+            quantization_config=GgufConfig(dequantize=True), output_loading_info=True,
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     except (ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise UserError(f"{file.name}: transformers cannot read this GGUF file: {str(error).splitlines()[0]}") from None
+    check_loaded(file.name, quantised, info)
     config = copy.deepcopy(quantised.config)
     config.__dict__.pop("quantization_config", None)  # save_pretrained refuses models that have one
     model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])

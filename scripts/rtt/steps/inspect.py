@@ -153,8 +153,6 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load(args.model, "fp32" if args.dtype == "fp64" else args.dtype)
     if args.dtype == "fp64":
         model = model.double()
-    if context := getattr(model.config, "max_position_embeddings", None):
-        tokenizer.model_max_length = min(tokenizer.model_max_length, context)
     said = {"model": args.model, "data": args.data, "dtype": args.dtype, "faithful": args.faithful}
     if args.command == "loss":
         found = losses(model, tokenizer, texts, args.batch_size, "padding" in args.faithful)

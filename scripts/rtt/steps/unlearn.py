@@ -10,8 +10,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from rtt import distributed
 from rtt.code_version import code_version
@@ -19,7 +17,9 @@ from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
-from rtt.models.load import freeze_layers, load, load_weights, model_hash, not_finite, write_weights
+from rtt.models.architecture import language_model
+from rtt.models.checkpoint import check_names, empty_model
+from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
 from rtt.point_choice.choose import best, describe, retain_accuracy
 from rtt.point_choice.kept_weights import KeptWeights
 from rtt.scoring.manifest import Manifest
@@ -149,15 +149,21 @@ def take_weights(model, source: str, path: str) -> None:
     Raises UserError unless the folder's model has the same parameters as the original, all of them finite.
     """
     check_folder(path, tokenizer=False)
-    with torch.device("meta"):
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        other = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    shapes = [{name: tuple(p.shape) for name, p in one.named_parameters()} for one in (other, model)]
+    empty = empty_model(path)
+    check_names(path, empty)
+    _same_parameters(language_model(empty), model, path, source)
+    other = language_model(read_model(path, model.dtype))
+    _same_parameters(other, model, path, source)
+    model.load_state_dict(other.state_dict())
+    if broken := not_finite(model):
+        raise UserError(f"{path}: the weights {broken} hold NaN or infinity, so the model gives no scores")
+
+
+def _same_parameters(one, original, path: str, source: str) -> None:
+    """Raise UserError for a parameter that only one of two models has, or that has another shape."""
+    shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in (one, original)]
     if odd := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
         raise UserError(
             f"{path}: {odd[0][0]} {list(odd[0][1])} is not in both this model and its original {source}; "
             "name the model that it was unlearned from as the study's model"
         )
-    load_weights(model, path)
-    if broken := not_finite(model):
-        raise UserError(f"{path}: the weights {broken} hold NaN or infinity, so the model gives no scores")

@@ -8,8 +8,16 @@ from rtt.files import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# What two models share when the weights of one fit into the other; keys of config.json.
-SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "tie_word_embeddings")
+# What two models share when the weights of one fit into the other: keys of config.json, with the names that some
+# architectures have for them.
+SHAPE = {
+    "model_type": (),
+    "vocab_size": (),
+    "hidden_size": ("n_embd", "d_model", "n_embed"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size"),
+    "tie_word_embeddings": (),
+}
 
 
 def weight_files(folder: str | Path) -> list[Path]:
@@ -28,7 +36,10 @@ def weight_files(folder: str | Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        weight_map = _mapping(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise UserError(f"{folder / INDEX}: weight_map: expected tensors with the shards that hold them")
+        shards = sorted(set(weight_map.values()))
         if missing := [name for name in shards if Path(name).name != name or not (folder / name).is_file()]:
             raise UserError(f"{folder}: {INDEX} names shards that are not there: {', '.join(missing)}; copy it again")
         return [folder / name for name in shards]
@@ -51,7 +62,7 @@ def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
         path = Path(folder) / name
         if not path.is_file() and (tokenizer or name == "config.json"):
             raise UserError(f"{path}: missing: a model folder holds config.json, tokenizer files and {WEIGHTS}")
-        if path.is_file() and read_json(path).get("auto_map"):
+        if path.is_file() and _mapping(path).get("auto_map"):
             raise UserError(
                 f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
                 "use a model that transformers knows itself"
@@ -59,10 +70,21 @@ def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
     return files
 
 
+def _mapping(path: Path) -> dict:
+    """Return what a JSON file holds. Raises UserError unless these are keys and values."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(found).__name__}; copy or download it again")
+    return found
+
+
 def shape(folder: str | Path) -> dict:
-    """Return the SHAPE keys that a folder's config.json has."""
-    config = read_json(Path(folder) / "config.json")
-    return {key: config[key] for key in SHAPE if key in config}
+    """Return the SHAPE keys that a folder's config.json has; of a multimodal model those of its text part."""
+    config = _mapping(Path(folder) / "config.json")
+    inner = config.get("text_config")
+    config = inner if isinstance(inner, dict) else config
+    found = {key: next((config[name] for name in (key, *more) if name in config), None) for key, more in SHAPE.items()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def check_unlearned(folder: str | Path, original: dict) -> None:
