@@ -17,13 +17,16 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import errors
+from rtt.__main__ import main
 from rtt.errors import UserError
-from rtt.files import sha256
+from rtt.files import canonical_json, sha256
 from rtt.models.load import load, model_hash, read_model, save
 from rtt.steps import import_model as imports
 from rtt.steps.unlearn import take_weights
+from rtt.study.digests import folder_digest
 from rtt.study.model_file import ModelFile
 from rtt.study.model_folder import shape
+from rtt.study.specs import ImportSpec
 from safetensors.torch import load_file
 from transformers import Gemma3ForCausalLM, GPT2Config, GPT2LMHeadModel
 
@@ -345,3 +348,17 @@ def test_the_shape_of_other_architectures(tmp_path):
     assert shape(checkpoints.write("gpt2", tmp_path / "m")) | {"hidden_size": 16, "num_hidden_layers": 2} == shape(
         tmp_path / "m"
     )
+
+
+def test_a_folder_that_changed_since_the_study_started(tmp_path, capsys):
+    folder = checkpoints.write("llama", tmp_path / "m")
+    spec = ImportSpec(seed=0, model=described(path=str(folder)), digest=folder_digest(folder))
+    path = tmp_path / f"{spec.run_id}.json"
+    path.write_text(canonical_json(spec.canonical()))
+    step = ["import", f"--spec={path}", f"--model={tmp_path / 'out'}", f"--manifest={tmp_path / 'manifest.json'}"]
+    assert main(step) == 0
+    checkpoints.configure(folder, max_position_embeddings=64)
+    folder_digest.cache_clear()
+    shutil.rmtree(tmp_path / "out")
+    assert main(step) == 1 and not (tmp_path / "out").exists()
+    assert f"{folder}: changed since the study was started" in capsys.readouterr().err

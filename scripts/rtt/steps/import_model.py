@@ -25,6 +25,7 @@ from rtt.models.architecture import language_model, text_config
 from rtt.models.checkpoint import check_loaded, check_names, empty_model
 from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, read_model, save
 from rtt.scoring.manifest import Manifest
+from rtt.study.digests import folder_digest
 from rtt.study.model_file import Gguf, ModelFile
 from rtt.study.model_folder import INDEX, check_folder, weight_files
 from rtt.study.specs import load_spec
@@ -47,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Import the spec's model, and write its manifest."""
     spec = load_spec(args.spec, "import")
     manifest = Manifest("import", spec)
+    if spec.digest and folder_digest(spec.model.path) != spec.digest:
+        raise UserError(f"{spec.model.path}: changed since the study was started; start it again")
     model, where = import_model(spec.model, args.model, args.mirror)
     manifest.write(args.manifest, model, source=where, model_sha256=model_hash(args.model))
     return 0
