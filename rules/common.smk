@@ -12,6 +12,7 @@ from snakemake.logging import logger
 SCRIPTS = os.path.join(workflow.basedir, "scripts")
 sys.path.insert(0, SCRIPTS)
 
+from rtt.planner import before
 from rtt.planner import resources as cluster
 from rtt.runtime import locks, slurm_executor
 from rtt.study.load import load_study, to_yaml
@@ -81,7 +82,7 @@ def state_folder(wildcards):
 
 
 # Keys of --config that are not keys of a study.
-OPTIONS = ("artifacts", "bundle_texts")
+OPTIONS = ("artifacts", "bundle_texts", before.OVERRIDE)
 
 
 def option(workflow, name):
@@ -117,6 +118,17 @@ def needs(study):
     """Return what training jobs ask a cluster for; stop on a mistake in profiles/slurm/site.yaml."""
     try:
         return cluster.Resources(study, cluster.read_site())
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def check_before(workflow, runs, needs):
+    """Stop on a mistake that only a later step would find, and on training that is too large for where it would run."""
+    try:
+        before.Before(runs).check()
+        local = workflow.executor_plugin is not None and workflow.executor_plugin.name == "local"
+        if not local and option(workflow, before.OVERRIDE).lower() != "false":
+            before.check_fits(needs, runs)
     except UserError as error:
         raise WorkflowError(str(error))
 

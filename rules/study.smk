@@ -6,6 +6,8 @@ from rtt.report.captions import described
 STUDY = read_study(workflow)
 RUNS = expand_study(STUDY)
 NEEDS = needs(STUDY)
+if workflow.is_main_process:
+    check_before(workflow, RUNS, NEEDS)
 NAME = STUDY.study
 RESULTS = f"results/{NAME}"
 TORCH_ENVIRONMENT = torch_environment(STUDY)

@@ -25,3 +25,9 @@ def printable(text: object) -> str:
     here.
     """
     return STEERING.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
+
+
+def brief(value: object, most: int = 120) -> str:
+    """Return `repr(value)`, its middle left out where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rtt.errors import UserError
 
 
@@ -108,7 +106,11 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a JSON file: nested too deep") from None
+    except ValueError as error:  # also of text that is not UTF-8, and of numbers of thousands of digits
         raise UserError(f"{path}: not a JSON file: {error}") from None
 
 
@@ -121,38 +123,6 @@ def sha256(path: str | Path) -> str:
 def digest(value: Any) -> str:
     """Return the sha256 (64 hex digits) of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuse a key that stands twice in one mapping, where PyYAML would silently take the last."""
-
-    def compose_mapping_node(self, anchor):
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return node
-
-
-def read_yaml(path: str | Path, what: str, keys: str) -> dict:
-    """Read a YAML file that holds a mapping, and return it.
-
-    `what` names the kind of file and `keys` its first keys; both serve messages alone. Raises UserError when the file
-    is missing, is not YAML or not a mapping, or when a key stands twice.
-    """
-    try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such {what}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {error}") from None
-    if not isinstance(raw, dict):
-        found = "an empty file" if raw is None else type(raw).__name__
-        raise UserError(f"{path}: expected keys and values ({keys}), found {found}")
-    return raw
 
 
 def natural(text: str) -> tuple:

@@ -211,12 +211,17 @@ def test_a_missing_folder_or_workflow_is_named(toy, tmp_path):
 
 @pytest.mark.parametrize(
     "text, found",
-    [("study: ../up\n", r"found '\.\./up'"), ("seeds: [0]\n", "found None"), ("- 1\n", "found None"), ("a: [", "YAML")],
+    [
+        ("study: ../up\n", r"found '\.\./up'"),
+        ("seeds: [0]\n", "found None"),
+        ("- 1\n", "found a list"),
+        ("a: [", "YAML"),
+    ],
 )
 def test_a_study_file_without_a_name_is_refused(tmp_path, text, found):
     path = tmp_path / "study.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=rf"study\.yaml: .*{found}"):
+    with pytest.raises(UserError, match=rf"study\.yaml:.*{found}"):
         runner.study_name(path, [])
 
 
@@ -227,7 +232,7 @@ def test_the_study_can_be_named_by_config(tmp_path):
     assert runner.study_name(path, ["seeds=[1]", "study=other"]) == "other"
     with pytest.raises(UserError, match="KEY=VALUE"):
         runner.study_name(path, ["study"])
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such study file"):
         runner.study_name(tmp_path / "absent.yaml", [])
 
 

@@ -77,7 +77,7 @@ def test_a_wrong_key_is_named(tmp_path, more, words):
 def test_files_that_are_no_model_files(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "bad.yaml").write_text("a: [\n")
-    for name, words in (("list.yaml", "found list"), ("bad.yaml", "not a YAML"), ("gone.yaml", "no such model file")):
+    for name, words in (("list.yaml", "found a list"), ("bad.yaml", "not a YAML"), ("gone.yaml", "no such model file")):
         with pytest.raises(UserError, match=words):
             load_modelfile(tmp_path / name)
     with pytest.raises(UserError, match="models: bad, list, llama-3-8b, "):

@@ -61,7 +61,7 @@ class Quantise(Attack):
         """Quantisation: each number of bits with each size of a group."""
 
         bits: Annotated[list[Literal[2, 3, 4, 8]], Field(min_length=1)] = [8, 4]
-        group_sizes: Annotated[list[Count | None], Field(min_length=1)] = Field(
+        group_sizes: Annotated[list[Count | None], Field(min_length=1, max_length=100)] = Field(
             [None, 32], description="weights that share a scale: so many neighbours in a row; null: an output channel"
         )
         precision: Literal["fp32", "bf16"] = Field("fp32", description="of the weights before and after rounding")

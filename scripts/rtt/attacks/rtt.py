@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from rtt.attacks.base import Attack, Cost
-from rtt.study.settings import Count, LossName, Positive, Training
+from rtt.study.settings import Count, Epochs, LossName, Positive, Training
 
 
 class RTT(Attack):
@@ -19,8 +19,8 @@ class RTT(Attack):
         """RTT: the texts of T, all learning rates, all V splits."""
 
         learning_rate: None = None
-        learning_rates: Annotated[list[Positive], Field(min_length=1)]
-        epochs: Count
+        learning_rates: Annotated[list[Positive], Field(min_length=1, max_length=100)]
+        epochs: Epochs
         loss: LossName = "QUESTION_LETTER_ANSWER"
         samples: Count | None = Field(None, description="so many facts of T, drawn once; null takes all")
         v_splits: Count | None = Field(None, description="the first so many splits serve as V, each once; null: all")

@@ -5,8 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtt.files import read_yaml
 from rtt.study.schema import Study
+from rtt.yaml_files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 OK, LOOK, DO = "ok", "look", "do"  # look: this machine cannot tell, but the user can

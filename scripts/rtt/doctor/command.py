@@ -7,8 +7,6 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import yaml
-
 from rtt.doctor.checks import DO, ROOT, Check, Patient
 from rtt.doctor.machine import attention, gpu, gpu_memory, packages, python
 from rtt.doctor.slurm import slurm
@@ -16,6 +14,7 @@ from rtt.doctor.surroundings import disk, fetched, profile, secrets, work_folder
 from rtt.errors import UserError
 from rtt.study.load import load_study
 from rtt.study.names import DEFAULT_STUDY
+from rtt.yaml_files import parse_yaml
 
 CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
     python, packages, gpu, gpu_memory, attention, fetched, disk, work_folder, profile, slurm, secrets,
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--config {item}: expected KEY=VALUE")
-        overrides[key] = yaml.safe_load(value)
+        overrides[key] = parse_yaml(value, f"--config {key}")
     file = args.configfile or str(folder / DEFAULT_STUDY)
     study = load_study(file, overrides)
     found = None

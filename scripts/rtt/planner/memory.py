@@ -90,7 +90,7 @@ class Launch:
         batch.
         """
         share = -(-batch_size // self.devices)
-        return max(n for n in range(1, share + 1) if share % n == 0 and n <= (self.micro_batch or share))
+        return next(n for n in range(min(self.micro_batch or share, share), 0, -1) if share % n == 0)
 
 
 def launch_of(study) -> Launch:

@@ -13,7 +13,6 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from rtt.errors import UserError
-from rtt.files import read_yaml
 from rtt.planner import costs, memory
 from rtt.planner.gpus import DEVICES, device_of
 from rtt.planner.plan import Plan
@@ -21,6 +20,7 @@ from rtt.study.model_file import ModelFile
 from rtt.study.schema import Study
 from rtt.study.specs import AttackSpec, UnlearnSpec
 from rtt.study.strict import Strict
+from rtt.yaml_files import read_yaml
 
 SITE = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "site.yaml"
 NO_ACCOUNT = "none"
@@ -117,6 +117,32 @@ class Resources:
         """Return the number of parameters of a run's model, None if its file does not say."""
         model = spec.model if hasattr(spec, "model") else spec.source.model
         return None if isinstance(model, ModelFile) and model.parameters is None else costs.parameters(model)
+
+    def too_large(self) -> str | None:
+        """Return why some training cannot fit the GPU or the node that the site file names; None if it may fit."""
+        model, site = self.study.model, self.site
+        if isinstance(model, ModelFile) and model.parameters is None:
+            return None
+        plan = self._plan
+        _ = plan.stages  # this fills plan.phases
+        phases = [plan.memory(phase) for phase in plan.phases.values()]
+        name = (site.gpu_model or "").lower()
+        limits = [device.memory for key, device in DEVICES.items() if name.startswith(key.split("-")[0])]
+        if self.gpus and limits and phases:
+            most = max(phases, key=lambda phase: phase["needed"])
+            if most["needed"] > max(limits):
+                return (
+                    f"{most['stage']} needs {most['needed'] / 1e9:.0f} GB of each GPU, {site.gpu_model} (gpu_model in "
+                    f"{SITE.name}) has {max(limits) / 1e9:.0f} GB"
+                )
+        for phase in phases if site.max_memory_gb else ():
+            on_host = phase["host"] + (0 if self.gpus else phase["total"] * self.study.devices)
+            if on_host > site.max_memory_gb * 1e9:
+                return (
+                    f"{phase['stage']} needs {on_host / 1e9:.0f} GB of host memory, a node has "
+                    f"{site.max_memory_gb:g} GB (max_memory_gb in {SITE.name})"
+                )
+        return None
 
     def mem_mb(self, spec, attempt: int = 1) -> int:
         """Return a job's host memory in MB, at most `max_memory_gb`.

@@ -17,13 +17,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
-import yaml
 
 from rtt.errors import UserError, printable
 from rtt.files import clock
 from rtt.runtime import locks
 from rtt.runtime.progress import Progress
 from rtt.study.names import DEFAULT_STUDY
+from rtt.yaml_files import read_yaml
 
 POLL = 0.2  # seconds between looks at Snakemake's output
 SILENCE = 20.0  # seconds after which the running jobs are named again
@@ -54,23 +54,17 @@ def study_name(path: Path, overrides: list[str]) -> str:
 
     Raises UserError when the file cannot be read or names no study. The Snakefile checks everything else in it.
     """
-    try:
-        study = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this study file: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {error}") from None
-    name = study.get("study") if isinstance(study, dict) else None
+    name = read_yaml(path, "study file", "study, seeds, ...").get("study")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--config {override}: expected KEY=VALUE")
         if key == "study":
             name = value
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,99}", name):
         raise UserError(
             f"{path}: study: found {name!r}, expected the name of a folder under results/: "
-            "a lower-case letter, then lower-case letters, digits, _ or -"
+            "a lower-case letter, then lower-case letters, digits, _ or -, 100 in all"
         )
     return name
 

@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from rtt.planner.before import Before
+from rtt.study.expand import Runs
 from rtt.study.load import load_study, schema
 from rtt.study.names import DEFAULT_STUDY
 
@@ -14,11 +16,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the schema of study files, or one line about a valid study."""
+    """Print the schema of study files, or one line about a study that nothing is known against."""
     if args.schema:
         print(json.dumps(schema(), indent=1))
         return 0
     study = load_study(args.study)
+    Before(Runs(study)).check()
     print(
         f"{args.study}: study {study.study}, seeds {study.seeds}, arms {study.arms}, "
         f"methods {list(study.methods.named)}"

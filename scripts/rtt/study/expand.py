@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rtt.depth import layer_number
 from rtt.errors import UserError
+from rtt.files import disk_errors
 from rtt.study import digests as inputs
 from rtt.study import plugins
 from rtt.study.deepspeed import engine_of, not_under_deepspeed
-from rtt.study.model_folder import check_folder, check_unlearned, shape
-from rtt.study.names import DEFAULT, target_name
-from rtt.study.schema import Study
-from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, Task
+from rtt.study.model_file import ModelFile
+from rtt.study.model_folder import check_folder, check_unlearned, depth, shape
+from rtt.study.names import DEFAULT, MOST_RUN_ID, target_name
+from rtt.study.schema import AnyModel, Study
+from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, Task, Unlearning
 from rtt.study.specs import (
     AttackSpec,
     DataSpec,
@@ -46,8 +49,10 @@ class Runs:
         self.choices: dict[str, PointChoiceSpec] = {}
         self.attacks: dict[str, AttackSpec] = {}  # on originals, unlearned models and controls
         self.variants: dict[str, dict] = {}
+        self._depths: dict[str, int | None] = {}
         for name in (DEFAULT, *study.variants):
-            self._expand(name, study.variant(name))
+            with disk_errors(f"study {study.study}"):  # of the folders that it names
+                self._expand(name, study.variant(name))
         if study.deepspeed:
             self._deepspeed_can()
 
@@ -72,6 +77,12 @@ class Runs:
         self.variants[name] = {key: list(dict.fromkeys(v)) if key != "reported" else v for key, v in self.now.items()}
 
     def _put(self, where: dict, spec: Spec):
+        if len(spec.run_id) > MOST_RUN_ID:
+            raise UserError(
+                f"study {self.study.study}: the run {spec.run_id} has a name of {len(spec.run_id)} letters, and files "
+                f"that are called so have at most {MOST_RUN_ID}: shorten the names of the model, the datasets or the "
+                "external models"
+            )
         where[spec.run_id] = spec
         return spec
 
@@ -113,6 +124,7 @@ class Runs:
     def _tasks(self, seed: int) -> None:
         study = self.study_now
         digest = self._original_folder(study.model.path) if study.model.path else None
+        self._layers_exist()
         base = self._put(self.imports, ImportSpec(seed=0, model=study.model, digest=digest))
 
         def size(name: str) -> int | None:
@@ -176,10 +188,36 @@ class Runs:
         ]
         own = []
         for name, settings in study.methods.named.items():
-            resolved = plugins.methods()[name].resolved
-            strengths = [resolved(one, source.model) for one in settings.trajectories()]
+            strengths = [self._resolved(name, one, source.model) for one in settings.trajectories()]
             own.append(Trajectories(method=name, texts=texts, strengths=strengths))
         return own + external
+
+    def _resolved(self, method: str, settings: Unlearning, model: AnyModel) -> Unlearning:
+        """Return settings that need no model file, after a look at the layers that the model has."""
+        try:
+            return plugins.methods()[method].resolved(settings, self._with_depth(model))
+        except UserError as error:
+            raise UserError(f"study {self.study.study}: methods.{method}: {error}") from None
+
+    def _with_depth(self, model: AnyModel) -> AnyModel:
+        """Return a model file with the number of layers that the model's own folder gives, where it gives none."""
+        if not isinstance(model, ModelFile) or not model.path or model.layers is not None:
+            return model
+        if model.path not in self._depths:
+            self._depths[model.path] = depth(self.root / model.path)
+        return model.model_copy(update={"layers": self._depths[model.path]})
+
+    def _layers_exist(self) -> None:
+        """Raise UserError for layers that the model does not have, as far as its file or its folder tells."""
+        study, layers = self.study_now, self._with_depth(self.study_now.model).layers
+        phases = {"teaching": study.teaching} | {f"methods.{name}": one for name, one in study.methods.named.items()}
+        phases |= {f"attacks.{name}": one for name, one in study.attacks.named.items()}
+        for name, phase in phases.items():
+            for layer in getattr(phase, "train_layers", None) or () if layers else ():
+                try:
+                    layer_number(layer, layers)
+                except UserError as error:
+                    raise UserError(f"study {self.study.study}: {name}.train_layers: {error}") from None
 
     def _original_folder(self, path: str) -> str:
         """Check the study's own model; return the folder's digest."""

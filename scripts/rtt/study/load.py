@@ -1,6 +1,7 @@
 """Read a study file, apply `--config` overrides, and report every mistake with its key."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rtt.errors import UserError
-from rtt.files import read_yaml
+from rtt.errors import UserError, brief
 from rtt.study.model_file import load_modelfile
 from rtt.study.names import DEFAULT_STUDY
 from rtt.study.schema import Study
+from rtt.yaml_files import parse_yaml, read_yaml
 
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
 OVERRIDES = (
@@ -24,11 +25,19 @@ OVERRIDES = (
 
 # pydantic names the member of a union after its key; the user wrote no such key.
 UNION_MEMBERS = ("RetainFacts", "RetainTexts", "miniature", "file")
+MOST_MESSAGES = 20
+MOST_RUNS = 20_000  # Snakemake needs minutes for so many
+# Of the machine, or of the study as a whole: the same for all variants.
+SHARED = (
+    "study", "seeds", "retain_budgets", "variants", "threads", "attn_backend", "device", "launcher", "devices",
+    "deepspeed", "micro_batch", "packing", "gradient_checkpointing", "checkpoint_minutes", "keep_models",
+)  # fmt: skip
 
 
 def _messages(error: ValidationError, source: str) -> str:
     lines = []
-    for item in error.errors():
+    errors = error.errors()
+    for item in errors[:MOST_MESSAGES]:
         key = ".".join(str(part) for part in item["loc"] if part not in UNION_MEMBERS)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] in ("extra_forbidden", "none_required"):
@@ -36,12 +45,16 @@ def _messages(error: ValidationError, source: str) -> str:
             allowed = _allowed(model, parents)
             message = f"unknown key; allowed: {', '.join(allowed)}"
         silent = item["type"] in ("missing", "extra_forbidden", "none_required") or not key
-        found = "" if silent else f" (found {item['input']!r})"
+        found = "" if silent else f" (found {brief(item['input'])})"
+        if item["type"] == "string_type" and isinstance(item["input"], bool):
+            found += ": YAML takes yes, no, on and off for true and false; put the text in quotes"
         if item["type"] == "float_type" and _is_number(item["input"]):
             found += ": YAML takes this for a text; write 1.0e-3, with the dot and no quotes"
         if item["type"] == "missing":
             message = "this key is missing"
         lines.append(f"{source}: {key or 'study'}: {message}{found}")
+    if len(errors) > MOST_MESSAGES:
+        lines.append(f"{source}: {len(errors) - MOST_MESSAGES} more mistakes")
     return "\n".join(lines)
 
 
@@ -77,11 +90,12 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
                 "artifacts (figures of a bundle) and bundle_texts"
             )
         if isinstance(value, list):  # Snakemake leaves a list's items as texts: seeds=[1, 2] comes as ["1", "2"]
-            value = [yaml.safe_load(item) if isinstance(item, str) else item for item in value]
+            value = [parse_yaml(item, f"--config {key}") if isinstance(item, str) else item for item in value]
         if key == "methods":
             value = _keep_methods(raw.get("methods"), value, source)
         if key == "mirror":
-            raw["data"] = {**(raw.get("data") or {}), "mirror": value}
+            data = raw.get("data") or {}
+            raw["data"] = {**data, "mirror": value} if isinstance(data, dict) else data
         else:
             raw[key] = value
     if isinstance(raw.get("model"), str):
@@ -93,14 +107,29 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
         raise UserError(_messages(error, source)) from None
     except TypeError as error:
         raise UserError(f"{source}: {error}; a study holds numbers, texts, lists and keys only") from None
-    for name in study.variants:
+    runs = _size(study)
+    for name, keys in study.variants.items():
+        if shared := [key for key in SHARED if key in keys]:
+            raise UserError(f"{source}: variants.{name}: {', '.join(shared)}: the same for all variants of a study")
         try:
             variant = study.variant(name)
         except ValidationError as error:
             raise UserError(_messages(error, f"{source}: variants.{name}")) from None
-        if changed := [key for key in ("seeds", "retain_budgets") if getattr(variant, key) != getattr(study, key)]:
-            raise UserError(f"{source}: variants.{name}: {', '.join(changed)}: the same for all variants of a study")
+        runs += _size(variant)
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"{source}: about {runs:,} runs, seeds x arms x (trajectories of all grids) x variants; expected at most "
+            f"{MOST_RUNS:,}: divide it into several studies"
+        )
     return study
+
+
+def _size(study: Study) -> int:
+    """Return about how many runs a study has, without its variants."""
+    grids = sum(math.prod(map(len, settings.grid.values())) for settings in study.methods.named.values())
+    arms, attacks = len(study.arms or study.tasks or ()), len(study.attacks.named)
+    each = 1 + grids + len(study.external_models) + attacks * (2 + len(study.methods.named))
+    return len(study.seeds) * arms * each
 
 
 def _keep_methods(methods: Any, names: Any, source: str) -> dict:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rtt.errors import UserError
-from rtt.files import read_yaml
 from rtt.study.strict import Strict
+from rtt.yaml_files import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[3] / "config" / "models"
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]

@@ -87,6 +87,19 @@ def shape(folder: str | Path) -> dict:
     return {key: value for key, value in found.items() if value is not None}
 
 
+DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def depth(folder: str | Path) -> int | None:
+    """Return the number of decoder layers that a folder's config.json gives, None where it gives none."""
+    config = read_json(Path(folder) / "config.json")
+    for part in (config, config.get("text_config")):
+        for key in DEPTH if isinstance(part, dict) else ():
+            if isinstance(part.get(key), int) and part[key] > 0:
+                return part[key]
+    return None
+
+
 def check_unlearned(folder: str | Path, original: dict) -> None:
     """Raise UserError for a folder that holds no model, or no model that can be `original` after unlearning.
 

@@ -16,6 +16,26 @@ TABLES = ("recovery", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 
+NONE = "none"  # in tables, no method, no attack, no look choice
+POOLED = "all"  # in tables, all V splits together
+MOST_RUN_ID = 180  # letters: a bundle takes 200, a file system 255 bytes with what is added while a file is written
+
+
+def split_problem(name: str) -> str | None:
+    """Return why a split cannot have this name; None if it can."""
+    if name == POOLED:
+        return "tables call all splits together `all`; choose another name"
+    if name != name.strip() or not name:
+        return "expected a name without white space at its ends"
+    if not name.isprintable() or "," in name or "/" in name:
+        return "expected a name without commas, slashes and characters that cannot be printed"
+    if name[0] in "-=+@":
+        return "a name that begins with - = + or @ would be taken for an option or a formula; choose another"
+    if len(name.encode()) > 100:
+        return f"{len(name.encode())} bytes; expected at most 100"
+    return None
+
+
 def target_name(method: str, budget: float) -> str:
     """Return the part of a file name for an unlearned target: the method and the retain budget in percent."""
     return f"{method}-{budget_name(budget)}"

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, create_model, field_validator, m
 from rtt.errors import UserError
 from rtt.study import plugins
 from rtt.study.model_file import ModelFile
-from rtt.study.names import DEFAULT
+from rtt.study.names import DEFAULT, NONE
 from rtt.study.settings import (
     Arm,
     Budget,
@@ -20,6 +20,7 @@ from rtt.study.settings import (
     Data,
     Model,
     Name,
+    Place,
     PointChoice,
     Pretraining,
     Scores,
@@ -71,8 +72,10 @@ Attacks = _chosen(
 class Study(Strict):
     """A study: everything that decides its numbers."""
 
-    study: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = Field(description="folder under results/")
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    study: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)] = Field(
+        description="folder under results/"
+    )
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, max_length=1000)] = [0]
     data: Data = Data()
     model: AnyModel = Model()
     pretraining: Pretraining | None = Field(None, description="the miniature's")
@@ -82,7 +85,7 @@ class Study(Strict):
     )
     tasks: Annotated[list[Task], Field(min_length=1)] | None = None
     methods: Methods = Field(Methods(), description="none: RTT alone, or evaluation alone")
-    external_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$")], str] = Field(
+    external_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=60)], Place] = Field(
         {}, description="name -> folder of a model that was unlearned elsewhere"
     )
     scores: Scores = Scores()
@@ -90,7 +93,7 @@ class Study(Strict):
     retain_budgets: Annotated[list[Budget], Field(min_length=1)] = [0.1]
     attacks: Attacks = Field(Attacks(), description="none: nothing is attacked, the models are only scored")
     faithful: list[Switch] = Field([], description="what the authors' code does, one switch each")
-    variants: dict[Name, dict[str, Any]] = Field(
+    variants: Annotated[dict[Name, dict[str, Any]], Field(max_length=100)] = Field(
         {}, description="name -> keys of the study that differ from the study itself, run beside it"
     )
     two_way_control: bool = Field(
@@ -102,7 +105,7 @@ class Study(Strict):
     attack_jobs: Literal["arm", "method"] = Field(
         "arm", description="what one process attacks: all checkpoints of an arm, or those of one method"
     )
-    threads: Count = Field(1, description="of a training process on a CPU")
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="of a training process on a CPU")
     attn_backend: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     device: Literal["auto", "cuda", "cpu"] = Field(
         "auto",
@@ -110,14 +113,16 @@ class Study(Strict):
         "pretrained model what is there, in a cluster's job as cuda",
     )
     launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
-    devices: Count = Field(1, description="processes of a training job, each with a GPU where there are any")
-    deepspeed: str | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
+    devices: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="processes of a training job, each with a GPU where there are any"
+    )
+    deepspeed: Place | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
     micro_batch: Count | None = Field(None, description="most texts per forward pass; null: a process's whole part")
     packing: bool = Field(
         False, description="several texts in a row of a batch, in the place of padding: faster where lengths differ"
     )
     gradient_checkpointing: bool = Field(False, description="keep no activations: less memory, a third more time")
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         30, description="between two checkpoints of a training; 0: one after every step"
     )
 
@@ -150,12 +155,13 @@ class Study(Strict):
             raise ValueError("variants are compared by their recovery: they need attacks")
         if unknown := [name for name in self.point_choice.probes if name not in self.scores.probes]:
             raise ValueError(f"point_choice.probes: {', '.join(unknown)} is not among scores.probes")
+        if self.point_choice.for_retain not in self.scores.probes:
+            raise ValueError(f"point_choice.retain_probe: {self.point_choice.for_retain} is not among scores.probes")
         if DEFAULT in self.variants:
             raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
-        for name in self.external_models:
-            if name in self.methods.named:
-                raise ValueError(f"external_models.{name}: a method of this study has the same name")
+        self._external_names_differ()
         names = list(self.data.datasets)
+        known = {task.dataset for task in self.tasks or [] if task.arm == "pretrained"}
         for i, task in enumerate(self.tasks or []):
             parts = (task.retain, task.retain_eval, task.also_taught)
             used = [task.dataset, task.control, *(getattr(part, "dataset", None) for part in parts)]
@@ -165,14 +171,28 @@ class Study(Strict):
                 raise ValueError(f"tasks.{i}.forget_texts: plain texts have no facts: {odd}")
             if unknown := [name for name in used if name is not None and name not in names]:
                 raise ValueError(f"tasks.{i}: no dataset {unknown[0]}; data.datasets has {', '.join(names) or 'none'}")
-            if task.control == task.dataset and task.arm == "pretrained":
+            if task.control in known:
                 raise ValueError(f"tasks.{i}.control: the model knows {task.control}; name facts that it never saw")
+            if task.also_taught and task.arm == "pretrained":
+                raise ValueError(f"tasks.{i}.also_taught: nothing is taught in arm pretrained; leave it out")
+        pairs = [(task.dataset, task.arm) for task in self.tasks or []]
+        if twice := [pair for pair in pairs if pairs.count(pair) > 1]:
+            name, arm = twice[0]
+            raise ValueError(f"tasks: {name} in arm {arm} stands twice; give the second one a study of its own")
         return self
+
+    def _external_names_differ(self) -> None:
+        """Raise ValueError for names that tables, figures or disks could not tell apart."""
+        seen = {name.casefold(): f"a method of this study has the same name, {name}" for name in self.methods.named}
+        seen[NONE] = "tables call it so where there is no method"
+        for name in self.external_models:
+            if name.casefold() in seen:
+                raise ValueError(f"external_models.{name}: {seen[name.casefold()]}; choose another name")
+            seen[name.casefold()] = f"{name} is another one, and some disks take both for one"
 
     @model_validator(mode="after")
     def _layers_exist(self):
-        if isinstance(self.model, Model):
-            depth = self.model.layers
+        if (depth := self.model.layers) is not None:
             phases = {f"methods.{name}": method for name, method in self.methods.named.items()}
             phases |= {"teaching": self.teaching}
             phases |= {f"attacks.{name}": attack for name, attack in self.attacks.named.items()}

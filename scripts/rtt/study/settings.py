@@ -1,12 +1,13 @@
 """Describe the parts of a study file: what may be set for data, models, training, unlearning and scoring."""
 
 from itertools import product
+from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from rtt.study import sources
-from rtt.study.names import ARMS, LOSSES, PROBES
+from rtt.study.names import ARMS, LOSSES, PROBES, split_problem
 from rtt.study.strict import Strict
 
 Arm = Literal[*ARMS]
@@ -14,13 +15,35 @@ Probe = Literal[*PROBES]
 LossName = Literal[*LOSSES]
 McqLoss = Literal[*(name for name in LOSSES if name != "CORPUS")]
 Switch = Literal["padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts"]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Budget = Literal[0.05, 0.1, 0.3, 1.0]
 Action = Literal["keep", "drop", "stop"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Place = Annotated[str, Field(min_length=1, max_length=1000)]  # a path
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+MOST_TRAJECTORIES = 2000  # of one method
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("each value may stand once")
+    return values
+
+
+def _split(name: str) -> str:
+    if why := split_problem(name):
+        raise ValueError(why)
+    return name
+
+
+Splits = Annotated[
+    list[Annotated[str, AfterValidator(_split)]], Field(min_length=1, max_length=1000), AfterValidator(_distinct)
+]
+Probes = Annotated[list[Probe], Field(min_length=1), AfterValidator(_distinct)]
 # Groups of data/sources.tsv: a row there is all that a new one needs.
 FetchedFacts = Literal[*sources.groups("facts")]
 Texts = Literal[*sources.groups("texts")]
@@ -84,16 +107,16 @@ class Birthdays(Strict):
     """Generated people with random birth years, in the shape of the authors' Random Birthdays."""
 
     splits: Annotated[int, Field(ge=2, le=100)] = 5
-    facts_per_split: Annotated[int, Field(ge=4)] = 157
+    facts_per_split: Annotated[int, Field(ge=4, le=100_000)] = 157
 
 
 class Dataset(Strict):
     """One set of facts: the authors' files (`source`), a folder of the user's own JSONL, or generated facts."""
 
     source: FetchedFacts | None = Field(None, description="a group of data/sources.tsv that holds facts")
-    folder: str | None = Field(None, description="a folder of JSONL in the schema of docs/data.md")
+    folder: Place | None = Field(None, description="a folder of JSONL in the schema of docs/data.md")
     generate: Birthdays | None = None
-    splits: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="these alone; null takes all")
+    splits: Splits | None = Field(None, description="these alone; null takes all")
     facts_per_split: Count | None = Field(
         None, description="as forget facts the first so many that the policy leaves, and as many of the control's"
     )
@@ -112,14 +135,14 @@ class Data(Strict):
     generator: People = People()
     datasets: dict[Name, Dataset] = {}
     policy: Policy = Policy()
-    mirror: str | None = Field(None, description="folder or base URL to take external files from; decides no number")
+    mirror: Place | None = Field(None, description="folder or base URL to take external files from; decides no number")
 
 
 class RetainFacts(Strict):
     """Facts of a dataset that must stay; their sentences and MCQs are the retain texts."""
 
     dataset: Name
-    splits: Annotated[list[str], Field(min_length=1)] | None = None
+    splits: Splits | None = None
     facts_per_split: Count | None = Field(None, description="the first so many that the policy leaves; null takes all")
 
 
@@ -152,10 +175,10 @@ class Task(Strict):
 class Model(Strict):
     """The miniature: a Llama of this shape, trained from scratch on the generated facts."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "miniature"
-    hidden_size: Annotated[int, Field(ge=8)] = 96
-    intermediate_size: Annotated[int, Field(ge=8)] = 192
-    layers: Annotated[int, Field(ge=2)] = 3
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=60)] = "miniature"
+    hidden_size: Annotated[int, Field(ge=8, le=65_536)] = 96
+    intermediate_size: Annotated[int, Field(ge=8, le=262_144)] = 192
+    layers: Annotated[int, Field(ge=2, le=1000)] = 3
     heads: Count = 4
     tokenizer: Literal["word", "subword"] = Field(
         "word", description="subword: byte-level BPE of the generated texts, where 'A' and ' A' are different tokens"
@@ -183,15 +206,24 @@ class Training(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     max_grad_norm: Positive = 1.0
-    train_layers: Annotated[list[Layer], Field(min_length=1)] | None = Field(
+    train_layers: Annotated[list[Layer], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="train these decoder layers alone: numbers from 0, or fractions of the depth; null trains all"
     )
+
+    @model_validator(mode="after")
+    def _optimizer_can(self):
+        if self.optimizer == "adamw" and self.precision == "fp16":
+            raise ValueError(
+                "optimizer adamw with precision fp16: AdamW's epsilon (1e-8) and most squared gradients are 0 in fp16; "
+                "use optimizer: lion, or precision: bf16, bf16_mixed or fp32"
+            )
+        return self
 
 
 class Pretraining(Training):
     """Training on documents: per step, `mcqs_per_batch` shuffled MCQs, the rest sentences and question-answer lines."""
 
-    steps: Count
+    steps: Steps
     mcqs_per_batch: Count
     train_layers: None = None  # nothing can be frozen that was never trained
 
@@ -205,7 +237,7 @@ class Pretraining(Training):
 class Teaching(Training):
     """The paper's second phase (docs/paper.md, Random Birthdays): fixed texts, no replay."""
 
-    epochs: Count
+    epochs: Epochs
     loss: LossName = "LETTER_ANSWER"
     samples: Count | None = Field(None, description="so many facts, drawn once; null takes all")
 
@@ -216,8 +248,8 @@ class Unlearning(Training):
     A `grid` gives a trajectory for each combination of its values; the point choice goes over all of them.
     """
 
-    points: Annotated[list[Count], Field(min_length=1)] | None = Field(None, description="steps")
-    epochs: Count | None = Field(None, description="in the place of points: the end of each epoch")
+    points: Annotated[list[Steps], Field(min_length=1, max_length=1000)] | None = Field(None, description="steps")
+    epochs: Epochs | None = Field(None, description="in the place of points: the end of each epoch")
     retain_coefficient: Annotated[float, Field(ge=0)] = 1.0
     freeze_embeddings: bool = False
     mcq_share: Fraction = Field(0.5, description="share of MCQs among the texts; the rest are sentences")
@@ -246,6 +278,17 @@ class Unlearning(Training):
         allowed = ["learning_rate", "retain_coefficient", *(name for name in own if own[name].annotation is float)]
         if unknown := [name for name in self.grid if name not in allowed]:
             raise ValueError(f"grid: found {', '.join(unknown)}; allowed: {', '.join(allowed)}")
+        if (n := prod(map(len, self.grid.values()))) > MOST_TRAJECTORIES:
+            raise ValueError(f"grid: {n:,} combinations; expected at most {MOST_TRAJECTORIES:,}")
+        for name, values in self.grid.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"grid.{name}: each value may stand once")
+            field = type(self).model_fields[name]
+            try:  # what the key itself would refuse
+                TypeAdapter(list[Annotated[field.annotation, *field.metadata]]).validate_python(values)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise ValueError(f"grid.{name}: {first['msg']} (found {first['input']!r})") from None
         return self
 
     def trajectories(self) -> list["Unlearning"]:
@@ -259,7 +302,7 @@ class PointChoice(Strict):
     """Say which point of a trajectory is attacked."""
 
     rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
-    probes: Annotated[list[Probe], Field(min_length=1)] = ["letter"]
+    probes: Probes = ["letter"]
     retain_probe: Probe | None = Field(None, description="of retain accuracy; null: the first of probes")
 
     @property
@@ -271,6 +314,6 @@ class PointChoice(Strict):
 class Scores(Strict):
     """Say what is scored after training, on every question."""
 
-    probes: Annotated[list[Probe], Field(min_length=1)] = ["letter", "likelihood", "likelihood_fresh"]
+    probes: Probes = ["letter", "likelihood", "likelihood_fresh"]
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")
     bare_letter: bool = Field(False, description="score the token A, not the token of ' A', as the authors' code does")
