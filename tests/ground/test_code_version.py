@@ -88,7 +88,7 @@ ATTACKS = {("attack", name) for name in plugins.attacks()}
         ),
         ("methods/rmu.py", "import Count, Layer, ", "import Count, Fraction, Layer, "),
         ("methods/rmu.py", "from pydantic import Field", "from typing import Annotated\n\nfrom pydantic import Field"),
-        ("study/settings.py", "steps: Count", "steps: Count = 5"),
+        ("study/settings.py", "steps: Steps", "steps: Steps = 5"),
         ("runtime/locks.py", "import os\n", "import os\n\nX = 1\n"),
         ("planner/costs.py", "SUBWORDS = 640", "SUBWORDS = 641"),
         ("scoring/manifest.py", '"seed": self.spec.seed', '"random_seed": self.spec.seed'),
