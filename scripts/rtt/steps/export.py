@@ -17,6 +17,7 @@ from rtt.data.retain import read_texts
 from rtt.data.text import mcq
 from rtt.errors import UserError
 from rtt.files import disk_errors, write_text
+from rtt.listing import jsonl_files
 from rtt.study.expand import Runs
 from rtt.study.load import load_study
 from rtt.study.specs import DataSpec, Source, TextsSpec
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         for raw in runs.raw.values():
             folder = _raw_folder(results, raw)
             (part / "data" / raw.dataset).mkdir(parents=True, exist_ok=True)
-            for path in sorted(folder.glob("*.jsonl")):
+            for path in jsonl_files(folder):
                 shutil.copyfile(path, part / "data" / raw.dataset / path.name)
         part.rename(args.out)
     print(

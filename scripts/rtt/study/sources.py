@@ -7,13 +7,13 @@ that a run is never taken for one on other bytes.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 from rtt import files
 from rtt.errors import UserError
+from rtt.listing import jsonl_files
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 TABLE = DATA / "sources.tsv"
@@ -188,16 +188,12 @@ def own_files(name: str, data: str | Path = DATA, table: str | Path = TABLE) -> 
     if folder is None or not folder.is_dir():
         return None
     try:
-        found = {path.name: files.sha256(path) for path in _jsonl(folder)}
+        found = {path.name: files.sha256(path) for path in sorted(jsonl_files(folder))}
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     expected = {source.file: source.sha256 for source in group(name, table)}
     differing = tuple(file for file, sha256 in found.items() if expected.get(file) != sha256)
     return Own(folder, found, differing, tuple(file for file in expected if file not in found)) if found else None
-
-
-def _jsonl(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix == ".jsonl" and path.is_file())
 
 
 def digest(
