@@ -191,7 +191,7 @@ def facts_file(spec):
 def facts_flags(spec):
     """Return the options of `rtt facts` for a dataset."""
     policy = ",".join(f"{kind}={action}" for kind, action in spec.policy.canonical().items())
-    flags = {"dataset": spec.dataset, "seed": spec.seed, "on-defect": policy}
+    flags = {"dataset": spec.dataset, "seed": spec.seed, "on-defect": policy, "distractors": spec.distractors}
     flags |= {"splits": ",".join(spec.splits)} if spec.splits else {}
     flags |= {"facts-per-split": spec.facts_per_split} if spec.facts_per_split else {}
     return " ".join(f"--{flag} {shlex.quote(str(value))}" for flag, value in flags.items())

@@ -1,5 +1,6 @@
 """Canonical facts: round trip, policy, fresh distractors, and the command."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 from rtt.__main__ import main
 from rtt.code_version import code_version
 from rtt.data.audit import KINDS, audit_folder
-from rtt.data.build import DEFAULT_POLICY, build_facts, fresh_choices
+from rtt.data.build import DEFAULT_POLICY, build_facts
+from rtt.data.distractors import Answers
 from rtt.data.facts import Fact, read_facts, write_facts
+from rtt.data.reader import Folder, Mcq
 from rtt.errors import UserError
 
 KEEP = {kind: "keep" for kind in DEFAULT_POLICY}
@@ -83,7 +86,11 @@ def test_arbitrary_bytes_are_facts_or_a_user_error(raw):
     [
         ("answer", 4),
         ("answer", True),
-        ("choices", ["a"] * 3),
+        ("choices", ["a"]),
+        ("choices", ["a"] * 11),
+        ("answer", 10),
+        ("fresh_choices", ["a"] * 3),
+        ("group", 1),
         ("sentences", "a"),
         ("id", 3),
         ("origin", {}),
@@ -212,7 +219,7 @@ def test_facts_without_text_are_dropped_unless_kept(tmp_path):
     assert audit["dropped"] == {"missing_text": 1} and all(fact.fif_sentences for fact in facts)
     facts, _ = build_facts(folder, "d", None, {"missing_text": "keep"}, 0)
     assert facts[0].fif_sentences == [] and len(facts[0].sentences) == 3
-    only = {name: rows for name, rows in dataset().items() if name.startswith("split_")}
+    only = {name: rows for name, rows in dataset().items() if name.startswith(("split_", "whp_"))}
     folder = write(tmp_path / "e", only)
     with pytest.raises(UserError, match=r"no facts are left: 24 by data\.policy\.missing_text"):
         build_facts(folder, "d", None, {}, 0)
@@ -288,20 +295,39 @@ def test_fresh_choices_depend_on_seed_and_id_alone(tmp_path):
              [("d", 0), ("d", 0), ("d", 1), ("e", 0)]]  # fmt: skip
     assert draws[0] == draws[1]
     assert draws[0] != draws[2] and draws[0] != draws[3]
-    code = "import json; from rtt.data.build import fresh_choices as f; "
-    code += "print(json.dumps(f('a/b/001', 'x', 2, list('abcde'), 0)))"
+    code = "import json; from rtt.data.build import build_facts as f; "
+    code += f"print(json.dumps([x.fresh_choices for x in f({str(folder)!r}, 'd', None, {{}}, 0)[0]]))"
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(rtt.__file__).parents[1])}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(other.stdout) == fresh_choices("a/b/001", "x", 2, list("abcde"), 0)
+    assert json.loads(other.stdout) == draws[0]
 
 
-def test_too_few_values_for_fresh_choices_are_refused(tmp_path):
-    assert sorted(fresh_choices("f", "x", 0, ["a", "b", "c"], 0)) == ["a", "b", "c", "x"]
-    with pytest.raises(UserError, match="f: found 2 values for fresh distractors, expected at least 3"):
-        fresh_choices("f", "x", 0, ["a", "b", " b"], 0)
+def first_definition(name: str, correct: str, answer: int, pool: list[str], seed: int) -> list[str]:
+    """Return the fresh choices of a question with four choices, as they were drawn before there were others."""
+    first, counts = {value.strip(): value for value in pool}, Counter(value.strip() for value in pool)
+    values, share = list(first.values()), np.array([counts[value] for value in first], float)
+    rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
+    drawn = [values[i] for i in rng.choice(len(values), 3, replace=False, p=share / share.sum())]
+    return [*drawn[:answer], correct, *drawn[answer:]]
+
+
+def test_fresh_choices_of_four_are_drawn_as_ever(tmp_path):
+    facts, _ = build_facts(write(tmp_path / "d", dataset()), "d", None, {}, 3)
+    for fact in facts:
+        correct = fact.choices[fact.answer]
+        pool = sorted(f.choices[f.answer] for f in facts if f.choices[f.answer] not in fact.choices)
+        assert fact.fresh_choices == first_definition(fact.id, correct, fact.answer, pool, 3)
+
+
+def test_too_few_values_for_fresh_choices_are_refused_dropped_or_left_out(tmp_path):
     folder = write(tmp_path / "d", dataset(splits=1, n=3))
-    with pytest.raises(UserError, match="found 2 values for fresh distractors, expected at least 3"):
+    with pytest.raises(UserError, match="found 2 values for fresh distractors, expected at least 3") as error:
         build_facts(folder, "d", None, {}, 0)
+    assert "data.policy.few_answers to drop, or to keep and leave likelihood_fresh out" in str(error.value)
+    facts, _ = build_facts(folder, "d", None, {"few_answers": "keep"}, 0)
+    assert [fact.fresh_choices for fact in facts] == [[], [], []]
+    with pytest.raises(UserError, match=r"no facts are left: 3 by data\.policy\.few_answers"):
+        build_facts(folder, "d", None, {"few_answers": "drop"}, 0)
 
 
 def test_the_command_writes_the_same_facts_and_audit_wherever_it_runs(tmp_path, capsys):
@@ -354,9 +380,10 @@ def test_fresh_distractors_are_as_frequent_as_correct_answers(tmp_path):
     answers = [str(1900 + round(abs(rng.normal(0, 15)))) for _ in range(1000)]
     often = Counter(answers)
     hits = 0.0
-    for i, correct in enumerate(answers):
-        pool = sorted(value for value in answers if value != correct)
-        choices = fresh_choices(f"f/{i}", correct, 0, pool, 0)
+    mcqs = [Mcq("s", "s.jsonl", i, f"Q{i}", (value, "x", "y", "z"), 0) for i, value in enumerate(answers)]
+    pool = Answers(Folder(tmp_path, mcqs=mcqs))
+    for i, mcq in enumerate(mcqs):
+        choices = pool.fresh(i, f"f/{i}", list(mcq.choices), 0, 0)
         counts = [often[choice] for choice in choices]
         hits += (counts[0] == max(counts)) / counts.count(max(counts))
     # Distinct values cannot be drawn quite by frequency, so a little above one in four; uniform draws give .45.

@@ -61,9 +61,12 @@ def test_sentences_and_answered_questions_count_as_a_whole():
     assert mcq(FACT, answer=3).target.endswith("Answer: D. 1953")
 
 
-def test_a_prompt_needs_four_choices():
-    with pytest.raises(ValueError):
-        mcq_prompt("Q?", ["a", "b", "c"])
+def test_a_prompt_has_two_to_ten_choices():
+    assert mcq_prompt("Q?", ["a", "b"]) == "Q?\nA. a\nB. b\nAnswer:"
+    assert mcq_prompt("Q?", list("abcdefghij")).endswith("\nI. i\nJ. j\nAnswer:")
+    for choices in (["a"], list("abcdefghijk")):
+        with pytest.raises(ValueError):
+            mcq_prompt("Q?", choices)
 
 
 @given(st.permutations(range(4)), st.integers(0, 3))

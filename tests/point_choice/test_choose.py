@@ -93,11 +93,16 @@ def test_of_several_probes_the_one_farthest_from_its_floor_counts_and_retain_has
 def test_the_floor_of_letters_is_the_majority_letter_of_t_scored_on_v():
     """split_0 has the letters A A A B, split_1 A B B B: a guesser says B on split_0 and A on split_1."""
     letters = {"split_0": [0, 0, 0, 1], "split_1": [0, 1, 1, 1]}
-    questions = [{"split": split, "answer": answer} for split, answers in letters.items() for answer in answers]
+    probes = {probe: {"scores": [0.0] * 4} for probe in ("letter", "likelihood")}
+    questions = [
+        {"split": split, "answer": answer, "probes": probes} for split, answers in letters.items() for answer in answers
+    ]
     assert floor_before_attack(questions, "letter") == 2 / 8
     assert floor_before_attack(questions[::-1], "letter") == 2 / 8
     assert floor_before_attack(questions[:4], "letter") == 0.25  # without T there is no majority to learn
     assert floor_before_attack(questions, "likelihood") == 0.25
+    two = [q | {"probes": {"likelihood": {"scores": [0.0] * 2}}} for q in questions]
+    assert floor_before_attack([*questions, *two], "likelihood") == 0.375
 
 
 @given(

@@ -54,6 +54,39 @@ def test_scores_equal_brute_force(tmp_path):
         assert found == pytest.approx(reference, abs=1e-5, rel=1e-5)
 
 
+def test_questions_may_have_other_numbers_of_choices(tmp_path):
+    """Two, three and four choices beside each other; what is asked of one does not touch another."""
+    facts = varied(tmp_path)
+    shorter = [
+        dataclasses.replace(
+            fact, choices=fact.choices[:k], fresh_choices=fact.fresh_choices[:k], answer=0, group=f"d:{i // 2}"
+        )
+        for i, (fact, k) in enumerate(zip(facts, (2, 4, 3, 2, 4), strict=True))
+    ]
+    model = tiny.model(scale=8)
+    questions = Scorer(tiny.tokenizer(), shorter, batch_size=3).questions(model, lambda fact: "V")
+    assert [question["group"] for question in questions] == ["d:0", "d:0", "d:1", "d:1", "d:2"]
+    double = copy.deepcopy(model).double()
+    for fact, question in zip(shorter, questions, strict=True):
+        lines = "".join(f"\n{x}. {c}" for x, c in zip("ABCD", fact.choices, strict=False))
+        wanted = {
+            "letter": [brute(double, f"{fact.question}{lines}\nAnswer:", f" {x}") for x in "ABCD"[: len(fact.choices)]],
+            "likelihood": [brute(double, f"{fact.question}\nAnswer:", f" {choice}") for choice in fact.choices],
+            "likelihood_fresh": [brute(double, f"{fact.question}\nAnswer:", f" {c}") for c in fact.fresh_choices],
+        }
+        for probe, scores in wanted.items():
+            assert question["probes"][probe]["scores"] == pytest.approx(scores, abs=1e-5, rel=1e-5)
+
+
+def test_letters_that_share_a_token_and_missing_fresh_choices_are_refused(tmp_path):
+    fact = tiny.facts(tmp_path)[0]
+    six = dataclasses.replace(fact, choices=list("abcdef"), fresh_choices=[], answer=0)
+    with pytest.raises(UserError, match="several of the letters A to F the same token"):  # the miniature knows A to D
+        Scorer(tiny.tokenizer(), [six], ["letter"])
+    with pytest.raises(UserError, match="has no fresh choices"):
+        Scorer(tiny.tokenizer(), [six])
+
+
 def test_questions_carry_what_the_contract_asks(tmp_path):
     model, facts = tiny.model(scale=8), varied(tmp_path)
     questions = Scorer(tiny.tokenizer(), facts).questions(model, lambda fact: "V" if fact.split == "split_0" else "T")
@@ -187,5 +220,8 @@ def test_calibration_subtracts_each_letter_s_mean():
         total = math.log(sum(map(math.exp, logits)))
         logprobs.append(question([logit - total for logit in logits], row["answer"]))
     assert accuracy(logprobs, "letter", calibrated=True) == 1
+    # Questions with two choices have a mean of their own.
+    both = [*rows, question([9.0, 8.0], 0), question([7.0, 6.5], 1)]
+    assert accuracy(both, "letter", calibrated=True) == 1 and accuracy(both, "letter") == pytest.approx(2 / 6)
     rows.append(question([-50, 0, 0, 0], 1, "T"))  # questions of another role do not enter the means
     assert accuracy(rows, "letter", "V", calibrated=True) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rtt.stats.look_choice import best_look, choose, halves, letter_floor
+from rtt.stats.look_choice import best_look, chance, choose, halves, letter_floor
 from scipy.stats import binom
 
 sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)
@@ -107,7 +107,22 @@ def test_floor_is_the_majority_letter_of_t():
     """Split 0 is judged by split 1's majority (A, tied with D) and the reverse (C)."""
     v = np.array([2, 2, 0, 1, 0, 0, 3, 3])
     split = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    assert letter_floor(v, split, [v[split == 1], v[split == 0]]) == (1 + 0) / 8
+    assert letter_floor(v, np.full(8, 4), split, [0, 1]) == (1 + 0) / 8
+
+
+def test_the_floor_of_letters_knows_how_many_choices_a_question_has():
+    """Split 0 asks two questions of two choices (A B) and two of three (C C); split 1 asks A A B, C B, and one of five.
+
+    Of two choices split 1 teaches A (1 of 2 right), of three C, a tie with B that the first letter wins: B (0 of 2).
+    Split 0 teaches A of two (a tie; 2 of 3) and C of three (1 of 2); of five it teaches nothing: 1/5.
+    """
+    answers = np.array([0, 1, 2, 2, 0, 0, 1, 2, 1, 4])
+    choices = np.array([2, 2, 3, 3, 2, 2, 2, 3, 3, 5])
+    split = np.array([0] * 4 + [1] * 6)
+    assert letter_floor(answers, choices, split, [0, 1]) == pytest.approx((1 + 0 + 2 + 1 + 0.2) / 10)
+    assert letter_floor(answers, choices, split, [0]) == pytest.approx(1 / 4)
+    assert chance(choices) == pytest.approx((5 / 2 + 4 / 3 + 1 / 5) / 10)
+    assert [chance(np.full(7, k)) for k in range(2, 11)] == [1 / k for k in range(2, 11)]  # exactly
 
 
 def test_nested_is_unbiased_on_coin_flips_and_paper_is_not():

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from evals_builder import NOTHING, SMALL, edit, make_evals, planted, tables, write_eval, write_runs
+from rtt.errors import UserError
 from rtt.scoring.read import read_eval
 from rtt.stats.assemble import floor_of, t_at, v_correct
 from rtt.stats.look_choice import choose, halves
@@ -127,8 +128,37 @@ def test_other_numbers_of_choices(tmp_path):
     for entry, mark in zip(looks[0]["questions"], "110000", strict=True):
         entry.update(asked(mark))
     found = read_looks(tmp_path, looks, "quantise")
-    assert found.questions.n_choices == 5 and floor_of(found, "likelihood") == 0.2
+    assert found.questions.n_choices.tolist() == [5] * 6 and floor_of(found, "likelihood") == 0.2
     assert found.correct["likelihood"][0, 0].tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_questions_of_one_dataset_may_have_other_numbers_of_choices(tmp_path):
+    """Questions with 2, 2, 4, 4, 3, 3 choices; the answers are those of ANSWERS (0 1 | 1 1 0 2)."""
+    widths = [2, 2, 4, 4, 3, 3]
+
+    def cut(looks):
+        for one in looks:
+            for entry, width in zip(one["questions"], widths, strict=True):
+                scores = [-1.0 if c == entry["answer"] else -2.0 for c in range(width)]
+                entry["probes"] = {"letter": {"scores": scores}, "likelihood": {"scores": scores[::-1]}}
+        return looks
+
+    looks = cut([look({"x": 1}, None, "111111", attack="quantise"), look({"x": 2}, None, "111111", attack="quantise")])
+    found = read_looks(tmp_path, looks, "quantise")
+    assert found.questions.n_choices.tolist() == widths
+    assert found.correct["letter"][0, 0].tolist() == [1] * 6
+    assert found.correct["likelihood"][0, 0].tolist() == [0, 0, 0, 0, 0, 0]  # reversed: another choice is best
+    assert floor_of(found, "likelihood") == pytest.approx((2 / 2 + 2 / 4 + 2 / 3) / 6)
+    # T never has as many choices, so that a letter is drawn.
+    assert floor_of(found, "letter") == pytest.approx((2 / 2 + 2 / 4 + 2 / 3) / 6)
+    looks[1]["questions"][4]["probes"]["likelihood"]["scores"].append(-3.0)
+    with pytest.raises(UserError, match=r"split_1/003 has the scores .* expected a list of 3 numbers"):
+        read_looks(tmp_path, looks, "quantise")
+    looks[1]["questions"][4]["probes"]["likelihood"]["scores"].pop()
+    for one in looks:
+        one["questions"][5]["answer"] = 3
+    with pytest.raises(UserError, match=r"split_1/004: the answer 3 is not an integer from 0 to 2"):
+        read_looks(tmp_path, looks, "quantise")
 
 
 @pytest.mark.parametrize(

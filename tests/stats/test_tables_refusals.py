@@ -157,7 +157,10 @@ def asked(document):
         (lambda d: d.update(kind="rtt"), "kind is 'rtt', expected original, unlearned or attacked"),
         (lambda d: asked(d)[0]["probes"]["letter"]["scores"].pop(), "has the scores ["),
         (lambda d: asked(d)[1]["probes"]["letter"].update(scores=["-1"] * 4), "split_0/002 has the scores ['-1',"),
-        (lambda d: [q["probes"]["letter"].update(scores=[0.0]) for q in asked(d)], "expected a list of 2 numbers"),
+        (
+            lambda d: [q["probes"]["letter"].update(scores=[0.0]) for q in asked(d)],
+            "expected a list of at least 2 numbers",
+        ),
         (lambda d: asked(d)[0]["probes"].pop("letter"), "differ in their probes"),
         (lambda d: asked(d)[0]["probes"].update(letter=None), "lacks or garbles"),
         (lambda d: asked(d)[0].pop("group"), "lacks or garbles 'group'"),
@@ -257,4 +260,4 @@ def test_other_numbers_of_choices_in_one_arm(small, capsys):
 
     path = edit(small, "unlearn-pretrained-gd-s0", change)
     error = refuse(small, capsys)
-    assert f"{path}: 5 choices per question" in error and "model-pretrained-s0.json has 4" in error
+    assert "split_0/001 has 5 choices" in error and "model-pretrained-s0.json has 4" in error and str(path) in error

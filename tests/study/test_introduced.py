@@ -53,7 +53,6 @@ class Later:
 
     def add(self, default):
         self.edit("scripts/rtt/study/settings.py", KEY, KEY + NEW.format(default=default))
-        self.edit("scripts/rtt/study/settings.py", "import Strict\n", "import Introduced, Strict\n")
 
     def found(self, *studies):
         done = subprocess.run(

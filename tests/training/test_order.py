@@ -251,6 +251,25 @@ def test_the_share_of_mcqs_is_mcq_share(data, share, expected):
         assert found == pytest.approx(expected, abs=0.04)
 
 
+def test_facts_without_sentences_are_shown_as_mcqs_and_that_is_said(data, capsys):
+    """mcq_share follows by itself where no fact of a dataset has a sentence, and only there."""
+    empty = {"sentences": [], "ria_sentences": [], "fif_sentences": []}
+    silent = {name: [dataclasses.replace(fact, **empty) for fact in facts] for name, facts in data.items()}
+    for name in ("GD", "RIA"):
+        items = pairs(silent, name, 0.5)
+        assert all("\nA. " in text for item in items for text in texts_of([item["forget"], item["retain"]]))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "mcq_share: 1, not 0.5, for birth_years_a, cities: these facts have no sentences"
+    half = silent | {"birth_years_a": data["birth_years_a"]}
+    items = pairs(half, "GD", 0.5)  # the other side keeps its share
+    assert 0.3 < np.mean(["\nA. " in text for text in texts_of([item["forget"] for item in items])]) < 0.7
+    with pytest.raises(UserError, match=r"sentences \(mcq_share: 0.0\), but 8 of 8 facts"):
+        pairs(silent, "GD", 0.0)
+    some = silent | {"birth_years_a": [*silent["birth_years_a"][:3], *data["birth_years_a"][3:]]}
+    with pytest.raises(UserError, match="but 3 of 8 facts have none"):
+        pairs(some, "GD", 0.5)
+
+
 def test_the_number_loss_only_counts_digits_of_forget_texts(data):
     settings = Unlearning(
         learning_rate=1e-3, batch_size=4, points=[20], mcq_share=0.5, mcq_loss="NUMBER", sentence_loss="NUMBER"

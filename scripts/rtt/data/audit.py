@@ -11,9 +11,12 @@ import re
 import sys
 from collections import Counter, defaultdict
 from fractions import Fraction
+from itertools import zip_longest
 from math import comb
 from pathlib import Path
 
+from rtt.data.distractors import DISTRACTORS, Answers, answer_kind
+from rtt.data.facts import LETTERS
 from rtt.data.reader import DEV, Folder, Mcq, holds, read_folder, role
 from rtt.data.reader import KINDS as SENTENCE_FILES
 from rtt.errors import UserError, printable
@@ -22,6 +25,7 @@ from rtt.files import natural
 KINDS = (
     "malformed",
     "split_leak",
+    "group_leak",
     "conflicting_answer",
     "duplicate_choice",
     "duplicate_wrong_choice",
@@ -32,10 +36,12 @@ KINDS = (
     "wrong_text",
     "future_year",
     "letter_prior",
+    "lone_answer",
+    "few_answers",
 )
 # The year of the authors' data (their commit of 2024-10-08): with today's year the audit would change by itself.
 REFERENCE_YEAR = 2024
-LETTER_LEVEL = Fraction(5, 100)  # significance level of `_letters`, over all four letters
+LETTER_LEVEL = Fraction(5, 100)  # significance level of `_letters`, over all letters
 NAMES = {"sentences": "true", "ria_sentences": "RIA", "fif_sentences": "FIF"}
 
 
@@ -54,9 +60,12 @@ def audit_folder(path: str | Path, dataset: str | None = None, year: int = REFER
     return audit(read_folder(path), dataset or Path(path).resolve().name, year)
 
 
-def audit(folder: Folder, dataset: str, year: int = REFERENCE_YEAR) -> dict:
-    """Return the audit object (docs/data.md) of a folder that was read. Birth years after `year` count as in the
-    future.
+def audit(
+    folder: Folder, dataset: str, year: int = REFERENCE_YEAR, distractors: int = DISTRACTORS, seed: int | None = None
+) -> dict:
+    """Return the audit object (docs/data.md) of a folder that was read.
+
+    Birth years after `year` count as in the future. An open question gets so many `distractors`, drawn with `seed`.
     """
     details = [
         {"kind": "malformed", "path": file, "line": line, "message": message}
@@ -76,11 +85,11 @@ def audit(folder: Folder, dataset: str, year: int = REFERENCE_YEAR) -> dict:
     _questions(folder, add)
     _choices(folder, year, add)
     _texts(folder, add)
-    letters = {split: [0, 0, 0, 0] for split in folder.splits}
-    for mcq in folder.mcqs:
-        letters[mcq.split][mcq.answer] += 1
+    letters = {split: _letter_counts(folder, split) for split in folder.splits}
     for split, counts in letters.items():
         _letters(split, counts, add)
+    answers = Answers(folder, distractors)
+    _answers(folder, answers, add)
     order = {kind: i for i, kind in enumerate(KINDS)}
     details.sort(key=lambda detail: (order[detail["kind"]], natural(detail["path"]), detail["line"]))
     found = Counter(detail["kind"] for detail in details)
@@ -97,13 +106,18 @@ def audit(folder: Folder, dataset: str, year: int = REFERENCE_YEAR) -> dict:
         ),
         "defects": {kind: found[kind] for kind in KINDS},
         "details": details,
-        "letter_counts": letters,
+        "letter_counts": {
+            split: [sum(column) for column in zip_longest(*counts.values(), fillvalue=0)]
+            for split, counts in letters.items()
+        },
         "majority_letter_accuracy": {
-            split: round(max(counts) / sum(counts), 6) if sum(counts) else None for split, counts in letters.items()
+            split: round(sum(map(max, counts.values())) / sum(map(sum, counts.values())), 6) if counts else None
+            for split, counts in letters.items()
         },
         "reference_year": year,
         "sha256": folder.sha256,
         "dropped": {},
+        "notes": _notes(folder, answers, seed),
     }
 
 
@@ -114,7 +128,7 @@ def _quote(text: str) -> str:
 
 
 def _questions(folder: Folder, add) -> None:
-    """Find duplicate_question, conflicting_answer and split_leak."""
+    """Find duplicate_question, conflicting_answer, split_leak and group_leak."""
     copies = defaultdict(list)
     for mcq in folder.mcqs:
         copies[mcq.key].append(mcq)
@@ -135,6 +149,18 @@ def _questions(folder: Folder, add) -> None:
         if len({mcq.split for mcq in mcqs}) > 1:
             text = f"{where}: one of them is in T while the other is in V, so these facts are not independent"
             add("split_leak", first.file, first.line, text, mcqs, places)
+    groups = defaultdict(list)
+    for mcq in folder.mcqs:
+        if mcq.group is not None:
+            groups[mcq.group].append(mcq)
+    for group, mcqs in groups.items():
+        if len({mcq.split for mcq in mcqs}) > 1:
+            first, places = mcqs[0], [mcq.place for mcq in mcqs]
+            counts = ", ".join(f"{split} ({n})" for split, n in Counter(mcq.split for mcq in mcqs).items())
+            text = (
+                f"the group {_quote(group)} has questions in more than one split: {counts}; it would be in T and in V"
+            )
+            add("group_leak", first.file, first.line, text, mcqs, places)
 
 
 def _choices(folder: Folder, year: int, add) -> None:
@@ -144,12 +170,13 @@ def _choices(folder: Folder, year: int, add) -> None:
         repeated = [choice for choice, n in Counter(choices).items() if n > 1]
         if mcq.correct.strip() in repeated:
             letters = " and ".join(
-                letter for letter, c in zip("ABCD", choices, strict=True) if c == mcq.correct.strip()
+                letter for letter, c in zip(LETTERS, choices, strict=False) if c == mcq.correct.strip()
             )
             text = f"the correct choice {_quote(mcq.correct)} appears more than once, as {letters}"
             add("duplicate_choice", mcq.file, mcq.line, text, [mcq])
         elif repeated:
-            text = f"the wrong choice {_quote(repeated[0])} appears more than once: fewer than 4 different choices"
+            text = f"the wrong choice {_quote(repeated[0])} appears more than once: fewer than "
+            text += f"{len(choices)} different choices"
             add("duplicate_wrong_choice", mcq.file, mcq.line, text, [mcq])
         answer = mcq.correct.strip()
         dated = re.match(r"(when|(in )?(what|which) year)\b", mcq.key)
@@ -185,8 +212,8 @@ def _texts(folder: Folder, add) -> None:
         text = f"no question and answer in the MCQ files match the text {_quote(first.text)}{about}"
         add("missing_mcq", first.file, first.line, text, None, places if len(places) > 1 else ())
 
-    present = {kind for kind, split in map(role, folder.files) if split != DEV}
-    expected = ["sentences", *(kind for kind in NAMES if kind in present and kind != "sentences")]
+    present = folder.told
+    expected = ["sentences", *(kind for kind in NAMES if kind in present and kind != "sentences")] if present else []
     for i, mcq in enumerate(folder.mcqs):
         lacking = [NAMES[kind] for kind in expected if kind not in kinds_of[i]]
         if lacking:
@@ -194,7 +221,7 @@ def _texts(folder: Folder, add) -> None:
             add("missing_text", mcq.file, mcq.line, text, [mcq])
 
     splits = {split for kind, split in map(role, folder.files) if (kind in NAMES or kind == "mcq") and split != DEV}
-    for split in sorted(splits, key=natural):
+    for split in sorted(splits if expected else (), key=natural):
         files = {kind: f"{prefix}{split}.jsonl" for prefix, kind in SENTENCE_FILES.items()}
         rows = {kind: folder.rows.get(files[kind], 0) for kind in expected}
         most = max(rows.values())
@@ -213,18 +240,63 @@ def _texts(folder: Folder, add) -> None:
             add("missing_rows", path, max(1, rows[kind]), text, short)
 
 
-def _letters(split: str, counts: list[int], add) -> None:
-    """Find letter_prior: the most frequent letter of a split is correct significantly more often than 25 %.
+def _letter_counts(folder: Folder, split: str) -> dict[int, list[int]]:
+    """Return {number of choices: [questions of the split answered by A, by B, ...]}, in ascending order."""
+    found = Counter((len(mcq.choices), mcq.answer) for mcq in folder.mcqs if mcq.split == split and not mcq.open)
+    return {k: [found[k, letter] for letter in range(k)] for k in sorted({k for k, _ in found})}
 
-    A one-sided exact binomial test compares that letter's count with 1/4. The letter is the largest of four, so the
-    level of 5 % is divided by four (Bonferroni): at most about one in twenty unbiased splits is reported.
+
+def _letters(split: str, letters: dict[int, list[int]], add) -> None:
+    """Find letter_prior: the most frequent letter of a split is correct significantly more often than by chance.
+
+    Questions with k choices are judged apart from others. A one-sided exact binomial test compares the letter's count
+    with 1/k. The letter is the largest of k, so the level of 5 % is divided by k, and by the number of such tests
+    (Bonferroni): at most about one in twenty unbiased splits is reported.
     """
-    n, most = sum(counts), max(counts)
-    if n and binomial_tail(most, n, Fraction(1, 4)) * 4 <= LETTER_LEVEL:
-        letter = "ABCD"[counts.index(most)]
-        rate = f"{most} of {n} questions ({100 * most / n:.1f} %)"
-        text = f"always answering {letter} is correct for {rate}: 25 % is the wrong floor"
-        add("letter_prior", f"{split}.jsonl", 1, text)
+    for k, counts in letters.items():
+        n, most = sum(counts), max(counts)
+        if binomial_tail(most, n, Fraction(1, k)) * k * len(letters) <= LETTER_LEVEL:
+            letter, of = LETTERS[counts.index(most)], f" with {k} choices" if len(letters) > 1 else ""
+            rate = f"{most} of {n} questions{of} ({100 * most / n:.1f} %)"
+            text = f"always answering {letter} is correct for {rate}: {100 / k:.3g} % is the wrong floor"
+            add("letter_prior", f"{split}.jsonl", 1, text)
+
+
+def _answers(folder: Folder, answers: Answers, add) -> None:
+    """Find lone_answer and few_answers."""
+    for i, mcq in enumerate(folder.mcqs):
+        if answers.width(i) < 2:
+            kind = answer_kind(mcq.correct)
+            text = f"no other answer is a {kind}, so none can be a wrong choice for {_quote(mcq.question)}"
+            add("lone_answer", mcq.file, mcq.line, text, [mcq])
+            continue
+        found, needed = answers.few(i)
+        if found < needed:
+            text = (
+                f"found {max(found, 0)} values for fresh distractors, expected at least {needed}: correct answers of "
+                "other questions, neither among this question's choices nor trained on"
+            )
+            add("few_answers", mcq.file, mcq.line, text, [mcq])
+
+
+def _notes(folder: Folder, answers: Answers, seed: int | None) -> list[str]:
+    """Return what is no defect, but should be known: sentences about open questions, groups and missing sentences."""
+    notes = []
+    if opened := [i for i, mcq in enumerate(folder.mcqs) if mcq.open]:
+        kinds = Counter(answer_kind(folder.mcqs[i].correct) for i in opened)
+        shown = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+        fewer = sum(answers.width(i) <= answers.distractors for i in opened)
+        drawn = "drawn" if seed is None else f"drawn with seed {seed}"
+        notes.append(
+            f"{len(opened)} of {len(folder.mcqs)} questions have no choices: {answers.distractors} wrong ones are "
+            f"{drawn} from correct answers of other questions of the same kind: {shown}"
+            + (f"; {fewer} questions get fewer" if fewer else "")
+        )
+    if groups := {mcq.group for mcq in folder.mcqs if mcq.group is not None}:
+        notes.append(f"{sum(mcq.group is not None for mcq in folder.mcqs)} questions are in {len(groups)} groups")
+    if folder.mcqs and not folder.told:
+        notes.append("no file of sentences: every text of a fact is its question, whatever mcq_share says")
+    return notes
 
 
 def format_text(result: dict) -> str:
@@ -234,6 +306,7 @@ def format_text(result: dict) -> str:
         f"{result['facts']} facts"
     ]
     lines += [f"  {kind:<24}{n:>6}" for kind, n in result["defects"].items()]
+    lines += [f"  {note}" for note in result["notes"]]
     lines += [f"{d['path']}:{d['line']}: {d['kind']}: {d['message']}" for d in result["details"]]
     return "\n".join(lines)
 
@@ -244,9 +317,9 @@ def dataset_folders(path: str | Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a dataset's folder, or a folder of datasets")
     try:
-        if any(path.glob("*.jsonl")):
+        if any(path.glob("[!.]*.jsonl")):
             return [path]
-        found = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("*.jsonl"))]
+        found = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and any(entry.glob("[!.]*.jsonl"))]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not found:

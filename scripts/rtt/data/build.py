@@ -5,15 +5,13 @@
 """
 
 import argparse
-import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
-
-import numpy as np
 
 from rtt.code_version import code_version
 from rtt.data.audit import KINDS, audit, fact_id
-from rtt.data.facts import Fact, write_facts
+from rtt.data.distractors import DISTRACTORS, Answers
+from rtt.data.facts import MAX_CHOICES, Fact, write_facts
 from rtt.data.reader import Folder, read_folder, role
 from rtt.errors import UserError
 from rtt.files import write_json
@@ -24,6 +22,10 @@ ACTIONS = ("keep", "drop", "stop")
 # The action for each kind of defect that is not named. A study names all but those that came later and are as before.
 DEFAULT_POLICY = Policy.model_validate({}, context=AS_WRITTEN).model_dump()
 NO_FACTS = ("missing_mcq", "letter_prior")  # these kinds concern a text or a split: there is no fact to drop
+OTHERWISE = defaultdict(
+    lambda: "keep or drop",
+    few_answers="drop, or to keep and leave likelihood_fresh out of scores.probes",
+) | {kind: "keep" for kind in NO_FACTS}
 SHOWN = 20  # places that a message names at most; the audit lists them all
 
 
@@ -34,16 +36,17 @@ def build_facts(
     policy: dict[str, str],
     seed: int,
     per_split: int | None = None,
+    distractors: int = DISTRACTORS,
 ) -> tuple[list[Fact], dict]:
     """Read a dataset's folder, apply the policy on defects, and return (facts, audit object).
 
     `splits` names the splits to take, in order (None: all). `policy` maps kinds of defect to keep, drop or stop; kinds
-    that it lacks follow DEFAULT_POLICY. `seed` only draws `fresh_choices`. `per_split` takes each split's first facts.
+    that it lacks follow DEFAULT_POLICY. `seed` only draws `fresh_choices`, and the `distractors` wrong choices of open
+    questions. `per_split` takes each split's first facts.
 
     The audit covers the whole folder. Its `dropped` counts each dropped fact once, under the first kind (in the order
     of `rtt.data.audit.KINDS`) that drops it; its `facts` counts those that are left. Raises UserError for malformed
-    input, for an unknown split, kind or action, for a defect whose policy is `stop`, for a split without facts, and for
-    too few values to draw `fresh_choices` from.
+    input, for an unknown split, kind or action, for a defect whose policy is `stop`, and for a split without facts.
     """
     actions = {**DEFAULT_POLICY, **policy}
     for kind, action in actions.items():
@@ -55,7 +58,7 @@ def build_facts(
                 f"data.policy.{kind}: found 'drop', but this defect concerns no single fact; use keep or stop"
             )
     read = read_folder(folder)
-    result = audit(read, dataset)
+    result = audit(read, dataset, distractors=distractors, seed=seed)
     if read.malformed:
         places = [f"{read.path / file}:{line}: {message}" for file, line, message in read.malformed]
         raise UserError(_listing(f"{len(places)} malformed lines; correct the file(s)", places))
@@ -74,17 +77,22 @@ def build_facts(
         if actions[kind] == "drop":
             dropped[kind] |= concerned - gone
             gone |= concerned
-        elif actions[kind] == "stop" and (concerned or role(detail["path"])[1] in splits):
+            continue
+        # A fact that is dropped needs no fresh choices.
+        hit = concerned - gone if kind == "few_answers" else concerned or role(detail["path"])[1] in splits
+        if actions[kind] == "stop" and hit:
             stops[kind].append(f"{read.path / detail['path']}:{detail['line']}: {detail['message']}")
     if stops:
         parts = [
-            _listing(f"{len(places)} x {kind}; correct the data, or set data.policy.{kind} to keep or drop", places)
+            _listing(
+                f"{len(places)} x {kind}; correct the data, or set data.policy.{kind} to {OTHERWISE[kind]}", places
+            )
             for kind, places in stops.items()
         ]
         raise UserError("\n".join(parts))
     result["dropped"] = {kind: len(dropped[kind]) for kind in KINDS if dropped.get(kind)}
 
-    kept = _facts(read, dataset, splits, gone, seed)
+    kept = _facts(read, dataset, splits, gone, seed, distractors)
     if not kept:
         counts = ", ".join(f"{n} by data.policy.{kind}" for kind, n in result["dropped"].items())
         raise UserError(
@@ -118,64 +126,36 @@ def _listing(head: str, places: list[str]) -> str:
     return "\n  ".join([head + ":", *places[:SHOWN], *more])
 
 
-def _facts(folder: Folder, dataset: str, splits: list[str], gone: set[str], seed: int) -> list[Fact]:
+def _facts(folder: Folder, dataset: str, splits: list[str], gone: set[str], seed: int, distractors: int) -> list[Fact]:
     """Return the facts of `splits` whose ids are not in `gone`, in file order."""
     texts = defaultdict(lambda: defaultdict(list))
-    trained = defaultdict(set)  # index of the question -> wrong answers that its RIA and FIF sentences may state
     for sentence in folder.sentences:
         if sentence.mcq is not None:
             texts[sentence.mcq][sentence.kind].append(sentence.text)
-            trained[sentence.mcq] |= set(sentence.wrong or ())
-    answers = defaultdict(set)  # a question that stands twice -> all its answers
-    for mcq in folder.mcqs:
-        answers[mcq.key].add(mcq.correct)
-    pool = sorted(mcq.correct for mcq in folder.mcqs)
+    answers = Answers(folder, distractors)
     facts = []
     for i in [i for split in splits for i, mcq in enumerate(folder.mcqs) if mcq.split == split]:
-        mcq = folder.mcqs[i]
-        if fact_id(dataset, mcq) in gone:
+        mcq, name = folder.mcqs[i], fact_id(dataset, folder.mcqs[i])
+        if name in gone:
             continue
-        taken = {value.strip() for value in (*mcq.choices, *answers[mcq.key], *trained[i])}
-        fresh = fresh_choices(
-            fact_id(dataset, mcq), mcq.correct, mcq.answer, [v for v in pool if v.strip() not in taken], seed
-        )
+        choices, answer = answers.choices(i, name, seed)
         facts.append(
             Fact(
-                id=fact_id(dataset, mcq),
+                id=name,
                 dataset=dataset,
                 split=mcq.split,
                 question=mcq.question,
-                choices=list(mcq.choices),
-                answer=mcq.answer,
-                fresh_choices=fresh,
+                choices=choices,
+                answer=answer,
+                fresh_choices=answers.fresh(i, name, choices, answer, seed),
                 sentences=texts[i]["sentences"],
                 ria_sentences=texts[i]["ria_sentences"],
                 fif_sentences=texts[i]["fif_sentences"],
                 origin={"file": mcq.file, "line": mcq.line},
+                group="" if mcq.group is None else f"{dataset}:{mcq.group}",  # no id: an id goes on with a slash
             )
         )
     return facts
-
-
-def fresh_choices(name: str, correct: str, answer: int, pool: list[str], seed: int) -> list[str]:
-    """Return 4 choices: `correct` at index `answer`, and three distinct values drawn from `pool`.
-
-    A value's probability is its frequency in the pool. Rarer distractors would let a guesser who knows only the
-    distribution of answers beat the floor (Years: .36 instead of .25). The draw depends on `seed`, the fact's id `name`
-    and the pool alone. Raises UserError when the pool has fewer than 3 distinct values.
-    """
-    first = {value.strip(): value for value in pool}
-    counts = Counter(value.strip() for value in pool)
-    values = list(first.values())
-    if len(values) < 3:
-        raise UserError(
-            f"{name}: found {len(values)} values for fresh distractors, expected at least 3: correct answers of other "
-            "facts, neither among this fact's choices nor trained on; give the dataset more facts or more answers"
-        )
-    share = np.array([counts[value] for value in first], float)
-    rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
-    drawn = [values[i] for i in rng.choice(len(values), 3, replace=False, p=share / share.sum())]
-    return [*drawn[:answer], correct, *drawn[answer:]]
 
 
 def _policy(text: str) -> dict[str, str]:
@@ -206,14 +186,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the fresh distractors, from 0 (default: %(default)s)"
     )
+    parser.add_argument(
+        "--distractors",
+        type=int,
+        default=DISTRACTORS,
+        metavar="N",
+        help="draw so many wrong choices for a question without choices (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write facts.jsonl and audit.json of a dataset's folder; return 0."""
     if args.seed < 0:
         raise UserError(f"--seed: found {args.seed}, expected 0 or more")
+    if not 1 <= args.distractors < MAX_CHOICES:
+        raise UserError(f"--distractors: found {args.distractors}, expected 1 to {MAX_CHOICES - 1}")
     splits = None if args.splits is None else [split.strip() for split in args.splits.split(",")]
-    facts, result = build_facts(args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split)
+    facts, result = build_facts(
+        args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split, args.distractors
+    )
     write_facts(args.out, facts)
     write_json(args.audit, result | {"code": code_version("facts")})
     return 0

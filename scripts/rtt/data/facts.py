@@ -1,20 +1,25 @@
 """Canonical facts: one format for every dataset, as all later steps read it (docs/architecture.md)."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rtt.errors import UserError
 from rtt.files import canonical_json, write_text
 
+LETTERS = "ABCDEFGHIJ"  # of a question's choices
+MIN_CHOICES, MAX_CHOICES = 2, len(LETTERS)
+
 
 @dataclass(frozen=True)
 class Fact:
     """One fact, as every later step reads it: a line of `facts.jsonl`.
 
-    `choices` and `fresh_choices` hold 4 strings each, with the correct one at index `answer` (0 to 3) in both. `origin`
-    is {"file", "line"} of the MCQ. The three lists of sentences may be empty if the policy keeps facts without text.
+    `choices` and `fresh_choices` hold equally many strings, MIN_CHOICES to MAX_CHOICES, with the correct one at index
+    `answer` in both; `fresh_choices` may be empty if the policy keeps facts without them. `origin` is {"file", "line"}
+    of the MCQ. The three lists of sentences may be empty. `group` names what several facts are about, such as one
+    author; a fact without one is a group of its own, with its id.
     """
 
     id: str
@@ -28,11 +33,24 @@ class Fact:
     ria_sentences: list[str]
     fif_sentences: list[str]
     origin: dict[str, Any]
+    group: str = ""
+
+    def __post_init__(self):
+        """Make a fact without a group one of its own."""
+        if not self.group:
+            object.__setattr__(self, "group", self.id)
+
+    def row(self) -> dict[str, Any]:
+        """Return the fact as a line holds it: `group` stands there only if it is not the fact's own id."""
+        row = asdict(self)
+        if self.group == self.id:
+            del row["group"]
+        return row
 
 
 def write_facts(path: str | Path, facts: list[Fact]) -> None:
     """Write facts as JSONL in the given order, completely or not at all; equal facts give equal bytes."""
-    write_text(path, "".join(canonical_json(asdict(fact)) + "\n" for fact in facts))
+    write_text(path, "".join(canonical_json(fact.row()) + "\n" for fact in facts))
 
 
 def read_facts(path: str | Path) -> list[Fact]:
@@ -54,19 +72,26 @@ def _fact(line: str, place: str) -> Fact:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not JSON: {str(error)[:80]}") from None
     names = [field.name for field in fields(Fact)]
-    if not isinstance(row, dict) or sorted(row) != sorted(names):
+    required = {field.name for field in fields(Fact) if field.default is MISSING}
+    if not isinstance(row, dict) or not required <= set(row) <= set(names):
         found = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
         raise UserError(f"{place}: found {found}; a fact has the keys {', '.join(names)}")
     for key, value in row.items():
         if key == "origin":
             good = isinstance(value, dict) and set(value) == {"file", "line"}
         elif key == "answer":
-            good = type(value) is int and 0 <= value <= 3
-        elif key in ("id", "dataset", "split", "question"):
+            good = type(value) is int and 0 <= value < MAX_CHOICES
+        elif key in ("id", "dataset", "split", "question", "group"):
             good = isinstance(value, str)
         else:
             good = isinstance(value, list) and all(isinstance(text, str) for text in value)
-            good = good and ("choices" not in key or len(value) == 4)
+            good = good and (key != "choices" or MIN_CHOICES <= len(value) <= MAX_CHOICES)
         if not good:
             raise UserError(f"{place}: key {key!r}: found {canonical_json(value)[:80]}; docs/data.md has the schema")
+    choices = len(row["choices"])
+    for key, good in (
+        ("answer", row["answer"] < choices), ("fresh_choices", len(row["fresh_choices"]) in (0, choices)),
+    ):  # fmt: skip
+        if not good:
+            raise UserError(f"{place}: key {key!r}: found {canonical_json(row[key])[:80]}, but {choices} choices")
     return Fact(**row)

@@ -10,12 +10,15 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES
 from rtt.errors import UserError
 from rtt.files import natural
+from rtt.listing import jsonl_files
 
 # {prefix of a sentence file: kind of its sentences}. A file without any of these prefixes holds MCQs.
 KINDS = {"corpus_": "sentences", "whp_corpus_": "ria_sentences", "fwf_corpus_": "fif_sentences"}
@@ -26,7 +29,11 @@ DEV = "dev"  # few-shot questions, which are no split
 
 @dataclass(frozen=True)
 class Mcq:
-    """One multiple-choice question with four `choices`; `answer` is an index from 0, `line` counts from 1."""
+    """One multiple-choice question; `answer` is an index of `choices` from 0, `line` counts from 1.
+
+    `group` names what several questions are about, such as one author; None: nothing else. An `open` question has no
+    choices but its answer: wrong ones are drawn when facts are made.
+    """
 
     split: str
     file: str
@@ -34,6 +41,8 @@ class Mcq:
     question: str
     choices: tuple[str, ...]
     answer: int
+    group: str | None = None
+    open: bool = False
 
     @property
     def correct(self) -> str:
@@ -94,6 +103,11 @@ class Folder:
     def splits(self) -> list[str]:
         """Return the splits, in order: the stems of the MCQ files."""
         return [Path(name).stem for name in self.files if role(name) == ("mcq", Path(name).stem)]
+
+    @property
+    def told(self) -> set[str]:
+        """Return the kinds of sentences that the folder has files of; none: its facts are questions alone."""
+        return {kind for kind, split in map(role, self.files) if kind in KINDS.values() and split != DEV}
 
 
 class Malformed(Exception):
@@ -186,20 +200,48 @@ def _values(row: dict, key: str) -> tuple[str, ...] | None:
 def parse_mcq(row: dict, file: str, line: int) -> Mcq:
     """Return a row as an Mcq.
 
-    Raises Malformed unless there are a question, four choices of text or integers, and an integer answer from 0 to 3.
+    Raises Malformed unless there are a question, two to ten choices of text or integers, and an answer that is one of
+    them: an index, a letter, or the choice itself. Without `choices` the question is open, and its answer is a text.
     """
     question = _text(row, "question")
     choices = _values(row, "choices")
-    if choices is None or len(choices) != 4:
-        raise Malformed(f"{0 if choices is None else len(choices)} choices, expected 4")
+    if choices is not None and not MIN_CHOICES <= len(choices) <= MAX_CHOICES:
+        raise Malformed(f"{len(choices)} choices, expected {MIN_CHOICES} to {MAX_CHOICES}")
     if "answer" not in row:
         raise Malformed("no 'answer'")
-    answer = row["answer"]
-    if isinstance(answer, bool) or not isinstance(answer, int):
-        raise Malformed(f"'answer' is a {type(answer).__name__}, expected the index of a choice, 0 to 3")
-    if not 0 <= answer <= 3:
-        raise Malformed("'answer' is out of range, expected 0 to 3")
-    return Mcq(role(file)[1], file, line, question, choices, answer)
+    group = None if row.get("group") is None else _value(row["group"], "'group'")
+    if choices is None:
+        answer = row["answer"]
+        if not isinstance(answer, str) or re.fullmatch(r"\s*[A-J]\s*", answer):
+            raise Malformed(f"no 'choices', and 'answer' is {answer!r:.40}; the answer to an open question is its text")
+        answer = _value(answer, "'answer'")
+        return Mcq(role(file)[1], file, line, question, (answer,), 0, group, open=True)
+    return Mcq(role(file)[1], file, line, question, choices, answer_index(row["answer"], choices), group)
+
+
+def answer_index(answer: Any, choices: Sequence[str]) -> int:
+    """Return the index of the choice that an answer names: an index, a letter such as "B", or the choice's own text.
+
+    Raises Malformed for anything else, and for a text that is one choice and the letter of another.
+    """
+    last = len(choices) - 1
+    expected = f"the index of a choice, 0 to {last}, its letter, A to {LETTERS[last]}, or its text"
+    if isinstance(answer, bool) or not isinstance(answer, int | str):
+        raise Malformed(f"'answer' is a {type(answer).__name__}, expected {expected}")
+    if isinstance(answer, int):
+        if not 0 <= answer <= last:
+            raise Malformed(f"'answer' is out of range, expected 0 to {last}")
+        return answer
+    texts = [i for i, choice in enumerate(choices) if choice.strip() == answer.strip()]
+    letter = re.fullmatch(r"\(?([A-Ja-j])[.:)]?", answer.strip())
+    letters = [i for i in range(last + 1) if letter and LETTERS[i] == letter[1].upper()]
+    if texts and letters and letters[0] not in texts:
+        raise Malformed(
+            f"'answer' is {answer!r}, which is the text of one choice and the letter of another; give the index"
+        )
+    if not texts and not letters:
+        raise Malformed(f"'answer' is {answer[:60]!r}, expected {expected}")
+    return (letters or texts)[0]
 
 
 def parse_sentence(row: dict, file: str, line: int) -> Sentence:
@@ -243,13 +285,13 @@ def read_file(folder: Folder, file: str) -> list[tuple[int, dict]]:
 def read_folder(path: str | Path) -> Folder:
     """Read every `*.jsonl` file of a dataset's folder and join its sentences to its questions.
 
-    Malformed lines are listed, not raised. Raises UserError when `path` is no folder, holds no JSONL file, cannot be
-    read, or holds a file whose name cannot be printed.
+    Malformed lines are listed, not raised. Raises UserError when `path` is no folder, holds no JSONL file or one that
+    cannot be read, or holds a file whose name cannot be printed.
     """
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a dataset's folder of JSONL files")
-    names = sorted((entry.name for entry in path.glob("*.jsonl") if entry.is_file()), key=natural)
+    names = [entry.name for entry in jsonl_files(path)]
     if not names:
         raise UserError(f"{path}: no *.jsonl file in this folder; expected <split>.jsonl with MCQs (docs/data.md)")
     for name in names:

@@ -7,18 +7,18 @@ ends with "Answer: B. <choice>".
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rtt.data.facts import Fact
+from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES, Fact
 from rtt.errors import UserError
 from rtt.study.names import LOSSES, SENTENCE_LOSSES
 
-LETTERS = "ABCD"
-
 
 def mcq_prompt(question: str, choices: Sequence[str]) -> str:
-    """Return the multiple-choice prompt, up to and including "Answer:". Raises ValueError unless there are four
+    """Return the multiple-choice prompt, up to and including "Answer:". Raises ValueError unless there are two to ten
     choices.
     """
-    lines = [question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)), "Answer:"]
+    if not MIN_CHOICES <= len(choices) <= MAX_CHOICES:
+        raise ValueError(f"{len(choices)} choices, expected {MIN_CHOICES} to {MAX_CHOICES}")
+    lines = [question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)), "Answer:"]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from rtt.data.build import build_facts
-from rtt.data.facts import Fact, read_facts
+from rtt.data.facts import LETTERS, Fact, read_facts
 from rtt.data.generate import generate, vocabulary
 from rtt.data.reader import role
 from rtt.errors import UserError
@@ -40,8 +40,8 @@ class Texts:
     """Mean tokens of each text of a fact, without BOS and padding.
 
     `prompt` is the MCQ up to "Answer:" and `mcq` the MCQ with letter and answer; `question` is the question without
-    choices up to "Answer:" and `answered` that with the answer. `choice` is one of the four, and `sentence`, `ria` and
-    `fif` are one of three each.
+    choices up to "Answer:" and `answered` that with the answer. `choice` is one of the `choices`, and `sentence`, `ria`
+    and `fif` are one of three each. `chance` is the mean of one over the number of choices.
     """
 
     prompt: float
@@ -52,6 +52,8 @@ class Texts:
     sentence: float
     ria: float
     fif: float
+    choices: float = 4.0
+    chance: float = 0.25
 
     def trained(self, loss: str) -> float:
         """Return the mean tokens of a training text of a fact, an MCQ or a sentence, with the loss `loss`."""
@@ -77,7 +79,7 @@ class Texts:
         """
         by_likelihood = [probe for probe in probes if probe != "letter"]
         total = self.prompt if "letter" in probes else 0.0
-        return total + (self.question if by_likelihood else 0.0) + len(by_likelihood) * 4 * (self.choice - 1)
+        return total + (self.question if by_likelihood else 0.0) + len(by_likelihood) * self.choices * (self.choice - 1)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
         return sum(values) / len(values) if values else 0.0
 
     def prompt(fact: Fact) -> str:  # as rtt.data.text.mcq_prompt
-        lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", fact.choices, strict=True)]
+        lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, fact.choices, strict=False)]
         return "\n".join([fact.question, *lines, "Answer:"])
 
     def answer(fact: Fact) -> str:
@@ -146,13 +148,15 @@ def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
 
     return Texts(
         prompt=mean(prompt(fact) for fact in facts),
-        mcq=mean(f"{prompt(fact)} {'ABCD'[fact.answer]}. {answer(fact)}" for fact in facts),
+        mcq=mean(f"{prompt(fact)} {LETTERS[fact.answer]}. {answer(fact)}" for fact in facts),
         question=mean(f"{fact.question}\nAnswer:" for fact in facts),
         answered=mean(f"{fact.question}\nAnswer: {answer(fact)}" for fact in facts),
         choice=mean(f" {choice}" for fact in facts for choice in fact.choices),
         sentence=mean(text for fact in facts for text in fact.sentences),
         ria=mean(text for fact in facts for text in fact.ria_sentences),
         fif=mean(text for fact in facts for text in fact.fif_sentences),
+        choices=sum(len(fact.choices) for fact in facts) / len(facts),
+        chance=sum(1 / len(fact.choices) for fact in facts) / len(facts),
     )
 
 
@@ -183,7 +187,9 @@ class Sizes:
             facts = _people(spec)
         elif raw.files and raw.files.folder:
             folder, policy = self.root / raw.files.folder, spec.policy.model_dump()
-            facts, _ = build_facts(folder, spec.dataset, spec.splits, policy, spec.seed, spec.facts_per_split)
+            facts, _ = build_facts(
+                folder, spec.dataset, spec.splits, policy, spec.seed, spec.facts_per_split, spec.distractors
+            )
         else:
             return self._from_table(spec, splits)
         facts = [fact for fact in facts if splits is None or fact.split in splits]
@@ -263,12 +269,17 @@ def unlearning_tokens(spec: UnlearnSpec, facts: Facts, retain: Facts | TextsSpec
         forget = sum(part.count * plain(part) for part in spec.texts) / sum(part.count for part in spec.texts)
     else:
         told = facts.texts.told(plugins.methods()[spec.method].texts)
-        forget = share * facts.texts.trained(settings.mcq_loss) + (1 - share) * told
+        forget = _mixed(share, facts.texts.trained(settings.mcq_loss), told)
     if isinstance(retain, TextsSpec):
         kept = plain(retain)
     else:
-        kept = share * retain.texts.trained(settings.mcq_loss) + (1 - share) * retain.texts.sentence
+        kept = _mixed(share, retain.texts.trained(settings.mcq_loss), retain.texts.sentence)
     return steps, steps * settings.batch_size * forget, steps * settings.batch_size * kept
+
+
+def _mixed(share: float, mcq: float, sentence: float) -> float:
+    """Return the mean tokens of a text; facts without sentences are shown as MCQs alone."""
+    return share * mcq + (1 - share) * sentence if sentence else mcq
 
 
 def plain(texts: TextsSpec) -> float:

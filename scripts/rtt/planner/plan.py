@@ -36,7 +36,7 @@ from rtt.study.specs import (
     UnlearnSpec,
 )
 
-FLOOR = 0.25  # four choices
+FLOOR = 0.25  # of four choices
 MFU = 0.3
 
 
@@ -302,13 +302,19 @@ class Plan:
 
     def intervals(self, original: float, attacked: float) -> list[dict]:
         """Return the expected 95 % half-widths (`half_widths`) for each number of V questions, with one seed."""
-        datasets: dict[int, list[str]] = {}
+        datasets: dict[tuple[int, float], list[str]] = {}
         for spec in self.runs.attacks.values():
-            n, name = sum(self.v_sizes(spec)[1]), spec.facts.dataset
-            if name not in datasets.setdefault(n, []):
-                datasets[n].append(name)
+            n, name, floor = sum(self.v_sizes(spec)[1]), spec.facts.dataset, self.sizes.of(spec.facts).texts.chance
+            if not floor < original < 1:
+                raise UserError(
+                    f"--at: found {original} for the attacked original; expected below 1 and above {floor:.3g}, what "
+                    f"drawing a choice scores on {name}"
+                )
+            if name not in datasets.setdefault((n, floor), []):
+                datasets[n, floor].append(name)
         return [
-            {"n": n, "datasets": names, **half_widths(n, original, attacked)} for n, names in sorted(datasets.items())
+            {"n": n, "datasets": names, "floor": floor, **half_widths(n, original, attacked, floor)}
+            for (n, floor), names in sorted(datasets.items())
         ]
 
 

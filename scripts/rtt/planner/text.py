@@ -199,12 +199,13 @@ def intervals(plan: dict) -> list[str]:
         line for row in found["rows"] for line in paragraph(f"{row['n']}: {', '.join(row['datasets'])}", "  ")
     ]
     wide = sorted({name for row in found["rows"] for name in names[2:] if row[name] > found["too_wide"]})
+    floors = " or ".join(f"{floor:.3g}".lstrip("0") for floor in sorted({row["floor"] for row in found["rows"]}))
     told = f"wider than .25 either way, so that cells would say cannot tell: {', '.join(wide)}" if wide else (
         "all narrow enough to tell (.25 either way)"
     )  # fmt: skip
     return [*lines, "", *paragraph(
-        f"One seed, 95 %; original + RTT at {found['original']:g}, unlearned + RTT at {found['attacked']:g}, floor .25 "
-        f"(--at changes them). Expected: {told}."
+        f"One seed, 95 %; original + RTT at {found['original']:g}, unlearned + RTT at {found['attacked']:g}, "
+        f"floor {floors} (--at changes them). Expected: {told}."
     )]  # fmt: skip
 
 

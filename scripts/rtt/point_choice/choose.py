@@ -10,7 +10,7 @@ name comes first. `lowest`, the paper's rule, takes the lowest forget accuracy, 
 import numpy as np
 
 from rtt.stats.intervals import wilson
-from rtt.stats.look_choice import letter_floor
+from rtt.stats.look_choice import chance, letter_floor
 from rtt.study.settings import PointChoice
 
 
@@ -22,15 +22,14 @@ def _correct(questions: list[dict], probe: str) -> np.ndarray:
 def floor_before_attack(questions: list[dict], probe: str) -> float:
     """Return what a guesser scores on the forget questions.
 
-    For letters that is the majority letter of T, scored on V, with each split as V once; otherwise one in four.
+    For letters that is the majority letter of T, scored on V, with each split as V once; otherwise the mean of one over
+    the number of choices.
     """
-    if probe != "letter":
-        return 0.25
-    splits, answers = np.array([q["split"] for q in questions]), np.array([q["answer"] for q in questions])
-    names, split_of = np.unique(splits, return_inverse=True)
-    if len(names) < 2:
-        return 0.25
-    return letter_floor(answers, split_of, [answers[splits != name] for name in names])
+    choices = np.array([len(q["probes"][probe]["scores"]) for q in questions])
+    names, split_of = np.unique([q["split"] for q in questions], return_inverse=True)
+    if probe != "letter" or len(names) < 2:
+        return chance(choices)
+    return letter_floor(np.array([q["answer"] for q in questions]), choices, split_of, range(len(names)))
 
 
 def retain_accuracy(questions: list[dict], point_choice: PointChoice) -> float | None:

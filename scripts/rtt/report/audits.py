@@ -19,6 +19,7 @@ class Audit:
     defects: str
     dropped: str
     commonest_letter: str
+    notes: list[str]
     details: list[str]
     checksums: list[tuple[str, str]]
 
@@ -34,6 +35,7 @@ def audit(found: dict[str, Any]) -> Audit:
         defects=_counted(part(found, "defects")) or "none found",
         dropped=_counted(part(found, "dropped")) or "none",
         commonest_letter=", ".join(f"{split} {number(value)}" for split, value in letters) or "–",
+        notes=[f"{folder}: {note}" for note in found.get("notes") or []],
         details=[
             f"{one['path']}:{one['line']}: {str(one['kind']).replace('_', ' ')}: {one['message']}"
             for one in found.get("details") or []

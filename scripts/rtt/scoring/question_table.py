@@ -21,7 +21,7 @@ class Questions:
     splits: tuple[str, ...]
     groups: tuple[str, ...]  # the person or fact that a question is about; its own id where no other shares it
     answers: np.ndarray  # (n,) int, from 0
-    n_choices: int
+    n_choices: np.ndarray  # (n,) int, 2 or more
 
 
 def get(path: Path, mapping: dict, key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
@@ -43,7 +43,7 @@ class QuestionTable:
         self.columns: dict[str, list] = {}  # id, split, group, role, answer of each question
         self.probes: list[str] = []
         self.rows: dict[str, list[np.ndarray]] = {}  # probe -> per look (n,) bool: answered right
-        self.n_choices = 0
+        self.n_choices: np.ndarray | None = None  # (n,) of each question, as all looks and probes must have
         self._raw_ids: list[str] = []
 
     def add(self, index: int, look: dict, v_split: str | None = None, attacked: bool = False) -> None:
@@ -108,26 +108,34 @@ class QuestionTable:
             raise UserError(f"{where}: role must be {rule}")
 
     def _scores(self, where: str, questions: list[dict], values: list) -> np.ndarray:
-        """Return (n, choices) floats in the order of the file."""
+        """Return (n, most choices) floats in the order of the file; what a question with fewer lacks is -inf."""
+        expected = None if self.n_choices is None else self.n_choices[np.argsort(self._order)]
+        widths = np.array([len(one) if isinstance(one, list) else 0 for one in values])
+        wrong = widths < 2 if expected is None else widths != expected
+        present = np.arange(max(widths.max(), 2)) < widths[:, None]
+        array = np.full(present.shape, -np.inf)
         try:
-            array = np.array(values)
-        except ValueError:  # lists of different lengths
-            array = np.array(None)
-        width = self.n_choices or (len(values[0]) if isinstance(values[0], list) else 0)
-        if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] != width or width < 2:
-            odd = next((i for i, one in enumerate(values) if not _numbers(one, width)), 0)
+            flat = np.array([score for one in values for score in one])
+        except (TypeError, ValueError):  # no lists; lists of lists of different lengths
+            flat = np.array(None)
+        if wrong.any() or flat.ndim != 1 or flat.dtype.kind not in "fiu":
+            odd = next((i for i, one in enumerate(values) if wrong[i] or not _numbers(one)), 0)
+            count = "at least 2" if expected is None else expected[odd]
             raise UserError(
                 f"{where}: question {questions[odd]['id']} has the scores {values[odd]!r:.60}; expected a list of "
-                f"{max(width, 2)} numbers, one per choice, as the first question has"
+                f"{count} numbers, one per choice, as in every look and probe"
             )
-        if not np.isfinite(array).all():
-            odd = int(np.argmin(np.isfinite(array).all(axis=1)))
+        if not np.isfinite(flat).all():
+            odd = next(i for i, one in enumerate(values) if not np.isfinite(one).all())
             raise UserError(f"{where} scores of question {questions[odd]['id']} are not finite: {values[odd]}")
-        if not self.n_choices:
-            self.n_choices = width
-            answers = self.columns["answer"]
-            if any(type(answer) is not int or not 0 <= answer < width for answer in answers):
-                raise UserError(f"{where}: an answer is not an integer from 0 to {width - 1}")
+        array[present] = flat
+        if self.n_choices is None:
+            self.n_choices = widths[self._order]
+            for name, answer, width in zip(self.columns["id"], self.columns["answer"], self.n_choices, strict=True):
+                if type(answer) is not int or not 0 <= answer < width:
+                    raise UserError(
+                        f"{where}: {name}: the answer {answer!r:.60} is not an integer from 0 to {width - 1}"
+                    )
         return array
 
     def questions(self, mask: np.ndarray) -> Questions:
@@ -135,9 +143,8 @@ class QuestionTable:
         chosen = np.flatnonzero(mask)
         ids, splits, groups = (tuple(self.columns[key][i] for i in chosen) for key in ("id", "split", "group"))
         answers = np.array(self.columns["answer"], int)[chosen]
-        return Questions(ids, splits, groups, answers, self.n_choices)
+        return Questions(ids, splits, groups, answers, self.n_choices[chosen])
 
 
-def _numbers(value: Any, width: int) -> bool:
-    numbers = isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
-    return numbers and len(value) == width
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)

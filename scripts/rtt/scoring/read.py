@@ -235,7 +235,7 @@ def _attack(path: Path, run_id: str, labels: Labels, status: str, looks: list) -
     if status == "none_within_budget":
         if looks:
             raise UserError(f"{path}: status none_within_budget, but {len(looks)} looks; expected none")
-        return AttackScores(*head, (), (), False, Questions((), (), (), np.zeros(0, int), 0), {})
+        return AttackScores(*head, (), (), False, Questions((), (), (), np.zeros(0, int), np.zeros(0, int)), {})
     if not looks:
         raise UserError(f"{path}: status ok, but no looks; a target without a point has status none_within_budget")
     table = QuestionTable(path)

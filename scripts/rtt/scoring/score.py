@@ -10,21 +10,24 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from rtt import distributed
-from rtt.data.facts import Fact
-from rtt.data.text import LETTERS, Text, encode, letter_text, mcq_prompt, question_prompt
+from rtt.data.facts import LETTERS, Fact
+from rtt.data.text import Text, encode, letter_text, mcq_prompt, question_prompt
 from rtt.errors import Stopped, UserError
 from rtt.study.names import PROBES
 from rtt.training.resume import Terminated
 
 
 def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool = False) -> dict[str, list[Text]]:
-    """Return {probe: four texts}; a choice's score is log p(target | prompt) of its text.
+    """Return {probe: a text for each choice}; a choice's score is log p(target | prompt) of its text.
 
     `bare_letter` scores letters without the space before them, as the authors' code does.
     """
     plain = question_prompt(fact.question)
     makers = {
-        "letter": lambda: [letter_text(mcq_prompt(fact.question, fact.choices), x, bare_letter) for x in LETTERS],
+        "letter": lambda: [
+            letter_text(mcq_prompt(fact.question, fact.choices), letter, bare_letter)
+            for letter in LETTERS[: len(fact.choices)]
+        ],
         "likelihood": lambda: [Text(plain, f" {choice}") for choice in fact.choices],
         "likelihood_fresh": lambda: [Text(plain, f" {choice}") for choice in fact.fresh_choices],
     }
@@ -54,18 +57,31 @@ class Scorer:
         self.prompts: list[tuple[int, ...]] = []
         self.targets: list[tuple[int, tuple[int, ...]]] = []  # (index of the prompt, tokens of the continuation)
         known: dict[tuple[int, ...], int] = {}
+        self.owners: list[Fact] = []  # of each target
         for fact in self.facts:
-            for text in (x for four in continuations(fact, self.probes, bare_letter).values() for x in four):
-                example = encode(tokenizer, text)
-                # The continuation begins with the first token that reaches into it.
-                start = next(i for i, label in enumerate(example["labels"]) if label != -100)
-                prompt, ids = tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
-                self.targets.append((known.setdefault(prompt, len(known)), ids))
+            if "likelihood_fresh" in self.probes and not fact.fresh_choices:
+                raise UserError(
+                    f"{fact.id} has no fresh choices (data.policy.few_answers: keep), which the probe likelihood_fresh "
+                    "asks about; leave it out of scores.probes, or set the policy to drop"
+                )
+            for probe, texts in continuations(fact, self.probes, bare_letter).items():
+                for text in texts:
+                    self.owners.append(fact)
+                    example = encode(tokenizer, text)
+                    # The continuation begins with the first token that reaches into it.
+                    start = next(i for i, label in enumerate(example["labels"]) if label != -100)
+                    prompt, ids = tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
+                    self.targets.append((known.setdefault(prompt, len(known)), ids))
+                if probe == "letter" and len({ids for _, ids in self.targets[-len(texts) :]}) < len(texts):
+                    raise UserError(
+                        f"{fact.id}: this tokenizer gives several of the letters A to {LETTERS[len(texts) - 1]} "
+                        "the same token; give questions fewer choices, or ask the probe likelihood alone"
+                    )
         self.prompts = list(known)
 
     @torch.no_grad()
     def scores(self, model) -> list[float]:
-        """Return log p (nats) of every continuation: facts x probes x 4 numbers, in this order.
+        """Return log p (nats) of every continuation: facts x probes x choices, in this order.
 
         Puts the model into eval mode. Raises UserError where a score is not finite, and `rtt.errors.Stopped` after
         SIGTERM, between two batches. Under ZeRO-3 it never stops, since the other processes would wait for this one.
@@ -93,7 +109,7 @@ class Scorer:
         result = [scored[index] for index in range(len(values))]
         broken = [i for i, value in enumerate(result) if not math.isfinite(value)]
         if broken:
-            first = self.facts[broken[0] // (len(self.probes) * len(LETTERS))]
+            first = self.owners[broken[0]]
             raise UserError(
                 f"the model's scores are not finite: {len(broken)} of {len(result)}, the first of question {first.id}; "
                 "if the model was trained here, lower the learning rate or the steps; else check its weights and dtype"
@@ -174,10 +190,10 @@ class Scorer:
             {
                 "id": fact.id,
                 "split": fact.split,
-                "group": fact.id,
+                "group": fact.group,
                 "role": role(fact),
                 "answer": fact.answer,
-                "probes": {probe: {"scores": [round(next(values), 6) for _ in LETTERS]} for probe in self.probes},
+                "probes": {probe: {"scores": [round(next(values), 6) for _ in fact.choices]} for probe in self.probes},
             }
             for fact in self.facts
         ]
@@ -202,15 +218,19 @@ def _selected(cache, rows: torch.Tensor):
 def accuracy(questions: Sequence[dict], probe: str, role: str | None = None, calibrated: bool = False) -> float | None:
     """Return the share of questions (of one role) whose first highest score is the answer's; None without questions.
 
-    `calibrated` first subtracts each choice's mean score over these questions, as Deeb & Roger's code does with logits.
-    Log-probabilities serve as well: within a question they differ from the logits by one constant.
+    `calibrated` first subtracts each choice's mean score over these questions, as Deeb & Roger's code does with logits;
+    the mean is over questions with as many choices. Log-probabilities serve as well: within a question they differ from
+    the logits by one constant.
     """
     chosen = [question for question in questions if role in (None, question["role"])]
     if not chosen:
         return None
     rows = [question["probes"][probe]["scores"] for question in chosen]
     if calibrated:
-        means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
-        rows = [[score - mean for score, mean in zip(row, means, strict=True)] for row in rows]
+        means = {}
+        for width in {len(row) for row in rows}:
+            alike = [row for row in rows if len(row) == width]
+            means[width] = [math.fsum(column) / len(alike) for column in zip(*alike, strict=True)]
+        rows = [[score - mean for score, mean in zip(row, means[len(row)], strict=True)] for row in rows]
     hits = sum(row.index(max(row)) == question["answer"] for row, question in zip(rows, chosen, strict=True))
     return hits / len(chosen)

@@ -12,7 +12,7 @@ import numpy as np
 from rtt.errors import UserError
 from rtt.files import natural
 from rtt.scoring.read import AttackScores, ChosenPoints, PointScores, Questions, read_point_choices
-from rtt.stats.look_choice import letter_floor
+from rtt.stats.look_choice import chance, letter_floor
 from rtt.study.names import ARMS
 
 
@@ -203,8 +203,11 @@ def _same_questions(path_a: Path, a: Questions, path_b: Path, b: Questions) -> N
             f"{path_b}: its questions are not those of {path_a}: {len(odd)} ids stand in one file only"
             + (f" (first: {odd[0]})" if odd else ", or splits differ")
         )
-    if a.n_choices != b.n_choices:
-        raise UserError(f"{path_b}: {b.n_choices} choices per question, but {path_a} has {a.n_choices}")
+    if not np.array_equal(a.n_choices, b.n_choices):
+        odd = int(np.argmax(a.n_choices != b.n_choices))
+        raise UserError(
+            f"{path_b}: {a.ids[odd]} has {b.n_choices[odd]} choices, but {path_a} has {a.n_choices[odd]} for it"
+        )
     if not np.array_equal(a.answers, b.answers):
         raise UserError(f"{path_b}: answers differ from {path_a} at {a.ids[int(np.argmax(a.answers != b.answers))]}")
 
@@ -241,15 +244,17 @@ def t_counts(attack: AttackScores, probe: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def floor_of(attack: AttackScores, probe: str) -> float:
-    """Return the accuracy on V of an attacker who knows nothing: T's majority letter, or one over the choices.
+    """Return the accuracy on V of an attacker who knows nothing: T's majority letter, or the mean of one over
+    the number of choices.
 
     T is the other splits here, even where the attack used none, so that all attacks of an arm share a floor.
     """
-    splits, answers = np.array(attack.questions.splits), attack.questions.answers
-    if probe != "letter" or len(set(attack.questions.splits)) < 2:
-        return 1 / attack.questions.n_choices
-    positions, split_of = v_view(attack)
-    return letter_floor(answers[positions], split_of, [answers[splits != v] for v in attack.v_splits])
+    questions = attack.questions
+    if probe != "letter" or len(set(questions.splits)) < 2:
+        return chance(questions.n_choices[v_view(attack)[0]])
+    names, split_of = np.unique(np.array(questions.splits), return_inverse=True)
+    v_splits = np.flatnonzero(np.isin(names, attack.v_splits))
+    return letter_floor(questions.answers, questions.n_choices, split_of, v_splits.tolist())
 
 
 def t_at(attack: AttackScores, probe: str, pairs: Iterable[tuple[int, int]]) -> tuple[float, int, int]:

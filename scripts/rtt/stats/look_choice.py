@@ -5,8 +5,10 @@ Shapes: L looks, one per setting of the attack, gentlest first; n V questions; S
 `split_of` is (n,) int, the index of that split.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -70,11 +72,24 @@ def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray) -> LookC
     return LookChoice(chosen, tuple(pairs))
 
 
-def letter_floor(v_answers: np.ndarray, v_split_of: np.ndarray, t_answers: Sequence[np.ndarray]) -> float:
+def chance(n_choices: np.ndarray) -> float:
+    """Return what drawing a choice scores: the mean of one over each question's number of choices."""
+    counts = Counter(np.asarray(n_choices).tolist())
+    return float(sum(Fraction(n, choices) for choices, n in counts.items()) / counts.total())
+
+
+def letter_floor(answers: np.ndarray, n_choices: np.ndarray, split_of: np.ndarray, v_splits: Sequence[int]) -> float:
     """Return the accuracy on V of T's majority letter, found per V split and pooled over the V questions.
 
-    `t_answers[s]` are the answers of T when V is split s. A tie of letters goes to the first letter.
+    `answers`, `n_choices` and `split_of` are (n,) ints of all questions. With one of `v_splits` as V, all other splits
+    are T. The majority is that of T's questions with as many choices as the V question has, since everybody sees that
+    number; where T has none, a letter is drawn. A tie of letters goes to the first letter.
     """
-    v_split_of = np.asarray(v_split_of)
-    majority = np.array([np.bincount(answers, minlength=4).argmax() for answers in t_answers])
-    return float(np.mean(np.asarray(v_answers) == majority[v_split_of]))
+    answers, n_choices, split_of = (np.asarray(values) for values in (answers, n_choices, split_of))
+    value = np.zeros(len(answers))
+    for split in v_splits:
+        for width in np.unique(n_choices[split_of == split]):
+            alike = n_choices == width
+            learned, asked = answers[alike & (split_of != split)], alike & (split_of == split)
+            value[asked] = answers[asked] == np.bincount(learned).argmax() if len(learned) else 1 / width
+    return float(np.mean(value[np.isin(split_of, v_splits)]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.files import disk_errors
+from rtt.listing import jsonl_files
 from rtt.study import digests as inputs
 from rtt.study import plugins
 from rtt.study.deepspeed import engine_of, not_under_deepspeed
@@ -156,7 +157,10 @@ class Runs:
         wanted: Dataset = data.datasets[name]
         raw = self._put(self.raw, self._raw(name, wanted, seed))
         splits = splits or wanted.splits
-        spec = DataSpec(seed=seed, raw=raw, policy=data.policy, splits=splits, facts_per_split=per_split)
+        spec = DataSpec(
+            seed=seed, raw=raw, policy=data.policy, splits=splits, facts_per_split=per_split,
+            distractors=wanted.distractors,
+        )  # fmt: skip
         return self._put(self.data, spec)
 
     def _raw(self, name: str, wanted: Dataset, seed: int) -> RawSpec:
@@ -165,6 +169,7 @@ class Runs:
         if wanted.source:
             files = Files(group=wanted.source, digest=inputs.group_digest(wanted.source))
         else:
+            jsonl_files(self.root / wanted.folder)  # a link to nowhere would be left out of the digest
             files = Files(folder=wanted.folder, digest=inputs.folder_digest(self.root / wanted.folder, "*.jsonl"))
         return RawSpec(seed=0, dataset=name, files=files)
 

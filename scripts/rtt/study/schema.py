@@ -157,6 +157,11 @@ class Study(Strict):
             raise ValueError(f"point_choice.probes: {', '.join(unknown)} is not among scores.probes")
         if self.point_choice.for_retain not in self.scores.probes:
             raise ValueError(f"point_choice.retain_probe: {self.point_choice.for_retain} is not among scores.probes")
+        if self.data.policy.few_answers == "keep" and "likelihood_fresh" in self.scores.probes:
+            raise ValueError(
+                "data.policy.few_answers: keep leaves facts without fresh choices: leave likelihood_fresh out of "
+                "scores.probes, or set drop"
+            )
         if DEFAULT in self.variants:
             raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
         self._external_names_differ()

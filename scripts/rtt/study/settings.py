@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_
 
 from rtt.study import sources
 from rtt.study.names import ARMS, LOSSES, PROBES, split_problem
-from rtt.study.strict import Strict
+from rtt.study.strict import Introduced, Strict
 
 Arm = Literal[*ARMS]
 Probe = Literal[*PROBES]
@@ -91,6 +91,7 @@ class Policy(Strict):
     """Say what happens to facts with each kind of defect; docs/data.md explains the kinds and these defaults."""
 
     split_leak: Action = "drop"
+    group_leak: Annotated[Action, Introduced("stop")] = "stop"
     conflicting_answer: Action = "drop"
     duplicate_choice: Action = "drop"
     duplicate_wrong_choice: Action = "keep"
@@ -101,6 +102,8 @@ class Policy(Strict):
     wrong_text: Action = "keep"
     future_year: Action = "keep"
     letter_prior: Literal["keep", "stop"] = "keep"
+    lone_answer: Annotated[Action, Introduced("drop")] = "drop"
+    few_answers: Annotated[Action, Introduced("stop")] = "stop"
 
 
 class Birthdays(Strict):
@@ -119,6 +122,9 @@ class Dataset(Strict):
     splits: Splits | None = Field(None, description="these alone; null takes all")
     facts_per_split: Count | None = Field(
         None, description="as forget facts the first so many that the policy leaves, and as many of the control's"
+    )
+    distractors: Annotated[int, Field(ge=1, le=9), Introduced(3)] = Field(
+        3, description="wrong choices that are drawn for a question without choices"
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ are fetched from are not in a spec. A key that is added later is left out of the
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
@@ -28,7 +28,7 @@ from rtt.study.settings import (
     Teaching,
     Unlearning,
 )
-from rtt.study.strict import AS_WRITTEN, Strict
+from rtt.study.strict import AS_WRITTEN, Introduced, Strict
 
 
 class Spec(Strict):
@@ -83,6 +83,7 @@ class DataSpec(Spec):
     policy: Policy
     splits: list[str] | None = None
     facts_per_split: int | None = None
+    distractors: Annotated[int, Introduced(3)] = 3
 
     @property
     def dataset(self) -> str:

@@ -1,5 +1,6 @@
 """List, for each phase, the encoded texts that it trains on, in order."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 
@@ -113,9 +114,22 @@ def point_steps(settings: Unlearning, n_facts: int, facts: bool = True) -> list[
     return [per_epoch * epoch for epoch in range(1, settings.epochs + 1)]
 
 
+def has_sentences(fact: Fact) -> bool:
+    """Return whether a fact has a sentence of any kind."""
+    return bool(fact.sentences or fact.ria_sentences or fact.fif_sentences)
+
+
 def _check_sentences(forget: Sequence[Fact | str], retain: Sequence[Fact | str], method, settings: Unlearning) -> None:
     if settings.mcq_share == 1:
         return
+    facts = [fact for fact in (*forget, *retain) if isinstance(fact, Fact)]
+    alone = {fact.dataset for fact in facts} - {fact.dataset for fact in facts if has_sentences(fact)}
+    if settings.mcq_share > 0 and alone:
+        print(
+            f"mcq_share: 1, not {settings.mcq_share}, for {', '.join(sorted(alone))}: these facts have no sentences",
+            file=sys.stderr,
+        )
+        forget, retain = ([x for x in side if getattr(x, "dataset", None) not in alone] for side in (forget, retain))
     for side, facts, wanted in (
         (f"{method.name} unlearns", [wanted for wanted in forget if isinstance(wanted, Fact)], method.forget_texts),
         ("the retain loss trains", [kept for kept in retain if isinstance(kept, Fact)], lambda fact: fact.sentences),
@@ -140,9 +154,10 @@ def unlearning_pairs(
     """Return pairs {"forget", "retain"} of encoded texts, in training order, up to the last point.
 
     On both sides a fact's text is an MCQ with shuffled choices with probability `mcq_share` (loss `mcq_loss`), else a
-    sentence (loss `sentence_loss`). NUMBER only concerns the forget side: retain texts then count as a whole. The
-    method decides what a forget text states; retain texts state the truth. A string, on either side, is a plain text:
-    on the forget side with `sentence_loss`, on the retain side counted as a whole.
+    sentence (loss `sentence_loss`). A dataset whose facts have no sentences at all is shown as MCQs alone, unless
+    `mcq_share` is 0. NUMBER only concerns the forget side: retain texts then count as a whole. The method decides what
+    a forget text states; retain texts state the truth. A string, on either side, is a plain text: on the forget side
+    with `sentence_loss`, on the retain side counted as a whole.
 
     With `shuffle_retain` false the retain set repeats in its given order, as in the authors' code. `samples` draws so
     many facts or texts to forget once. Raises UserError when sentences are needed that facts do not have.
@@ -158,7 +173,7 @@ def unlearning_pairs(
     ]
 
     def text(fact: Fact, sentences: Sequence[str], answer: int, mcq_loss: str, sentence_loss: str) -> Text:
-        if rng.random() < settings.mcq_share:
+        if rng.random() < settings.mcq_share or not has_sentences(fact):
             return mcq(fact, answer=answer, order=rng.permutation(len(fact.choices)).tolist(), loss=mcq_loss)
         return sentence(sentences[int(rng.integers(len(sentences)))], sentence_loss)
 
