@@ -55,6 +55,18 @@ def _full(place: str | Path, error: OSError) -> UserError | None:
     return UserError(f"{place}: {what}; nothing partial is left; {advice}, or write to another disk")
 
 
+def to_disk(path: str | Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk, so that a power cut does not undo a rename."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync for folders
+            raise
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` at the end of the block.
@@ -71,7 +83,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.chmod(name, 0o644)
         temporary = Path(name)
         yield temporary
+        to_disk(temporary)
         os.replace(temporary, path)
+        to_disk(path.parent)
     except OSError as error:
         raise _full(path, error) or error from None
     finally:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from rtt import checksums
 from rtt.data.generate import vocabulary
 from rtt.errors import UserError
 from rtt.files import sha256
@@ -44,7 +45,8 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def copy(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "copy")
+    """A copy of the model, without checksums, so that a test may change it."""
+    return shutil.copytree(saved, tmp_path / "copy", ignore=shutil.ignore_patterns(checksums.NAME))
 
 
 def edit(path, **more):

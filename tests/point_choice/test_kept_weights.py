@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from rtt.checksums import recorded, verify
+from rtt.errors import UserError
+from rtt.files import sha256
 from rtt.point_choice.choose import best
-from rtt.point_choice.kept_weights import KeptWeights, link_chosen
+from rtt.point_choice.kept_weights import KeptWeights, damaged_weights, link_chosen
 from rtt.study.settings import PointChoice
 
 
@@ -59,7 +62,29 @@ def test_what_is_kept_is_put_where_the_next_step_reads_it_and_stays(tmp_path):
     (tmp_path / "out/step-9.safetensors").write_text("of an earlier attempt")
     made.finish(tmp_path / "out")
     for folder in ("a", "out"):
-        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["points.json", "step-1.safetensors"]
+        kept_files = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert kept_files == ["points.json", "sha256.json", "step-1.safetensors"]
+
+
+def test_weights_carry_their_checksums_to_the_next_step(tmp_path):
+    made = kept(tmp_path, "a")
+    made.add(point("a", 1, 0.3, 0.95), save)
+    made.add(point("a", 2, 0.28, 0.95), save)  # better: the first is deleted
+    made.finish(tmp_path / "out" / "a")
+    folder = tmp_path / "out" / "a"
+    assert recorded(folder) == {"step-2.safetensors": sha256(folder / "step-2.safetensors")}
+    assert damaged_weights(folder) is None and damaged_weights(tmp_path / "none") is None
+    link_chosen({"0.1": {"run": "a", "step": 2}}, {"a": folder}, tmp_path / "chosen")
+    assert recorded(tmp_path / "chosen") == {"b10.safetensors": sha256(folder / "step-2.safetensors")}
+    verify(tmp_path / "chosen", "do this")
+    (folder / "step-2.safetensors").write_text("damaged")
+    assert "step-2.safetensors: damaged or changed" in damaged_weights(folder)
+    with pytest.raises(UserError, match=r"chosen/b10.safetensors: damaged or changed: .* in sha256.json; do this"):
+        verify(tmp_path / "chosen", "do this")
+    (folder / "step-2.safetensors").unlink()  # by a sibling
+    assert damaged_weights(folder) is None
+    (folder / "points.json").write_text("[")
+    assert "points.json" in damaged_weights(folder)
 
 
 @pytest.mark.parametrize("gone", [None, "a"])

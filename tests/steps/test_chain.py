@@ -270,7 +270,7 @@ def test_points_are_the_weights_that_were_scored(chain):
         document = read_json(chain.eval(spec.run_id))
         kept = set(STEPS[spec.method].values()) - {None}
         files = {path.name for path in Path(chain.model(spec)).iterdir()}
-        assert files == {"points.json", *(f"step-{step}.safetensors" for step in kept)}
+        assert files == {"points.json", "sha256.json", *(f"step-{step}.safetensors" for step in kept)}
         for result in (r for r in document["looks"] if r["step"] in kept):
             load_weights(model, f"{chain.model(spec)}/step-{result['step']}.safetensors")
             again = Scorer(tokenizer, facts).questions(model, lambda fact: "V")

@@ -57,6 +57,7 @@ def test_a_local_folder_is_linked(source, tmp_path):
     (source / "notes.md").write_text("not needed")
     empty, where = imports.import_model(described(path=str(source), layers=2, hidden=16), tmp_path / "out")
     files = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert files.pop("sha256.json").is_file()
     assert all(path.is_symlink() for path in files.values()) and "notes.md" not in files
     model, _ = load(tmp_path / "out")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny.model().parameters(), strict=True))

@@ -23,6 +23,7 @@ pytest.importorskip("torch")
 import torch
 from resuming import Forked
 from rtt.errors import UserError
+from rtt.files import sha256
 from rtt.training.resume import WHOLE, State, newest
 
 WORKER = Path(__file__).parents[1] / "helpers" / "resuming.py"
@@ -179,13 +180,78 @@ def newest_name(state):
     return max(names, key=lambda name: int(name.split("-")[1]), default=None)
 
 
+def mark(checkpoint, engine=("none", 1)):
+    sums = {path.name: sha256(path) for path in checkpoint.iterdir() if path.name != WHOLE}
+    (checkpoint / WHOLE).write_text(json.dumps({"engine": list(engine), "losses": [], "sha256": sums}))
+
+
+def flip(path):
+    """Change one bit in the middle of a file, as a failing disk does."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_rerun_ends_in_the_same_bytes(tmp_path, whole):
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    start(state, out, stop_at=15, minutes="1000").communicate(timeout=120)
+    flip(state / "unlearning" / "checkpoint-15" / "optimizer.pt")
+    error = finished(start(state, out, minutes="1000"))
+    assert "checkpoint-15/optimizer.pt: damaged or changed" in error and "damaged-checkpoint-15" in error
+    assert "going on from step" not in error
+    same_bytes(whole, torch.load(out))
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "mark", "no mark"])
+def test_an_older_checkpoint_is_taken_where_the_newest_is_damaged(tmp_path, damage, capsys):
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(bytes(100))
+        mark(tmp_path / f"checkpoint-{step}")
+    file, whole = (tmp_path / "checkpoint-10" / name for name in ("optimizer.pt", WHOLE))
+    {
+        "bit": lambda: flip(file),
+        "cut": lambda: file.write_bytes(bytes(99)),
+        "gone": file.unlink,
+        "mark": lambda: whole.write_bytes(whole.read_bytes()[:-9]),
+        "no mark": lambda: whole.write_text("{}"),
+    }[damage]()
+    assert newest(tmp_path).name == "checkpoint-5"
+    assert "starts from an older checkpoint" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5", "damaged-checkpoint-10"]
+    assert newest(tmp_path).name == "checkpoint-5" and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["key", "line", "number", "other"])
+def test_a_damaged_state_is_set_aside_and_the_step_starts_anew(tmp_path, damage, capsys):
+    owner, folder = {"run": "a", "code": "1"}, tmp_path / "s"
+    state = State(folder, owner)
+    for step in range(3):
+        state.keep(str(step), {"scores": [0.125, step]})
+    journal = folder / "results.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    if damage == "key":
+        (folder / "key.json").write_text("{")
+    if damage == "line":
+        journal.write_text(lines[0] + lines[1][:9] + "\n" + lines[2])
+    if damage == "number":
+        journal.write_text("".join(lines).replace("0.125, 1", "0.175, 1"))
+    why = "w: damaged" if damage == "other" else None
+    assert State(folder, owner, lambda: why).results == {}
+    said = capsys.readouterr().err
+    assert "this step starts anew" in said and str(tmp_path / "damaged-s") in said
+    assert [path.name for path in folder.iterdir()] == ["key.json"]
+    State(folder, owner).finish()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_without_its_mark_is_ignored(tmp_path):
     for step, marked in ((9, True), (10, True), (11, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if marked:
-            (tmp_path / f"checkpoint-{step}" / WHOLE).write_text(json.dumps({"engine": ["none", 1], "losses": []}))
+            mark(tmp_path / f"checkpoint-{step}")
     assert newest(tmp_path).name == "checkpoint-10" and newest(None) is None and newest(tmp_path / "no") is None
-    (tmp_path / "checkpoint-10" / WHOLE).write_text(json.dumps({"engine": ["zero2", 4], "losses": []}))
+    mark(tmp_path / "checkpoint-10", engine=["zero2", 4])
     with pytest.raises(UserError, match="saved by zero2 on 4 processes, this is none on 1"):
         newest(tmp_path)
 

@@ -1,9 +1,7 @@
 """Load and save models as folders, and their weights as single files."""
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import is_flash_attn_2_available, logging
 
-from rtt import distributed
+from rtt import checksums, distributed
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, sha256
 from rtt.models.architecture import context_length, fitting_attention
 from rtt.models.checkpoint import check_loaded, check_names, empty_model, quiet
+from rtt.models.folders import whole_folder
 from rtt.study.model_folder import check_folder, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,19 +43,10 @@ def save(model, tokenizer, folder: str | Path) -> None:
     """Write config, weights (safetensors) and tokenizer as a folder, completely or not at all. Raises UserError."""
     folder = Path(folder)
     if distributed.is_main():
-        with _writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _save(model, tokenizer, folder)
+        with _writing(folder), whole_folder(folder) as scratch:
+            model.save_pretrained(scratch / "whole")
+            tokenizer.save_pretrained(scratch / "whole")
     distributed.barrier()
-
-
-def _save(model, tokenizer, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        whole = Path(scratch) / "whole"
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        shutil.rmtree(folder, ignore_errors=True)
-        whole.rename(folder)
 
 
 def resolve_attn(requested: str, dtype: str, device: str, kind: type | None = None) -> tuple[str, str | None]:
@@ -129,6 +119,10 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
+    weight_files(folder)
+    if distributed.is_main():
+        again = f"delete {folder} and start again, so that it is made once more; or delete {checksums.NAME}, if the"
+        checksums.verify(folder, f"{again} change is yours")
     check_folder(folder)
     empty = empty_model(folder)
     check_names(folder, empty)
@@ -262,6 +256,10 @@ def tied_names(model) -> dict[str, set[str]]:
 
 
 def model_hash(folder: str | Path) -> str:
-    """Return the sha256 of a model folder's weight file, or of the names and sha256 of its shards."""
-    files = weight_files(folder)
-    return sha256(files[0]) if len(files) == 1 else digest({path.name: sha256(path) for path in files})
+    """Return the sha256 of a model folder's weight file, or of the names and sha256 of its shards.
+
+    Files that the folder's record names are not hashed again: `load` compares them with it.
+    """
+    known = checksums.recorded(folder)
+    sums = {path.name: known.get(path.name) or sha256(path) for path in weight_files(folder)}
+    return next(iter(sums.values())) if len(sums) == 1 else digest(sums)

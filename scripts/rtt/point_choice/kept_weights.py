@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rtt import checksums
+from rtt.errors import UserError
 from rtt.files import read_json, write_json
 from rtt.study.names import budget_name
 
@@ -55,12 +57,16 @@ class KeptWeights:
             others = [known for sibling in folders[1:] for known in read_json(sibling / POINTS)]
             chosen = [p for p in self.choose([*self.points, *others]).values() if p]
             if point in chosen:
-                save(weights_path(self.folder, point["step"]))
+                written = weights_path(self.folder, point["step"])
+                checksums.forget(written)
+                save(written)
             names = {(p["run"], weights_path("", p["step"]).name) for p in chosen}
             for folder in folders:
                 for path in folder.glob("step-*.safetensors"):
                     if (folder.name, path.name) not in names:
                         path.unlink()
+            if point in chosen:
+                checksums.add(written)
             write_json(self.folder / POINTS, self.points)
 
     def finish(self, folder: Path) -> None:
@@ -72,6 +78,20 @@ class KeptWeights:
             if folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)
                 shutil.copytree(self.folder, folder, copy_function=os.link)
+
+
+def damaged_weights(folder: Path) -> str | None:
+    """Return what is wrong with a trajectory's folder as a kill left it; None if nothing is, or there is none."""
+    try:
+        if (folder / POINTS).is_file():
+            read_json(folder / POINTS)
+        paths = {folder / name: wanted for name, wanted in checksums.recorded(folder).items()}
+    except UserError as error:
+        return str(error)
+    # A sibling may have deleted what no budget chooses any more.
+    return next(
+        (why for path, wanted in paths.items() if path.is_file() and (why := checksums.damaged(path, wanted))), None
+    )
 
 
 def link_chosen(chosen: dict, folders: dict[str, Path], out: Path) -> list[str]:
@@ -88,4 +108,6 @@ def link_chosen(chosen: dict, folders: dict[str, Path], out: Path) -> list[str]:
             target = out / f"{budget_name(float(budget))}.safetensors"
             target.unlink(missing_ok=True)
             os.link(path, target)
+            if known := checksums.recorded(path.parent).get(path.name):
+                checksums.add(target, known)
     return missing

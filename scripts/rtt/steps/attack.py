@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rtt import distributed
 from rtt.attacks.base import Attack, Checkpoint
+from rtt.checksums import verify_file
 from rtt.code_version import code_version
 from rtt.data.facts import Fact, read_facts
 from rtt.errors import UserError
@@ -140,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
         point, weights_file = start or (None, None)
         if start and point not in attacked:
             if weights_file:
+                verify_file(weights_file, _again(weights_file, point[0]))
                 load_weights(model, weights_file)
             attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress)
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
@@ -158,6 +160,12 @@ def run(args: argparse.Namespace) -> int:
     manifest.write(args.manifest, model, **_trained(state))
     state.finish()
     return 0
+
+
+def _again(weights_file: Path, trajectory: str) -> str:
+    """Return what to do about chosen weights that are damaged: they are hard links to those of their trajectory."""
+    models = weights_file.parents[1]
+    return f"delete {weights_file.parent} and {models / trajectory}, and start the study again: it unlearns once more"
 
 
 ORIGINAL = (("original", 0), None)  # ((run, step), weights file): the model as it was loaded

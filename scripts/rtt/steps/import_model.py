@@ -8,24 +8,24 @@ folder, a manifest.
 import argparse
 import copy
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, errors, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from rtt import checksums
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.fetch.download import pip_download, unzip
 from rtt.files import disk_errors, read_json, sha256, write_json
 from rtt.models.architecture import language_model, text_config
 from rtt.models.checkpoint import check_loaded, check_names, empty_model
+from rtt.models.folders import whole_folder
 from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, read_model, save
 from rtt.scoring.manifest import Manifest
-from rtt.study.digests import folder_digest
+from rtt.study.digests import folder_digest, remembered_sha256
 from rtt.study.model_file import Gguf, ModelFile
 from rtt.study.model_folder import INDEX, check_folder, weight_files
 from rtt.study.specs import load_spec
@@ -61,21 +61,17 @@ def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = 
     Raises UserError; then `out` is as it was before.
     """
     out = Path(out)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as scratch:
-            whole = Path(scratch) / "whole"
-            if model.gguf:
-                file, where = _gguf_file(model.gguf, mirror, Path(scratch))
-                convert(file, whole, model.dtype)
-            else:
-                folder, where = _folder(model, mirror, lock)
-                link(folder, whole)
-            if model.tokenizer:
-                _other_tokenizer(Path(model.tokenizer), whole)
-            empty = check(model, whole, where)
-            shutil.rmtree(out, ignore_errors=True)
-            whole.rename(out)
+    with disk_errors(out), whole_folder(out) as scratch:
+        whole = scratch / "whole"
+        if model.gguf:
+            file, where = _gguf_file(model.gguf, mirror, scratch)
+            convert(file, whole, model.dtype)
+        else:
+            folder, where = _folder(model, mirror, lock)
+            link(folder, whole)
+        if model.tokenizer:
+            _other_tokenizer(Path(model.tokenizer), whole)
+        empty = check(model, whole, where)
     return empty, where
 
 
@@ -110,6 +106,7 @@ def check(model: ModelFile, folder: Path, where: str):
             )
     for layer in (model.rmu.layer, *model.rmu.trained) if model.rmu else ():
         layer_number(layer, len(decoder_layers(empty)))
+    checksums.record(folder, remembered_sha256)
     if model.weights_sha256 and (found_hash := model_hash(folder)) != model.weights_sha256:
         raise UserError(f"{where}: weights_sha256: the model file says {model.weights_sha256}, found {found_hash}")
     return empty
@@ -136,7 +133,7 @@ def link(source: Path, folder: Path) -> None:
     weights = check_folder(source)
     folder.mkdir()
     others = {path for pattern in ("*.json", *TOKENIZER_FILES) for path in source.glob(pattern) if path.is_file()}
-    for path in {*weights, *others}:
+    for path in {*weights, *others} - {source / checksums.NAME}:
         (folder / path.name).symlink_to(path.resolve())
 
 

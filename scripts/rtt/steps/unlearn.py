@@ -21,7 +21,7 @@ from rtt.models.architecture import language_model
 from rtt.models.checkpoint import check_names, empty_model
 from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
 from rtt.point_choice.choose import best, describe, retain_accuracy
-from rtt.point_choice.kept_weights import KeptWeights
+from rtt.point_choice.kept_weights import KeptWeights, damaged_weights
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
 from rtt.steps.original import scorer_of
@@ -114,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{settings.external_model}: changed since the study was started; start it again")
         take_weights(model, args.source, settings.external_model)
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
-    state = State(args.state, {"run": spec.run_id, "code": code})
+    owner = {"run": spec.run_id, "code": code}
+    state = State(args.state, owner, lambda: damaged_weights(args.state / spec.run_id))
     kept = kept_weights(spec, args) if distributed.is_main() else None
 
     def score(step: int, model) -> None:

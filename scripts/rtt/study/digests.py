@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from rtt import checksums
 from rtt.errors import UserError
 from rtt.files import clock, write_json
 from rtt.study import sources
@@ -28,9 +29,10 @@ PATIENCE = 3.0  # seconds of hashing between two lines of progress
 def folder_digest(folder: str | Path, pattern: str = "*") -> str:
     """Return the sha256 of the names, sizes and contents of a folder's files that match `pattern`, 64 hex digits.
 
-    Raises UserError when there is no such folder or file.
+    A record of checksums says nothing new and does not count. Raises UserError when there is no such folder or file.
     """
-    paths = sorted(path for path in Path(folder).glob(pattern) if path.is_file() and not path.name.startswith("."))
+    names = (path for path in Path(folder).glob(pattern) if path.name != checksums.NAME and path.name[0] != ".")
+    paths = sorted(path for path in names if path.is_file())
     if not paths:
         raise UserError(f"{folder}: no {pattern} file here; the study names this folder")
     whole = hashlib.sha256()

@@ -3,7 +3,8 @@
 
 `results/<study>/state/<run>/` holds key.json (which run and code made it), results.jsonl (a line for each scored look
 and each ended run) and <training>/checkpoint-<step>/. A checkpoint counts once it holds `whole.json`, which is written
-last.
+last. Both carry checksums. What is damaged is set aside under another name, and the step goes on from an older
+checkpoint or starts anew.
 """
 
 import json
@@ -12,14 +13,17 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch.distributed as dist
 from transformers import TrainerCallback
 
 from rtt import distributed
+from rtt.checksums import damaged
 from rtt.errors import Stopped, UserError
-from rtt.files import read_json, write_json
+from rtt.files import digest, read_json, sha256, to_disk, write_json
 from rtt.ownership import still_ours
 
 MINUTES = "RTT_CHECKPOINT_MINUTES"  # between two checkpoints; an environment variable, since no number depends on it
@@ -58,21 +62,16 @@ class State:
     deleted.
     """
 
-    def __init__(self, folder: str | Path | None, owner: dict):
+    def __init__(self, folder: str | Path | None, owner: dict, damage: Callable[[], str | None] = lambda: None):
+        """`damage()` returns what is wrong with what else the step keeps in the folder, None if nothing is."""
         self.folder = Path(folder) if folder else None
         self.results: dict[str, dict] = {}
         if not self.folder:
             return
         Terminated.listen()
-        key = self.folder / "key.json"
         if distributed.is_main():
             shutil.rmtree(self._gone, ignore_errors=True)
-            if key.is_file() and read_json(key) != owner:
-                print(f"{self.folder}: another run or version of the code made this; starting anew", file=sys.stderr)
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(key, owner)
-            self._read()
+            self._open(owner, damage)
         if dist.is_initialized():
             found = [self.results]
             dist.broadcast_object_list(found, device=distributed.device())
@@ -80,34 +79,62 @@ class State:
         if self.results and distributed.is_main():
             print(f"going on: found {len(self.results)} results", file=sys.stderr)
 
+    def _open(self, owner: dict, damage: Callable[[], str | None]) -> None:
+        """Take over what an earlier attempt left, or begin with an empty folder."""
+        key = self.folder / "key.json"
+        try:
+            if key.is_file() and read_json(key) != owner:
+                print(f"{self.folder}: another run or version of the code made this; starting anew", file=sys.stderr)
+                shutil.rmtree(self.folder)
+            elif self.folder.is_dir():
+                self.results = self._read()
+                if why := damage():
+                    raise UserError(why)
+        except UserError as error:
+            self.results = {}
+            set_aside(self.folder, str(error), "this step starts anew")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(key, owner)
+
     @property
     def _journal(self) -> Path:
         return self.folder / "results.jsonl"
 
-    def _read(self) -> None:
-        """Read the journal up to a line that a kill cut short, and cut that line off."""
+    def _read(self) -> dict[str, dict]:
+        """Return what the journal holds, and cut off a last line that a kill cut short.
+
+        Raises UserError for any other line that is not as it was written: a checkpoint may be younger than that line,
+        and would never come back to it.
+        """
         if not self._journal.is_file():
-            return
-        good = 0
-        for line in self._journal.read_bytes().splitlines(keepends=True):
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                entry = None
-            if entry is None:
+            return {}
+        found, good, lines = {}, 0, self._journal.read_bytes().splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
+            if number == len(lines) and not line.endswith(b"\n"):
                 break
+            try:
+                entry = json.loads(line)
+                whole = entry["sha256"] == digest([entry["key"], entry["result"]])
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise UserError(f"{self._journal}:{number}: damaged: this line is not as it was written")
             good += len(line)
-            self.results[entry["key"]] = entry["result"]
+            found[entry["key"]] = entry["result"]
         with open(self._journal, "r+b") as handle:
             handle.truncate(good)
+        return found
 
     def keep(self, key: str, result: dict) -> None:
         """Record a scored look, or a run that ended."""
         self.results[key] = result
         if self.folder and distributed.is_main():
             still_ours()
+            entry = {"key": key, "result": result, "sha256": digest([key, result])}
             with open(self._journal, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps({"key": key, "result": result}) + "\n")
+                handle.write(json.dumps(entry) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())
 
     def training(self, name: str) -> Path | None:
         """Return the folder for the checkpoints of one training, None if nothing is kept."""
@@ -123,27 +150,77 @@ class State:
         """
         if self.folder and distributed.is_main():
             self.folder.rename(self._gone)
-            shutil.rmtree(self._gone, ignore_errors=True)
+            for useless in (self._gone, _aside(self.folder)):
+                shutil.rmtree(useless, ignore_errors=True)
+
+
+def set_aside(path: Path, why: str, then: str) -> None:
+    """Rename a damaged file or folder to `damaged-<name>`, and say so."""
+    aside = _aside(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    print(f"warning: {why}; it is now {aside}, and {then}", file=sys.stderr)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"damaged-{path.name}")
 
 
 def newest(folder: Path | None) -> Path | None:
-    """Return the newest whole checkpoint of a training, None if there is none.
+    """Return the newest whole checkpoint of a training, None if there is none. All processes must ask.
 
-    Raises UserError when another engine or number of processes made it, since its optimizer does not fit.
+    A damaged one is set aside. Raises UserError when another engine or number of processes made it, since its optimizer
+    does not fit.
     """
-    found = (
-        sorted(folder.glob(f"checkpoint-*/{WHOLE}"), key=lambda p: int(p.parent.name.split("-")[1])) if folder else []
-    )
-    if not found:
-        return None
-    made, now = read_json(found[-1])["engine"], [distributed.name(), distributed.world()]
-    if made != now:
-        raise UserError(
-            f"{found[-1].parent}: saved by {made[0]} on {made[1]} processes, this is {now[0]} on {now[1]}: the "
-            "optimizer's state does not fit. Set launcher, devices and deepspeed as they were, or delete "
-            f"{folder.parent} to start this run anew"
-        )
-    return found[-1].parent
+    found: list = [None, None]
+    if distributed.is_main():
+        try:
+            found[0] = _newest(folder) if folder else None
+        except UserError as error:
+            found[1] = str(error)
+    if dist.is_initialized():
+        dist.broadcast_object_list(found, device=distributed.device())
+    if found[1]:
+        raise UserError(found[1])
+    return found[0]
+
+
+def _newest(folder: Path) -> Path | None:
+    marks = sorted(folder.glob(f"checkpoint-*/{WHOLE}"), key=lambda mark: int(mark.parent.name.split("-")[1]))
+    for mark in reversed(marks):
+        try:
+            record = read_json(mark)
+            made, sums = record["engine"], dict(record["sha256"])
+        except (UserError, KeyError, TypeError, ValueError):
+            set_aside(mark.parent, f"{mark}: damaged", "this training starts from an older checkpoint, or anew")
+            continue
+        now = [distributed.name(), distributed.world()]
+        if made != now:
+            raise UserError(
+                f"{mark.parent}: saved by {made[0]} on {made[1]} processes, this is {now[0]} on {now[1]}: the "
+                "optimizer's state does not fit. Set launcher, devices and deepspeed as they were, or delete "
+                f"{folder} to start this run anew"
+            )
+        wrong = [why for name, wanted in sums.items() if (why := damaged(mark.parent / name, wanted))]
+        if not wrong:
+            return mark.parent
+        set_aside(mark.parent, wrong[0], "this training starts from an older checkpoint, or anew")
+    return None
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Return {path in the folder: sha256} of all its files; they are on the disk then."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+    def hashed(path: Path) -> str:
+        to_disk(path)
+        return sha256(path)
+
+    with ThreadPoolExecutor(4) as pool:
+        sums = dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(hashed, paths), strict=True))
+    for inner in {path.parent for path in paths}:
+        to_disk(inner)
+    return sums
 
 
 class Checkpoints(TrainerCallback):
@@ -180,7 +257,9 @@ class Checkpoints(TrainerCallback):
             still_ours()
             here = self.folder / f"checkpoint-{state.global_step}"
             made = [distributed.name(), distributed.world()]
-            write_json(here / WHOLE, {"engine": made, "losses": self.trainer.losses}, indent=None)
+            whole = {"engine": made, "losses": self.trainer.losses, "sha256": _sums(here)}
+            write_json(here / WHOLE, whole, indent=None)
+            to_disk(self.folder)
             for other in self.folder.glob("checkpoint-*"):
                 if other != here:
                     shutil.rmtree(other)
