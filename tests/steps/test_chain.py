@@ -330,6 +330,24 @@ def test_wrong_files_are_a_users_mistake(chain, monkeypatch, capsys, drop):
     torch.use_deterministic_algorithms(False)
 
 
+def test_chosen_weights_that_are_damaged_are_not_attacked(chain, monkeypatch, capsys):
+    """Nothing is trained before that is said, with what to delete so that the study makes them again."""
+    monkeypatch.chdir(chain.folder)
+    monkeypatch.setattr(attack, "load", lambda *_: pytest.fail("a model was loaded first"))
+    choice = next(spec for spec in chain.attack.point_choices if spec.method == "GD")
+    weights = Path(chain.model(choice)) / "b100.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()  # a hard link
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        assert chain.attacked() == 1
+    finally:
+        weights.write_bytes(whole)
+    error = capsys.readouterr().err
+    folders = f"delete {weights.parent} and {chain.model(choice.trajectories[0])}, and start the study again"
+    assert error.startswith(f"error: {weights}: damaged or changed") and folders in error
+
+
 def test_a_spec_of_another_kind_and_a_missing_model(chain, monkeypatch, capsys):
     monkeypatch.chdir(chain.folder)
     common = chain.common(chain.base)

@@ -130,10 +130,12 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("attack", spec, spec.attack)
     facts, attack = read_facts(args.facts), spec.plugin(spec.settings)
     prepare_torch(spec.seed)
+    chosen = _chosen(spec, args.chosen, args.point_choices)
+    for (trajectory, _), weights_file in filter(None, chosen.values()) if distributed.is_main() else ():
+        verify_file(weights_file, _again(weights_file, trajectory))
     model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))
     state = State(args.state, {"run": spec.run_id, "code": code})
     attacker = Attacker(attack, model, tokenizer, facts, scorer_of(spec, tokenizer, facts), spec.seed, state)
-    chosen = _chosen(spec, args.chosen, args.point_choices)
     starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]
     progress = Countdown(attack.title, len({point for point, _ in filter(None, starts)}) * len(attacker.folds))
     attacked: dict[tuple, list[dict]] = {}
@@ -141,7 +143,6 @@ def run(args: argparse.Namespace) -> int:
         point, weights_file = start or (None, None)
         if start and point not in attacked:
             if weights_file:
-                verify_file(weights_file, _again(weights_file, point[0]))
                 load_weights(model, weights_file)
             attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress)
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
