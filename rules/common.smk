@@ -202,6 +202,12 @@ def model_folder(spec):
     return f"{RESULTS}/models/{spec.run_id}"
 
 
+def fetched_model(settings):
+    """Return the folder of an external model that comes from the hub, as a list; [] for other settings."""
+    fetched = getattr(settings, "fetched", None)
+    return [model_folder(fetched)] if fetched else []
+
+
 def weights(path):
     """Mark an output as weights: they are large, so they go once no step needs them, unless the study keeps them."""
     return directory(path) if STUDY.keep_models else temp(directory(path))

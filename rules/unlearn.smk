@@ -17,6 +17,7 @@ rule unlearn:
         original=lambda wildcards: eval_file(RUNS.unlearn[wildcards.run].source.run_id),
         facts=lambda wildcards: facts_file(RUNS.unlearn[wildcards.run].source.facts),
         texts=lambda wildcards: [texts_file(texts) for texts in RUNS.unlearn[wildcards.run].texts],
+        external=lambda wildcards: fetched_model(RUNS.unlearn[wildcards.run].settings),
     output:
         points=weights(f"{RESULTS}/models/{{run}}"),
         eval=f"{RESULTS}/evals/{{run}}.json",
@@ -47,6 +48,7 @@ rule unlearn:
             --original {input.original:q} \
             --facts {input.facts:q} \
             --texts {input.texts:q} \
+            --external {input.external:q} \
             --retain {input.retain:q} \
             --held-out {input.held_out:q} \
             --points {output.points:q} \

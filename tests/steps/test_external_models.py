@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import adapters
 import pytest
 import tiny
 import torch
@@ -12,7 +13,7 @@ from rtt.data.text import mcq
 from rtt.errors import UserError
 from rtt.files import canonical_json
 from rtt.models.load import load, load_tokenizer, save
-from rtt.steps.unlearn import take_weights
+from rtt.steps.unlearn import external_folder, take_weights
 from rtt.study import digests as inputs
 from rtt.study.expand import Runs
 from rtt.study.load import load_study
@@ -265,3 +266,74 @@ def test_what_an_export_refuses(finished, place, capsys):
     shutil.rmtree(place / "results/made/models")
     assert main(["export", finished, "--out", "other"]) == 1
     assert "keep_models: true" in capsys.readouterr().err and not (place / "other").exists()
+
+
+# --- from the hub
+
+
+HUB = {"hub": {"id": "Some-Body/A_Forgetful.Model", "revision": "0123456789abcdef0123456789abcdef01234567"}}
+
+
+def test_a_hub_model_is_a_run_of_its_own_that_a_fetch_asks_for(place):
+    runs = Runs(tiny.study(**OWN | {"external_models": {"mine": "unlearned", "theirs": HUB}}))
+    mine, theirs = runs.unlearn.values()
+    assert mine.settings.canonical().keys() == {"external_model", "digest"}  # its id is as before
+    fetched = theirs.settings.fetched
+    assert theirs.settings.external_model == f"{HUB['hub']['id']}@{HUB['hub']['revision']}"
+    assert fetched.run_id in runs.imports and fetched.run_id.startswith("import-a_forgetful.model-s0-")
+    assert fetched.run_id in runs.plan()["manifests"]
+    other = HUB["hub"] | {"revision": "f" * 40}
+    (changed,) = Runs(tiny.study(**OWN | {"external_models": {"theirs": {"hub": other}}})).unlearn.values()
+    assert changed.run_id != theirs.run_id
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ({"hub": {"id": "a/b"}}, ["external_models.mine.hub.revision", "this key is missing"]),
+        ({"hub": {"id": "a/b", "revision": "main"}}, ["external_models.mine.hub.revision", "pattern"]),
+        ({"hub": {"id": "b", "revision": "f" * 40}}, ["external_models.mine.hub.id", "pattern"]),
+        ({"hub": HUB["hub"], "path": "x"}, ["external_models.mine.path", "unknown key; allowed: hub"]),
+        ({"hub": HUB["hub"] | {"branch": "x"}}, ["mine.hub.branch", "unknown key; allowed: id, revision"]),
+        (3, ["external_models.mine", "string"]),
+        (None, ["external_models.mine", "string"]),
+    ],
+)
+def test_a_mistake_in_an_external_model_names_the_key(tmp_path, value, words):
+    study = tiny.study().model_dump(mode="json", exclude_unset=True) | {"external_models": {"mine": value}}
+    (tmp_path / "s.yaml").write_text(json.dumps(study))
+    with pytest.raises(UserError) as error:
+        load_study(tmp_path / "s.yaml")
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_it_is_imported_from_the_mirror_and_taken(place, kind):
+    """The step `import` needs no tokenizer there; what changes after it is refused."""
+    study = tiny.study(**OWN | {"external_models": {"theirs": HUB}})
+    (spec,) = Runs(study).unlearn.values()
+    fetched, mirror = spec.settings.fetched, place / "mirror" / HUB["hub"]["id"]
+    if kind == "whole":
+        tiny.model(1).save_pretrained(mirror)
+    else:
+        adapters.write(mirror)
+    (place / f"{fetched.run_id}.json").write_text(canonical_json(fetched.canonical()))
+    out = place / fetched.run_id
+    step = ["import", f"--spec={out}.json", f"--model={out}", "--manifest=m.json", f"--mirror={place / 'mirror'}"]
+    assert main(step) == 0
+    assert external_folder(spec.settings, [str(out)]) == str(out)
+    with pytest.raises(UserError, match="--external: found"):
+        external_folder(spec.settings, ["other"])
+    model, _ = load("original")
+    before = [p.clone() for p in model.parameters()]
+    take_weights(model, "original", str(out))
+    if kind == "whole":
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny.model(1).parameters(), strict=True))
+    else:
+        assert sum(not torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True)) == 4
+    (file,) = mirror.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"{file.name}: damaged or changed"):
+        take_weights(load("original")[0], "original", str(out))

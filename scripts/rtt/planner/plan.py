@@ -263,12 +263,12 @@ class Plan:
         """Return the bytes of weights and evaluations on disk.
 
         A group is the trajectories of a method: it keeps the best point for each retain budget, and the one being
-        written. A model of a local path is linked, not copied.
+        written. A model of a local path is linked, not copied, and an external one is not counted.
         """
         imports = sum(
             costs.parameters(spec.model) * {"fp32": 4}.get(spec.model.dtype, 2)
             for spec in self.runs.imports.values()
-            if not spec.model.path
+            if not spec.model.path and not spec.external
         )
         sources = sum(
             costs.parameters(spec.model) * costs.BYTES[spec.training.precision]

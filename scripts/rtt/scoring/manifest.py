@@ -24,7 +24,7 @@ from rtt.study.specs import Spec
 
 PACKAGES = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "snakemake", "pydantic", "deepspeed",
-    "lion-pytorch", "flash-attn",
+    "lion-pytorch", "peft", "flash-attn",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class Manifest:
         self.code = code_version(step, plugin)
 
     def write(self, path: str | Path, model, **more) -> None:
-        """Write what the step did with `model`; `more` adds keys.
+        """Write what the step did with `model` (None: there is none); `more` adds keys.
 
         CPU seconds are summed over all processes from their start, imports included; the other figures are those of the
         main process.
@@ -68,8 +68,8 @@ class Manifest:
                     "cpus": os.cpu_count(),
                     "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 },
-                "precision": str(model.dtype).removeprefix("torch."),
-                "attn_backend": model.config._attn_implementation,
+                "precision": str(model.dtype).removeprefix("torch.") if model else None,
+                "attn_backend": model.config._attn_implementation if model else None,
                 "engine": distributed.name(),
                 "world_size": distributed.world(),
                 "deterministic": torch.are_deterministic_algorithms_enabled(),

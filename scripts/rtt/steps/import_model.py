@@ -9,6 +9,8 @@ import argparse
 import copy
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -27,7 +29,15 @@ from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_
 from rtt.scoring.manifest import Manifest
 from rtt.study.digests import folder_digest, remembered_sha256
 from rtt.study.model_file import Gguf, ModelFile
-from rtt.study.model_folder import INDEX, check_folder, weight_files
+from rtt.study.model_folder import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    INDEX,
+    check_adapter,
+    check_folder,
+    is_adapter,
+    weight_files,
+)
 from rtt.study.specs import load_spec
 
 LOCK = Path(__file__).resolve().parents[3] / "data" / "models.lock.json"
@@ -50,9 +60,43 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("import", spec)
     if spec.digest and folder_digest(spec.model.path) != spec.digest:
         raise UserError(f"{spec.model.path}: changed since the study was started; start it again")
+    if spec.external:
+        where = import_external(spec.model, args.model, args.mirror)
+        manifest.write(args.manifest, None, source=where, sha256=checksums.recorded(args.model))
+        return 0
     model, where = import_model(spec.model, args.model, args.mirror)
     manifest.write(args.manifest, model, source=where, model_sha256=model_hash(args.model))
     return 0
+
+
+def import_external(model: ModelFile, out: str | Path, mirror: str | Path | None = None, lock: Path = LOCK) -> str:
+    """Make the folder `out` with links to an external model or an adapter; return where it came from.
+
+    Raises UserError; then `out` is as it was before.
+    """
+    with disk_errors(out), whole_folder(Path(out)) as scratch:
+        whole = scratch / "whole"
+        folder, where = _folder(model, mirror, lock)
+        if is_adapter(folder):
+            check_adapter(folder)
+            whole.mkdir()
+            for name in (ADAPTER, ADAPTER_WEIGHTS):
+                (whole / name).symlink_to((folder / name).resolve())
+        else:
+            link(folder, whole, tokenizer=False)
+            with _named(whole, where):
+                check_names(whole, empty_model(whole))
+        checksums.record(whole, remembered_sha256)
+    return where
+
+
+@contextmanager
+def _named(folder: Path, where: str) -> Iterator[None]:
+    """Give a user's mistake the place that the user knows, not that of a temporary folder."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(folder), where)) from None
 
 
 def import_model(model: ModelFile, out: str | Path, mirror: str | Path | None = None, lock: Path = LOCK):
@@ -82,15 +126,13 @@ def check(model: ModelFile, folder: Path, where: str):
     another kind, or a difference.
     """
     check_folder(folder)
-    try:
+    with _named(folder, where):
         load_tokenizer(folder)
         empty = empty_model(folder, DTYPES[model.dtype])
         check_names(folder, empty)
         if language_model(empty) is not empty:
             only_text(folder, DTYPES[model.dtype])
             empty = empty_model(folder, DTYPES[model.dtype])
-    except UserError as error:  # the folder is a temporary one, which no user knows
-        raise UserError(str(error).replace(str(folder), where)) from None
     config = text_config(empty.config)
     depth = config.num_hidden_layers
     depth = config.num_hidden_layers
@@ -123,14 +165,14 @@ def only_text(folder: Path, dtype: torch.dtype) -> None:
         raise UserError(f"{folder}: the text part alone has other weights than the whole model")
 
 
-def link(source: Path, folder: Path) -> None:
+def link(source: Path, folder: Path, tokenizer: bool = True) -> None:
     """Make `folder` with links to a model's config, weights and tokenizer files.
 
     Raises UserError for pickled weights, for a model that brings code, and where `source` is no folder.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; a model is a folder with config.json, tokenizer and safetensors")
-    weights = check_folder(source)
+    weights = check_folder(source, tokenizer)
     folder.mkdir()
     others = {path for pattern in ("*.json", *TOKENIZER_FILES) for path in source.glob(pattern) if path.is_file()}
     for path in {*weights, *others} - {source / checksums.NAME}:

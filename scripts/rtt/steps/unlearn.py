@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rtt import distributed
+from rtt import checksums, distributed
 from rtt.code_version import code_version
 from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
+from rtt.models.adapter import merge
 from rtt.models.architecture import language_model
 from rtt.models.checkpoint import check_names, empty_model
 from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
@@ -27,7 +28,7 @@ from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
 from rtt.steps.original import scorer_of
 from rtt.study import plugins
 from rtt.study.digests import folder_digest
-from rtt.study.model_folder import check_folder
+from rtt.study.model_folder import check_folder, is_adapter
 from rtt.study.specs import External, UnlearnSpec, load_spec
 from rtt.training.health import effective_update
 from rtt.training.order import count_tokens, point_steps, unlearning_pairs
@@ -42,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--original", required=True, help="its evaluation JSON")
     parser.add_argument("--facts", required=True, help="canonical facts to unlearn, T and V together")
     parser.add_argument("--texts", nargs="*", default=[], help="plain texts (JSONL) to unlearn instead of the facts'")
+    parser.add_argument("--external", nargs="*", default=[], help="folder of an external model from the hub")
     retain.configure(parser)
     parser.add_argument("--points", required=True, type=Path, help="folder to write the points' weights to")
     parser.add_argument("--siblings", nargs="*", default=[], type=Path, help="the same of the other trajectories")
@@ -110,9 +112,7 @@ def run(args: argparse.Namespace) -> int:
     external = isinstance(settings, External)
     model, tokenizer = load(args.source, "fp32" if external else start_dtype(settings.precision))
     if external:
-        if folder_digest(settings.external_model) != settings.digest:
-            raise UserError(f"{settings.external_model}: changed since the study was started; start it again")
-        take_weights(model, args.source, settings.external_model)
+        take_weights(model, args.source, external_folder(settings, args.external))
     scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
     owner = {"run": spec.run_id, "code": code}
     state = State(args.state, owner, lambda: damaged_weights(args.state / spec.run_id))
@@ -144,18 +144,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def external_folder(settings: External, fetched: list[str]) -> str:
+    """Return the folder of an external model. Raises UserError when it is not what the spec names."""
+    if settings.fetched:
+        if [Path(path).name for path in fetched] != [settings.fetched.run_id]:
+            raise UserError(f"--external: found {fetched}, expected the folder of {settings.fetched.run_id}")
+        return fetched[0]
+    if folder_digest(settings.external_model) != settings.digest:
+        raise UserError(f"{settings.external_model}: changed since the study was started; start it again")
+    return settings.external_model
+
+
 def take_weights(model, source: str, path: str) -> None:
     """Load the weights of the folder `path` into the original `model`, whose config and tokenizer stay.
 
-    Raises UserError unless the folder's model has the same parameters as the original, all of them finite.
+    An adapter is merged into it. Raises UserError unless the folder's model has the same parameters as the original,
+    all of them finite.
     """
-    check_folder(path, tokenizer=False)
-    empty = empty_model(path)
-    check_names(path, empty)
-    _same_parameters(language_model(empty), model, path, source)
-    other = language_model(read_model(path, model.dtype))
-    _same_parameters(other, model, path, source)
-    model.load_state_dict(other.state_dict())
+    if distributed.is_main():
+        checksums.verify(path, f"delete {path} and start again, so that it is made once more")
+    if is_adapter(path):
+        merge(model, path)
+    else:
+        check_folder(path, tokenizer=False)
+        empty = empty_model(path)
+        check_names(path, empty)
+        _same_parameters(language_model(empty), model, path, source)
+        other = language_model(read_model(path, model.dtype))
+        _same_parameters(other, model, path, source)
+        model.load_state_dict(other.state_dict())
     if broken := not_finite(model):
         raise UserError(f"{path}: the weights {broken} hold NaN or infinity, so the model gives no scores")
 

@@ -1,5 +1,6 @@
 """Expand a study to the specs of all its runs; variants whose specs are equal share their runs."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rtt.listing import jsonl_files
 from rtt.study import digests as inputs
 from rtt.study import plugins
 from rtt.study.deepspeed import engine_of, not_under_deepspeed
-from rtt.study.model_file import ModelFile
+from rtt.study.model_file import Hub, HubModel, ModelFile
 from rtt.study.model_folder import check_folder, check_unlearned, depth, shape
 from rtt.study.names import DEFAULT, MOST_RUN_ID, target_name
 from rtt.study.schema import AnyModel, Study
@@ -186,10 +187,8 @@ class Runs:
     def _methods(self, source: Source, texts: list[TextsSpec]) -> list[Trajectories]:
         study = self.study_now
         external = [
-            Trajectories(
-                method=name, strengths=[External(external_model=path, digest=self._unlearned_folder(name, path))]
-            )
-            for name, path in study.external_models.items()
+            Trajectories(method=name, strengths=[self._external(name, model)])
+            for name, model in study.external_models.items()
         ]
         own = []
         for name, settings in study.methods.named.items():
@@ -233,6 +232,15 @@ class Runs:
         except UserError as error:
             raise UserError(f"study {self.study.study}: model.path: {error}") from None
         return inputs.folder_digest(self.root / path)
+
+    def _external(self, name: str, model: str | HubModel) -> External:
+        """Return the settings of an external model; one on the hub is a run of its own, which `fetch` asks for."""
+        if isinstance(model, str):
+            return External(external_model=model, digest=self._unlearned_folder(name, model))
+        hub = Hub(id=model.hub.id, revision=model.hub.revision)
+        short = re.sub(r"[^a-z0-9_.-]", "-", hub.id.split("/")[1].lower())
+        fetched = self._put(self.imports, ImportSpec(seed=0, model=ModelFile(name=short, hub=hub), external=True))
+        return External(external_model=f"{hub.id}@{hub.revision}", digest=fetched.hash, fetched=fetched)
 
     def _unlearned_folder(self, name: str, path: str) -> str:
         """Check an external model against its original, as far as files tell; return its digest."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ OVERRIDES = (
 
 
 # pydantic names the member of a union after its key; the user wrote no such key.
-UNION_MEMBERS = ("RetainFacts", "RetainTexts", "miniature", "file")
+UNION_MEMBERS = ("RetainFacts", "RetainTexts", "miniature", "file", "folder", "hub_model")
 MOST_MESSAGES = 20
 MOST_RUNS = 20_000  # Snakemake needs minutes for so many
 # Of the machine, or of the study as a whole: the same for all variants.
@@ -69,10 +69,16 @@ def _allowed(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the keys that may stand at `path` below `model`."""
     for part in path:
         field = model.model_fields.get(part)
-        options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
-        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-        model = inner or model
+        model = next(_models(field.annotation), model) if field else model
     return [name for name, field in model.model_fields.items() if field.annotation is not type(None)]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models among the types that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models(inner)
 
 
 def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | None = None) -> Study:

@@ -12,16 +12,30 @@ from rtt.yaml_files import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[3] / "config" / "models"
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
+HUB_ID, COMMIT = r"^[\w.-]+/[\w.-]+$", "^[0-9a-f]{40}$"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Hub(Strict):
     """A model repository on the Hugging Face hub."""
 
-    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = Field(
+    id: Annotated[str, Field(pattern=HUB_ID)]
+    revision: Annotated[str, Field(pattern=COMMIT)] | None = Field(
         None, description="commit; null: what the first fetch finds, kept in a lock file from then on"
     )
+
+
+class Revision(Strict):
+    """A model repository on the Hugging Face hub at one commit."""
+
+    id: Annotated[str, Field(pattern=HUB_ID)]
+    revision: Annotated[str, Field(pattern=COMMIT)] = Field(description="commit")
+
+
+class HubModel(Strict):
+    """A model that was unlearned elsewhere, or a LoRA adapter, on the Hugging Face hub."""
+
+    hub: Revision
 
 
 class Gguf(Strict):

@@ -20,12 +20,71 @@ SHAPE = {
 }
 
 
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What decides how a LoRA adapter is added to the weights. Of the other keys, some speak of training alone; one that is
+# set and stands in neither list is refused.
+ADAPTER_KEYS = (
+    "r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "bias", "use_rslora", "use_dora",
+    "modules_to_save", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "lora_bias",
+    "target_parameters", "trainable_token_indices",
+)  # fmt: skip
+OF_TRAINING = (
+    "peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
+    "lora_dropout", "init_lora_weights", "runtime_config", "megatron_core", "qalora_group_size", "eva_config",
+)  # fmt: skip
+# Of init_lora_weights: those that leave the base model's weights as they are.
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Return whether a folder holds a peft adapter rather than a model."""
+    return (Path(folder) / ADAPTER).is_file()
+
+
+def adapter_settings(folder: str | Path) -> tuple[dict, dict]:
+    """Return an adapter's config, and those of its keys that decide how it is added to the weights.
+
+    Raises UserError for another kind of adapter than LoRA, and for what cannot be merged from its file alone.
+    """
+    path = Path(folder) / ADAPTER
+    config = _mapping(path)
+    merge = "merge it yourself (peft: merge_and_unload, save_pretrained), and name the whole model"
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{path}: peft_type: found {config.get('peft_type')!r}, expected LORA; {merge}")
+    if config.get("init_lora_weights") not in PLAIN_STARTS:
+        start = config["init_lora_weights"]
+        raise UserError(f"{path}: init_lora_weights: {start!r} also changes the base model's weights; {merge}")
+    odd = [key for key, value in config.items() if value and key not in (*ADAPTER_KEYS, *OF_TRAINING)]
+    if odd:
+        raise UserError(f"{path}: {odd[0]}: an adapter with this key is not merged here; {merge}")
+    return config, {key: config[key] for key in ADAPTER_KEYS if config.get(key) is not None}
+
+
+def check_adapter(folder: str | Path) -> None:
+    """Raise UserError for an adapter that is not merged here, or whose weights are missing or pickled."""
+    adapter_settings(folder)
+    if (Path(folder) / ADAPTER_WEIGHTS).is_file():
+        return
+    if found := sorted(path.name for path in Path(folder).glob("*.bin")):
+        raise UserError(
+            f"{folder}: found {', '.join(found)} but no {ADAPTER_WEIGHTS}: pickled weights can run code and are not "
+            "read; save the adapter with safe_serialization=True"
+        )
+    raise UserError(f"{folder}: {ADAPTER_WEIGHTS} is missing: an adapter's folder holds it and {ADAPTER}")
+
+
 def weight_files(folder: str | Path) -> list[Path]:
     """Return a model folder's safetensors files, in the order of their names.
 
-    Raises UserError when there are none, when a shard is missing, or when all are .bin files, which can hold code.
+    Raises UserError when there are none, when a shard is missing, when all are .bin files, which can hold code, and for
+    an adapter.
     """
     folder = Path(folder)
+    if is_adapter(folder):
+        raise UserError(
+            f"{folder}: a LoRA adapter ({ADAPTER}), no whole model; it can be one of external_models. Otherwise merge "
+            "it first (peft: merge_and_unload, save_pretrained)"
+        )
     for path in sorted(folder.glob("*")):  # an imported model is a folder of links
         if path.is_symlink() and not path.exists():
             raise UserError(
@@ -92,7 +151,7 @@ DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 def depth(folder: str | Path) -> int | None:
     """Return the number of decoder layers that a folder's config.json gives, None where it gives none."""
-    config = read_json(Path(folder) / "config.json")
+    config = _mapping(Path(folder) / "config.json")
     for part in (config, config.get("text_config")):
         for key in DEPTH if isinstance(part, dict) else ():
             if isinstance(part.get(key), int) and part[key] > 0:
@@ -109,10 +168,9 @@ def check_unlearned(folder: str | Path, original: dict) -> None:
         raise UserError(
             f"{folder}: no such folder; expected one with config.json and {WEIGHTS}, as save_pretrained writes"
         )
-    if (Path(folder) / "adapter_config.json").is_file():
-        raise UserError(
-            f"{folder}: an adapter, no whole model; merge it first (peft: merge_and_unload, save_pretrained)"
-        )
+    if is_adapter(folder):
+        check_adapter(folder)
+        return
     check_folder(folder, tokenizer=False)
     found = shape(folder)
     for key in SHAPE:

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, create_model, field_validator, m
 
 from rtt.errors import UserError
 from rtt.study import plugins
-from rtt.study.model_file import ModelFile
+from rtt.study.model_file import HubModel, ModelFile
 from rtt.study.names import DEFAULT, NONE
 from rtt.study.settings import (
     Arm,
@@ -35,6 +35,13 @@ from rtt.study.strict import Introduced, Strict
 AnyModel = Annotated[
     Annotated[Model, Tag("miniature")] | Annotated[ModelFile, Tag("file")],
     Discriminator(lambda raw: "file" if _names_weights(raw) else "miniature"),
+]
+
+ExternalName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=60)]
+# A folder, or a repository on the hub.
+AnyExternal = Annotated[
+    Annotated[Place, Tag("folder")] | Annotated[HubModel, Tag("hub_model")],
+    Discriminator(lambda raw: "hub_model" if isinstance(raw, dict | HubModel) else "folder"),
 ]
 
 
@@ -85,8 +92,8 @@ class Study(Strict):
     )
     tasks: Annotated[list[Task], Field(min_length=1)] | None = None
     methods: Methods = Field(Methods(), description="none: RTT alone, or evaluation alone")
-    external_models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=60)], Place] = Field(
-        {}, description="name -> folder of a model that was unlearned elsewhere"
+    external_models: dict[ExternalName, AnyExternal] = Field(
+        {}, description="name -> a model that was unlearned elsewhere, or a LoRA adapter: its folder, or its hub"
     )
     scores: Scores = Scores()
     point_choice: PointChoice = PointChoice()

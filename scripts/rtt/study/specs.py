@@ -143,11 +143,15 @@ class PretrainSpec(Spec):
 
 
 class ImportSpec(Spec):
-    """A pretrained model as a local folder; `digest` is the hash of its files if the user gave a folder."""
+    """A pretrained model as a local folder; `digest` is the hash of its files if the user gave a folder.
+
+    An external one may also be an adapter, and has no tokenizer.
+    """
 
     kind: Literal["import"] = "import"
     model: ModelFile
     digest: str | None = None
+    external: Annotated[bool, Introduced(False)] = False
 
     @property
     def slug(self):
@@ -218,10 +222,11 @@ Source = PretrainSpec | OriginalSpec | TeachSpec
 
 
 class External(Strict):
-    """A model that was unlearned elsewhere."""
+    """A model that was unlearned elsewhere: a folder, or what `fetched` brings from the hub."""
 
     external_model: str
     digest: str
+    fetched: Annotated[ImportSpec | None, Introduced(None)] = None
 
 
 # A method may add keys to Unlearning, which its class reads and writes.
