@@ -59,6 +59,8 @@ STUDY_PARTS = {
     "Pretraining": "`pretraining`",
     "Teaching": "`teaching`",
     **plugin_parts("methods", "Methods"),
+    "HubModel": "`external_models.NAME` on the hub",
+    "Revision": "`external_models.NAME.hub`",
     "Scores": "`scores`",
     "PointChoice": "`point_choice`",
     **plugin_parts("attacks", "Attacks"),
@@ -195,7 +197,8 @@ def kind(field: dict, named: bool = False) -> str:
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(kind(option, named) for option in field["anyOf"]))
     if "oneOf" in field:
-        return "see below, or a name in `config/models`"
+        options = [option.get("description", "") or kind(option, named) for option in field["oneOf"]]
+        return ", or ".join(dict.fromkeys(options))
     if "patternProperties" in field:
         return f"name -> {kind(next(iter(field['patternProperties'].values())), named)}"
     if isinstance(field.get("additionalProperties"), dict):

@@ -242,3 +242,16 @@ def test_the_documentation_names_every_override_and_study_file():
     text = (ROOT / "docs/config.md").read_text()
     for name in [*(f"`{key}`" for key in OVERRIDES), *(path.name for path in (ROOT / "config").glob("*.yaml"))]:
         assert name in text, name
+
+
+def test_an_external_model_of_the_hub_is_fetched_ahead_of_the_jobs(clone):
+    hub = {"hub": {"id": "org/name", "revision": "f" * 40}}
+    path = study_file(clone, lambda study: study.update(external_models={"theirs": hub}), "hub.yaml")
+    (run,) = Runs(load_study(clone.folder / path)).imports
+    said = dry(clone, "fetch", "--configfile", path)
+    assert f"models/{run}" in said and "rule unlearn" not in said
+    said = dry(clone, "--configfile", path, "--printshellcmds")
+    commands = [line for line in said.splitlines() if "--external" in line]
+    assert sum(f"--external results/smoke/models/{run}" in line for line in commands) == len(
+        load_study(ROOT / SMOKE).arms
+    )

@@ -156,5 +156,5 @@ def to_yaml(study: Study) -> str:
 def schema() -> dict:
     """Return the JSON schema of a study file."""
     found = Study.model_json_schema()
-    found["properties"]["model"]["oneOf"].append({"type": "string", "description": "a name in config/models"})
+    found["properties"]["model"]["oneOf"].append({"type": "string", "description": "a name in `config/models`"})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
