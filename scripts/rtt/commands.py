@@ -9,6 +9,7 @@ COMMANDS = {
     "doctor": ("rtt.doctor.command", "check that what a study needs is there, on this machine or on a cluster"),
     "plan": ("rtt.planner.plan", "show what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
     "fetch": ("rtt.fetch.step", "fetch and verify external files"),
+    "convert": ("rtt.convert.command", "turn a table, a hub dataset or a harness's samples into a dataset's folder"),
     "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),
     "facts": ("rtt.data.build", "read a dataset folder into canonical facts"),
     "audit": ("rtt.data.audit", "report the defects of a dataset folder by file and line"),

@@ -29,14 +29,14 @@ def jsonl_files(folder: str | Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
     paths = [folder / name for name in names if not name.startswith(".")]
-    if wrong := [f"{path!s:.300}: {why}" for path in paths if (why := _fault(path))]:
+    if wrong := [f"{path!s:.300}: {why}" for path in paths if (why := fault(path))]:
         more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         head = f"{folder}: {len(wrong)} of {len(paths)} *.jsonl are no files that can be read; get or remove them:"
         raise UserError("\n  ".join([head, *wrong[:SHOWN], *more]).encode("utf-8", "backslashreplace").decode())
     return paths
 
 
-def _fault(path: Path) -> str | None:
+def fault(path: Path) -> str | None:
     """Return what keeps a path from being a file that can be read, None if nothing does."""
     try:
         mode = path.stat().st_mode

@@ -19,7 +19,7 @@ from rtt import files
 from rtt.errors import UserError
 from rtt.fetch.download import Absent, download, is_url, say
 from rtt.files import natural
-from rtt.study.sources import Source, expected, read_lock
+from rtt.study.sources import HUB, Source, expected, read_lock
 
 MIN_CHARACTERS = 50  # texts of at most this length (headings, blank lines) are skipped, as in WMDP's reference code
 SUFFIXES = (".jsonl", ".parquet", ".txt")
@@ -107,7 +107,34 @@ def _stream(source: Source, revision: str) -> Iterable[dict[str, Any]]:
     """Return the rows of the dataset at `revision`, read only as they are needed."""
     from datasets import load_dataset
 
-    return load_dataset(source.repo, source.config, split=source.split, revision=revision, streaming=True)
+    return load_dataset(source.repo, source.config or None, split=source.split, revision=revision, streaming=True)
+
+
+def open_dataset(
+    repo: str, config: str | None, split: str, revision: str | None
+) -> tuple[str, Iterator[dict[str, Any]]]:
+    """Return (commit, rows) of one split of a dataset on the hub that no row of data/sources.tsv names.
+
+    Without a `revision` it is what the main branch is now. Raises UserError as `fetch_rows`, now or as rows are read.
+    """
+    shared = {"holds": "facts", "kind": "hub", "sha256": "", "bytes": None, "licence": "", "columns": (), "rows": None}
+    source = Source(
+        name=repo, group=repo, url=f"{HUB}{repo}", revision=revision or "", config=config or "default", split=split,
+        **shared,
+    )  # fmt: skip
+    copy = "download its files where there is a network, and give their folder in the place of the hub's name"
+
+    def rows(commit: str) -> Iterator[dict[str, Any]]:
+        try:
+            yield from _stream(source if config else replace(source, config=""), commit)
+        except Exception as error:  # the hub's libraries raise dozens of types, which change with each release
+            raise explain(error, source, None, copy) from None
+
+    try:
+        commit = revision or _resolve(source)
+    except Exception as error:
+        raise explain(error, source, None, copy) from None
+    return commit, rows(commit)
 
 
 def write_rows(found: Iterable[dict], source: Source, rows: int | None, target: Path, where: str) -> None:
@@ -192,10 +219,11 @@ def _parquet(path: Path, source: Source) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not a readable Parquet file: {str(error)[:120]}") from None
 
 
-def explain(error: Exception, source: Source, mirror: str | None) -> UserError:
+def explain(error: Exception, source: Source, mirror: str | None, copy: str | None = None) -> UserError:
     """Return a UserError that says what an error of the hub's libraries means and what to do.
 
     It tells gated and missing datasets, revisions that are gone, a missing network and a full disk apart from the rest.
+    `copy` says how to do without the hub.
     """
     chain: list[BaseException] = []
     link: BaseException | None = error
@@ -206,7 +234,7 @@ def explain(error: Exception, source: Source, mirror: str | None) -> UserError:
     status = {getattr(getattr(link, "response", None), "status_code", None) for link in chain}
     text = " ".join(str(link) for link in chain)
     what = f"{source.name}: dataset {source.repo} ({source.config})"
-    copy = f"put a copy into {source.group}/ of a folder and name that folder with mirror: (docs/fetch.md)"
+    copy = copy or f"put a copy into {source.group}/ of a folder and name that folder with mirror: (docs/fetch.md)"
     if any(getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for link in chain):
         return UserError(f"{what}: the disk is full; nothing partial is left; free space, or move HF_HOME")
     if "GatedRepoError" in kinds or "is a gated" in text or 403 in status:

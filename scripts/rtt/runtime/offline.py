@@ -4,7 +4,14 @@ import os
 
 # The switches of huggingface_hub, datasets and transformers, which these read when they are imported.
 SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-ONLINE = ("fetch", "import", "unpack", "run", "doctor")  # commands with access; `run` and `doctor` only start others
+ONLINE = (
+    "fetch",
+    "convert",
+    "import",
+    "unpack",
+    "run",
+    "doctor",
+)  # commands with access; `run` and `doctor` only start others
 
 
 def shut(command: str | None) -> None:
