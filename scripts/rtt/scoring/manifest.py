@@ -68,8 +68,7 @@ class Manifest:
                     "cpus": os.cpu_count(),
                     "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 },
-                "precision": str(model.dtype).removeprefix("torch.") if model else None,
-                "attn_backend": model.config._attn_implementation if model else None,
+                **(_of_model(model) if model is not None else {}),
                 "engine": distributed.name(),
                 "world_size": distributed.world(),
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -77,6 +76,13 @@ class Manifest:
                 **more,
             },
         )
+
+
+def _of_model(model) -> dict[str, str]:
+    return {
+        "precision": str(model.dtype).removeprefix("torch."),
+        "attn_backend": model.config._attn_implementation,
+    }
 
 
 def _versions() -> dict[str, str]:
