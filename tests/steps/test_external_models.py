@@ -199,7 +199,7 @@ def facts(folder, *more) -> int:
     "row, said",
     [
         ('{"question": "Who?", "choices": ["a", "b", "c", "d"], "answer": 4}', "answer"),
-        ('{"question": "Who?", "choices": ["a", "b", "c"], "answer": 0}', "choices"),
+        ('{"question": "Who?", "choices": ["a"], "answer": 0}', "choices"),
         ('{"choices": ["a", "b", "c", "d"], "answer": 0}', "question"),
         ('{"question": "Who?", ', "JSON"),
     ],
