@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from rtt import distributed
+from rtt import distributed, places
 from rtt.code_version import code_version
 from rtt.files import write_json
 from rtt.ownership import still_ours
@@ -101,13 +101,15 @@ def _process_start() -> float:
 
 
 def _git() -> dict:
-    """Return the git commit of the code, and whether it was changed since; None for both outside a repository."""
+    """Return the git commit of the code, and whether it was changed since; None for both outside a clone."""
 
     def git(*words):
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if places.INSTALLED:  # a repository around it would be another project's
+            raise OSError("not a clone")
         return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"git_commit": None, "git_dirty": None}

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi, errors, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from rtt import checksums
+from rtt import checksums, places
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.fetch.download import pip_download, unzip
@@ -42,7 +42,7 @@ from rtt.study.model_folder import (
 )
 from rtt.study.specs import load_spec
 
-LOCK = Path(__file__).resolve().parents[3] / "data" / "models.lock.json"
+LOCK = places.OWN / "data" / "models.lock.json"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model")
 PROBE = "Question: In what year?\nA. 1905\nB. 1917\nAnswer: B. 1917"
 
