@@ -196,14 +196,6 @@ def test_bare_letter_scores_another_token():
     assert spaced.scores(model) != pytest.approx(bare.scores(model), abs=1e-2)
 
 
-def test_a_letter_of_two_tokens_is_refused_for_that_probe_alone():
-    tokenizer = subword.tokenizer(merges=0)
-    with pytest.raises(UserError, match=r"letter ' A' .* 2 tokens"):
-        Scorer(tokenizer, subword.FACTS)
-    Scorer(tokenizer, subword.FACTS, ["likelihood"])
-    Scorer(tokenizer, subword.FACTS, ["letter"], bare_letter=True)
-
-
 def test_calibration_subtracts_each_letter_s_mean():
     """A model that always prefers A, by more for the questions whose answer is A."""
     rows = [

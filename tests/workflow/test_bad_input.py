@@ -358,13 +358,12 @@ def checkpoint(tmp_path):
 
 
 def test_a_letter_of_two_tokens(refused, checkpoint, capsys):
-    """Two tokens only with the space before it, " A": refused where the letter stands alone, and nowhere else."""
+    """Two tokens only with the space before it, " A": the loss of one token is refused, and nothing else."""
     score = checkpoint(subword.tokenizer(merges=0))
     loss = ["loss", *score[1:]]
-    words = ["splits the letter ' A' after 'Answer:' into 2 tokens", "LETTER_ANSWER", "likelihood"]
-    refused(*score, "--probes", "letter", words=words)
-    refused(*loss, "--loss", "LETTER", words=[words[0].replace("' A'", "' B'"), *words[1:]])
-    for argv in ([*score, "--probes", "likelihood"], [*loss, "--loss", "LETTER_ANSWER"]):
+    words = ["splits the letter ' B' after 'Answer:' into 2 tokens", "LETTER_ANSWER"]
+    refused(*loss, "--loss", "LETTER", words=words)
+    for argv in (score, [*loss, "--loss", "LETTER_ANSWER"]):
         assert main(argv) == 0, capsys.readouterr().err
 
 

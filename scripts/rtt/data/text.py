@@ -6,10 +6,13 @@ ends with "Answer: B. <choice>".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, zip_longest
 
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES, Fact
 from rtt.errors import UserError
 from rtt.study.names import LOSSES, SENTENCE_LOSSES
+
+BLANK = "\u0120"  # how a byte-level vocabulary writes a blank
 
 
 def mcq_prompt(question: str, choices: Sequence[str]) -> str:
@@ -98,22 +101,21 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
     """Return {"input_ids", "labels"}, lists of equal length; labels are -100 where the loss does not count a token.
 
     Character offsets decide where the target begins, and a token that reaches into it counts; so tokenizers that merge
-    across the boundary and answers such as "DNA." are handled. Tokens that the tokenizer adds (BOS) stay in the text
-    and never count. Nothing is truncated: raises UserError when the text has more than `max_length` tokens (default:
-    the tokenizer's model_max_length), and when the letter of a LETTER text is not one token.
+    across the boundary and answers such as "DNA." are handled. Tokens that the tokenizer puts before the text (BOS)
+    stay, once, and never count; those that it puts behind (EOS) are left out, since nothing here asks for them. Nothing
+    is truncated: raises UserError when the text has more than `max_length` tokens (default: the tokenizer's
+    model_max_length), and when the letter of a LETTER text is not one token.
     """
     whole = text.prompt if text.bare else text.prompt + text.target
-    encoded = tokenizer(whole, return_offsets_mapping=True)
-    ids = list(encoded["input_ids"])
-    labels = [
+    ids, own = _tokens(tokenizer, whole)
+    labels = [-100] * (len(ids) - len(own)) + [
         token
-        if end > len(text.prompt) and end > start and (not text.numbers or any(map(str.isdigit, whole[start:end])))
+        if end > len(text.prompt) - (not text.prompt) and (not text.numbers or any(map(str.isdigit, whole[start:end])))
         else -100
-        for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
+        for token, start, end in own
     ]
     if text.bare:
-        # As in the authors' finetune_corpus.py (label_possibilities): the first token of "B. ", tokenised alone.
-        token = tokenizer(f"{text.target}. ", add_special_tokens=False)["input_ids"][0]
+        token = _bare(tokenizer, text.target)
         ids, labels = [*ids, token], [*labels, token]
     limit = getattr(tokenizer, "model_max_length", None) if max_length is None else max_length
     if limit is not None and len(ids) > limit:
@@ -126,6 +128,40 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
         pieces = tokenizer.convert_ids_to_tokens(counted)
         raise UserError(
             f"this tokenizer splits the letter {text.target!r} after 'Answer:' into {len(counted)} tokens {pieces}; "
-            "a loss or score of the letter alone needs one: use LETTER_ANSWER, or the probe likelihood"
+            "a loss of the letter alone needs one: use LETTER_ANSWER"
         )
     return {"input_ids": ids, "labels": labels}
+
+
+def _tokens(tokenizer, whole: str) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """Return (the tokens of `whole` after those that belong in front, [(token, start, end)] of its own).
+
+    `end` holds the blanks that belong to a token, also where the tokenizer's offsets leave them out (trim_offsets).
+    """
+    found = tokenizer(whole, return_offsets_mapping=True, return_special_tokens_mask=True)
+    ids, offsets = found["input_ids"], found["offset_mapping"]
+    own = [i for i, added in enumerate(found["special_tokens_mask"]) if not added]
+    front = ids[: own[0] if own else 0]
+    # Two templates may both add BOS, and a text may begin with it already.
+    front = [token for token, _ in groupby(front)]
+    if front and own and ids[own[0]] == front[-1]:
+        own = own[1:]
+    spans, pieces = [], tokenizer.convert_ids_to_tokens(ids)
+    for i, following in zip_longest(own, own[1:]):
+        piece, (start, end) = pieces[i], offsets[i]
+        blanks = len(piece) - len(piece.rstrip(BLANK)) if piece.strip(BLANK) else 0
+        spans.append((ids[i], start, min(end + blanks, len(whole) if following is None else offsets[following][0])))
+    return [*front, *(token for token, _, _ in spans)], spans
+
+
+def _bare(tokenizer, letter: str) -> int:
+    """Return the token of a letter alone, as the authors' code finds it. Raises UserError where that is no letter."""
+    # finetune_corpus.py (label_possibilities): the first token of "B. ", tokenised alone.
+    token = tokenizer(f"{letter}. ", add_special_tokens=False)["input_ids"][0]
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if letter.casefold() not in piece.casefold():
+        raise UserError(
+            f"bare_letter: this tokenizer begins {f'{letter}. '!r} with the token {piece!r}, which does not tell the "
+            "letters apart; leave the switch out"
+        )
+    return token
