@@ -9,6 +9,7 @@ import threading
 import zipfile
 from types import SimpleNamespace
 
+import architectures
 import checkpoints
 import gguf
 import huggingface_hub
@@ -110,8 +111,14 @@ def test_a_model_without_llamas_layers(tmp_path):
     imports.import_model(described(path=str(tmp_path / "gpt"), layers=2, hidden=16), tmp_path / "out")
     assert load(tmp_path / "out")[1].model_max_length == 64
     rmu = {"layer": 1, "trained": [1]}
-    words = ["GPT2LMHeadModel has no model.layers", "Llama-like"]
-    refused(described(path=str(tmp_path / "gpt"), rmu=rmu), tmp_path / "again", *words)
+    imports.import_model(described(path=str(tmp_path / "gpt"), rmu=rmu), tmp_path / "again")
+
+
+def test_a_model_file_whose_rmu_layers_cannot_be_trained(tmp_path):
+    model = architectures.make("Mamba")
+    save(model, architectures.TOKENS, tmp_path / "mamba")
+    given = described(path=str(tmp_path / "mamba"), rmu={"layer": 1, "trained": [0, 1]})
+    refused(given, tmp_path / "out", "layer 0 of MambaForCausalLM has none")
 
 
 def test_the_mirror_comes_first(source, tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from rtt import places
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, gigabytes
 from rtt.planner.gpus import device_of
 from rtt.planner.plan import Plan
@@ -115,8 +114,7 @@ def fetched(patient: Patient) -> Iterator[Check]:
         return
     what = ["fetch", "--cores", "1", "--configfile", patient.study_file]
     what += ["--config", *patient.config] if patient.config else []
-    snakefile = ["--snakefile", str(places.SNAKEFILE)] if places.INSTALLED else []
-    command = [sys.executable, "-m", "snakemake", *what, *snakefile, "-n"]
+    command = [sys.executable, "-m", "snakemake", *what, "-n"]
     done = subprocess.run(command, cwd=patient.folder, capture_output=True, text=True)
     said = done.stdout + done.stderr
     if done.returncode:

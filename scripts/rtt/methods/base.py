@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rtt.errors import UserError
 from rtt.study.part import Part, part_of
 from rtt.study.settings import Unlearning
 
@@ -36,6 +37,7 @@ class Method(ABC):
     title: ClassVar[str]  # one line: what the method does
     texts: ClassVar[str] = "true"  # one of TEXTS
     needs_reference: ClassVar[bool] = False  # true: `self.reference` is a frozen copy of the original
+    refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
 
     # For the planner: whether the loss needs logits, and which texts a frozen copy reads.
     head: ClassVar[bool] = True
@@ -113,6 +115,12 @@ class Method(ABC):
     def resolved(cls, settings: Unlearning, model: Model | ModelFile) -> Unlearning:
         """Return settings that need no model file, for a spec. Raises UserError for what the model does not have."""
         return settings
+
+    @classmethod
+    def check_type(cls, model_type: str | None, path: str) -> None:
+        """Raise UserError where the method cannot work on a model of this type (config.json), which lies at `path`."""
+        if why := cls.refused.get(model_type):
+            raise UserError(f"{path} is a {model_type} model: {why}")
 
     @classmethod
     def part(cls, settings: Unlearning, model: Model | ModelFile) -> Part:

@@ -16,7 +16,7 @@ from rtt import checksums, distributed
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.files import atomic_path, digest, sha256
-from rtt.models.architecture import context_length, fitting_attention
+from rtt.models.architecture import context_length, decoder_layers, fitting_attention
 from rtt.models.checkpoint import check_loaded, check_names, empty_model, quiet
 from rtt.models.folders import whole_folder
 from rtt.study.model_folder import check_folder, weight_files
@@ -174,17 +174,6 @@ def read_model(folder: str | Path, dtype: torch.dtype, attn_backend: str | None 
 def not_finite(model) -> str | None:
     """Return the name of the first parameter that holds NaN or infinity, None if all are finite."""
     return next((name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())), None)
-
-
-def decoder_layers(model) -> torch.nn.ModuleList:
-    """Return the decoder layers of a Llama-like model (Llama, Mistral, Qwen, SmolLM and others).
-
-    Raises UserError for other architectures.
-    """
-    layers = getattr(getattr(model, "model", None), "layers", None)
-    if not isinstance(layers, torch.nn.ModuleList):
-        raise UserError(f"{type(model).__name__} has no model.layers: layers can be chosen in Llama-like models only")
-    return layers
 
 
 def freeze_layers(model, train: Sequence[int | float]) -> list[int]:

@@ -5,7 +5,9 @@ There are three probes (docs/architecture.md): `letter`, `likelihood`, `likeliho
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
 
 import torch
 
@@ -13,8 +15,11 @@ from rtt import distributed
 from rtt.data.facts import LETTERS, Fact
 from rtt.data.text import Text, encode, letter_text, mcq_prompt, question_prompt
 from rtt.errors import Stopped, UserError
+from rtt.models.architecture import check_causal, continues_cache, stretch, takes
 from rtt.study.names import PROBES
 from rtt.training.resume import Terminated
+
+Row = tuple[tuple[int, ...], list[int]]  # tokens that a model reads, and the targets that are scored with them
 
 
 def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool = False) -> dict[str, list[Text]]:
@@ -37,8 +42,8 @@ def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool 
 class Scorer:
     """Score models on fixed facts, which are tokenised once.
 
-    Raises UserError for the probe `letter` where the tokenizer splits a letter, and for a text longer than the
-    model's context.
+    Raises UserError where the tokenizer cannot tell a question's letters apart, and for a text longer than the model's
+    context.
     """
 
     def __init__(
@@ -65,46 +70,42 @@ class Scorer:
                     "asks about; leave it out of scores.probes, or set the policy to drop"
                 )
             for probe, texts in continuations(fact, self.probes, bare_letter).items():
-                for text in texts:
-                    self.owners.append(fact)
-                    example = encode(tokenizer, text)
-                    # The continuation begins with the first token that reaches into it.
-                    start = next(i for i, label in enumerate(example["labels"]) if label != -100)
-                    prompt, ids = tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
-                    self.targets.append((known.setdefault(prompt, len(known)), ids))
-                if probe == "letter" and len({ids for _, ids in self.targets[-len(texts) :]}) < len(texts):
+                parts = [_parts(tokenizer, text) for text in texts]
+                if probe == "letter" and len(set(parts)) < len(parts):
                     raise UserError(
                         f"{fact.id}: this tokenizer gives several of the letters A to {LETTERS[len(texts) - 1]} "
                         "the same token; give questions fewer choices, or ask the probe likelihood alone"
                     )
+                self.owners += [fact] * len(parts)
+                self.targets += [(known.setdefault(prompt, len(known)), ids) for prompt, ids in parts]
         self.prompts = list(known)
+        # Prompts and continuations are padded each to their longest.
+        self.longest = max(map(len, self.prompts), default=0) + max((len(ids) for _, ids in self.targets), default=0)
 
     @torch.no_grad()
     def scores(self, model) -> list[float]:
         """Return log p (nats) of every continuation: facts x probes x choices, in this order.
 
-        Puts the model into eval mode. Raises UserError where a score is not finite, and `rtt.errors.Stopped` after
-        SIGTERM, between two batches. Under ZeRO-3 it never stops, since the other processes would wait for this one.
+        They are those of one text at a time, whatever the batch size. Puts the model into eval mode. Raises UserError
+        where a score is not finite or the model is not causal, and `rtt.errors.Stopped` after SIGTERM, between two
+        batches. Under ZeRO-3 it never stops, since the other processes would wait for this one.
         """
         model.eval()
-        wanted: list[list[int]] = [[] for _ in self.prompts]
-        for index, (prompt, _) in enumerate(self.targets):
-            wanted[prompt].append(index)
+        check_causal(model)
         values = [0.0] * len(self.targets)
-        by_length = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
         device = next(model.parameters()).device.type
+        run, batches = self._continued() if continues_cache(model, self.longest) else self._whole(model)
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-            batches = [by_length[at : at + self.batch_size] for at in range(0, len(by_length), self.batch_size)]
             mine = batches[distributed.rank() :: distributed.world()]
-            for chosen in mine:
+            for batch in mine:
                 if not distributed.partitioned() and Terminated.together():
                     raise Stopped
-                self._score_prompts(model, [self.prompts[i] for i in chosen], [wanted[i] for i in chosen], values)
+                run(model, batch, values)
             if distributed.partitioned():
-                self._keep_pace(model, batches, wanted)
+                self._keep_pace(model, batches)
             elif len(mine) < len(batches[:: distributed.world()]) and Terminated.together():
                 raise Stopped
-        scored = {index: values[index] for chosen in mine for prompt in chosen for index in wanted[prompt]}
+        scored = {index: values[index] for batch in mine for row in batch for index in row[1]}
         scored = distributed.merged(scored)
         result = [scored[index] for index in range(len(values))]
         broken = [i for i, value in enumerate(result) if not math.isfinite(value)]
@@ -116,19 +117,60 @@ class Scorer:
             )
         return result
 
-    def _keep_pace(self, model, batches, wanted) -> None:
+    def _continued(self) -> tuple[Callable, list[list[Row]]]:
+        """Return how to score a batch of prompts, each with its targets, and the batches, shortest prompts first."""
+        wanted: list[list[int]] = [[] for _ in self.prompts]
+        for index, (prompt, _) in enumerate(self.targets):
+            wanted[prompt].append(index)
+        rows = sorted(zip(self.prompts, wanted, strict=True), key=lambda row: len(row[0]))
+        return self._score_prompts, _cut(rows, self.batch_size)
+
+    def _whole(self, model) -> tuple[Callable, list[list[Row]]]:
+        """Return how to score a batch of whole texts, and the batches.
+
+        Texts of a batch are equally long: nothing is padded and no cache is kept, so every architecture gives what it
+        gives one text at a time. The last token is not read, so texts that differ there alone share a row; but where a
+        text's length changes how its beginning is read, it is.
+        """
+        end = None if self.longest > stretch(model.config) else -1
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for index, (prompt, ids) in enumerate(self.targets):
+            rows.setdefault((*self.prompts[prompt], *ids[:end]), []).append(index)
+        by_length = groupby(sorted(rows.items(), key=lambda row: len(row[0])), key=lambda row: len(row[0]))
+        return self._score_whole, [batch for _, group in by_length for batch in _cut(list(group), self.batch_size)]
+
+    def _keep_pace(self, model, batches) -> None:
         """Run empty forward passes until all processes have run as many; under ZeRO-3 each pass needs all of them."""
 
-        def passes(chosen) -> int:
-            tails = {(i, self.targets[k][1][:-1]) for i in chosen for k in wanted[i] if len(self.targets[k][1]) > 1}
-            return 1 + math.ceil(len(tails) / self.batch_size)
+        def passes(batch) -> int:
+            if not continues_cache(model, self.longest):
+                return 1
+            tails = {(i, self.targets[k][1][:-1]) for i, row in enumerate(batch) for k in row[1]}
+            return 1 + math.ceil(sum(bool(tail) for _, tail in tails) / self.batch_size)
 
         counts = [sum(map(passes, batches[process :: distributed.world()])) for process in range(distributed.world())]
         for _ in range(max(counts) - counts[distributed.rank()]):
             model(torch.zeros((1, 1), dtype=torch.long, device=distributed.device()), use_cache=False)
 
-    def _score_prompts(self, model, prompts, wanted, result) -> None:
-        """Add to `result` the scores of each prompt's targets; `wanted` has the targets' indices, prompt by prompt."""
+    def _score_whole(self, model, batch, result) -> None:
+        """Add to `result` the scores of a batch of `_whole`."""
+        ids = torch.tensor([row for row, _ in batch], device=next(model.parameters()).device)
+        starts = [[len(self.prompts[self.targets[index][0]]) for index in indices] for _, indices in batch]
+        first = min(map(min, starts)) - 1  # the first position that predicts a token of a continuation
+        keep = {"logits_to_keep": ids.shape[1] - first} if takes(model, "logits_to_keep") else {}
+        logits = model(ids, use_cache=False, **keep).logits
+        before = ids.shape[1] - logits.shape[1]
+        places = [
+            (row, start - 1 + at - before, token, index)
+            for row, (_, indices) in enumerate(batch)
+            for start, index in zip(starts[row], indices, strict=True)
+            for at, token in enumerate(self.targets[index][1])
+        ]
+        _add(logits, places, result)
+
+    def _score_prompts(self, model, batch, result) -> None:
+        """Add to `result` the scores of a batch of `_continued`."""
+        prompts, wanted = zip(*batch, strict=True)
         lengths = [len(prompt) for prompt in prompts]
         # The last token is never fed, so continuations of one prompt that differ only there share a row.
         tails: dict[tuple[int, tuple[int, ...]], list[int]] = {}
@@ -197,6 +239,24 @@ class Scorer:
             }
             for fact in self.facts
         ]
+
+
+def _parts(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return a continuation's (tokens before it, its own): it begins with the first token that reaches into it.
+
+    A letter may be several tokens, whose log-probabilities add up to that of the letter. Raises UserError where the
+    tokenizer leaves nothing of the continuation.
+    """
+    example = encode(tokenizer, replace(text, letter=False))
+    start = next((i for i, label in enumerate(example["labels"]) if label != -100), None)
+    if not start:
+        why = "no token" if start is None else "nothing before it"
+        raise UserError(f"this tokenizer gives {text.target!r} after {text.prompt[-40:]!r} {why}; there is no score")
+    return tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
+
+
+def _cut(rows: list[Row], size: int) -> list[list[Row]]:
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def _add(logits: torch.Tensor, places: list[tuple[int, int, int, int]], result: list[float]) -> None:

@@ -17,32 +17,31 @@ import torch
 from huggingface_hub import HfApi, errors, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from rtt import checksums, places
+from rtt import checksums
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.fetch.download import pip_download, unzip
 from rtt.files import disk_errors, read_json, sha256, write_json
-from rtt.models.architecture import language_model, text_config
+from rtt.models.architecture import language_model, mlp_outputs, text_config
 from rtt.models.checkpoint import check_loaded, check_names, empty_model
 from rtt.models.folders import whole_folder
-from rtt.models.load import DTYPES, decoder_layers, load, load_tokenizer, model_hash, read_model, save
+from rtt.models.load import DTYPES, load, load_tokenizer, model_hash, read_model, save
 from rtt.scoring.manifest import Manifest
-from rtt.study.digests import folder_digest, remembered_sha256, tokenizer_digest
+from rtt.study.digests import folder_digest, remembered_sha256
 from rtt.study.model_file import Gguf, ModelFile
 from rtt.study.model_folder import (
     ADAPTER,
     ADAPTER_WEIGHTS,
     INDEX,
-    TOKENIZER_FILES,
     check_adapter,
     check_folder,
     is_adapter,
-    tokenizer_files,
     weight_files,
 )
 from rtt.study.specs import load_spec
 
-LOCK = places.OWN / "data" / "models.lock.json"
+LOCK = Path(__file__).resolve().parents[3] / "data" / "models.lock.json"
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model")
 PROBE = "Question: In what year?\nA. 1905\nB. 1917\nAnswer: B. 1917"
 
@@ -61,8 +60,6 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("import", spec)
     if spec.digest and folder_digest(spec.model.path) != spec.digest:
         raise UserError(f"{spec.model.path}: changed since the study was started; start it again")
-    if spec.tokenizer_digest and tokenizer_digest(spec.model.tokenizer) != spec.tokenizer_digest:
-        raise UserError(f"{spec.model.tokenizer}: changed since the study was started; start it again")
     if spec.external:
         where = import_external(spec.model, args.model, args.mirror)
         manifest.write(args.manifest, None, source=where, sha256=checksums.recorded(args.model))
@@ -138,7 +135,6 @@ def check(model: ModelFile, folder: Path, where: str):
             empty = empty_model(folder, DTYPES[model.dtype])
     config = text_config(empty.config)
     depth = config.num_hidden_layers
-    depth = config.num_hidden_layers
     found = {
         "layers": depth,
         "hidden": config.hidden_size,
@@ -149,8 +145,9 @@ def check(model: ModelFile, folder: Path, where: str):
             raise UserError(
                 f"model {model.name}: {key}: the model file says {getattr(model, key)}, but {where} has {value}"
             )
-    for layer in (model.rmu.layer, *model.rmu.trained) if model.rmu else ():
-        layer_number(layer, len(decoder_layers(empty)))
+    if model.rmu:
+        layer_number(model.rmu.layer, depth)
+        mlp_outputs(empty, [layer_number(layer, depth) for layer in model.rmu.trained])
     checksums.record(folder, remembered_sha256)
     if model.weights_sha256 and (found_hash := model_hash(folder)) != model.weights_sha256:
         raise UserError(f"{where}: weights_sha256: the model file says {model.weights_sha256}, found {found_hash}")
@@ -184,7 +181,9 @@ def link(source: Path, folder: Path, tokenizer: bool = True) -> None:
 
 def _other_tokenizer(source: Path, folder: Path) -> None:
     """Replace the links to the tokenizer in `folder` by links to the one in `source`."""
-    files = tokenizer_files(source)
+    files = {path for pattern in TOKENIZER_FILES for path in source.glob(pattern) if path.is_file()}
+    if not files:
+        raise UserError(f"{source}: tokenizer: no tokenizer files in this folder")
     for pattern in TOKENIZER_FILES:
         for path in folder.glob(pattern):
             path.unlink()

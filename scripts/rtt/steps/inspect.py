@@ -14,6 +14,7 @@ from rtt.data.facts import Fact, read_facts
 from rtt.data.reader import Folder, Malformed, parse_mcq, parse_sentence, read_file
 from rtt.data.text import LOSSES, SENTENCE_LOSSES, Text, encode, mcq, sentence, training_texts
 from rtt.errors import UserError
+from rtt.models.architecture import check_causal
 from rtt.models.load import load
 from rtt.scoring.score import PROBES, Scorer, accuracy
 from rtt.stats.intervals import wilson
@@ -107,6 +108,7 @@ def losses(model, tokenizer, texts: list[tuple[str, Text]], batch_size: int, cou
     `count_padding` that is the mean over texts of nats / tokens.
     """
     model.eval()
+    check_causal(model)
     device, rows = next(model.parameters()).device, []
     for first in range(0, len(texts), batch_size):
         part = texts[first : first + batch_size]

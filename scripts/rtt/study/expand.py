@@ -127,9 +127,7 @@ class Runs:
         study = self.study_now
         digest = self._original_folder(study.model.path) if study.model.path else None
         self._layers_exist()
-        tokenizer = study.model.tokenizer and self._tokenizer_folder(study.model.tokenizer)
-        spec = ImportSpec(seed=0, model=study.model, digest=digest, tokenizer_digest=tokenizer)
-        base = self._put(self.imports, spec)
+        base = self._put(self.imports, ImportSpec(seed=0, model=study.model, digest=digest))
 
         def size(name: str) -> int | None:
             return study.data.datasets[name].facts_per_split
@@ -201,7 +199,10 @@ class Runs:
     def _resolved(self, method: str, settings: Unlearning, model: AnyModel) -> Unlearning:
         """Return settings that need no model file, after a look at the layers that the model has."""
         try:
-            return plugins.methods()[method].resolved(settings, self._with_depth(model))
+            kind = plugins.methods()[method]
+            if isinstance(model, ModelFile) and model.path:
+                kind.check_type(shape(self.root / model.path).get("model_type"), model.path)
+            return kind.resolved(settings, self._with_depth(model))
         except UserError as error:
             raise UserError(f"study {self.study.study}: methods.{method}: {error}") from None
 
@@ -234,13 +235,6 @@ class Runs:
         except UserError as error:
             raise UserError(f"study {self.study.study}: model.path: {error}") from None
         return inputs.folder_digest(self.root / path)
-
-    def _tokenizer_folder(self, path: str) -> str:
-        """Return the digest of a tokenizer's files, whatever else lies in their folder."""
-        try:
-            return inputs.tokenizer_digest(self.root / path)
-        except UserError as error:
-            raise UserError(f"study {self.study.study}: model.tokenizer: {error}") from None
 
     def _external(self, name: str, model: str | HubModel) -> External:
         """Return the settings of an external model; one on the hub is a run of its own, which `fetch` asks for."""

@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+from rtt.errors import UserError
+from rtt.models.architecture import stretch, takes
+
 
 def masked_means(
     values: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | None = None, texts: torch.Tensor | None = None
@@ -43,13 +46,23 @@ def masked_mean(
     return mean_of_texts(masked_means(values, mask, weight, texts), weight)
 
 
-def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the arguments with which a model reads a batch: its tokens, and which of them see each other."""
+def inputs(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the arguments with which a model reads a batch: its tokens, and which of them see each other.
+
+    Raises UserError where the longest text of the batch would change what the model makes of the others.
+    """
     ids, mask = batch["input_ids"], batch["attention_mask"]
+    if ids.shape[1] > (limit := stretch(model.config)) and ("texts" in batch or not bool(mask.all())):
+        raise UserError(
+            f"{type(model).__name__} reads all texts of a batch with other rotary frequencies where one has more than "
+            f"{limit} tokens (this one has {ids.shape[1]}): a text's loss would depend on its batch; run one text at a "
+            "time (RTT_MICRO_BATCH=1, `loss --batch-size 1`), without packing, or leave such texts out"
+        )
     if "texts" in batch:  # packed: without a mask, positions that restart at 0 mark where a text begins
         return {"input_ids": ids, "position_ids": batch["position_ids"]}
-    # Padding on the left must not shift a text's positions.
-    positions = {} if bool(mask[:, 0].all()) else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    # Padding on the left must not shift a text's positions; a model without positions goes by the mask alone.
+    shifted = not bool(mask[:, 0].all()) and takes(model, "position_ids")
+    positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if shifted else {}
     return {"input_ids": ids, "attention_mask": mask, **positions}
 
 
@@ -59,7 +72,7 @@ def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
     `batch` holds input_ids, attention_mask and labels, each (rows, length); label -100 is not counted. Padding may be
     on either side (`rtt.training.collate.collate`), and a row may hold several texts (`rtt.training.packing.pack`).
     """
-    logits = model(**inputs(batch), use_cache=False).logits
+    logits = model(**inputs(model, batch), use_cache=False).logits
     following = F.pad(batch["labels"][:, 1:], (0, 1), value=-100)
     # At least fp32, since half precision would round the loss; a float64 model (a reference in tests) stays in float64.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

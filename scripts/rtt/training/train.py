@@ -27,6 +27,7 @@ from transformers.trainer_utils import SchedulerType
 from rtt import distributed
 from rtt.errors import Stopped, UserError
 from rtt.files import read_json
+from rtt.models.architecture import check_causal, without_dropout
 from rtt.models.load import load_weights, not_finite, save_weights
 from rtt.study.deepspeed import not_under_deepspeed
 from rtt.training import health, packing
@@ -63,7 +64,7 @@ class Step(torch.nn.Module):
     def __init__(self, model, objective: Objective, precision: str, scale: float = 1.0):
         super().__init__()
         self.model, self.objective, self.precision, self.scale = model, objective, precision, scale
-        self.unchecked = packing.asked()
+        self.unchecked = True
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
         """Return the loss and its parts, scalars."""
@@ -71,7 +72,9 @@ class Step(torch.nn.Module):
         # in bf16 as well, and leaves out a method's frozen copy.
         with torch.autocast(distributed.device().type, torch.bfloat16, enabled=self.precision == "bf16_mixed"):
             if self.unchecked:
-                packing.check(self.model)
+                check_causal(self.model)
+                if packing.asked():
+                    packing.check(self.model)
                 self.unchecked = False
             parts = self.objective(self.model, batch)
         return parts if self.scale == 1.0 else {name: value * self.scale for name, value in parts.items()}
@@ -271,6 +274,7 @@ def train(
         items = by_length(items, rows * distributed.world())
     decay = round(settings.decay * steps)
     cast(model, settings.precision)
+    without_dropout(model)
     if os.environ.get(CHECKPOINTING) == "1":
         # The backward pass then recomputes the activations, one layer at a time.
         model.activation_checkpointing_enable({"use_reentrant": False})
