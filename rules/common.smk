@@ -10,8 +10,12 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 SCRIPTS = os.path.join(workflow.basedir, "scripts")
-sys.path.insert(0, SCRIPTS)
+if os.path.isdir(SCRIPTS):
+    sys.path.insert(0, SCRIPTS)
+else:  # installed by pip: this file lies in rtt/shipped/rules
+    sys.path.append(os.path.dirname(os.path.dirname(workflow.basedir)))
 
+from rtt import places
 from rtt.planner import before
 from rtt.planner import resources as cluster
 from rtt.runtime import locks, slurm_executor
@@ -36,7 +40,8 @@ if not any(getattr(one, "__name__", "") == "fit_for_a_terminal" for one in logge
 
 # Steps run the code beside this file, whatever is installed; a conda environment has no other copy of it.
 # A cluster sends SIGTERM to all processes of a job. Shell and tee ignore it, so that they outlive a step that saves.
-PREFIX = f"set -euo pipefail; trap '' TERM; export PYTHONPATH={shlex.quote(SCRIPTS)}; "
+CODE = shlex.quote(str(places.code_folder()))
+PREFIX = f"set -euo pipefail; trap '' TERM; export PYTHONPATH={CODE}; "
 
 
 def machine(study):
@@ -104,6 +109,15 @@ def read_study(workflow):
         return load_study(os.path.normpath(path), overrides)
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+def check_extras(study, workflow):
+    """Stop if DeepSpeed is asked for and is not here. A rule's conda environment has its own."""
+    elsewhere = any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
+    keys = {"launcher": study.launcher if study.launcher == "deepspeed" else None, "deepspeed": study.deepspeed}
+    for key, value in keys.items():
+        if value and not elsewhere and (why := places.missing("deepspeed")):
+            raise WorkflowError(f"{key}: {value}: {why}; or leave this key out")
 
 
 def expand_study(study):

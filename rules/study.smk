@@ -4,6 +4,7 @@ from rtt.bundle.contents import attacked, stale
 from rtt.report.captions import described
 
 STUDY = read_study(workflow)
+check_extras(STUDY, workflow)
 RUNS = expand_study(STUDY)
 NEEDS = needs(STUDY)
 if workflow.is_main_process:

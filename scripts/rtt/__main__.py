@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 
-from rtt import __version__, device
+from rtt import __version__, device, places
 from rtt.commands import COMMANDS
 from rtt.errors import Stopped, UserError, printable
 from rtt.files import machine_error
@@ -30,7 +30,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 user's mistake, 2 wrong usage, 143 stopped by SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = Parser(prog="python -m rtt", description="Attacks on unlearned models, step by step.")
+    prog = "rtt" if os.path.basename(sys.argv[0]) == "rtt" else "python -m rtt"
+    parser = Parser(prog=prog, description="Attacks on unlearned models, step by step.")
     parser.add_argument("--version", action="version", version=f"unlearning-rtt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     try:
@@ -48,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
             except UserError as error:  # a plug-in's file that cannot be taken
                 parser.exit(1, f"error: {error}\n")
             except ModuleNotFoundError as error:
-                if error.name != "torch":
+                if (error.name or "rtt").split(".")[0] == "rtt":
                     raise
-                text = f"{called} needs torch, which {sys.prefix} lacks: make setup, then . .venv/bin/activate"
-                parser.exit(1, f"error: {text}\n")
+                todo = places.to_install(error.name)
+                parser.exit(1, f"error: {called} needs {error.name}, which {sys.prefix} lacks: {todo}\n")
             module.configure(command)
     args = parser.parse_args(argv)
     # The shell around a step ignores SIGTERM to outlive it (rules/common.smk). The step itself must not: it saves.

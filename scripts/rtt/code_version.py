@@ -22,13 +22,17 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from rtt import places
 from rtt.commands import COMMANDS
 
 PACKAGE = Path(__file__).parent
 # requirements.lock has the same versions of these packages.
-LOCK = PACKAGE.parents[1] / "requirements-analysis.lock"
+LOCK = places.SHIPPED / "requirements-analysis.lock"
 DRAWN = ("tables", "figure", "report")
-STOPS = ("study", "runtime", "planner", "doctor", "errors", "ownership", "commands", "code_version", "scoring.manifest")
+STOPS = (
+    "study", "runtime", "planner", "doctor", "errors", "ownership", "commands", "places", "code_version",
+    "scoring.manifest",
+)  # fmt: skip
 PLUGINS = ("methods", "attacks")
 DISPLAY = {"name", "title", "summary", "colour", "dash", "marker", "order", "head", "copy_reads"}
 ANNOTATIONS = ("rtt.study", "pydantic", "typing", "collections.abc", "__future__")

@@ -33,5 +33,6 @@ COMMANDS = {
     "unpack": ("rtt.bundle.opening", "verify every byte of a bundle, and unpack it"),
     "verify": ("rtt.bundle.rebuild", "check that what was rebuilt from a bundle equals what is in it"),
     "compare": ("rtt.bundle.compare", "compare two bundles: which numbers differ, against their intervals"),
+    "where": ("rtt.steps.where", "print where the project's own files lie: the Snakefile, config, profiles"),
     "summary": ("rtt.report.summary", "print the recovery table and the compute ledger"),
 }

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from rtt import device as devices
+from rtt import places
 from rtt.errors import UserError
 from rtt.study.deepspeed import read_config
 
@@ -83,6 +84,8 @@ def connect() -> None:
     if deepspeed_config():
         if not cuda:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if why := places.missing("deepspeed"):
+            raise UserError(f"deepspeed: {os.environ[DEEPSPEED]}: {why}; or leave this key of the study out")
         import deepspeed
         import deepspeed.ops
 

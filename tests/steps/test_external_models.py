@@ -78,6 +78,22 @@ def test_another_original_or_dataset_is_another_run(place):
     assert not set(Runs(tiny.study(**OWN)).choices) & (changed | before)
 
 
+def test_another_tokenizer_is_another_run_and_its_folder_may_hold_a_model(place):
+    (place / "tokens").mkdir()
+    for path in (place / "original").glob("tokenizer*"):
+        shutil.copy(path, place / "tokens")
+    study = OWN | {"model": {"name": "mine", "path": "original", "tokenizer": "tokens"}}
+    (before,) = Runs(tiny.study(**study)).imports
+    (place / "tokens/model.safetensors").write_text("of no importance")
+    assert [*Runs(tiny.study(**study)).imports] == [before]
+    with open(place / "tokens/tokenizer.json", "a") as stream:
+        stream.write(" ")
+    assert [*Runs(tiny.study(**study)).imports] != [before]
+    assert Runs(tiny.study(**OWN)).imports.keys().isdisjoint({before})
+    shutil.rmtree(place / "tokens")
+    assert refused(study).startswith("study tiny: model.tokenizer: tokens: no tokenizer files in this folder")
+
+
 def pickled(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"x")
@@ -183,7 +199,7 @@ def facts(folder, *more) -> int:
     "row, said",
     [
         ('{"question": "Who?", "choices": ["a", "b", "c", "d"], "answer": 4}', "answer"),
-        ('{"question": "Who?", "choices": ["a", "b", "c"], "answer": 0}', "choices"),
+        ('{"question": "Who?", "choices": ["a"], "answer": 0}', "choices"),
         ('{"choices": ["a", "b", "c", "d"], "answer": 0}', "question"),
         ('{"question": "Who?", ', "JSON"),
     ],

@@ -21,7 +21,22 @@ from docs_markdown import FILES, Block, blocks, comments, inline
 from rtt.__main__ import COMMANDS, main
 
 # Programs that need not be installed where the tests run.
-PROGRAMS = {"python", "snakemake", "make", ".", "cd", "cp", "export", "git", "pip", "apt", "conda", "curl", "ssh"}
+PROGRAMS = {
+    "python",
+    "rtt",
+    "snakemake",
+    "make",
+    ".",
+    "cd",
+    "cp",
+    "export",
+    "git",
+    "pip",
+    "apt",
+    "conda",
+    "curl",
+    "ssh",
+}
 PROGRAMS |= {"sbatch", "srun", "squeue", "sacct", "sinfo", "scancel", "module", "docker", "singularity", "apptainer"}
 TEXT = {"text", "yaml", "python", "json", "bibtex", "diff"}
 ACTIVATE = ". .venv/bin/activate"

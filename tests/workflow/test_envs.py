@@ -10,13 +10,14 @@ import re
 import subprocess
 import sys
 import tomllib
-import venv
 from pathlib import Path
 
+import environments
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from rtt import places
 from rtt.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ case $1 in
 info) echo '{{"conda_prefix": "FOLDER", "platform": "linux-64", "active_prefix": null}}' ;;
 clean) ;;
 config) echo '{{"get": {{"channel_priority": "strict"}}}}' ;;
-env) export PYTHONPATH={ROOT}/tests/helpers:{SCRIPTS}
+env) export PYTHONPATH={ROOT}/tests/workflow:{ROOT}/tests/helpers:{SCRIPTS}
     exec {sys.executable} -c 'import sys, test_envs; test_envs.make(*sys.argv[1:])' "$6" "$8" ;;
 *) exit 1 ;;
 esac
@@ -236,7 +237,9 @@ def listed(file: str) -> dict[str, Requirement]:
     """Return {PyPI name: requirement} of a list for pip, without its part for development."""
     text = (ROOT / file).read_text()
     if file == "pyproject.toml":
-        lines = tomllib.loads(text)["project"]["dependencies"]
+        project = tomllib.loads(text)["project"]
+        extras = project["optional-dependencies"]
+        lines = [*project["dependencies"], *extras["deepspeed"], *extras["slurm"]]
     else:
         lines = [line for line in re.split(r"^# (?:what torch|development)", text, flags=re.MULTILINE)[0].splitlines()]
     found = [Requirement(line) for line in lines if re.match(r"[a-zA-Z]", line)]
@@ -259,6 +262,19 @@ def test_a_list_for_pip_agrees_with_the_lock(file):
             assert str(requirement.specifier) == f"=={lock[name]}"
 
 
+def test_what_only_some_need_is_an_extra():
+    """A plain `pip install` scores, trains and analyses on one machine without DeepSpeed and without SLURM."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    named = {
+        Requirement(line).name
+        for extra in set(places.EXTRAS.values())
+        for line in project["optional-dependencies"][extra]
+    }
+    assert named == {"deepspeed", "snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep", FLASH}
+    assert not named & core
+
+
 def test_the_extra_for_flash_attn_agrees_with_its_list():
     (line,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["flash"]
     assert Requirement(line).name == FLASH and Requirement(line).specifier.contains(flash_attn())
@@ -275,19 +291,6 @@ def flash_attn() -> str:
 # --- the smoke study, each step in an environment that holds what its file names and nothing else, and no network
 
 
-def with_dependencies(names: set[str]) -> set[str]:
-    """Return PyPI names and all that they need here."""
-    found, waiting = set(), set(names)
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        for line in importlib.metadata.requires(name) or []:
-            need = Requirement(line)
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                waiting |= {canonicalize_name(need.name)} - found
-    return found
-
-
 NO_NETWORK = """
 import socket
 
@@ -299,16 +302,9 @@ socket.getaddrinfo = socket.socket.connect = refuse
 
 
 def make(file: str, folder: str) -> None:
-    """Make a virtual environment of links to the files of an environment's packages, cut off from the network."""
-    names = with_dependencies(set(versions(Path(file))) - {"python"})
-    venv.create(folder, symlinks=True)
-    (packages,) = Path(folder).glob("lib/python3*/site-packages")
+    """Make an environment of an environment's packages, cut off from the network."""
+    packages = environments.make(set(versions(Path(file))) - {"python"}, folder)
     (packages / "sitecustomize.py").write_text(NO_NETWORK)
-    for name in names:
-        for path in importlib.metadata.files(name):
-            top = path.parts[0]
-            if top != ".." and not (packages / top).exists():
-                (packages / top).symlink_to(Path(path.locate()).parents[len(path.parts) - 1] / top)
 
 
 @pytest.mark.full

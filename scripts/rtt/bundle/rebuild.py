@@ -5,7 +5,6 @@ import contextlib
 import io
 import os
 import struct
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rtt.figures.view import load, make_view
 from rtt.files import atomic_path, write_text
 from rtt.report import page as report
 from rtt.stats import tables
+from rtt.stats.variants import StudyRuns
 from rtt.study.names import FIGURES
 
 EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
@@ -105,10 +105,9 @@ def inside(folder: Path) -> Iterator[None]:
 
 def make_tables(results: Path) -> None:
     """Write the tables of a study's results folder."""
-    paths = {"evals": results / "evals", "point_choices": results / "point_choices", "runs": results / "runs.json"}
-    tolerances = {"before_tolerance": tables.BEFORE_TOLERANCE, "unlearned_tolerance": tables.UNLEARNED_TOLERANCE}
-    with contextlib.redirect_stdout(io.StringIO()):
-        tables.run(Namespace(**paths, **tolerances, out=results / "tables"))
+    runs = StudyRuns.read(results / "runs.json")
+    for name, table in tables.compute(runs, results / "evals", results / "point_choices").items():
+        tables.write_table(results / "tables" / f"{name}.csv", table)
 
 
 def rebuild(root: Path, study: str, shown: bool) -> None:

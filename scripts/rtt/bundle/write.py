@@ -8,12 +8,11 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rtt import places
 from rtt.bundle import contents, crate, documents, licences, rebuild
 from rtt.bundle.layout import CRATE, INDEX, strict_json
-from rtt.code_version import PACKAGE
 from rtt.files import atomic_path, disk_errors, read_json, write_json, write_text
 
-REPOSITORY = PACKAGE.parents[1]
 # Messages about these defects quote no text of the dataset.
 NO_TEXT = ("letter_prior", "missing_rows")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
@@ -96,10 +95,10 @@ def _without_texts(audit: dict) -> dict:
 def _beside(root: Path, found: contents.Contents, commits: list[str]) -> None:
     """Write what stands beside the results: the workflow, licences, a README."""
     (root / "workflow/rules").mkdir(parents=True)
-    shutil.copyfile(REPOSITORY / "Snakefile", root / "workflow/Snakefile")
-    for path in sorted((REPOSITORY / "rules").glob("*.smk")):
+    shutil.copyfile(places.SHIPPED / "Snakefile", root / "workflow/Snakefile")
+    for path in sorted((places.SHIPPED / "rules").glob("*.smk")):
         shutil.copyfile(path, root / "workflow/rules" / path.name)
-    shutil.copyfile(REPOSITORY / "LICENSE", root / "LICENSE")
+    shutil.copyfile(places.SHIPPED / "LICENSE", root / "LICENSE")
     specs = [read_json(path) for path in sorted((root / "results" / found.study / "specs").glob("*.json"))]
     write_text(root / "licences.tsv", licences.table(specs))
     texts = ", but the facts' texts" if found.texts else " and no texts of the datasets"

@@ -8,7 +8,6 @@ from pathlib import Path
 from rtt.study.schema import Study
 from rtt.yaml_files import read_yaml
 
-ROOT = Path(__file__).resolve().parents[3]
 OK, LOOK, DO = "ok", "look", "do"  # look: this machine cannot tell, but the user can
 TIMEOUT = 30  # seconds to wait for a command's answer
 

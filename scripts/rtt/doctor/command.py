@@ -7,8 +7,9 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rtt.doctor.checks import DO, ROOT, Check, Patient
-from rtt.doctor.machine import attention, gpu, gpu_memory, packages, python
+from rtt import places
+from rtt.doctor.checks import DO, Check, Patient
+from rtt.doctor.machine import attention, extras, gpu, gpu_memory, packages, python
 from rtt.doctor.slurm import slurm
 from rtt.doctor.surroundings import disk, fetched, profile, secrets, work_folder
 from rtt.errors import UserError
@@ -17,7 +18,7 @@ from rtt.study.names import DEFAULT_STUDY
 from rtt.yaml_files import parse_yaml
 
 CHECKS: tuple[Callable[[Patient], Iterator[Check]], ...] = (
-    python, packages, gpu, gpu_memory, attention, fetched, disk, work_folder, profile, slurm, secrets,
+    python, packages, extras, gpu, gpu_memory, attention, fetched, disk, work_folder, profile, slurm, secrets,
 )  # fmt: skip
 
 
@@ -37,21 +38,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line per check; return 1 if something must be done."""
-    folder = Path.cwd() if (Path.cwd() / "Snakefile").is_file() else ROOT
+    folder = places.work_folder()
     overrides = {}
     for item in args.config:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--config {item}: expected KEY=VALUE")
         overrides[key] = parse_yaml(value, f"--config {key}")
-    file = args.configfile or str(folder / DEFAULT_STUDY)
+    default = folder / DEFAULT_STUDY
+    file = places.study_file(args.configfile or (default if default.is_file() else places.SHIPPED / DEFAULT_STUDY))
     study = load_study(file, overrides)
     found = None
     if args.profile:
-        found = next((p for p in (Path(args.profile), folder / "profiles" / args.profile) if p.is_dir()), None)
+        named = dict.fromkeys((folder / "profiles" / args.profile, places.SHIPPED / "profiles" / args.profile))
+        found = next((one for one in (Path(args.profile), *named) if (one / "config.yaml").is_file()), None)
         if found is None:
-            raise UserError(f"--profile {args.profile}: no such folder, nor {folder / 'profiles' / args.profile}")
-    patient, todo = Patient(study, str(Path(file).resolve()), folder, found, args.gpu, tuple(args.config)), 0
+            raise UserError(f"--profile {args.profile}: no such folder, nor {' or '.join(map(str, named))}")
+    patient, todo = Patient(study, str(file.resolve()), folder, found, args.gpu, tuple(args.config)), 0
     for check in examine(patient):
         todo += check.status == DO
         print(f"{check.status:<5} {check.name}: {check.text}", flush=True)

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from rtt.doctor.checks import DO, LOOK, OK, ROOT, Check, Patient, gigabytes, output
+from rtt import places
+from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, gigabytes, output
 from rtt.errors import UserError
 from rtt.planner.gpus import DEVICES, device_of
 from rtt.planner.plan import Plan
-from rtt.planner.resources import Site, read_site
+from rtt.planner.resources import Site, read_site, site_file
 
 PROBE = """
 import json, sys, torch
@@ -46,7 +47,7 @@ def locked() -> tuple[dict[str, set[str]], set[str]]:
     versions: dict[str, set[str]] = {}
     some = set()
     for file, kept in (("requirements.lock", None), ("requirements.txt", "torch")):
-        for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+        for line in (places.SHIPPED / file).read_text(encoding="utf-8").splitlines():
             found = re.match(r"([A-Za-z0-9._-]+)==([^ \\;]+)\s*(;?)", line)
             if found and kept in (None, found[1]):
                 versions.setdefault(found[1], set()).add(found[2])
@@ -63,13 +64,30 @@ def packages(patient: Patient) -> Iterator[Check]:
             found = importlib.metadata.version(name).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
             found = None
-        if found not in wanted and not (found is None and name in some):
+        if found is None and (name in some or places.INSTALLED):  # pip has seen to what we need
+            continue
+        if found not in wanted:
             wrong.append(f"{name} {found or 'missing'}, locked {' or '.join(sorted(wanted))}")
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-    if wrong:
+    if wrong and places.INSTALLED:
+        advice = f"numbers may differ in their last digits; {places.SHIPPED / 'requirements.lock'} has the versions"
+        yield Check(LOOK, "packages", f"{'; '.join(wrong[:5])}{more}: {advice}")
+    elif wrong:
         yield Check(DO, "packages", f"{'; '.join(wrong[:5])}{more}: make setup (numbers may differ until then)")
     else:
         yield Check(OK, "packages", f"{len(versions)}, as in requirements.lock")
+
+
+def extras(patient: Patient) -> Iterator[Check]:
+    """Check that DeepSpeed and Snakemake's SLURM plugin are installed where they are asked for."""
+    asked = {
+        "deepspeed": patient.study.deepspeed or patient.study.launcher == "deepspeed",
+        "snakemake_executor_plugin_slurm": patient.on_slurm,
+        "snakemake_executor_plugin_slurm_jobstep": patient.on_slurm,
+    }
+    for module, needed in asked.items():
+        if needed and (why := places.missing(module)):
+            yield Check(DO, "extras", why)
 
 
 def gpu(patient: Patient) -> Iterator[Check]:
@@ -77,7 +95,7 @@ def gpu(patient: Patient) -> Iterator[Check]:
     study, demanded = patient.study, patient.study.device == "cuda"
     version = _version("torch")
     if version is None:
-        yield Check(DO, "torch", "not installed: make setup")
+        yield Check(DO, "torch", places.missing("torch") or "not installed")
         return
     if patient.gpu:
         yield from _probed(patient)
@@ -127,7 +145,7 @@ def gpu_memory(patient: Patient) -> Iterator[Check]:
 
 def _site(patient: Patient) -> Site:
     try:
-        return read_site(patient.profile / "site.yaml") if patient.on_slurm else Site()
+        return read_site(site_file(patient.profile)) if patient.on_slurm else Site()
     except UserError:  # the check of SLURM reports it
         return Site()
 
@@ -153,7 +171,8 @@ def _probed(patient: Patient) -> Iterator[Check]:
     flash = study.attn_backend == "flash_attention_2"
     done = subprocess.run([sys.executable, "-c", PROBE, *["flash"] * flash], capture_output=True, text=True)
     if done.returncode:
-        yield Check(DO, "torch", f"cannot be imported: {done.stderr.strip().splitlines()[-1]}; make setup")
+        last = done.stderr.strip().splitlines()[-1]
+        yield Check(DO, "torch", f"cannot be imported: {last}; {places.to_install('torch')}")
         return
     found = json.loads(done.stdout.splitlines()[-1])
     build = f"for CUDA {found['cuda']}" if found["cuda"] else "a CPU build"

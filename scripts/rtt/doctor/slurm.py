@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, output
 from rtt.errors import UserError
-from rtt.planner.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site, to_make
+from rtt.planner.resources import NO_ACCOUNT, Resources, Site, account_hint, read_site, site_file, to_make
 from rtt.study.expand import Runs
 from rtt.study.schema import Study
 
@@ -61,7 +61,7 @@ def partitions(text: str) -> list[Partition]:
 def slurm(patient: Patient) -> Iterator[Check]:
     """Check that SLURM answers and would take the study's jobs."""
     if patient.on_slurm:
-        yield from checks(patient.study, patient.profile / "site.yaml", patient.settings, patient.folder)
+        yield from checks(patient.study, site_file(patient.profile), patient.settings, patient.folder)
 
 
 def checks(study: Study, path: Path, settings: dict, root: Path) -> Iterator[Check]:

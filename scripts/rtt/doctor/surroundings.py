@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from rtt import places
 from rtt.doctor.checks import DO, LOOK, OK, Check, Patient, gigabytes
 from rtt.planner.gpus import device_of
 from rtt.planner.plan import Plan
@@ -114,7 +115,8 @@ def fetched(patient: Patient) -> Iterator[Check]:
         return
     what = ["fetch", "--cores", "1", "--configfile", patient.study_file]
     what += ["--config", *patient.config] if patient.config else []
-    command = [sys.executable, "-m", "snakemake", *what, "-n"]
+    snakefile = ["--snakefile", str(places.SNAKEFILE)] if places.INSTALLED else []
+    command = [sys.executable, "-m", "snakemake", *what, *snakefile, "-n"]
     done = subprocess.run(command, cwd=patient.folder, capture_output=True, text=True)
     said = done.stdout + done.stderr
     if done.returncode:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from rtt import places
 from rtt.errors import UserError
 from rtt.planner import costs, memory
 from rtt.planner.gpus import DEVICES, device_of
@@ -22,7 +23,8 @@ from rtt.study.specs import AttackSpec, UnlearnSpec
 from rtt.study.strict import Strict
 from rtt.yaml_files import read_yaml
 
-SITE = Path(__file__).resolve().parents[3] / "profiles" / "slurm" / "site.yaml"
+SITE = places.OWN / "profiles" / "slurm" / "site.yaml"
+EXAMPLE = places.SHIPPED / "profiles" / "slurm" / "site.example.yaml"
 NO_ACCOUNT = "none"
 
 LEAST_MB = 400  # a job starts Snakemake twice, which needs this much
@@ -69,8 +71,15 @@ def read_site(path: Path = SITE) -> Site:
         raise UserError("\n".join(lines)) from None
 
 
+def site_file(profile: Path) -> Path:
+    """Return the site file that goes with a profile: beside it, or where jobs look for that of an installed profile."""
+    return SITE if places.INSTALLED and profile.is_relative_to(places.SHIPPED) else profile / SITE.name
+
+
 def to_make(path: Path) -> str:
     """Return the command that makes a site file."""
+    if places.INSTALLED:
+        return f"mkdir -p {path.parent}; cp {EXAMPLE} {path}, and edit"
     return f"cp {path.with_suffix('.example.yaml')} {path}, and edit"
 
 

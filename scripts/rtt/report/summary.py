@@ -1,6 +1,8 @@
 """`python -m rtt summary`: recovery by attack, what each stage took, and where the report is, for a terminal."""
 
 import argparse
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,10 @@ from rtt.figures.view import View, attack_title, load, make_view
 from rtt.report.cost import ledger
 from rtt.report.inputs import read_manifests
 from rtt.report.rows import Result, alike, results
+from rtt.stats import unfinished
+from rtt.stats.tables import compute, read_table, write_table
+from rtt.stats.variants import StudyRuns
+from rtt.study.names import DEFAULT
 
 HEAD = ["arm", "method", "seed", "forget", "unlearned", "attacked", "original", "control", "recovery", "status"]
 ARM_WIDTH = 30
@@ -20,19 +26,66 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the summary."""
-    tables = args.results / "tables"
-    if (tables / "recovery.csv").is_file() and len((tables / "recovery.csv").read_text().splitlines()) == 1:
-        print(f"nothing was unlearned and attacked, so there is no recovery; accuracies: {tables / 'accuracy.csv'}")
-        return 0
-    print(summary(args.results), end="")
+    """Print the summary; of an unfinished study, that of what is there."""
+    tables, runs = args.results / "tables", args.results / "runs.json"
+    missing = []
+    if runs.is_file():
+        _, missing = unfinished.present(StudyRuns.read(runs), args.results / "evals", args.results / "point_choices")
+    if missing:
+        print(unfinished.note(missing, args.results), file=sys.stderr)
+        print("UNFINISHED: this is what is there so far")
+        with tempfile.TemporaryDirectory() as scratch:
+            made = _tabulated(args.results, Path(scratch))
+            _print(args.results, made, "no attack is complete yet")
+            print(*_unlearned(made), sep="\n")
+    else:
+        _print(args.results, tables, f"nothing was unlearned and attacked; accuracies: {tables / 'accuracy.csv'}")
     return 0
 
 
-def summary(folder: str | Path) -> str:
-    """Return the summary: lines of at most 120 columns. Raises UserError when the tables cannot be read."""
+def _print(folder: Path, tables: Path, otherwise: str) -> None:
+    """Print the summary, or `otherwise` where the tables hold no recovery."""
+    recovery = tables / "recovery.csv"
+    if recovery.is_file() and len(recovery.read_text(encoding="utf-8").splitlines()) == 1:
+        print(f"{otherwise}, so there is no recovery")
+    else:
+        print(summary(folder, tables), end="")
+
+
+def _unlearned(tables: Path) -> list[str]:
+    """Return lines about the models before any attack: each original, and each trajectory's last point."""
+    rows = read_table(tables / "accuracy.csv")
+    rows = rows[
+        (rows["v_split"] == "all") & rows["stage"].isin(["original", "unlearned"]) & rows["retain_budget"].isna()
+    ]
+    if rows.empty:
+        return ["no model has been scored yet"]
+    rows = rows[(rows["variant"] == DEFAULT) & (rows["probe"] == rows["probe"].iloc[0])]
+    table = [["arm", "method", "seed", "step", "forget", "retain"]]
+    for (arm, method, seed, _), points in rows.groupby(["arm", "method", "seed", "run"], sort=False):
+        last = points[points["step"].isna() | (points["step"] == points["step"].max())]
+        values = {name: number(value) for name, value in zip(last["set"], last["accuracy"], strict=True)}
+        step = "" if last["step"].isna().all() else f"{last['step'].iloc[0]:.0f}"
+        table.append([arm, method, str(seed), step, values.get("V", ""), values.get("retain", "")])
+    return [f"before any attack, probe {rows['probe'].iloc[0]}, last points:", *_aligned(table)]
+
+
+def _tabulated(folder: Path, out: Path) -> Path:
+    """Write the tables of what is there of an unfinished study into `out`, and return it."""
+    evals, point_choices = folder / "evals", folder / "point_choices"
+    runs, _ = unfinished.present(StudyRuns.read(folder / "runs.json"), evals, point_choices)
+    for name, table in compute(runs, evals, point_choices, partial=True).items():
+        write_table(out / f"{name}.csv", table)
+    return out
+
+
+def summary(folder: str | Path, tables: Path | None = None) -> str:
+    """Return the summary: lines of at most 120 columns. Raises UserError when the tables cannot be read.
+
+    `tables` is where the tables lie, if not in the folder.
+    """
     folder = Path(folder)
-    view = make_view(*load(folder / "tables"))
+    view = make_view(*load(tables or folder / "tables"))
     shown = alike(results(view), view)
     lines = []
     for attack in dict.fromkeys([view.attack, *(one.attack for one in shown)]):
@@ -46,7 +99,9 @@ def summary(folder: str | Path) -> str:
     else:
         lines.append("CPU seconds: no manifests found")
     report = folder / "report.html"
-    lines += ["", f"report: {report}" if report.is_file() else f"report: {report} (not written yet)"]
+    current = tables in (None, folder / "tables")
+    about = " (not written yet)" * (not report.is_file()) or " (of an earlier state)" * (not current)
+    lines += ["", f"report: {report}{about}"]
     return "\n".join(lines) + "\n"
 
 

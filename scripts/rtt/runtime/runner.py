@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from rtt import places
 from rtt.errors import UserError, printable
 from rtt.files import clock
 from rtt.runtime import locks
@@ -30,7 +31,6 @@ SILENCE = 20.0  # seconds after which the running jobs are named again
 ORPHANS = 60.0  # seconds to wait for steps that a killed run left behind
 GRACE = 60.0  # seconds that steps have to save their state
 TAIL = 20  # lines of a failing step's log to show
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # scripts/, the code that this process runs
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=_cores, default=2, metavar="N", help="processes at once (default: %(default)s)")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the study")
     parser.add_argument("--snakefile", metavar="FILE", help="another workflow (default: this project's)")
-    parser.add_argument("--directory", metavar="DIR", help="working directory (default: this one, or the project's)")
+    parser.add_argument("--directory", metavar="DIR", help="working directory (default: this one, or the clone's)")
     parser.add_argument("rest", nargs="*", metavar="TARGET", help="targets and, after --, arguments for snakemake")
 
 
@@ -69,11 +69,11 @@ def study_name(path: Path, overrides: list[str]) -> str:
     return name
 
 
-def _environment() -> dict[str, str]:
+def _environment(directory: Path) -> dict[str, str]:
     """Return the variables for Snakemake and its steps: this interpreter and code first, one thread per process."""
     environment = dict(os.environ)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-    paths = [str(PACKAGE_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    paths = [str(places.code_folder(directory)), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment["PYTHONUNBUFFERED"] = "1"
@@ -173,6 +173,8 @@ def _unlock(command: list[str], directory: Path, environment: dict[str, str]) ->
 
 def _explain(output: str) -> str:
     """Return what Snakemake said before it ran anything, without its greeting and without places in the Snakefile."""
+    if "invalid choice: 'slurm'" in output:  # of --executor
+        return places.missing("snakemake_executor_plugin_slurm") or output
     lines = [line for line in output.splitlines() if line.strip()]
     for number, line in enumerate(lines):
         if re.match(r"^\w*(Error|Exception)( in file .*)?:?$", line):
@@ -220,8 +222,7 @@ def _directory(args: argparse.Namespace) -> Path:
         if not directory.is_dir():
             raise UserError(f"--directory {directory}: no such folder")
         return directory.resolve()
-    here = Path.cwd()
-    return here if args.snakefile or (here / "Snakefile").is_file() else PACKAGE_ROOT.parent
+    return Path.cwd() if args.snakefile else places.work_folder()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -235,12 +236,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     directory = _directory(args)
-    snakefile = Path(args.snakefile).resolve() if args.snakefile else directory / "Snakefile"
+    own = places.is_clone(directory) or not places.INSTALLED
+    snakefile = Path(args.snakefile or (directory / "Snakefile" if own else places.SNAKEFILE)).resolve()
     if not snakefile.is_file():
         raise UserError(
             f"{snakefile}: no such Snakefile; run this in the project's folder, or name one with --snakefile FILE"
         )
-    configfile = Path(args.configfile).resolve() if args.configfile else directory / DEFAULT_STUDY
+    default = directory / DEFAULT_STUDY
+    if places.INSTALLED and not default.is_file():
+        default = places.SHIPPED / DEFAULT_STUDY
+    configfile = places.study_file(args.configfile or default).resolve()
     study = study_name(configfile, args.config)
     results = directory / "results" / study
 
@@ -256,7 +261,7 @@ def _run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         lock = stack.enter_context(locks.hold(directory / locks.FOLDER, holder, wait=ORPHANS, say=_say))
-        environment = _environment()
+        environment = _environment(directory)
         _unlock([*command, *config], directory, environment)
         signals = stack.enter_context(Signals())
         _say(f"study {study}, {args.cores} processes at once; the time left is an estimate")

@@ -41,14 +41,22 @@ class ArmScores:
         """Return the attacks that were run on this arm."""
         return list(dict.fromkeys([*self.original_attacked, *(name for name, _, _ in self.attacks)]))
 
+    def has(self, attack: str, method: str, budget: float) -> bool:
+        """Return whether the point chosen for a budget, if any, was attacked. Only a partial study answers no."""
+        return self.chosen[method, budget] is None or (attack, method, budget) in self.attacks
+
 
 def assemble(
-    evals: list[PointScores | AttackScores], choices_folder: str | Path, point_choices: Iterable[str] | None = None
+    evals: list[PointScores | AttackScores],
+    choices_folder: str | Path,
+    point_choices: Iterable[str] | None = None,
+    partial: bool = False,
 ) -> list[ArmScores]:
     """Group evaluations by (arm, dataset, model, seed), in the order of the tables.
 
     An arm may lack an attack; but an attack that was run on an arm must be there for each of its chosen points.
     Raises UserError where files contradict each other: a run twice, a missing original or attack, other question ids.
+    In a `partial` study whatever lacks something that it needs is left out instead.
     """
     arms: dict[tuple, ArmScores] = {}
     controls: list[AttackScores] = []
@@ -72,8 +80,12 @@ def assemble(
         else:
             arm.unlearned.setdefault(labels.method, []).append(found)
     chosen = read_point_choices(choices_folder, point_choices)
+    if partial:
+        arms = {key: arm for key, arm in arms.items() if arm.original is not None}
+        for arm in arms.values():
+            _leave_out(arm, chosen)
     for arm in arms.values():
-        _complete(arm, chosen, choices_folder)
+        _complete(arm, chosen, choices_folder, partial)
         datasets = {key[0] for key in arms if key[1:] == arm.key[1:]}
         for name in dict.fromkeys(control.attack for control in controls):
             control = _control(arm, [control for control in controls if control.attack == name], datasets)
@@ -103,7 +115,22 @@ def _twice(found: PointScores | AttackScores, first: PointScores | AttackScores)
     return UserError(f"{found.path}: the same labels as {first.path}; delete the one that is stale, or give --runs")
 
 
-def _complete(arm: ArmScores, point_choices: dict, folder: str | Path) -> None:
+def _leave_out(arm: ArmScores, chosen: dict[tuple, ChosenPoints]) -> None:
+    """Take out of an unfinished arm, and of `chosen`, what lacks something that it needs."""
+    dataset, name, model, seed = arm.key
+    for method, trajectories in arm.unlearned.items():
+        group = dataset, name, model, method, seed
+        if group in chosen and set(chosen[group].runs) != {points.run_id for points in trajectories}:
+            del chosen[group]
+    originals = {attack for attack, found in arm.original_attacked.items() if found.settings}
+    arm.attacks = {
+        (attack, method, budget): found
+        for (attack, method, budget), found in arm.attacks.items()
+        if attack in originals and method in arm.unlearned and (dataset, name, model, method, seed) in chosen
+    }
+
+
+def _complete(arm: ArmScores, point_choices: dict, folder: str | Path, partial: bool) -> None:
     """Fill `arm.chosen`, and check that each chosen point was scored and attacked by every attack of this arm."""
     name = ", ".join(str(part) for part in arm.key)
     if arm.original is None:
@@ -124,9 +151,11 @@ def _complete(arm: ArmScores, point_choices: dict, folder: str | Path) -> None:
         if len(steps) < len(trajectories):
             raise UserError(f"{trajectories[0].path}: its run_id stands in a second evaluation of kind unlearned")
         chosen = point_choices.get((dataset, arm_name, model, method, seed))
+        if chosen is None and partial:
+            continue
         if chosen is None:
             raise UserError(f"{trajectories[0].path}: no point choice for {method} of ({name}) in {folder}; run choose")
-        _check_choice(arm, method, chosen, steps)
+        _check_choice(arm, method, chosen, steps, partial)
     for (_, method, budget), found in arm.attacks.items():
         if method not in arm.unlearned:
             raise UserError(f"{found.path}: no evaluation of kind unlearned for method {method} of ({name})")
@@ -135,7 +164,9 @@ def _complete(arm: ArmScores, point_choices: dict, folder: str | Path) -> None:
             raise UserError(f"{found.path}: retain_budget {budget} is not in {file}")
 
 
-def _check_choice(arm: ArmScores, method: str, choice: ChosenPoints, steps: dict[str, tuple[int, ...]]) -> None:
+def _check_choice(
+    arm: ArmScores, method: str, choice: ChosenPoints, steps: dict[str, tuple[int, ...]], partial: bool
+) -> None:
     """Take in a method's chosen points. `steps` are the scored ones of each trajectory."""
     if odd := sorted(set(choice.runs) ^ set(steps)):
         side = "was scored, but no point choice read it" if odd[0] in steps else "has no evaluation of kind unlearned"
@@ -146,7 +177,7 @@ def _check_choice(arm: ArmScores, method: str, choice: ChosenPoints, steps: dict
             raise UserError(f"{choice.path}: chosen step {point[1]} is not in {point[0]} (scored steps: {scored})")
         for name in arm.attack_names():
             attack = arm.attacks.get((name, method, budget))
-            if point is not None and (attack is None or not attack.settings):
+            if point is not None and (attack is None or not attack.settings) and not (partial and attack is None):
                 found = "is missing" if attack is None else f"({attack.path}) has no looks"
                 raise UserError(
                     f"{choice.path}: step {point[1]} is chosen for budget {budget}, but its evaluation by the attack "

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 from rtt.errors import UserError
 from rtt.files import natural, write_text
 from rtt.scoring.read import AttackScores, PointScores, read_folder
+from rtt.stats import unfinished
 from rtt.stats.assemble import ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
@@ -45,12 +47,18 @@ TEXT = ("why", "per_seed", "cannot_tell", "run", "setting")  # an empty cell is 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--evals", required=True, type=Path, help="folder of evaluation JSON files")
-    parser.add_argument("--point-choices", required=True, type=Path, help="folder of point choice JSON files")
+    parser.add_argument("--results", type=Path, help="folder of a study, in place of the four folders and files below")
+    parser.add_argument("--evals", type=Path, help="folder of evaluation JSON files")
+    parser.add_argument("--point-choices", type=Path, help="folder of point choice JSON files")
     parser.add_argument(
         "--runs", type=Path, help="the study's runs.json: its variants and their runs, where a folder holds others too"
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder for the four .csv files")
+    parser.add_argument("--out", type=Path, help="folder for the four .csv files")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="of an unfinished study, write what is there as *.partial.csv, with missing.partial.csv",
+    )
     parser.add_argument(
         "--before-tolerance",
         type=float,
@@ -66,15 +74,58 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the folders and write the four tables."""
+    """Read the folders and write the four tables; with --partial those of what is there, under other names."""
+    if args.results is not None:
+        args.evals, args.point_choices = args.results / "evals", args.results / "point_choices"
+        args.runs, args.out = args.runs or args.results / "runs.json", args.out or args.results / "tables"
+    for flag, folder in (("--evals", args.evals), ("--point-choices", args.point_choices), ("--out", args.out)):
+        if folder is None:
+            raise UserError(f"{flag}: missing; give it, or --results FOLDER of a study")
     runs = StudyRuns.read(args.runs)
-    stems = None if args.runs is None else dict.fromkeys(stem for one in runs.variants.values() for stem in one.evals)
-    found = read_folder(args.evals, stems)  # each file once: variants share runs
+    end = ".csv"
+    if args.partial:
+        if args.runs is None:
+            raise UserError("--partial: --runs is missing, the study's runs.json; only it says what a study lacks")
+        runs, missing = unfinished.present(runs, args.evals, args.point_choices)
+        end = ".partial.csv"
+        write_table(args.out / f"missing{end}", unfinished.table(missing))
+        print(unfinished.note(missing, args.evals.parent), file=sys.stderr)
+    found = compute(
+        runs,
+        args.evals,
+        args.point_choices,
+        args.runs is not None,
+        args.partial,
+        args.before_tolerance,
+        args.unlearned_tolerance,
+    )
+    for name, table in found.items():
+        write_table(args.out / f"{name}{end}", table)
+        print(f"{args.out / name}{end}: {len(table)} rows")
+    return 0
+
+
+def compute(
+    runs: StudyRuns,
+    evals: Path,
+    point_choices: Path,
+    named: bool = True,
+    partial: bool = False,
+    before: float = BEFORE_TOLERANCE,
+    unlearned: float = UNLEARNED_TOLERANCE,
+) -> dict[str, pd.DataFrame]:
+    """Return the four tables by name, from the folders `evals` and `point_choices`.
+
+    `named`: only the files that `runs` names count, not all of the folders. `partial`: where something is missing, what
+    needs it is left out. Raises UserError where files are missing, damaged, or contradict each other.
+    """
+    stems = dict.fromkeys(stem for one in runs.variants.values() for stem in one.evals) if named else None
+    found = read_folder(evals, stems) if stems is None or stems or not partial else []  # each once: variants share runs
     recoveries, accuracies = [], []
     for name, variant in runs.variants.items():
-        own = {args.evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET
-        evals = [one for one in found if args.runs is None or one.path in own]
-        arms = assemble(evals, args.point_choices, None if args.runs is None else variant.point_choices)
+        own = {evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET
+        scored = [one for one in found if not named or one.path in own]
+        arms = assemble(scored, point_choices, variant.point_choices if named else None, partial)
         recoveries.append(recovery_table(arms, name, runs.probes, runs.attacks))
         accuracies.append(accuracy_table(arms, name, runs.attacks))
     recovery = pd.concat(recoveries, ignore_index=True)
@@ -82,15 +133,13 @@ def run(args: argparse.Namespace) -> int:
     tables = {
         "recovery": recovery,
         "accuracy": pd.concat(accuracies, ignore_index=True),
-        "contrasts": contrasts(default, args.before_tolerance, args.unlearned_tolerance),
+        "contrasts": contrasts(default, before, unlearned),
         "variants": variant_effects(recovery, {name: one.reported for name, one in runs.variants.items()}),
     }
-    for name, table in tables.items():
+    for table in tables.values():
         if "per_seed" in table:
             table["per_seed"] = [";".join(f"{value:.6f}" for value in values) for values in table["per_seed"]]
-        write_table(args.out / f"{name}.csv", table)
-        print(f"{args.out / name}.csv: {len(table)} rows")
-    return 0
+    return tables
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
@@ -141,7 +190,7 @@ def recovery_table(
     rows = []
     for arm in arms:
         for attack in arm.attack_names():
-            for method, budget in arm.chosen:
+            for method, budget in (cell for cell in arm.chosen if arm.has(attack, *cell)):
                 for look_choice in LOOK_CHOICES:
                     for probe in _probes(arm, attack, method, budget):
                         row = _recovery_row(arm, attack, method, budget, look_choice, probe)
@@ -246,7 +295,7 @@ def accuracy_table(
                     which += [(at, budget, points.steps[at])] if chosen is points else []
                 _points_rows(rows, {**head, "run": points.run_id}, points, which)
             for name in sorted(arm.attack_names(), key=lambda name: place(attacks, name)):
-                for budget in budgets:
+                for budget in (one for one in budgets if arm.has(name, method, one)):
                     _, step = arm.chosen[method, budget]
                     head = {**key, "method": method, "stage": "unlearned_attacked", "retain_budget": budget}
                     _attack_rows(rows, {**head, "step": step}, arm.attacks[name, method, budget])

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi, errors, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from rtt import checksums
+from rtt import checksums, places
 from rtt.depth import layer_number
 from rtt.errors import UserError
 from rtt.fetch.download import pip_download, unzip
@@ -27,21 +27,22 @@ from rtt.models.checkpoint import check_loaded, check_names, empty_model
 from rtt.models.folders import whole_folder
 from rtt.models.load import DTYPES, load, load_tokenizer, model_hash, read_model, save
 from rtt.scoring.manifest import Manifest
-from rtt.study.digests import folder_digest, remembered_sha256
+from rtt.study.digests import folder_digest, remembered_sha256, tokenizer_digest
 from rtt.study.model_file import Gguf, ModelFile
 from rtt.study.model_folder import (
     ADAPTER,
     ADAPTER_WEIGHTS,
     INDEX,
+    TOKENIZER_FILES,
     check_adapter,
     check_folder,
     is_adapter,
+    tokenizer_files,
     weight_files,
 )
 from rtt.study.specs import load_spec
 
-LOCK = Path(__file__).resolve().parents[3] / "data" / "models.lock.json"
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
+LOCK = places.OWN / "data" / "models.lock.json"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model")
 PROBE = "Question: In what year?\nA. 1905\nB. 1917\nAnswer: B. 1917"
 
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     manifest = Manifest("import", spec)
     if spec.digest and folder_digest(spec.model.path) != spec.digest:
         raise UserError(f"{spec.model.path}: changed since the study was started; start it again")
+    if spec.tokenizer_digest and tokenizer_digest(spec.model.tokenizer) != spec.tokenizer_digest:
+        raise UserError(f"{spec.model.tokenizer}: changed since the study was started; start it again")
     if spec.external:
         where = import_external(spec.model, args.model, args.mirror)
         manifest.write(args.manifest, None, source=where, sha256=checksums.recorded(args.model))
@@ -181,9 +184,7 @@ def link(source: Path, folder: Path, tokenizer: bool = True) -> None:
 
 def _other_tokenizer(source: Path, folder: Path) -> None:
     """Replace the links to the tokenizer in `folder` by links to the one in `source`."""
-    files = {path for pattern in TOKENIZER_FILES for path in source.glob(pattern) if path.is_file()}
-    if not files:
-        raise UserError(f"{source}: tokenizer: no tokenizer files in this folder")
+    files = tokenizer_files(source)
     for pattern in TOKENIZER_FILES:
         for path in folder.glob(pattern):
             path.unlink()

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtt import places
 from rtt.errors import UserError
 from rtt.files import read_json
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3}
 # DeepSpeed's defaults (runtime/zero/config.py), in parameters.
 BUCKET, GATHERED, SUB_GROUP = 500_000_000, 1_000_000_000, 1_000_000_000
-FOLDER = Path(__file__).resolve().parents[3] / "config" / "deepspeed"
+FOLDER = places.SHIPPED / "config" / "deepspeed"
 
 
 @dataclass(frozen=True)

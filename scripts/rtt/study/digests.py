@@ -16,8 +16,9 @@ from pathlib import Path
 
 from rtt import checksums
 from rtt.errors import UserError
-from rtt.files import clock, write_json
+from rtt.files import clock, digest, write_json
 from rtt.study import sources
+from rtt.study.model_folder import tokenizer_files
 
 DATA = sources.DATA
 LARGE = 64 * 2**20  # bytes above which a file's sha256 is remembered
@@ -40,6 +41,11 @@ def folder_digest(folder: str | Path, pattern: str = "*") -> str:
         whole.update(f"{path.name} {path.stat().st_size} ".encode())
         whole.update(bytes.fromhex(remembered_sha256(path)))
     return whole.hexdigest()
+
+
+def tokenizer_digest(folder: str | Path) -> str:
+    """Return the sha256 of the names and contents of a folder's tokenizer files. Raises UserError without any."""
+    return digest({path.name: remembered_sha256(path) for path in tokenizer_files(folder)})
 
 
 def remembered_sha256(path: str | Path) -> str:

@@ -127,7 +127,9 @@ class Runs:
         study = self.study_now
         digest = self._original_folder(study.model.path) if study.model.path else None
         self._layers_exist()
-        base = self._put(self.imports, ImportSpec(seed=0, model=study.model, digest=digest))
+        tokenizer = study.model.tokenizer and self._tokenizer_folder(study.model.tokenizer)
+        spec = ImportSpec(seed=0, model=study.model, digest=digest, tokenizer_digest=tokenizer)
+        base = self._put(self.imports, spec)
 
         def size(name: str) -> int | None:
             return study.data.datasets[name].facts_per_split
@@ -235,6 +237,13 @@ class Runs:
         except UserError as error:
             raise UserError(f"study {self.study.study}: model.path: {error}") from None
         return inputs.folder_digest(self.root / path)
+
+    def _tokenizer_folder(self, path: str) -> str:
+        """Return the digest of a tokenizer's files, whatever else lies in their folder."""
+        try:
+            return inputs.tokenizer_digest(self.root / path)
+        except UserError as error:
+            raise UserError(f"study {self.study.study}: model.tokenizer: {error}") from None
 
     def _external(self, name: str, model: str | HubModel) -> External:
         """Return the settings of an external model; one on the hub is a run of its own, which `fetch` asks for."""

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from rtt import places
 from rtt.errors import UserError, brief
 from rtt.study.model_file import load_modelfile
 from rtt.study.names import DEFAULT_STUDY
@@ -86,7 +87,7 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
 
     Raises UserError with file, key, what was found and what is allowed.
     """
-    path = Path(path)
+    path = places.study_file(path)
     raw = read_yaml(path, "study file", "study, seeds, ...")
     source = " ".join([str(path), *(f"with --config {key}={value!r}" for key, value in (overrides or {}).items())])
     for key, value in (overrides or {}).items():

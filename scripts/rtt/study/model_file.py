@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from rtt import places
 from rtt.errors import UserError
 from rtt.study.strict import Strict
 from rtt.yaml_files import read_yaml
 
-FOLDER = Path(__file__).resolve().parents[3] / "config" / "models"
+FOLDER = places.SHIPPED / "config" / "models"
 Layer = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 HUB_ID, COMMIT = r"^[\w.-]+/[\w.-]+$", "^[0-9a-f]{40}$"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

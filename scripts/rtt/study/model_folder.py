@@ -20,6 +20,7 @@ SHAPE = {
 }
 
 
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # What decides how a LoRA adapter is added to the weights. Of the other keys, some speak of training alone; one that is
 # set and stands in neither list is refused.
@@ -157,6 +158,14 @@ def depth(folder: str | Path) -> int | None:
             if isinstance(part.get(key), int) and part[key] > 0:
                 return part[key]
     return None
+
+
+def tokenizer_files(folder: str | Path) -> list[Path]:
+    """Return a folder's tokenizer files. Raises UserError when there are none."""
+    found = {path for pattern in TOKENIZER_FILES for path in Path(folder).glob(pattern) if path.is_file()}
+    if not found:
+        raise UserError(f"{folder}: no tokenizer files in this folder; expected tokenizer.json and others")
+    return sorted(found)
 
 
 def check_unlearned(folder: str | Path, original: dict) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from rtt import files
+from rtt import files, places
 from rtt.errors import UserError
 from rtt.listing import jsonl_files
 
-DATA = Path(__file__).resolve().parents[3] / "data"
-TABLE = DATA / "sources.tsv"
+DATA = places.OWN / "data"
+TABLE = places.SHIPPED / "data" / "sources.tsv"
 COLUMNS = (
     "name", "group", "holds", "kind", "url", "revision", "sha256", "bytes", "licence", "config", "split", "columns",
     "rows",

@@ -152,6 +152,7 @@ class ImportSpec(Spec):
     model: ModelFile
     digest: str | None = None
     external: Annotated[bool, Introduced(False)] = False
+    tokenizer_digest: Annotated[str | None, Introduced(None)] = None  # of the model file's other tokenizer, if any
 
     @property
     def slug(self):
