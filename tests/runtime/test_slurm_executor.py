@@ -178,3 +178,12 @@ def test_only_the_run_that_has_claimed_the_folder_cleans_its_logs(one, monkeypat
     monkeypatch.setattr(slurm_executor, "ours", ours)
     one.clean_old_logs()
     assert waiting.exists() is not ours
+
+
+def test_a_run_inside_a_job_forgets_the_job_but_not_the_cluster(plugin, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"):
+        monkeypatch.setenv(name, "x")
+    plugin.delete_slurm_environment()
+    assert {name for name in os.environ if name.startswith("SLURM_")} == {"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS"}

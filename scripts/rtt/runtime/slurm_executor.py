@@ -8,10 +8,12 @@
 | sbatch cannot reach the controller | a failed attempt, at once | tries again until it answers |
 | the controller took a job, but its answer was lost | submits a second job | finds the first one and keeps it |
 | Ctrl-C | still submits queued jobs, and cancels none being asked about | cancels all, by name |
+| it starts inside a SLURM job | forgets SLURM_CONF, so it talks to another cluster or none | remembers it |
 | a run is refused at its start | deletes folders that others' waiting jobs log into | deletes nothing |
 """
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import time
@@ -34,6 +36,9 @@ PAUSE = 30.0  # seconds between two attempts to submit a job while the controlle
 GONE = 2  # after so many answers in a row without a submitted job, SLURM has forgotten it
 ALWAYS = 10**9  # seconds; with a MinJobAge so long the plugin asks squeue
 
+# What tells SLURM's commands where and who they are. Every other SLURM_* variable belongs to the job around us.
+SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
+
 ours = False  # whether this process has claimed its folder as the main one
 
 
@@ -46,10 +51,17 @@ def mend(module: ModuleType | None = None) -> bool:
         return True
     module.mended = True
     module.get_min_job_age = lambda: ALWAYS
+    module.delete_slurm_environment = forget_job
     _mend_status(module)
     _mend_submission(module)
     _mend_ends(module)
     return True
+
+
+def forget_job() -> None:
+    """Delete the variables of the job in which Snakemake runs, so that its own jobs do not inherit them."""
+    for name in [name for name in os.environ if name.startswith("SLURM_") and name not in SITE]:
+        del os.environ[name]
 
 
 def _mend_status(module: ModuleType) -> None:
