@@ -9,6 +9,12 @@ TEXTS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 UPGRADE ?=
 
+# What a user gives reaches commands through the environment, as it was typed: as text of this file or of a shell line,
+# `demo #2.zip` would be cut short and `$(shell ...)` or backquotes would run.
+GIVEN := PYTHON TORCH_INDEX CORES STUDY ARTIFACTS TEXTS PYTEST_ARGS UPGRADE
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
+
 VENV := .venv
 BIN := $(VENV)/bin
 # The setup writes this last, so that an interrupted one does not count.
@@ -31,65 +37,65 @@ help:  ## show this list
 	@echo
 	@echo "variables (make demo CORES=4):"
 	@echo "  PYTHON       interpreter for .venv (default: the first suitable one of python3, python3.13 ... 3.11)"
-	@echo "  TORCH_INDEX  package index for torch (default: $(TORCH_INDEX), which has the CPU build;"
+	@echo "  TORCH_INDEX  package index for torch (default: $$TORCH_INDEX, which has the CPU build;"
 	@echo "               empty: the index that pip is configured for)"
 	@echo "  CORES        number of processes that 'make demo' runs at once (default: 2)"
 	@echo "  STUDY        study file for 'make demo' and 'make bundle' (default: config/config.yaml)"
 	@echo "  ARTIFACTS    path or URL of the bundle for 'make figures'"
 	@echo "  TEXTS        not empty: 'make bundle' includes the texts of the questions (some datasets should not spread)"
-	@echo "  PYTEST_ARGS  arguments for pytest (default: $(PYTEST_ARGS))"
+	@echo "  PYTEST_ARGS  arguments for pytest (default: $$PYTEST_ARGS)"
 
 setup: $(STAMP)  ## install the environment (.venv)
 
 $(STAMP): requirements.lock pyproject.toml
-	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh $(VENV) $(STAMP)
+	@sh scripts/setup.sh $(VENV) $(STAMP)
 
 demo: setup  ## run the default study, print the recovery table and say where the report is
-	@$(BIN)/python -m rtt run --cores $(CORES) $(if $(STUDY),--configfile $(STUDY))
+	@$(BIN)/python -m rtt run --cores "$$CORES" $${STUDY:+--configfile "$$STUDY"}
 
 bundle: setup  ## pack the finished study (STUDY) into dist/<study>-<hash>.zip, without weights
-	@$(BIN)/python -m rtt check $(STUDY) >/dev/null
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores $(CORES) \
-	  $(if $(STUDY),--configfile $(STUDY)) $(if $(TEXTS),--config bundle_texts=true)
+	@$(BIN)/python -m rtt check $${STUDY:+"$$STUDY"} >/dev/null
+	@PATH="$$(cd $(BIN) && pwd):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores "$$CORES" \
+	  $${STUDY:+--configfile "$$STUDY"} $${TEXTS:+--config bundle_texts=true}
 
 figures: $(FIGURES_VENV)/.complete  ## redraw the figures of a bundle (ARTIFACTS), without torch
-	@test -n "$(ARTIFACTS)" || { echo "make figures: name a bundle: make figures ARTIFACTS=PATH_OR_URL" >&2; exit 1; }
-	@PATH="$(abspath $(FIGURES_VENV)/bin):$$PATH" $(FIGURES_VENV)/bin/snakemake figures $(QUIET) --cores $(CORES) \
-	  --config 'artifacts=$(ARTIFACTS)'
+	@test -n "$$ARTIFACTS" || { echo "make figures: name a bundle: make figures ARTIFACTS=PATH_OR_URL" >&2; exit 1; }
+	@PATH="$$(cd $(FIGURES_VENV)/bin && pwd):$$PATH" $(FIGURES_VENV)/bin/snakemake figures $(QUIET) --cores "$$CORES" \
+	  --config "artifacts=$$ARTIFACTS"
 
 $(ANALYSIS)/.complete: requirements-analysis.lock
-	@PYTHON="$(PYTHON)" sh scripts/setup.sh $(ANALYSIS) $@ requirements-analysis.lock
+	@sh scripts/setup.sh $(ANALYSIS) $@ requirements-analysis.lock
 
 test: setup  ## run all tests except the longest
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $$PYTEST_ARGS
 
 test-science: setup  ## run only the tests of objectives, texts, order, scoring and statistics
-	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/methods tests/attacks tests/data/test_text.py \
+	@$(BIN)/python -m pytest $$PYTEST_ARGS tests/methods tests/attacks tests/data/test_text.py \
 	  $(addprefix tests/training/test_,losses.py order.py collate.py batches.py packing.py) \
 	  tests/scoring tests/point_choice tests/stats
 
 test-full: setup  ## run all tests, with the long parity and kill matrix and the benchmarks' (about half an hour)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m ""
+	@$(BIN)/python -m pytest $$PYTEST_ARGS -m ""
 
 test-cluster: setup  ## run the smoke study and nineteen faults on a real SLURM (needs root and Debian's slurm; half an hour)
 	@$(BIN)/python -m pytest -n 0 -m "" tests/cluster
 
 profile:  ## let 'snakemake --profile slurm' mean profiles/slurm in every folder
-	@mkdir -p $${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake
-	@ln -sfn "$(CURDIR)/profiles/slurm" $${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake/slurm
-	@echo "snakemake --profile slurm now reads $(CURDIR)/profiles/slurm"
+	@mkdir -p "$${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake"
+	@ln -sfn "$$PWD/profiles/slurm" "$${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake/slurm"
+	@echo "snakemake --profile slurm now reads $$PWD/profiles/slurm"
 
 lint: setup  ## check the style with ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile rules
+	PATH="$$(cd $(BIN) && pwd):$$PATH" $(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
 lock: setup  ## make the .lock files from the .in files again (UPGRADE=--upgrade takes newer versions)
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	echo torch > $(VENV)/lock-excludes.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --excludes $(VENV)/lock-excludes.txt --custom-compile-command "make lock" $(UPGRADE) \
+	  --excludes $(VENV)/lock-excludes.txt --custom-compile-command "make lock" $$UPGRADE \
 	  requirements.in --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --constraints requirements.lock --custom-compile-command "make lock" \

@@ -18,15 +18,16 @@ NAME = OPENED.index.study
 ROOT = f"dist/rebuilt/{OPENED.name}"
 RESULTS = f"{ROOT}/results/{NAME}"
 
-shell.prefix(PREFIX)
+shell.prefix(literally(PREFIX))
+content.mend(RESULTS, workflow.is_main_process)
 
 
 rule unpack:
     """Verify the bundle and unpack it."""
     input:
-        OPENED.inputs,
+        [path for path in OPENED.inputs if "{" not in path],  # Snakemake takes braces for a wildcard
     output:
-        stamp(RESULTS, "unpack"),
+        touch(stamp(RESULTS, "unpack")),
         f"{RESULTS}/runs.json",
         f"{RESULTS}/study.yaml",
         directory(f"{RESULTS}/specs"),

@@ -44,7 +44,7 @@ rule fetch_dataset:
     conda:
         "../envs/analysis.yaml"
     params:
-        mirror=mirror_flag(),
+        mirror=lambda wildcards: mirror_flag(),
     shell:
         """
         exec &> >(tee {log:q})
@@ -67,7 +67,7 @@ rule fetch_texts:
     conda:
         "../envs/analysis.yaml"
     params:
-        mirror=mirror_flag(),
+        mirror=lambda wildcards: mirror_flag(),
         folder=subpath(output[0], parent=True),
     shell:
         """
@@ -79,7 +79,8 @@ rule fetch_texts:
 rule facts:
     """Read a dataset into canonical facts, and audit it."""
     input:
-        lambda wildcards: raw_folder(RUNS.data[wildcards.data].raw),
+        # Snakemake takes braces for a wildcard. A folder of the user's own needs no rule: its digest is in the run's id.
+        lambda wildcards: [folder for folder in [raw_folder(RUNS.data[wildcards.data].raw)] if "{" not in folder],
     output:
         facts=f"{RESULTS}/data/{{data}}/facts.jsonl",
         audit=f"{RESULTS}/data/{{data}}/audit.json",
@@ -90,10 +91,11 @@ rule facts:
     conda:
         "../envs/analysis.yaml"
     params:
+        folder=lambda wildcards: raw_folder(RUNS.data[wildcards.data].raw),
         flags=lambda wildcards: facts_flags(RUNS.data[wildcards.data]),
         code=code_version("facts"),
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt facts {input:q} {params.flags} --out {output.facts:q} --audit {output.audit:q}
+        python -m rtt facts {params.folder:q} {params.flags} --out {output.facts:q} --audit {output.audit:q}
         """

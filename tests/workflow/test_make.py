@@ -1,0 +1,49 @@
+"""What a user gives to make reaches commands as it was typed: nothing in it runs, and no name breaks."""
+
+import shutil
+import subprocess
+
+import pytest
+from clones import clone_environment
+from places import ROOT
+
+ECHO = '#!/bin/sh\nfor word in "$0" "$@"; do printf \'%s\\0\' "$word"; done\n'
+NAMES = (
+    "Bob's.zip", "demo #2.zip", "`touch ran`.zip", "$(shell touch ran).zip", "$$(touch ran).zip", '"; touch ran; ".zip',
+    "'; touch ran; '.zip", "a$HOME{x} %.zip", "naïve &;|<>*?[a]~.zip", "https://a.b/c?d=$(touch ran)&e=`touch ran`#f",
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with our Makefile and an environment whose programs print their arguments."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("requirements.lock", "pyproject.toml", ".venv/.complete"):
+        (tmp_path / name).touch()
+    for name in ("python", "snakemake"):
+        (tmp_path / ".venv/bin" / name).write_text(ECHO)
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_arrive_as_they_were_typed(folder, name):
+    before = sorted(folder.rglob("*"))
+
+    def words(target, *given, **variables):
+        command, environment = ["make", "-s", target, *given], clone_environment(folder) | variables
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return done.stdout.split("\0")[:-1]
+
+    assert words("figures", f"ARTIFACTS={name}")[-2:] == ["--config", f"artifacts={name}"]
+    assert words("figures", ARTIFACTS=name)[-1] == f"artifacts={name}"
+    demo = words("demo", f"STUDY={name}", f"CORES={name}", f"PYTHON={name}", f"TORCH_INDEX={name}")
+    assert demo[1:] == ["-m", "rtt", "run", "--cores", name, "--configfile", name]
+    assert words("bundle", f"STUDY={name}", f"TEXTS={name}")[-4:] == [
+        "--configfile", name, "--config", "bundle_texts=true"
+    ]  # fmt: skip
+    assert words("demo")[-1] == "2" and words("bundle")[-2:] == ["--cores", "2"]
+    assert words("test", "PYTEST_ARGS=-n 0 -k `touch${IFS}ran`")[-4:] == ["-n", "0", "-k", "`touch${IFS}ran`"]
+    assert sorted(folder.rglob("*")) == before
