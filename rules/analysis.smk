@@ -9,9 +9,9 @@ A study (study.smk) and a bundle (artifacts.smk) share these rules. Whoever incl
   SETTINGS  what the report prints about the study; where it changes, the report is made again
 Outputs: tables/*.csv, figures/*.svg and *.png, report.html.
 
-Each rule leaves a file code/<step>-<hash of its code> beside them. Where the code, or the lock of the environment that
-draws, has changed since, that file is missing, so the step runs again, even if no .snakemake folder remembers the last
-time.
+Each rule leaves a file code/<step>-<hash of its code> beside them, with the sha256 of what it read and made. Where the
+code, or the lock of the environment that draws, has changed since, that file is missing, so the step runs again, even if
+no .snakemake folder remembers the last time; where a file has changed, `content` says so to Snakemake.
 """
 
 from rtt.report.captions import labels
@@ -26,7 +26,7 @@ rule tables:
         evals=EVALS,
         point_choices=POINT_CHOICES,
     output:
-        stamp(RESULTS, "tables"),
+        record=stamp(RESULTS, "tables"),
         recovery=report(
             f"{RESULTS}/tables/recovery.csv",
             caption="../report/tables.rst",
@@ -56,7 +56,7 @@ rule tables:
         "../envs/analysis.yaml"
     params:
         results=subpath(output.recovery, ancestor=2),
-        shows=ABOUT,
+        shows=lambda wildcards: ABOUT,
         forget=old_stamps(RESULTS, "tables"),
     shell:
         """
@@ -66,7 +66,8 @@ rule tables:
             --evals {params.results:q}/evals \
             --point-choices {params.results:q}/point_choices \
             --runs {params.results:q}/runs.json \
-            --out {params.results:q}/tables
+            --out {params.results:q}/tables \
+            --record {output.record:q}
         """
 
 
@@ -76,7 +77,7 @@ rule figure:
         recovery=rules.tables.output.recovery,
         accuracy=rules.tables.output.accuracy,
     output:
-        stamp(RESULTS, "figure", "figure-{figure}"),
+        record=stamp(RESULTS, "figure", "figure-{figure}"),
         svg=report(
             f"{RESULTS}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
@@ -94,13 +95,14 @@ rule figure:
         "../envs/analysis.yaml"
     params:
         tables=subpath(input.recovery, parent=True),
-        shows=ABOUT,
+        shows=lambda wildcards: ABOUT,
         forget=old_stamps(RESULTS, "figure", "figure-{figure}"),
     shell:
         """
         exec &> >(tee {log:q})
         rm -f {params.forget}
-        python -m rtt figure {wildcards.figure} --tables {params.tables:q} --out {output.svg:q} {output.png:q}
+        python -m rtt figure {wildcards.figure} --tables {params.tables:q} --out {output.svg:q} {output.png:q} \
+            --record {output.record:q}
         """
 
 
@@ -111,7 +113,7 @@ rule report:
         audits=AUDITS,
         manifests=MANIFESTS,
     output:
-        stamp(RESULTS, "report"),
+        record=stamp(RESULTS, "report"),
         page=report(
             f"{RESULTS}/report.html",
             caption="../report/report.rst",
@@ -127,8 +129,9 @@ rule report:
     params:
         root=subpath(output.page, ancestor=3),
         study=NAME,
-        settings=SETTINGS,
-        shows=ABOUT,
+        record=subpath(output.record, basename=True),
+        settings=lambda wildcards: SETTINGS,
+        shows=lambda wildcards: ABOUT,
         forget=old_stamps(RESULTS, "report"),
     # The page quotes the paths that it is given. Seen from `root`, a bundle's are those that its study had.
     shell:
@@ -139,7 +142,8 @@ rule report:
         python -m rtt report \
             --results results/{params.study} \
             --study-config results/{params.study}/study.yaml \
-            --out results/{params.study}/report.html
+            --out results/{params.study}/report.html \
+            --record results/{params.study}/code/{params.record:q}
         """
 
 

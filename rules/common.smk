@@ -18,10 +18,11 @@ else:  # installed by pip: this file lies in rtt/shipped/rules
 from rtt import places
 from rtt.planner import before
 from rtt.planner import resources as cluster
-from rtt.runtime import locks, slurm_executor
+from rtt.runtime import content, locks, slurm_executor
 from rtt.study.load import load_study, to_yaml
 from rtt.code_version import code_version
 from rtt.errors import UserError, printable
+from rtt.fetch.download import is_url
 from rtt.files import canonical_json, write_text
 from rtt.study.expand import Runs
 from rtt.study.names import DEFAULT_STUDY
@@ -42,6 +43,11 @@ if not any(getattr(one, "__name__", "") == "fit_for_a_terminal" for one in logge
 # A cluster sends SIGTERM to all processes of a job. Shell and tee ignore it, so that they outlive a step that saves.
 CODE = shlex.quote(str(places.code_folder()))
 PREFIX = f"set -euo pipefail; trap '' TERM; export PYTHONPATH={CODE}; "
+
+
+def literally(text):
+    """Return text that Snakemake's formatting gives back as it is, whatever braces a study or a folder's name holds."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def machine(study):
@@ -91,8 +97,16 @@ OPTIONS = ("artifacts", "bundle_texts", before.OVERRIDE)
 
 
 def option(workflow, name):
-    """Return the value of one of OPTIONS as text; "" where it is not given."""
-    return str(workflow.config_settings.config.get(name, ""))
+    """Return the value of one of OPTIONS as text; "" where it is not given.
+
+    --config reads its values as YAML, which takes ` #` for a comment and braces for a mapping. So a path or URL is taken
+    as it stands on the command line.
+    """
+    value = str(workflow.config_settings.config.get(name, ""))
+    typed = [word.partition("=")[2] for word in sys.argv if word.startswith(f"{name}=")]
+    if name == "artifacts" and typed and (is_url(typed[-1]) or not Path(value).exists()):
+        return typed[-1]
+    return value
 
 
 def read_study(workflow):
@@ -259,8 +273,8 @@ def mirror_flag():
 
 
 def stamp(root, step, name=None):
-    """Return an output, code/<step>-<hash>, that records which code made the rule's other outputs."""
-    return touch(f"{root}/code/{name or step}-{code_version(step)}")
+    """Return an output, code/<step>-<hash of its code>. The step writes into it what it read and made (rtt.records)."""
+    return f"{root}/code/{name or step}-{code_version(step)}"
 
 
 def old_stamps(root, step, name=None):

@@ -13,7 +13,8 @@ NAME = STUDY.study
 RESULTS = f"results/{NAME}"
 TORCH_ENVIRONMENT = torch_environment(STUDY)
 
-shell.prefix(PREFIX + machine(STUDY))
+shell.prefix(literally(PREFIX + machine(STUDY)))
+content.mend(RESULTS, workflow.is_main_process)
 
 
 wildcard_constraints:

@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).parent
 LOCK = places.SHIPPED / "requirements-analysis.lock"
 DRAWN = ("tables", "figure", "report")
 STOPS = (
-    "study", "runtime", "planner", "doctor", "errors", "ownership", "commands", "places", "code_version",
+    "study", "runtime", "planner", "doctor", "errors", "records", "ownership", "commands", "places", "code_version",
     "scoring.manifest",
 )  # fmt: skip
 PLUGINS = ("methods", "attacks")

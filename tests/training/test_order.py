@@ -137,6 +137,7 @@ def test_teaching_the_same_data_uses_the_documents_of_pretraining(tmp_path, monk
         retain=retain,
         held_out=retain,
         also_taught=[],
+        eval="",
         manifest="",
         state=None,
     )

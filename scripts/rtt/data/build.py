@@ -14,7 +14,7 @@ from rtt.data.distractors import DISTRACTORS, Answers
 from rtt.data.facts import MAX_CHOICES, Fact, write_facts
 from rtt.data.reader import Folder, read_folder, role
 from rtt.errors import UserError
-from rtt.files import write_json
+from rtt.files import sha256, write_json
 from rtt.study.settings import Policy
 from rtt.study.strict import AS_WRITTEN
 
@@ -206,5 +206,5 @@ def run(args: argparse.Namespace) -> int:
         args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split, args.distractors
     )
     write_facts(args.out, facts)
-    write_json(args.audit, result | {"code": code_version("facts")})
+    write_json(args.audit, result | {"code": code_version("facts"), "facts_sha256": sha256(args.out)})
     return 0

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from rtt import records
 from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
 from rtt.figures.parts import Spot, spots
@@ -21,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probe", choices=PROBES, help="default: the study's main one, the first in recovery.csv")
     parser.add_argument("--look-choice", default="nested", choices=("nested", "paper"), help="default: %(default)s")
     parser.add_argument("--attack", help="default: the study's first, the first in recovery.csv")
+    records.configure(parser)
     parser.add_argument("--budget", type=float, help="retain budget (default: 0.1 where it was run, else the smallest)")
 
 
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         with atomic_path(path) as temporary:
             temporary.write_bytes(image)
         print(path)
+    if args.record:
+        records.write(args.record, [args.tables / f"{name}.csv" for name in ("recovery", "accuracy")], args.out)
     return 0
 
 

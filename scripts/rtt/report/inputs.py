@@ -78,17 +78,29 @@ def read_study(results: Path) -> dict[str, Any]:
     return part(json_object(runs), "study") if runs.is_file() else {}
 
 
+def files_read(results: Path) -> list[Path]:
+    """Return the tables, audits and manifests that a report of this folder is made of."""
+    return [*sorted((results / "tables").glob("*.csv")), *_audits(results), *_manifests(results)]
+
+
 def read_audits(results: Path) -> list[dict[str, Any]]:
     """Return the audits `data/*/audit.json` of the study's datasets, each with its folder's name, by folder."""
+    return [{"folder": path.parent.name, **json_object(path)} for path in _audits(results)]
+
+
+def _audits(results: Path) -> list[Path]:
     found = sorted((results / "data").glob("*/audit.json"))
-    paths = [path for path in found if _belongs(results, "data", path.parent.name)]
-    return [{"folder": path.parent.name, **json_object(path)} for path in paths]
+    return [path for path in found if _belongs(results, "data", path.parent.name)]
 
 
 def read_manifests(results: Path) -> list[dict[str, Any]]:
     """Return the manifests of the study's runs (without runs.json: all of `manifests/*.json`), by file name."""
+    return [json_object(path) for path in _manifests(results)]
+
+
+def _manifests(results: Path) -> list[Path]:
     paths = sorted((results / "manifests").glob("*.json"))
-    return [json_object(path) for path in paths if _belongs(results, "manifests", path.stem)]
+    return [path for path in paths if _belongs(results, "manifests", path.stem)]
 
 
 def read_settings(results: Path, runs: list[str]) -> dict[str, dict[str, Any]]:

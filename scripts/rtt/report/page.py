@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rtt import __version__
+from rtt import __version__, records
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import number, percent
 from rtt.files import write_text
@@ -15,7 +15,7 @@ from rtt.report import conclusions, cost, differences, rows, strength, variants
 from rtt.report.audits import Audit, audit
 from rtt.report.caveats import caveats
 from rtt.report.images import Image, image
-from rtt.report.inputs import Inputs, read_inputs
+from rtt.report.inputs import Inputs, files_read, read_inputs
 from rtt.report.other_attacks import OtherAttacks, described, other_attacks
 from rtt.report.published import Published, published
 
@@ -106,12 +106,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", required=True, type=Path, help="folder of a study, with tables/, data/, evals/")
     parser.add_argument("--study-config", required=True, type=Path, help="the study file, shown under provenance")
     parser.add_argument("--out", required=True, type=Path, help="the page to write: report.html")
+    records.configure(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
     write_text(args.out, page(args.results, args.study_config))
     print(args.out)
+    if args.record:
+        records.write(args.record, files_read(args.results), [args.out])
     return 0
 
 

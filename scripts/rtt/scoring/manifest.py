@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from rtt import distributed, places
 from rtt.code_version import code_version
 from rtt.files import write_json
 from rtt.ownership import still_ours
+from rtt.records import record
 from rtt.study.specs import Spec
 
 PACKAGES = (
@@ -35,8 +37,10 @@ class Manifest:
         self.step, self.spec, self.plugin = step, spec, plugin
         self.code = code_version(step, plugin)
 
-    def write(self, path: str | Path, model, **more) -> None:
+    def write(self, path: str | Path, model, read: Iterable = (), made: Iterable = (), **more) -> None:
         """Write what the step did with `model` (None: there is none); `more` adds keys.
+
+        `read` and `made` are paths, for the record of what it read and made.
 
         CPU seconds are summed over all processes from their start, imports included; the other figures are those of the
         main process.
@@ -74,6 +78,7 @@ class Manifest:
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
                 "threads": torch.get_num_threads(),
                 **more,
+                **record(Path(path).parent.parent, read, made),
             },
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rtt import records
 from rtt.errors import UserError
 from rtt.files import natural, write_text
 from rtt.scoring.read import AttackScores, PointScores, read_folder
@@ -54,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--runs", type=Path, help="the study's runs.json: its variants and their runs, where a folder holds others too"
     )
     parser.add_argument("--out", type=Path, help="folder for the four .csv files")
+    records.configure(parser)
     parser.add_argument(
         "--partial",
         action="store_true",
@@ -102,7 +104,18 @@ def run(args: argparse.Namespace) -> int:
     for name, table in found.items():
         write_table(args.out / f"{name}{end}", table)
         print(f"{args.out / name}{end}: {len(table)} rows")
+    if args.record:
+        records.write(args.record, _read(runs, args), [args.out / f"{name}{end}" for name in found])
     return 0
+
+
+def _read(runs: StudyRuns, args: argparse.Namespace) -> list[Path]:
+    """Return the evaluations and point choices that the tables are made of."""
+    folders = {"evals": args.evals, "point_choices": args.point_choices}
+    if args.runs is None:
+        return [path for folder in folders.values() for path in records.files_of(folder)]
+    named = [(folder, getattr(one, kind)) for one in runs.variants.values() for kind, folder in folders.items()]
+    return list(dict.fromkeys(folder / f"{stem}.json" for folder, stems in named for stem in stems))
 
 
 def compute(

@@ -158,7 +158,8 @@ def run(args: argparse.Namespace) -> int:
             looks=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
-    manifest.write(args.manifest, model, **_trained(state))
+    read = [args.source, args.facts, *args.chosen, *args.point_choices]
+    manifest.write(args.manifest, model, read=read, made=[args.evals], **_trained(state))
     state.finish()
     return 0
 

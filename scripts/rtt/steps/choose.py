@@ -12,6 +12,7 @@ from rtt.errors import UserError
 from rtt.files import read_json, write_json
 from rtt.point_choice.choose import best, describe, retain_accuracy
 from rtt.point_choice.kept_weights import link_chosen
+from rtt.records import record
 from rtt.scoring.read import PointScores, read_eval
 from rtt.study.specs import load_spec
 
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             "retain_before": {spec.point_choice.for_retain: retain_before},
             "points": points,
             "selected": chosen,
+            **record(args.out.parent.parent, [args.original, *args.unlearned], [args.chosen]),
         },
     )
     for budget, point in chosen.items():

@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{spec.model.tokenizer}: changed since the study was started; start it again")
     if spec.external:
         where = import_external(spec.model, args.model, args.mirror)
-        manifest.write(args.manifest, None, source=where, sha256=checksums.recorded(args.model))
+        manifest.write(args.manifest, None, made=[args.model], source=where, sha256=checksums.recorded(args.model))
         return 0
     model, where = import_model(spec.model, args.model, args.mirror)
-    manifest.write(args.manifest, model, source=where, model_sha256=model_hash(args.model))
+    manifest.write(args.manifest, model, made=[args.model], source=where, model_sha256=model_hash(args.model))
     return 0
 
 

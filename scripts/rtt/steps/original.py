@@ -66,5 +66,6 @@ def run(args: argparse.Namespace) -> int:
     prepare_torch(spec.seed)
     model, tokenizer = load(args.model, spec.model.dtype)
     write_original(spec, scores_of(spec, model, tokenizer, facts, held_out), args)
-    manifest.write(args.manifest, model, tokens=0)
+    read = [args.model, args.facts, args.retain, args.held_out]
+    manifest.write(args.manifest, model, read=read, made=[args.eval], tokens=0)
     return 0

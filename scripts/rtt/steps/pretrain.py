@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     manifest.write(
         args.manifest,
         model,
+        read=[args.facts, args.retain, args.held_out],
+        made=[args.model, args.eval],
         losses=[losses[0], losses[-1]],
         effective_update=effective_update(losses),
         tokens=count_tokens(items),

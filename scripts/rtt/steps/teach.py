@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     manifest.write(
         args.manifest,
         model,
+        read=[args.facts, args.retain, args.held_out, args.base, *args.also_taught],
+        made=[args.model, args.eval],
         losses=[losses[0], losses[-1]],
         effective_update=effective_update(losses),
         tokens=count_tokens(items),

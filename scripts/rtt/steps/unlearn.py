@@ -137,9 +137,10 @@ def run(args: argparse.Namespace) -> int:
         args.eval, kind="unlearned", run_id=spec.run_id, labels=unlearn_labels(spec), spec=spec, code=code,
         facts_sha256=sha256(args.facts), model_sha256=model_hash(args.source), looks=looks,
     )  # fmt: skip
-    manifest.write(args.manifest, model, **done)
     if kept:
         kept.finish(args.points)
+    read = [args.source, args.original, args.facts, *args.texts, args.retain, args.held_out]
+    manifest.write(args.manifest, model, read=read, made=[args.eval, args.points], **done)
     state.finish()
     return 0
 
