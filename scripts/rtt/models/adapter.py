@@ -1,6 +1,7 @@
 """Merge a LoRA adapter, as peft saves one, into the model that it was trained on."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ def merge(model, folder: str | Path) -> None:
     device = next(model.parameters()).device
     model.to("cpu")
     try:
-        wrapped = get_peft_model(model, LoraConfig(**settings))
+        with warnings.catch_warnings(action="ignore"):  # of peft's own use of transformers, and of tied weights, below
+            wrapped = get_peft_model(model, LoraConfig(**settings))
         wanted = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
         names = {name.removeprefix(PREFIX) for name, _ in wrapped.named_parameters(remove_duplicate=False)}
         if touched := sorted(tied - names):
