@@ -91,9 +91,12 @@ def is_defined(name: str) -> bool:
 
 @cache
 def _names(path: Path) -> set[str]:
-    """Return what a module defines or imports at its top, and `Class.name` for its classes' attributes."""
+    """Return what a module defines, imports or lists in `__all__`, and `Class.name` for its classes' attributes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = set(_bound(tree))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            found |= set(ast.literal_eval(node.value))
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             found |= {f"{node.name}.{name}" for name in _bound(node)}

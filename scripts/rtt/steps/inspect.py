@@ -6,7 +6,9 @@ the authors' schema (docs/data.md). Output: one JSON object on stdout (docs/loss
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,12 +69,7 @@ def read_data(path: str) -> list[Fact] | list[str]:
     for line, row in rows:
         try:
             if "question" in rows[0][1] and "choices" in rows[0][1]:
-                one = parse_mcq(row, name, line)
-                origin = {"file": name, "line": line}
-                choices = list(one.choices)
-                found.append(
-                    Fact(f"{name}:{line}", "", one.split, one.question, choices, one.answer, [], [], [], [], origin)
-                )
+                found.append(_fact(row, name, line))
             else:
                 found.append(parse_sentence(row, name, line).text)
         except Malformed as error:
@@ -83,6 +80,33 @@ def read_data(path: str) -> list[Fact] | list[str]:
     if not found:
         raise UserError(f"{path}: no row; expected facts, MCQs or sentences, one JSON object a line (docs/data.md)")
     return found
+
+
+def facts_of(rows: Sequence[Mapping[str, Any]], name: str = "questions") -> list[Fact]:
+    """Return the facts of MCQs that are given as dicts. Raises UserError with a row's number, from 1."""
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(_fact(dict(row), name, number))
+        except (Malformed, TypeError, ValueError) as error:
+            raise UserError(f"{name}: row {number}: {error}") from None
+    if not found:
+        raise UserError(f"{name}: no row; expected dicts with question, choices and answer")
+    return found
+
+
+def _fact(row: dict, name: str, line: int) -> Fact:
+    """Return an MCQ as a fact without sentences and without fresh choices."""
+    one, origin = parse_mcq(row, name, line), {"file": name, "line": line}
+    return Fact(f"{name}:{line}", "", one.split, one.question, list(one.choices), one.answer, [], [], [], [], origin)
+
+
+def check_scorable(data: list[Fact] | list[str], probes: Sequence[str], path: str) -> None:
+    """Raise UserError where a file's rows cannot be scored by these probes."""
+    if isinstance(data[0], str):
+        raise UserError(f"{path}: sentences have no choices to score; give facts.jsonl or a file of MCQs")
+    if "likelihood_fresh" in probes and not all(fact.fresh_choices for fact in data):
+        raise UserError(f"{path}: likelihood_fresh needs fresh choices, which only facts.jsonl has (`rtt facts`)")
 
 
 def texts_of(data: list[Fact] | list[str], loss: str, bare_letter: bool, path: str) -> list[tuple[str, Text]]:
@@ -148,10 +172,8 @@ def run(args: argparse.Namespace) -> int:
     bare = "bare_letter" in args.faithful
     if args.command == "loss":
         texts = texts_of(data, args.loss, bare, args.data)
-    elif isinstance(data[0], str):
-        raise UserError(f"{args.data}: sentences have no choices to score; give facts.jsonl or a file of MCQs")
-    elif "likelihood_fresh" in args.probes and not all(fact.fresh_choices for fact in data):
-        raise UserError(f"{args.data}: likelihood_fresh needs fresh choices, which only facts.jsonl has (`rtt facts`)")
+    else:
+        check_scorable(data, args.probes, args.data)
     model, tokenizer = load(args.model, "fp32" if args.dtype == "fp64" else args.dtype)
     if args.dtype == "fp64":
         model = model.double()

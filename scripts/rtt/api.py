@@ -1,0 +1,262 @@
+"""The public interface: what `import rtt` offers (docs/api.md). All else in this package may change at any time.
+
+`rtt/__init__.py` hands these names on when they are first used, so that `import rtt` loads nothing. Only `score`
+imports torch.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from rtt.bundle import opening
+from rtt.errors import UserError
+from rtt.files import read_json
+from rtt.scoring.read import read_eval
+from rtt.stats import unfinished
+from rtt.stats.tables import compute, read_table
+from rtt.stats.variants import StudyRuns
+from rtt.study import load
+from rtt.study.names import PROBES, TABLES, setting_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Evaluation", "Scores", "Study", "UserError", "load_study", "score"]
+
+RESULTS = Path("results")
+
+
+def load_study(source: str | Path) -> "Study":
+    """Load a study from its YAML file, its results folder, or a bundle of it.
+
+    `source` is one of
+    - a study file, or the name of one that the project brings, such as `smoke`; its results, if any, are looked for in
+      `results/<study>` of the current folder;
+    - a results folder, such as `results/smoke`, finished or not;
+    - a bundle: its .zip, its folder, or its URL. Every byte is verified, which takes seconds.
+
+    Raises UserError where there is no such file, or it is none of these.
+    """
+    path = Path(source)
+    if str(source).startswith(("http://", "https://")) or path.suffix == ".zip" or (path / opening.INDEX).is_file():
+        scratch = tempfile.TemporaryDirectory(prefix="rtt-bundle-")
+        opened = opening.look(str(source))
+        opening.unpack(opened, Path(scratch.name))
+        folder = Path(scratch.name) / "results" / opened.index.study
+        return Study(load.load_study(folder / "study.yaml").model_dump(mode="json"), folder, scratch)
+    if path.is_dir():
+        if not (path / "study.yaml").is_file():
+            raise UserError(f"{path}: no study.yaml here; expected a study's results folder, such as results/demo")
+        return Study(load.load_study(path / "study.yaml").model_dump(mode="json"), path)
+    settings = load.load_study(path).model_dump(mode="json")
+    folder = RESULTS / settings["study"]
+    return Study(settings, folder if (folder / "runs.json").is_file() else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study and its results. `load_study` makes it.
+
+    settings: every key of the study file, with defaults spelled out, as plain data (docs/config.md). folder: its
+    results, None where there are none yet; of a bundle, a temporary folder. Files are read when they are asked for.
+    """
+
+    settings: dict[str, Any]
+    folder: Path | None
+    _scratch: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The study's name, which is that of its results folder."""
+        return self.settings["study"]
+
+    def missing(self) -> pd.DataFrame:
+        """Return what the study lacks to be finished: a row per file, with no rows for a finished study.
+
+        Columns, all text: `variant`; `run`, the id of the run that makes the file; `step`, its command; `file`.
+        Raises UserError where the study has no results folder.
+        """
+        return unfinished.table(self._present()[1])
+
+    def table(self, name: str, partial: bool = False) -> pd.DataFrame:
+        """Return a table: "recovery", "accuracy", "contrasts" or "variants", computed from the evaluations.
+
+        The columns are those of `tables/<name>.csv` (docs/reference/files.md). Accuracies and recoveries are fractions,
+        floats here have all their digits, an unknown value is NaN. `per_seed` holds texts, numbers separated by
+        semicolons.
+
+        partial: of an unfinished study, leave out what lacks something, instead of raising UserError. Raises UserError
+        also where evaluations are damaged or contradict each other.
+        """
+        if name not in TABLES:
+            raise UserError(f"table {name!r}: there is no such table; expected {', '.join(TABLES)}")
+        runs, missing = self._present()
+        if missing and not partial:
+            raise UserError(unfinished.note(missing, self.folder))
+        return compute(runs, self.folder / "evals", self.folder / "point_choices", partial=bool(missing))[name]
+
+    def written_table(self, name: str) -> pd.DataFrame:
+        """Return a table as the study's run wrote it, with 6 decimals. Raises UserError where it has not."""
+        return read_table(self._results() / "tables" / f"{name}.csv")
+
+    def evaluations(self, **labels: Any) -> list["Evaluation"]:
+        """Return the study's evaluations that are there, in the order of runs.json.
+
+        `labels` keeps those with these values of `kind` ("original", "unlearned", "attacked") or of a label: `dataset`,
+        `arm`, `model`, `method`, `seed`, `retain_budget`, `target`, `attack`; e.g. `kind="attacked", method="GD"`.
+        Raises UserError for another label, and for a file that is damaged.
+        """
+        runs, _ = self._present()
+        stems = dict.fromkeys(stem for one in runs.variants.values() for stem in one.evals)
+        found = [Evaluation(self.folder / "evals" / f"{stem}.json", self._scratch) for stem in stems]
+        for key in labels:
+            if key not in ("kind", *(found[0].labels if found else labels)):
+                raise UserError(f"evaluations: no label {key!r}; expected kind, {', '.join(found[0].labels)}")
+        wanted = labels.items()
+        return [one for one in found if all(({"kind": one.kind} | one.labels)[key] == value for key, value in wanted)]
+
+    def _results(self) -> Path:
+        if self.folder is None:
+            raise UserError(f"study {self.name} has no results in {RESULTS / self.name}; run it: python -m rtt run")
+        return self.folder
+
+    def _present(self) -> tuple[StudyRuns, list[unfinished.Missing]]:
+        folder = self._results()
+        return unfinished.present(StudyRuns.read(folder / "runs.json"), folder / "evals", folder / "point_choices")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one checkpoint: a file of `evals/` (docs/architecture.md), read and checked on first use."""
+
+    path: Path
+    _scratch: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The whole file as plain data. Raises UserError where it is damaged."""
+        read_eval(self.path)
+        return read_json(self.path)
+
+    @property
+    def run(self) -> str:
+        """The id of the run that made it."""
+        return self.document["run_id"]
+
+    @property
+    def kind(self) -> str:
+        """What was scored: "original", "unlearned" (the points of a trajectory), or "attacked"."""
+        return self.document["kind"]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What it belongs to: dataset, arm, model, method, seed, retain_budget, target, control_for, attack."""
+        return self.document["labels"]
+
+    def looks(self) -> pd.DataFrame:
+        """Return a row per look, indexed by its number from 0, the gentlest setting first.
+
+        Columns: `attack` and `v_split` (None where there is none), `setting` (text, as `epoch=8 lr=0.001`), `repeat`
+        (int), `step` (of an unlearning point, otherwise None).
+        """
+        keys = ("attack", "v_split", "repeat")
+        rows = [
+            {key: look[key] for key in keys} | {"setting": setting_text(look["setting"]), "step": look.get("step")}
+            for look in self.document["looks"]
+        ]
+        columns = ["attack", "setting", "v_split", "repeat", "step"]
+        return pd.DataFrame(rows, columns=columns, dtype=object).rename_axis("look")
+
+    def questions(self) -> pd.DataFrame:
+        """Return a row per look, question and probe.
+
+        Columns: `look` (int, a row of `looks`), `id`, `split`, `group`, `role` ("T", "V" or "retain"), `answer` (the
+        right choice, from 0), `probe`, `scores` (list of floats, one per choice: log-probabilities in nats),
+        `predicted` (the first choice with the highest score), `correct` (bool).
+        """
+        rows = [
+            {"look": number, **_plain(question), "probe": probe, "scores": found["scores"]}
+            for number, look in enumerate(self.document["looks"])
+            for question in look["questions"]
+            for probe, found in question["probes"].items()
+            if probe in PROBES  # readers ignore those that they do not know
+        ]
+        return _judged(pd.DataFrame(rows, columns=["look", *QUESTION, "probe", "scores"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What `score` found.
+
+    accuracy: a row per probe (the index), with `n` questions, `accuracy` (a fraction), its 95 % Wilson interval `low`
+    and `high`, and `calibrated`, the accuracy after each letter's mean score is taken off. questions: as
+    `Evaluation.questions`, without `look` and `role`.
+    """
+
+    accuracy: pd.DataFrame
+    questions: pd.DataFrame
+
+
+def score(
+    model: "str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]",
+    questions: str | Path | Iterable[Mapping[str, Any]],
+    probes: Sequence[str] = ("letter", "likelihood"),
+    batch_size: int = 64,
+    dtype: str = "fp32",
+) -> Scores:
+    """Score a causal language model on multiple-choice questions, as the pipeline does. This imports torch.
+
+    model: a folder of transformers' files, or a model with its tokenizer, which are used as they are. questions: a file
+    of canonical facts or of MCQs in the authors' schema (docs/data.md), or dicts with `question`, `choices` and
+    `answer` (index from 0). probes: "letter" (log p of " A", " B", ... after the MCQ), "likelihood" (log p of each
+    choice after the question alone), "likelihood_fresh" (facts only). batch_size: prompts at once; it changes no
+    score by more than rounding. dtype: "fp32", "bf16", "fp16" or "fp64", of weights that are loaded from a folder.
+
+    Raises UserError for a folder or file that cannot be used, a malformed question, or an unknown probe or dtype.
+    """
+    from rtt.models.load import load as load_model
+    from rtt.steps import inspect
+
+    if unknown := [name for name in probes if name not in inspect.PROBES]:
+        raise UserError(f"probes: found {unknown[0]!r}, expected some of {', '.join(inspect.PROBES)}")
+    if dtype not in inspect.DTYPES:
+        raise UserError(f"dtype: found {dtype!r}, expected one of {', '.join(inspect.DTYPES)}")
+    if batch_size < 1:
+        raise UserError(f"batch_size: found {batch_size}, expected 1 or more")
+    given = str(questions) if isinstance(questions, str | Path) else "questions"
+    facts = inspect.read_data(given) if isinstance(questions, str | Path) else inspect.facts_of(list(questions))
+    inspect.check_scorable(facts, probes, given)
+    if isinstance(model, str | Path):
+        found, tokenizer = load_model(str(model), "fp32" if dtype == "fp64" else dtype)
+        found = found.double() if dtype == "fp64" else found
+    else:
+        found, tokenizer = model
+    scored = inspect.scores(found, tokenizer, facts, list(probes), False, batch_size)
+    rows = [
+        {**_plain(question), "probe": probe, "scores": one["scores"]}
+        for question in scored["questions"]
+        for probe, one in question["probes"].items()
+    ]
+    keys = [key for key in QUESTION if key != "role"]
+    table = pd.DataFrame.from_dict(scored["accuracy"], orient="index").rename_axis("probe")
+    return Scores(table, _judged(pd.DataFrame(rows, columns=[*keys, "probe", "scores"])))
+
+
+QUESTION = ("id", "split", "group", "role", "answer")
+
+
+def _plain(question: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: question[key] for key in QUESTION if key in question}
+
+
+def _judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what was predicted, and whether that is right."""
+    predicted = [one.index(max(one)) for one in table["scores"]]
+    return table.assign(
+        predicted=predicted, correct=[bool(a == b) for a, b in zip(predicted, table["answer"], strict=True)]
+    )
