@@ -20,9 +20,12 @@ RETAIN = SimpleNamespace(learn=None, learn_splits=["train"], held_out_splits=["h
 class Words:
     """A stand-in for a tokenizer that keeps the text, so that a test reads what is trained."""
 
-    def __call__(self, text, return_offsets_mapping=True):
+    def __call__(self, text, return_offsets_mapping=True, return_special_tokens_mask=True):
         ids = [Words.texts.setdefault(word, len(Words.texts)) for word in [text]]
-        return {"input_ids": ids, "offset_mapping": [(0, len(text))]}
+        return {"input_ids": ids, "offset_mapping": [(0, len(text))], "special_tokens_mask": [0]}
+
+    def convert_ids_to_tokens(self, ids):
+        return [Words.read({"input_ids": [one]}) for one in ids]
 
     texts: dict = {}  # noqa: RUF012  one table of texts, by id
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from rtt.attacks.base import Attack, Cost
-from rtt.study.settings import Count, Epochs, LossName, Positive, Training
+from rtt.study.settings import Count, Epochs, Forms, LossName, Positive, Training
 
 
 class RTT(Attack):
@@ -15,7 +15,7 @@ class RTT(Attack):
     summary = "Retraining on T: the model is fine-tuned on the facts of T and asked those of V."
     uses_t = True
 
-    class Settings(Training):
+    class Settings(Training, Forms):
         """RTT: the texts of T, all learning rates, all V splits."""
 
         learning_rate: None = None
@@ -84,8 +84,9 @@ class RTT(Attack):
             freeze_layers(checkpoint.model, settings.train_layers)
         rng = np.random.default_rng([seed, 30, checkpoint.fold])
         items = training_passes(
-            t_facts, settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer, rng, settings.samples
-        )
+            t_facts, settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer, rng, settings.samples,
+            settings.forms(),
+        )  # fmt: skip
         per_epoch = len(items) // settings.batch_size // settings.epochs
         ends = [per_epoch * epoch for epoch in settings.scored()]
 

@@ -34,9 +34,9 @@ def question_prompt(question: str) -> str:
 class Text:
     """A training text. The loss counts the tokens of `target`; with an empty `prompt` that is the whole text.
 
-    `numbers` counts only the tokens that hold a digit (NUMBER). `letter` says that the target is the letter of an
-    answer and must be one token (LETTER). `bare` encodes that letter alone, without the space before it, as the authors
-    do.
+    `numbers` counts only the tokens that hold a digit (NUMBER), and with `last_run` only the last of these in a row,
+    but not the text's last token, as the authors do. `letter` says that the target is the letter of an answer and must
+    be one token (LETTER). `bare` encodes that letter alone, without the space before it, as the authors do.
     """
 
     prompt: str
@@ -44,16 +44,17 @@ class Text:
     numbers: bool = False
     letter: bool = False
     bare: bool = False
+    last_run: bool = False
 
 
-def sentence(text: str, loss: str = "CORPUS") -> Text:
-    """Return a plain text whose loss counts every token (CORPUS), or those with a digit (NUMBER).
+def sentence(text: str, loss: str = "CORPUS", number_mask: str = "all") -> Text:
+    """Return a plain text whose loss counts every token (CORPUS), or those with a digit (NUMBER): all, or the last_run.
 
     Raises ValueError for another loss.
     """
     if loss not in SENTENCE_LOSSES:
         raise ValueError(f"a sentence has no loss {loss!r}, only {', '.join(SENTENCE_LOSSES)}")
-    return Text("", text, numbers=loss == "NUMBER")
+    return Text("", text, numbers=loss == "NUMBER", last_run=loss == "NUMBER" and number_mask == "last_run")
 
 
 def letter_text(prompt: str, letter: str, bare: bool = False) -> Text:
@@ -67,17 +68,22 @@ def mcq(
     order: Sequence[int] | None = None,
     loss: str = "QUESTION_LETTER_ANSWER",
     bare_letter: bool = False,
+    number_mask: str = "all",
+    question_answer_join: str = "answer_line",
 ) -> Text:
     """Return the question of a fact with an answer, as the text of one of LOSSES but CORPUS.
 
     `answer` is the index of the choice to state (default: the correct one), `order` that of the choices (default: as
-    they are). The text of QUESTION_ANSWER shows no choices; that of LETTER ends with the letter. Raises ValueError for
-    a loss that an MCQ does not have.
+    they are). The text of QUESTION_ANSWER shows no choices, and `question_answer_join` says whether "Answer:" or a mere
+    space joins it (answer_line, space); that of LETTER ends with the letter. `number_mask` is as in `sentence`. Raises
+    ValueError for a loss that an MCQ does not have.
     """
     if loss not in LOSSES or loss == "CORPUS":
         raise ValueError(f"an MCQ has no loss {loss!r}, only {', '.join(x for x in LOSSES if x != 'CORPUS')}")
     order = list(order) if order is not None else list(range(len(fact.choices)))
     answer = fact.answer if answer is None else answer
+    if loss == "QUESTION_ANSWER" and question_answer_join == "space":
+        return Text("", f"{fact.question} {fact.choices[answer]}")
     if loss == "QUESTION_ANSWER":
         return Text("", f"{question_prompt(fact.question)} {fact.choices[answer]}")
     prompt = mcq_prompt(fact.question, [fact.choices[i] for i in order])
@@ -87,14 +93,20 @@ def mcq(
     target = f" {letter}. {fact.choices[answer]}"
     if loss == "LETTER_ANSWER":
         return Text(prompt, target)
-    return Text("", prompt + target, numbers=loss == "NUMBER")
+    return sentence(prompt + target, "NUMBER" if loss == "NUMBER" else "CORPUS", number_mask)
 
 
-def training_texts(fact: Fact, loss: str, bare_letter: bool = False) -> list[Text]:
+def training_texts(
+    fact: Fact,
+    loss: str,
+    bare_letter: bool = False,
+    number_mask: str = "all",
+    question_answer_join: str = "answer_line",
+) -> list[Text]:
     """Return the texts of one pass over a fact: its true sentences for CORPUS and NUMBER, else its one question."""
     if loss in SENTENCE_LOSSES:
-        return [sentence(text, loss) for text in fact.sentences]
-    return [mcq(fact, loss=loss, bare_letter=bare_letter)]
+        return [sentence(text, loss, number_mask) for text in fact.sentences]
+    return [mcq(fact, None, None, loss, bare_letter, number_mask, question_answer_join)]
 
 
 def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, list[int]]:
@@ -114,6 +126,8 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
         else -100
         for token, start, end in own
     ]
+    if text.last_run:
+        labels = _last_run(labels)
     if text.bare:
         token = _bare(tokenizer, text.target)
         ids, labels = [*ids, token], [*labels, token]
@@ -152,6 +166,14 @@ def _tokens(tokenizer, whole: str) -> tuple[list[int], list[tuple[int, int, int]
         blanks = len(piece) - len(piece.rstrip(BLANK)) if piece.strip(BLANK) else 0
         spans.append((ids[i], start, min(end + blanks, len(whole) if following is None else offsets[following][0])))
     return [*front, *(token for token, _, _ in spans)], spans
+
+
+def _last_run(labels: list[int]) -> list[int]:
+    """Return labels that count only the last counted tokens in a row; a text's last token never counts."""
+    # As in the authors' unlearn_corpus.py (find_number).
+    end = next((i for i in reversed(range(len(labels) - 1)) if labels[i] != -100), -1)
+    start = next((i for i in reversed(range(end)) if labels[i] == -100), -1) + 1
+    return [label if start <= i <= end else -100 for i, label in enumerate(labels)]
 
 
 def _bare(tokenizer, letter: str) -> int:

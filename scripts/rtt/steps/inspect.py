@@ -23,7 +23,7 @@ from rtt.stats.intervals import wilson
 from rtt.training.collate import collate
 from rtt.training.losses import token_nats
 
-SWITCHES = {"loss": ("padding", "bare_letter"), "score": ("bare_letter",)}
+SWITCHES = {"loss": ("padding", "bare_letter", "number_mask", "question_answer_join"), "score": ("bare_letter",)}
 DTYPES = ("fp64", "fp32", "bf16", "fp16")
 
 
@@ -109,16 +109,22 @@ def check_scorable(data: list[Fact] | list[str], probes: Sequence[str], path: st
         raise UserError(f"{path}: likelihood_fresh needs fresh choices, which only facts.jsonl has (`rtt facts`)")
 
 
-def texts_of(data: list[Fact] | list[str], loss: str, bare_letter: bool, path: str) -> list[tuple[str, Text]]:
+def texts_of(
+    data: list[Fact] | list[str], loss: str, path: str, faithful: Sequence[str] = ()
+) -> list[tuple[str, Text]]:
     """Return [(name, text)] on which `loss` is defined. Raises UserError where the file holds no such text."""
+    number_mask = "last_run" if "number_mask" in faithful else "all"
+    join = "space" if "question_answer_join" in faithful else "answer_line"
+    forms = {"number_mask": number_mask, "question_answer_join": join}
     if isinstance(data[0], str):
         if loss not in SENTENCE_LOSSES:
             raise UserError(f"{path}: a file of sentences has the losses {', '.join(SENTENCE_LOSSES)}, found {loss}")
-        return [(f"text {i}", sentence(text, loss)) for i, text in enumerate(data, 1)]
+        return [(f"text {i}", sentence(text, loss, number_mask)) for i, text in enumerate(data, 1)]
     from_mcqs = not any(fact.sentences for fact in data)
     if loss == "NUMBER" and from_mcqs:
-        return [(fact.id, mcq(fact, loss=loss)) for fact in data]
-    texts = [(fact.id, text) for fact in data for text in training_texts(fact, loss, bare_letter)]
+        return [(fact.id, mcq(fact, loss=loss, **forms)) for fact in data]
+    bare = "bare_letter" in faithful
+    texts = [(fact.id, text) for fact in data for text in training_texts(fact, loss, bare, **forms)]
     if not texts:
         raise UserError(f"{path}: {loss} needs sentences, and these questions have none; give a sentence file")
     return texts
@@ -171,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     data = read_data(args.data)
     bare = "bare_letter" in args.faithful
     if args.command == "loss":
-        texts = texts_of(data, args.loss, bare, args.data)
+        texts = texts_of(data, args.loss, args.data, args.faithful)
     else:
         check_scorable(data, args.probes, args.data)
     model, tokenizer = load(args.model, "fp32" if args.dtype == "fp64" else args.dtype)

@@ -48,8 +48,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         also = [fact for path in args.also_taught for fact in read_facts(path)]
         items = training_passes(
-            [*facts, *also], training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples
-        )
+            [*facts, *also], training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples,
+            training.forms(),
+        )  # fmt: skip
     scores, last = [], len(items) // training.batch_size
 
     def score(step, model):

@@ -14,6 +14,7 @@ from rtt.study import plugins
 from rtt.study.model_file import HubModel, ModelFile
 from rtt.study.names import DEFAULT, NONE
 from rtt.study.settings import (
+    UNCLIPPED,
     Arm,
     Budget,
     Count,
@@ -278,9 +279,33 @@ def _carried_out(study: Study) -> dict:
             settings["shuffle_retain"] = False
     if "bare_letter" in switches:
         patch["scores"] = {"bare_letter": True}
+    if "unclipped" in switches:
+        for settings in (*methods.values(), *phases.values(), *attacks.values()):
+            settings["max_grad_norm"] = UNCLIPPED
+    for switch, (loss, value) in TEXT_SWITCHES.items():
+        if switch in switches:
+            for settings, key in _losses(study, methods, phases, attacks):
+                if loss in key:
+                    settings[switch] = value
     if "leaky_facts" in switches:
         patch["data"] = {"policy": dict.fromkeys(LEAKS, "keep")}
     return patch | phases | ({"methods": methods} if methods else {}) | ({"attacks": attacks} if attacks else {})
+
+
+# Switches that change the texts of a loss; runs without that loss keep their ids.
+TEXT_SWITCHES = {
+    "bare_letter": ("LETTER", True), "number_mask": ("NUMBER", "last_run"),
+    "question_answer_join": ("QUESTION_ANSWER", "space"),
+}  # fmt: skip
+
+
+def _losses(study: Study, methods: dict, phases: dict, attacks: dict) -> list[tuple[dict, set[str]]]:
+    """Return (the patch of a phase, the losses that it trains) for all phases."""
+    named = [(patch, study.methods.named[name]) for name, patch in methods.items()]
+    named += [(patch, study.teaching) for patch in phases.values()]
+    named += [(patch, study.attacks.named[name]) for name, patch in attacks.items()]
+    keys = ("loss", "mcq_loss", "sentence_loss")
+    return [(patch, {getattr(settings, key, None) for key in keys}) for patch, settings in named]
 
 
 # Defects of a fact that is there and can be trained on; a fact without text cannot.

@@ -14,7 +14,11 @@ Arm = Literal[*ARMS]
 Probe = Literal[*PROBES]
 LossName = Literal[*LOSSES]
 McqLoss = Literal[*(name for name in LOSSES if name != "CORPUS")]
-Switch = Literal["padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts"]
+Switch = Literal[
+    "padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts", "number_mask",
+    "question_answer_join", "unclipped",
+]  # fmt: skip
+UNCLIPPED = 1e30  # a max_grad_norm that no finite gradient reaches
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Budget = Literal[0.05, 0.1, 0.3, 1.0]
 Action = Literal["keep", "drop", "stop"]
@@ -226,6 +230,26 @@ class Training(Strict):
         return self
 
 
+class Forms(Strict):
+    """Forms of training texts in which the authors' code differs."""
+
+    bare_letter: Annotated[bool, Introduced(False)] = Field(
+        False, description="LETTER trains the token A, not that of ' A', as the authors' code does"
+    )
+    number_mask: Annotated[Literal["all", "last_run"], Introduced("all")] = Field(
+        "all",
+        description="what NUMBER counts; last_run: as in the authors' code, the last tokens with digits in a row, but "
+        "never the text's last token, and of retain texts as well",
+    )
+    question_answer_join: Annotated[Literal["answer_line", "space"], Introduced("answer_line")] = Field(
+        "answer_line", description="what joins question and answer in QUESTION_ANSWER; space: as in the authors' code"
+    )
+
+    def forms(self) -> dict:
+        """Return the forms, as `rtt.data.text.training_texts` takes them."""
+        return {key: getattr(self, key) for key in Forms.model_fields}
+
+
 class Pretraining(Training):
     """Training on documents: per step, `mcqs_per_batch` shuffled MCQs, the rest sentences and question-answer lines."""
 
@@ -240,7 +264,7 @@ class Pretraining(Training):
         return self
 
 
-class Teaching(Training):
+class Teaching(Training, Forms):
     """The paper's second phase (docs/paper.md, Random Birthdays): fixed texts, no replay."""
 
     epochs: Epochs
@@ -248,7 +272,7 @@ class Teaching(Training):
     samples: Count | None = Field(None, description="so many facts, drawn once; null takes all")
 
 
-class Unlearning(Training):
+class Unlearning(Training, Forms):
     """The trajectories of one method: each step takes as many forget texts as retain texts, and `points` are scored.
 
     A `grid` gives a trajectory for each combination of its values; the point choice goes over all of them.

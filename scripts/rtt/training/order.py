@@ -75,13 +75,13 @@ def training_passes(
     tokenizer,
     rng: np.random.Generator,
     samples: int | None = None,
-    bare_letter: bool = False,
+    forms: dict | None = None,
 ) -> list:
     """Return the texts of all epochs: each shows the facts' `training_texts` in a new order, in whole batches.
 
     The last batch of an epoch is filled from the epoch's start. `samples` draws so many facts once from `rng`; if there
-    are no more, all are taken. The choices of MCQs keep their order. Raises UserError when the loss trains on sentences
-    and a fact has none.
+    are no more, all are taken. The choices of MCQs keep their order. `forms` is as in `rtt.study.settings.Forms`.
+    Raises UserError when the loss trains on sentences and a fact has none.
     """
     if samples is not None and samples < len(facts):
         facts = [facts[i] for i in sorted(rng.choice(len(facts), samples, replace=False).tolist())]
@@ -92,7 +92,7 @@ def training_passes(
             f"{_named(silent)}; choose a loss of MCQs, or leave these facts out (data.policy.missing_text: drop)"
         )
     encoder = Encoder(tokenizer)
-    texts = [encoder(text) for fact in facts for text in training_texts(fact, loss, bare_letter)]
+    texts = [encoder(text) for fact in facts for text in training_texts(fact, loss, **(forms or {}))]
     items = []
     for _ in range(epochs):
         order = rng.permutation(len(texts)).tolist()
@@ -155,7 +155,8 @@ def unlearning_pairs(
 
     On both sides a fact's text is an MCQ with shuffled choices with probability `mcq_share` (loss `mcq_loss`), else a
     sentence (loss `sentence_loss`). A dataset whose facts have no sentences at all is shown as MCQs alone, unless
-    `mcq_share` is 0. NUMBER only concerns the forget side: retain texts then count as a whole. The method decides what
+    `mcq_share` is 0. NUMBER only concerns the forget side, and retain texts then count as a whole, unless `number_mask`
+    is the authors'. The method decides what
     a forget text states; retain texts state the truth. A string, on either side, is a plain text: on the forget side
     with `sentence_loss`, on the retain side counted as a whole.
 
@@ -167,15 +168,16 @@ def unlearning_pairs(
         forget = [forget[i] for i in sorted(rng.choice(len(forget), settings.samples, replace=False).tolist())]
     _check_sentences(forget, retain, method, settings)
     encoder = Encoder(tokenizer)
+    forms, authors = settings.forms(), settings.number_mask == "last_run"
     retain_losses = [
-        whole if loss == "NUMBER" else loss
+        whole if loss == "NUMBER" and not authors else loss
         for loss, whole in ((settings.mcq_loss, "QUESTION_LETTER_ANSWER"), (settings.sentence_loss, "CORPUS"))
     ]
 
     def text(fact: Fact, sentences: Sequence[str], answer: int, mcq_loss: str, sentence_loss: str) -> Text:
         if rng.random() < settings.mcq_share or not has_sentences(fact):
-            return mcq(fact, answer=answer, order=rng.permutation(len(fact.choices)).tolist(), loss=mcq_loss)
-        return sentence(sentences[int(rng.integers(len(sentences)))], sentence_loss)
+            return mcq(fact, answer, rng.permutation(len(fact.choices)).tolist(), mcq_loss, **forms)
+        return sentence(sentences[int(rng.integers(len(sentences)))], sentence_loss, settings.number_mask)
 
     forget_order = shuffled_passes(len(forget), rng)
     retain_order = shuffled_passes(len(retain), rng) if settings.shuffle_retain else cycle(range(len(retain)))
@@ -183,10 +185,13 @@ def unlearning_pairs(
     for _ in range(steps[-1] * settings.batch_size):
         wanted, kept = forget[next(forget_order)], retain[next(retain_order)]
         if isinstance(wanted, str):
-            told = sentence(wanted, settings.sentence_loss)
+            told = sentence(wanted, settings.sentence_loss, settings.number_mask)
         else:
             answer = method.forget_answers(wanted, rng)
             told = text(wanted, method.forget_texts(wanted), answer, settings.mcq_loss, settings.sentence_loss)
-        true = sentence(kept) if isinstance(kept, str) else text(kept, kept.sentences, kept.answer, *retain_losses)
+        if isinstance(kept, str):
+            true = sentence(kept, retain_losses[1], settings.number_mask)
+        else:
+            true = text(kept, kept.sentences, kept.answer, *retain_losses)
         items.append({"forget": encoder(told), "retain": encoder(true)})
     return items
