@@ -15,6 +15,8 @@ from rtt.steps.unlearn import take_weights
 from rtt.study.model_folder import ADAPTER, ADAPTER_WEIGHTS, check_adapter
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of peft's, while it writes the adapters
+
 
 def by_hand(model, folder, scale=ALPHA / R):
     """W + scale B A in float64, from the file alone."""

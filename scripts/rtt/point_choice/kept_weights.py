@@ -56,8 +56,8 @@ class KeptWeights:
             folders = [self.folder, *(sibling for sibling in self.siblings if (sibling / POINTS).is_file())]
             others = [known for sibling in folders[1:] for known in read_json(sibling / POINTS)]
             chosen = [p for p in self.choose([*self.points, *others]).values() if p]
-            if point in chosen:
-                written = weights_path(self.folder, point["step"])
+            written = weights_path(self.folder, point["step"]) if point in chosen else None
+            if written:
                 checksums.forget(written)
                 save(written)
             names = {(p["run"], weights_path("", p["step"]).name) for p in chosen}
@@ -65,7 +65,7 @@ class KeptWeights:
                 for path in folder.glob("step-*.safetensors"):
                     if (folder.name, path.name) not in names:
                         path.unlink()
-            if point in chosen:
+            if written:
                 checksums.add(written)
             write_json(self.folder / POINTS, self.points)
 
