@@ -23,9 +23,9 @@ from rtt.planner import costs
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, device_of
 from rtt.planner.plan import MFU, Plan, half_widths, make
-from rtt.point_choice.choose import best
 from rtt.point_choice.kept_weights import KeptWeights
 from rtt.scoring.score import Scorer
+from rtt.stats.point_rule import best
 from rtt.stats.recovery import recover
 from rtt.study import plugins
 from rtt.study import settings as study_settings

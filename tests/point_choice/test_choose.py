@@ -5,7 +5,8 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rtt.point_choice.choose import best, describe, floor_before_attack
+from rtt.point_choice.choose import describe, floor_before_attack
+from rtt.stats.point_rule import best
 from rtt.study.settings import PointChoice
 from trajectories import asked
 

@@ -6,8 +6,8 @@ import pytest
 from rtt.checksums import recorded, verify
 from rtt.errors import UserError
 from rtt.files import sha256
-from rtt.point_choice.choose import best
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights, link_chosen
+from rtt.stats.point_rule import best
 from rtt.study.settings import PointChoice
 
 

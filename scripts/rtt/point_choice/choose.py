@@ -57,24 +57,3 @@ def describe(run: str, step: int, questions: list[dict], point_choice: PointChoi
         "at_floor": bool(all(ends[probe][0] <= floors[probe] <= ends[probe][1] for probe in hits)),
         "retain": {point_choice.for_retain: round(retain_accuracy(questions, point_choice), 6)},
     }
-
-
-def best(points: list[dict], retain_before: float, budgets: list[float], point_choice: PointChoice) -> dict:
-    """Return {budget: the chosen point, or None where the budget admits none}, whatever the points' order."""
-
-    def retain(point):
-        return point["retain"][point_choice.for_retain]
-
-    def key(point):
-        tail = (-retain(point), point["step"], point["run"])
-        if point_choice.rule == "lowest":
-            return (max(point["forget"].values()), *tail)
-        return (not point["at_floor"], 0.0 if point["at_floor"] else point["distance"], *tail)
-
-    # 1e-6: accuracies are rounded to six decimals
-    return {
-        budget: min(
-            (p for p in points if retain_before - retain(p) <= budget * retain_before + 1e-6), key=key, default=None
-        )
-        for budget in budgets
-    }

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from rtt.errors import UserError
 from rtt.files import natural, read_json
+from rtt.scoring.evidence import Evidence, check
 from rtt.scoring.question_table import Questions, QuestionTable, get
 from rtt.study.names import setting_text
 
 VERSION = 2
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")  # of a method, an external model or an attack
+NO_EVIDENCE = Evidence()
 LABELS = ("dataset", "arm", "model", "method", "seed", "retain_budget", "target", "control_for", "attack")
 
 
@@ -46,6 +48,7 @@ class PointScores:
     retain: Questions
     forget_correct: dict[str, np.ndarray]  # probe -> (P, n_forget) float, 0 or 1
     retain_correct: dict[str, np.ndarray]  # probe -> (P, n_retain) float, 0 or 1
+    evidence: Evidence = NO_EVIDENCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +65,15 @@ class AttackScores:
     uses_t: bool
     questions: Questions
     correct: dict[str, np.ndarray]  # probe -> (L, S, n) float in [0, 1]: the mean over repeats
+    evidence: Evidence = NO_EVIDENCE
 
 
 def read_eval(path: str | Path) -> PointScores | AttackScores:
     """Read one evaluation JSON; probes and keys that this program does not know are ignored.
 
-    Raises UserError that names the file and the place: a key that is missing or of the wrong type, a score that is not
-    a finite number, a question that stands twice, looks that do not hold the same questions, a setting that lacks a V
-    split or a repeat.
+    Raises UserError that names the file and the place: evidence that contradicts itself (`rtt.scoring.evidence`), a key
+    that is missing or of the wrong type, a score that is not a finite number, a question that stands twice, looks that
+    do not hold the same questions, a setting that lacks a V split or a repeat.
     """
     path = Path(path)
     document = read_json(path)
@@ -85,7 +89,8 @@ def read_eval(path: str | Path) -> PointScores | AttackScores:
         raise UserError(f"{path}: status is {status!r}, expected ok or none_within_budget")
     looks = get(path, document, "looks", list)
     if kind == "attacked":
-        return _attack(path, run_id, labels, status, looks)
+        found = _attack(path, run_id, labels, status, looks)
+        return replace(found, evidence=check(path, document))
     if kind not in ("original", "unlearned"):
         raise UserError(f"{path}: kind is {kind!r}, expected original, unlearned or attacked")
     if (labels.method is None) != (kind == "original") or labels.attack is not None:
@@ -94,7 +99,7 @@ def read_eval(path: str | Path) -> PointScores | AttackScores:
             f"{path}: kind {kind} has labels.method {labels.method!r} and labels.attack {labels.attack!r}, "
             f"expected {expected}"
         )
-    return _points(path, run_id, labels, kind, looks)
+    return replace(_points(path, run_id, labels, kind, looks), evidence=check(path, document))
 
 
 def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[PointScores | AttackScores]:
@@ -119,6 +124,7 @@ class ChosenPoints:
     path: Path
     group: tuple[str, str, str, str, int]
     runs: tuple[str, ...]  # the trajectories that were looked at
+    document: dict  # as it was read
     points: dict[float, tuple[str, int] | None]  # retain budget -> (trajectory's run id, step), None: no point fits
 
 
@@ -159,7 +165,7 @@ def _point_choice(path: Path, document: Any) -> ChosenPoints:
     runs = dict.fromkeys(
         get(path, point if isinstance(point, dict) else {}, "run", str, f"points[{i}]") for i, point in seen
     )
-    return ChosenPoints(path, (*group, get(path, labels, "seed", int, "labels")), tuple(runs), points)
+    return ChosenPoints(path, (*group, get(path, labels, "seed", int, "labels")), tuple(runs), document, points)
 
 
 def _labels(path: Path, found: dict) -> Labels:

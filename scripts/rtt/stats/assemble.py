@@ -13,6 +13,7 @@ from rtt.errors import UserError
 from rtt.files import natural
 from rtt.scoring.read import AttackScores, ChosenPoints, PointScores, Questions, read_point_choices
 from rtt.stats.look_choice import chance, letter_floor
+from rtt.stats.point_rule import check_choice
 from rtt.study.names import ARMS
 
 
@@ -186,6 +187,7 @@ def _check_choice(
             if point is None and attack is not None and attack.settings:
                 raise UserError(f"{attack.path}: has looks, but {choice.path} chooses no step for budget {budget}")
         arm.chosen[method, budget] = point
+    check_choice(choice, arm.original, {points.run_id: points for points in arm.unlearned[method]})
 
 
 def _control(arm: ArmScores, controls: list[AttackScores], datasets: set[str]) -> AttackScores | None:

@@ -15,6 +15,7 @@ import pandas as pd
 from rtt import records
 from rtt.errors import UserError
 from rtt.files import natural, write_text
+from rtt.scoring.evidence import check_chain
 from rtt.scoring.read import AttackScores, PointScores, read_folder
 from rtt.stats import unfinished
 from rtt.stats.assemble import ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
@@ -134,6 +135,7 @@ def compute(
     """
     stems = dict.fromkeys(stem for one in runs.variants.values() for stem in one.evals) if named else None
     found = read_folder(evals, stems) if stems is None or stems or not partial else []  # each once: variants share runs
+    check_chain(found, evals.parent if named else None)
     recoveries, accuracies = [], []
     for name, variant in runs.variants.items():
         own = {evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET

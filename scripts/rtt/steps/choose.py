@@ -10,10 +10,11 @@ from pathlib import Path
 from rtt.code_version import code_version
 from rtt.errors import UserError
 from rtt.files import read_json, write_json
-from rtt.point_choice.choose import best, describe, retain_accuracy
+from rtt.point_choice.choose import describe, retain_accuracy
 from rtt.point_choice.kept_weights import link_chosen
 from rtt.records import record
 from rtt.scoring.read import PointScores, read_eval
+from rtt.stats.point_rule import best
 from rtt.study.specs import load_spec
 
 

@@ -16,15 +16,17 @@ from rtt.code_version import code_version
 from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
-from rtt.files import read_json, sha256
+from rtt.files import sha256
 from rtt.models.adapter import merge
 from rtt.models.architecture import language_model
 from rtt.models.checkpoint import check_names, empty_model
 from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
-from rtt.point_choice.choose import best, describe, retain_accuracy
+from rtt.point_choice.choose import describe, retain_accuracy
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights
+from rtt.scoring.evidence import checked
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
+from rtt.stats.point_rule import best
 from rtt.steps.original import scorer_of
 from rtt.study import plugins
 from rtt.study.digests import folder_digest
@@ -55,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def kept_weights(spec: UnlearnSpec, args: argparse.Namespace) -> KeptWeights:
     """Return the trajectory's weights that its point choice may still take, also those from before a kill."""
-    before = round(retain_accuracy(read_json(args.original)["looks"][0]["questions"], spec.point_choice), 6)
+    before = round(retain_accuracy(checked(args.original)["looks"][0]["questions"], spec.point_choice), 6)
     folder, siblings = args.points, args.siblings
     if args.state:  # --points is an output, which Snakemake deletes before each attempt
         folder = args.state / spec.run_id
