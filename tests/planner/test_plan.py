@@ -469,7 +469,6 @@ def test_accuracies_have_wilson_s_interval():
     ("arguments", "says"),
     [
         (["--gpu", "abacus"], "h100"),
-        (["--gpu", "cpu"], "--flops"),
         (["--mfu", "2"], "--mfu"),
         (["--flops", "-1"], "--flops"),
         (["--flops", "1e12", "--mfu", ".5"], "give one"),

@@ -46,9 +46,7 @@ def device_of(name: str, rate: float | None = None) -> Device:
         raise UserError(f"--flops: found {rate}; expected FLOP/s above 0, as 5e10")
     if name == "cpu":
         if rate is None:
-            raise UserError(
-                "--gpu cpu: CPUs differ too much for a table; give what yours reaches with --flops, as 5e10"
-            )
+            raise UserError("cpu: CPUs differ too much for a table; give what yours reaches with --flops, as 5e10")
         return Device("cpu", rate, rate, None, math.inf, "--flops")
     if name not in DEVICES:
         raise UserError(f"--gpu: found {name!r}; expected one of {', '.join(DEVICES)}, cpu")

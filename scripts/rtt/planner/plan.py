@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rtt.attacks.base import Cost
 from rtt.errors import UserError
-from rtt.planner import costs, memory
+from rtt.planner import costs, cpu, memory
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, Device, device_of
 from rtt.stats.intervals import Z95, wilson
@@ -75,6 +75,7 @@ class Plan:
         self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
         self.shape, self.launch = memory.shape_of(study.model), memory.launch_of(study)
         self.phases: dict[str, memory.Phase] = {}  # {training stage: its phase that needs the most of a device}
+        self.job_hours: dict[str, float] = {}  # of each job that trains or scores, by run id; `stages` fills it
         self.fp32_scoring = False
         self.eval_size = 0.0
 
@@ -236,17 +237,22 @@ class Plan:
         }
         stages = {name: Bill(jobs=n) for name, n in jobs.items()}
         for spec in runs.sources.values():
-            stages[spec.kind] = stages.get(spec.kind, Bill()) + Bill(jobs=1) + self.source(spec)
-        stages["unlearn"] = sum((Bill(jobs=1) + self.trajectory(spec) for spec in runs.unlearn.values()), Bill())
+            stages[spec.kind] = stages.get(spec.kind, Bill()) + self._job(spec, self.source(spec))
+        stages["unlearn"] = sum((self._job(spec, self.trajectory(spec)) for spec in runs.unlearn.values()), Bill())
         stages["choose"] = Bill(jobs=len(runs.choices))
         stages["attack"] = Bill()
         for spec in runs.attacks.values():
             checkpoints = self.checkpoints(spec)[1]
-            stages["attack"] += Bill(jobs=1) + self.attack(spec, checkpoints)
+            stages["attack"] += self._job(spec, self.attack(spec, checkpoints))
             questions = self.looks(spec) * len(self.sizes.of(spec.facts))
             self.eval_size += checkpoints * costs.eval_bytes(questions, spec.scores.probes)
         stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}
+
+    def _job(self, spec, bill: Bill) -> Bill:
+        """Return the bill of one job, and remember its hours."""
+        self.job_hours[spec.run_id] = bill.hours
+        return Bill(jobs=1) + bill
 
     def point_choice(self) -> dict:
         """Compare attacks on the chosen points with attacks on every point of every trajectory, without original and
@@ -369,6 +375,7 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
         },
         "stages": {name: asdict(bill) for name, bill in plan.stages.items()},
         "total": asdict(total),
+        "schedule": None if study.gpus else cpu.schedule(plan),
         "fp32_scoring": plan.fp32_scoring,
         "point_choice": plan.point_choice(),
         "disk": plan.disk(),
@@ -387,7 +394,9 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("study", nargs="?", default=DEFAULT_STUDY, help="study file (default: %(default)s)")
-    parser.add_argument("--gpu", default="h100", help=f"{', '.join(DEVICES)}, cpu (default: %(default)s)")
+    parser.add_argument(
+        "--gpu", help=f"{', '.join(DEVICES)}, cpu: this machine's (default: cpu for a study without GPUs, else h100)"
+    )
     parser.add_argument("--mfu", type=float, help=f"share of the peak FLOP/s that is reached (default: {MFU})")
     parser.add_argument("--flops", type=float, metavar="RATE", help="FLOP/s really reached, in place of the table's")
     parser.add_argument(
@@ -402,6 +411,9 @@ def run(args: argparse.Namespace) -> int:
     if args.flops is not None and args.mfu is not None:
         raise UserError("--flops and --mfu: give one; --flops is what is really reached")
     mfu = 1.0 if args.flops is not None else MFU if args.mfu is None else args.mfu
-    plan = make(load_study(args.study), device_of(args.gpu, args.flops), mfu, tuple(args.at))
+    study = load_study(args.study)
+    name = args.gpu or ("h100" if study.gpus else "cpu")
+    device = cpu.measured(study.threads) if name == "cpu" and args.flops is None else device_of(name, args.flops)
+    plan = make(study, device, mfu, tuple(args.at))
     print(json.dumps(plan, indent=1, allow_nan=False) if args.json else plan_text.show(plan, args.study))
     return 0

@@ -88,6 +88,20 @@ def breakdown(plan: dict) -> list[str]:
     return paragraph(f"Of the {hours(total['hours'])}: training's products {rest}, {told}.{hint}")
 
 
+def schedule(plan: dict) -> list[str]:
+    """Return how long the study takes on this machine; nothing where its jobs have GPUs, or another device is asked."""
+    found = plan["schedule"]
+    if found is None or plan["device"]["name"] != "cpu":
+        return []
+    wall = ", ".join(f"{hours(value)} with --cores {n}" for n, value in found["wall"].items())
+    told = (
+        f"On this machine: about {wall} (`rtt run` has 2). That is {hours(found['hours'])} of one core: the "
+        f"{hours(plan['total']['hours'])} above, the start of {found['processes']} processes that train or score "
+        f"({found['start']:g} s each, assumed) and {found['others']} other jobs ({found['other']:g} s each, assumed)."
+    )
+    return ["", *paragraph(told)]
+
+
 def point_choice(plan: dict) -> list[str]:
     """Return what point choice saves."""
     found = plan["point_choice"]
@@ -222,6 +236,12 @@ def assumptions(plan: dict) -> list[str]:
     if device["source"] == "--flops":
         rate = f"{device['name']} at {device['bf16']:.3g} FLOP/s, as given"
         points.append(f"Device: {rate}; the optimizer's memory traffic is in it.")
+    elif device["name"] == "cpu":
+        points.append(
+            f"Device: this machine's CPU, {device['bf16'] / 1e9:,.0f} GFLOP/s and {device['bandwidth'] / 1e9:.0f} GB/s "
+            f"({device['source']}), of which {device['mfu']:.0%} of the FLOP/s are reached (--mfu; what the demo "
+            "reached where it was measured, docs/plan.md). Other programs at work make it slower."
+        )
     else:
         passes = f"{costs.PASSES['lion']} (Lion) or {costs.PASSES['adamw']} (AdamW)"
         points.append(
@@ -279,7 +299,7 @@ def show(plan: dict, study: str) -> str:
     ]  # fmt: skip
     parts = [
         [f"Plan of {study} (study {plan['study']}) on {plan['device']['name']}"],
-        [*stage_table(plan), "", *breakdown(plan)],
+        [*stage_table(plan), "", *breakdown(plan), *schedule(plan)],
         point_choice(plan),
         table(("disk", "bytes"), disk_rows),
         memory(plan),
