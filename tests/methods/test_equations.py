@@ -7,11 +7,14 @@ import pytest
 import tiny
 import torch
 from equations import EQUATIONS, Case
+from rtt.methods.base import Method
 from rtt.study import plugins
 from rtt.training import packing
 from rtt.training.batches import shared
-from rtt.training.collate import collate
+from rtt.training.collate import collate, null
+from rtt.training.losses import mean_of_texts, text_loss, text_losses
 from rtt.training.train import Step
+from torch.nn.functional import logsigmoid
 
 METHODS = plugins.methods()
 ROWS = {
@@ -65,13 +68,61 @@ def test_the_loss_is_the_methods_equation(name, double, tolerance):
     assert found["loss"] == pytest.approx(loss, rel=10 * tolerance)
 
 
+def change_when_cut(case) -> float:
+    """Return by how much parts of a step's loss change, relatively, where its batch is cut into two or four."""
+    whole, changes = step(case, ROWS), []
+    for size in (1, 2):
+        cuts = [{side: rows[at : at + size] for side, rows in ROWS.items()} for at in range(0, 4, size)]
+        parts = [step(case, cut) for cut in cuts]
+        means = {key: sum(part[key] for part in parts) / len(parts) for key in whole}
+        changes += [abs(means[key] - value) / max(abs(value), 1e-9) for key, value in whole.items()]
+    return max(changes)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_is_the_same_however_a_batch_is_cut(name):
-    case = case_of(name, double=True)
-    whole = step(case, ROWS)
-    halves = [step(case, {side: rows[at : at + 2] for side, rows in ROWS.items()}) for at in (0, 2)]
-    for key, value in whole.items():
-        assert sum(half[key] for half in halves) / 2 == pytest.approx(value, rel=1e-9), key
+    assert change_when_cut(case_of(name, double=True)) < 1e-9, f"{name}: average what is computed for each text"
+
+
+class SigmoidOfTheMean(Method):
+    """A function of the batch's mean, which micro batches change: what the test above must refuse (2024)."""
+
+    name, title = "SigmoidOfTheMean", "planted"
+    per_text = False
+
+    def loss(self, model, batch):
+        forget = text_losses(model, batch["forget"])
+        forget = forget if self.per_text else forget.mean()
+        away, retain = -logsigmoid(forget).mean(), text_loss(model, batch["retain"])
+        return {"loss": away + self.retain_coefficient * retain, "forget": forget.mean(), "retain": retain}
+
+
+class MeanOfSigmoids(SigmoidOfTheMean):
+    """The same for each text (2024)."""
+
+    name = "MeanOfSigmoids"
+    per_text = True
+
+
+def test_a_function_of_the_batchs_mean_is_refused():
+    found = {}
+    for kind in (SigmoidOfTheMean, MeanOfSigmoids):
+        model = tiny.model(double=True, scale=8)
+        settings = kind.Settings(learning_rate=1e-3, batch_size=4, points=[1])
+        found[kind.name] = change_when_cut(Case(model, model, ROWS, settings, kind(model, settings, 0)))
+    assert found["SigmoidOfTheMean"] > 1e-6 and found["MeanOfSigmoids"] < 1e-9
+
+
+def test_a_texts_loss_knows_packing_and_weights():
+    """Packed, padded, with a text that only fills up a row: each text's own loss, and 0 for the filler."""
+    model = tiny.model(double=True, scale=8)
+    rows = [*ROWS["forget"], null(ROWS["forget"][0])]
+    expected = [tiny.reference_nats(model, row) for row in ROWS["forget"]] + [0.0]
+    for batch in (collate(rows, 0), packing.pack(rows, 0, 16), packing.pack(rows, 0, 1000)):
+        batch["weight"] = batch["weight"].double()
+        found = text_losses(model, batch)
+        assert found.tolist() == pytest.approx(expected, rel=1e-9)
+        assert mean_of_texts(found, batch["weight"]).item() == pytest.approx(sum(expected) / len(rows), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -22,6 +22,7 @@ def folder(tmp_path):
 
 
 def call(capsys, folder, command, data, *more):
+    capsys.readouterr()  # what a library said while the model was saved
     code = main([command, "--model", str(folder / "model"), "--data", str(folder / data), *more])
     out, err = capsys.readouterr()
     return code, (json.loads(out) if code == 0 else err)
