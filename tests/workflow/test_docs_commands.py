@@ -92,7 +92,7 @@ def place(finished, tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("docs") / "clone")
     shutil.copytree(finished.folder, clone.folder, symlinks=True)
     results = clone.folder / "results"
-    for name in ("demo", "own-model"):
+    for name in ("demo", "own-model", "own-tofu"):
         shutil.copytree(results / "smoke", results / name)
     packed = shell(clone, ["python", "-m", "rtt", "bundle", "--results", "results/smoke"])
     assert packed[0] == 0, packed[1]
