@@ -138,6 +138,16 @@ def test_what_is_no_study_is_a_user_error(source, tmp_path, monkeypatch):
         rtt.load_study(source)
 
 
+def test_without_torch_score_is_a_user_error():
+    block = (
+        "import sys, importlib.util as util; found = util.find_spec; "
+        "util.find_spec = lambda name, *more: None if name == 'torch' else found(name, *more)\n"
+        "import rtt\ntry: rtt.score('x', [])\nexcept rtt.UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert done.stdout.startswith("score: torch is not installed: make setup"), done.stderr
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     place = tmp_path_factory.mktemp("checkpoint") / "model"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rtt import places
 from rtt.bundle import opening
 from rtt.errors import UserError
 from rtt.files import read_json
@@ -217,8 +218,11 @@ def score(
     choice after the question alone), "likelihood_fresh" (facts only). batch_size: prompts at once; it changes no
     score by more than rounding. dtype: "fp32", "bf16", "fp16" or "fp64", of weights that are loaded from a folder.
 
-    Raises UserError for a folder or file that cannot be used, a malformed question, or an unknown probe or dtype.
+    Raises UserError for a folder or file that cannot be used, a malformed question, an unknown probe or dtype, and
+    where torch is not installed.
     """
+    if why := places.missing("torch"):
+        raise UserError(f"score: {why}")
     from rtt.models.load import load as load_model
     from rtt.steps import inspect
 
