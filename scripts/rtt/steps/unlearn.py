@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
     if external:
         score(0, model)
-        done = {"tokens": 0, "external_model": settings.model_dump()}
+        done = {"tokens": 0, "external_model": settings.canonical()}
     else:
         done = trained(spec, model, tokenizer, plain_texts(spec, args.texts) or facts, learn, score, state)
     looks = sorted(state.results.values(), key=lambda scored: scored["step"])
