@@ -6,7 +6,9 @@ import pytest
 import subword
 from rtt.__main__ import main
 from rtt.data.facts import write_facts
+from rtt.errors import UserError
 from rtt.models.load import save
+from rtt.steps.inspect import facts_of
 
 
 @pytest.fixture
@@ -87,3 +89,11 @@ def test_a_users_mistake_is_said(capsys, folder, command, data, more, message):
     (folder / "long.jsonl").write_text(json.dumps({"text": "x" * 600}) + "\n")
     code, err = call(capsys, folder, command, data, *more)
     assert code == 1 and message in err
+
+
+def test_questions_of_any_number_of_choices_are_taken_and_open_ones_are_not():
+    rows = [{"question": "Q?", "choices": list("abcdefg")[:k], "answer": "B", "group": 3} for k in (2, 7)]
+    found = facts_of(rows)
+    assert [(len(fact.choices), fact.answer, fact.group) for fact in found] == [(k, 1, "questions:3") for k in (2, 7)]
+    with pytest.raises(UserError, match="row 2: no 'choices': `rtt facts` makes facts of open questions"):
+        facts_of([rows[0], {"question": "Q?", "answer": "the answer"}])

@@ -68,7 +68,7 @@ def read_data(path: str) -> list[Fact] | list[str]:
     found: list = []
     for line, row in rows:
         try:
-            if "question" in rows[0][1] and "choices" in rows[0][1]:
+            if "question" in rows[0][1] and ("choices" in rows[0][1] or "text" not in rows[0][1]):
                 found.append(_fact(row, name, line))
             else:
                 found.append(parse_sentence(row, name, line).text)
@@ -98,7 +98,11 @@ def facts_of(rows: Sequence[Mapping[str, Any]], name: str = "questions") -> list
 def _fact(row: dict, name: str, line: int) -> Fact:
     """Return an MCQ as a fact without sentences and without fresh choices."""
     one, origin = parse_mcq(row, name, line), {"file": name, "line": line}
-    return Fact(f"{name}:{line}", "", one.split, one.question, list(one.choices), one.answer, [], [], [], [], origin)
+    if one.open:
+        raise Malformed("no 'choices': `rtt facts` makes facts of open questions, with choices from other answers")
+    group = "" if one.group is None else f"{name}:{one.group}"
+    choices = list(one.choices)
+    return Fact(f"{name}:{line}", "", one.split, one.question, choices, one.answer, [], [], [], [], origin, group)
 
 
 def check_scorable(data: list[Fact] | list[str], probes: Sequence[str], path: str) -> None:

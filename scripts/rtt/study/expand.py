@@ -15,6 +15,7 @@ from rtt.study.model_file import Hub, HubModel, ModelFile
 from rtt.study.model_folder import check_folder, check_unlearned, depth, shape
 from rtt.study.names import DEFAULT, MOST_RUN_ID, target_name
 from rtt.study.schema import AnyModel, Study
+from rtt.study.sentences import check_sentences
 from rtt.study.settings import Dataset, Model, RetainFacts, RetainTexts, Task, Unlearning
 from rtt.study.specs import (
     AttackSpec,
@@ -55,6 +56,7 @@ class Runs:
         for name in (DEFAULT, *study.variants):
             with disk_errors(f"study {study.study}"):  # of the folders that it names
                 self._expand(name, study.variant(name))
+        check_sentences(self.specs(), self.root)
         if study.deepspeed:
             self._deepspeed_can()
 
