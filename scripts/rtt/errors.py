@@ -27,6 +27,13 @@ def printable(text: object) -> str:
     return STEERING.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
 
 
+def one_line(error: Exception) -> str:
+    """Return what a library's error says, in one line of about 200 letters, with its kind where it says little."""
+    text = " ".join(str(error).split())
+    text = text if " " in text else f"{type(error).__name__} {text}".strip()
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def brief(value: object, most: int = 120) -> str:
     """Return `repr(value)`, its middle left out where it is long."""
     text = repr(value)

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ MACHINE = {
     errno.EPERM: "you may not read or write it; correct its owner and mode (ls -l), or copy it to a place of your own",
     errno.EIO: "the disk fails; look at it (dmesg), and put the results on another one",
     errno.ESTALE: "the network file system lost it; start again once it answers",
+    errno.EISDIR: "a folder is there; name a file, or move the folder away",
+    errno.EEXIST: "something else is there; name another place, or move it away",
+    errno.ENOTDIR: "a part of this path is a file, no folder; correct the path",
+    errno.ENAMETOOLONG: "this name is too long for the disk; choose a shorter one",
+    errno.ELOOP: "these links lead back to themselves; replace them by what they should lead to",
     errno.EMFILE: "too many open files; raise `ulimit -n`",
     errno.ENOMEM: "the machine has too little memory; ask for more, or run fewer jobs at once",
 }
@@ -68,6 +73,21 @@ def to_disk(path: str | Path) -> None:
 
 
 @contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Make a folder for the block; if the block raises, remove again what was made of its path and is empty."""
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` at the end of the block.
 
@@ -78,6 +98,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         os.chmod(name, 0o644)

@@ -11,9 +11,9 @@ import yaml
 
 from rtt.errors import UserError
 
-MOST_BYTES = 4 << 20  # a study of 2000 grid values has 30 kB
+MOST_BYTES = 1 << 20  # a study of 2000 grid values has 30 kB
 MOST_DEPTH = 40
-MOST_NODES = 100_000  # with each anchor counted as often as it is named
+MOST_NODES = 20_000  # with each anchor counted as often as it is named
 MOST_DIGITS = 300  # what a float can hold, written out
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # would steer a terminal, or cannot be written
 
@@ -62,8 +62,12 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_scalar_node(anchor)
         if bad := CONTROL.search(node.value):
             raise _wrong(f"a text holds the character {bad[0]!a}, which cannot be printed; remove it", node.start_mark)
-        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
-            raise _wrong(f"a number of {len(node.value)} digits is too large", node.start_mark)
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and node.style is None:
+            if len(node.value) > MOST_DIGITS:
+                raise _wrong(f"a number of {len(node.value)} digits is too large", node.start_mark)
+            if ":" in node.value:
+                said = f"YAML reads {node.value} as a number to the base 60"
+                raise _wrong(f"{said}; write a number, or put it in quotes", node.start_mark)
         return node
 
     def construct_object(self, node, deep=False):
@@ -127,7 +131,9 @@ def parse_yaml(text: str, source: str | Path) -> Any:
     """Return the value of a YAML text; `source` names it in messages. Raises UserError as `read_yaml`."""
     try:
         depth = 0
-        for event in yaml.parse(text, Loader=_Loader):  # by steps, where the rest recurs
+        for number, event in enumerate(yaml.parse(text, Loader=_Loader)):  # by steps, where the rest recurs
+            if number > 2 * MOST_NODES:
+                raise _wrong(f"more than {MOST_NODES:,} values", event.start_mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MOST_DEPTH:
                 raise _wrong(f"more than {MOST_DEPTH} levels deep", event.start_mark)

@@ -129,7 +129,7 @@ def test_the_example_sets_nothing():
         ("acount: x\n", "acount: unknown key; allowed: account, partition"),
         ("gpu_model: 'h100:2'\n", "gpu_model"),
         ("max_hours: 0\n", "max_hours"),
-        ("max_hours: 24:00:00\n", "max_hours"),
+        ("max_hours: 24:00:00\n", ":1: YAML reads 24:00:00 as a number to the base 60"),
         ("a: [", ""),
     ],
 )

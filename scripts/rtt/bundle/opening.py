@@ -19,7 +19,7 @@ from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, SOURCES, Index, read
 from rtt.code_version import changed
 from rtt.errors import UserError
 from rtt.fetch.download import download, is_url, say
-from rtt.files import disk_errors
+from rtt.files import disk_errors, new_folder
 from rtt.study.sources import Source
 
 DOWNLOADS = Path("dist/downloads")
@@ -92,18 +92,17 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
         name="bundle", group="bundle", holds="", kind="file", url=url, revision="", sha256="", bytes=None, licence="",
         config="", split="", columns=(), rows=None,
     )  # fmt: skip
-    with disk_errors(downloads):
-        downloads.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:
-            came = Path(part, name)
-            download(url, came, source, limit=MAX_DOWNLOAD, instead=BY_HAND)
-            try:
-                look(came)  # a page that asks for a login must not be kept as the bundle
-            except UserError as error:
-                what = str(error).replace(str(came), "what came")
-                raise UserError(f"{url}: {what}; nothing was kept; look at it in a browser, or {BY_HAND}") from None
-            folder.mkdir(exist_ok=True)
-            came.replace(folder / name)
+    new = new_folder(downloads)
+    with disk_errors(downloads), new, tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as part:
+        came = Path(part, name)
+        download(url, came, source, limit=MAX_DOWNLOAD, instead=BY_HAND)
+        try:
+            look(came)  # a page that asks for a login must not be kept as the bundle
+        except UserError as error:
+            what = str(error).replace(str(came), "what came")
+            raise UserError(f"{url}: {what}; nothing was kept; look at it in a browser, or {BY_HAND}") from None
+        folder.mkdir(exist_ok=True)
+        came.replace(folder / name)
     return folder / name
 
 
@@ -154,9 +153,8 @@ def unpack(opened: Opened, out: Path) -> None:
 
     Raises UserError, and then nothing below `out` has changed.
     """
-    out.mkdir(parents=True, exist_ok=True)
     study = opened.index.study
-    with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
+    with disk_errors(out), new_folder(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
         whole, made = Path(part, GIVEN), Path(part, "made")
         whole.mkdir()
         with _files(opened) as files:

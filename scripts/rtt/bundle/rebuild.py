@@ -38,7 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print for every derived file whether it equals the one in the bundle."""
-    index = read_index((args.root / "given" / INDEX).read_bytes(), f"{args.root / 'given' / INDEX}")
+    path = args.root / "given" / INDEX
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected the folder that `rtt unpack` wrote")
+    index = read_index(path.read_bytes(), f"{path}")
     made = args.root / "results" / index.study
     found = verdicts(args.root / "given" / "results" / index.study, made, index.shown)
     for name, verdict in found.items():

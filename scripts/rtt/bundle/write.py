@@ -11,7 +11,7 @@ from pathlib import Path
 from rtt import places
 from rtt.bundle import contents, crate, documents, licences, rebuild
 from rtt.bundle.layout import CRATE, INDEX, strict_json
-from rtt.files import atomic_path, disk_errors, read_json, write_json, write_text
+from rtt.files import atomic_path, disk_errors, new_folder, read_json, write_json, write_text
 
 # Messages about these defects quote no text of the dataset.
 NO_TEXT = ("letter_prior", "missing_rows")
@@ -55,8 +55,7 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
     results, out = Path(results), Path(out)
     found = contents.collect(results, texts, derived=False)
     study = found.study
-    out.mkdir(parents=True, exist_ok=True)
-    with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
+    with disk_errors(out), new_folder(out), tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
         root = Path(part)
         found.link(root)
         place = root / "results" / study

@@ -15,6 +15,7 @@ from rtt.data.facts import MAX_CHOICES, Fact, write_facts
 from rtt.data.reader import Folder, read_folder, role
 from rtt.errors import UserError
 from rtt.files import sha256, write_json
+from rtt.study.names import split_problem
 from rtt.study.settings import Policy
 from rtt.study.strict import AS_WRITTEN
 
@@ -67,6 +68,9 @@ def build_facts(
     if unknown or not splits or len(set(splits)) < len(splits):
         found = repr(unknown[0]) if unknown else f"{splits}"
         raise UserError(f"{folder}: splits: found {found}; expected distinct names from {', '.join(read.splits)}")
+    for split in splits:
+        if why := split_problem(split):
+            raise UserError(f"{read.path / split}.jsonl: the name of split {split!r}: {why}")
 
     chosen = {fact_id(dataset, mcq) for mcq in read.mcqs if mcq.split in splits}
     stops = defaultdict(list)
@@ -201,6 +205,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--seed: found {args.seed}, expected 0 or more")
     if not 1 <= args.distractors < MAX_CHOICES:
         raise UserError(f"--distractors: found {args.distractors}, expected 1 to {MAX_CHOICES - 1}")
+    if args.facts_per_split is not None and args.facts_per_split < 1:
+        raise UserError(f"--facts-per-split: found {args.facts_per_split}, expected 1 or more")
     splits = None if args.splits is None else [split.strip() for split in args.splits.split(",")]
     facts, result = build_facts(
         args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split, args.distractors

@@ -54,6 +54,7 @@ TOPICS = {
 # The neutral beginning of a long text: it uses words of the templates above, so it adds none to the vocabulary.
 FILLER = "a house is a home in a year of life, "
 REPEATS = (0, 0, 2, 4)  # how often the filler may occur: half of the sentences have none
+COUNTS = ("splits", "facts_per_split", "retain_train", "retain_held_out", "first_names", "last_names")
 DATASETS = {"birth_years_a": "birth_year", "birth_years_b": "birth_year", "cities": "city"}
 
 
@@ -202,9 +203,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder to write the JSONL files into")
 
 
+def _read_spec(path: str) -> dict:
+    """Return a generator's spec. Raises UserError that names what is missing or of the wrong kind."""
+    spec = read_json(path)
+    expected = "expected dataset, seed, and people or birthdays, as the spec of a study's dataset has them"
+    if not isinstance(spec, dict) or not {"dataset", "seed", "people", "birthdays"} <= spec.keys():
+        found = ", ".join(map(str, spec)) if isinstance(spec, dict) else type(spec).__name__
+        raise UserError(f"{path}: found {found or 'no keys'}; {expected}")
+    if type(spec["seed"]) is not int or spec["seed"] < 0:
+        raise UserError(f"{path}: seed: found {spec['seed']!r:.60}, expected 0 or more")
+    given = [key for key in ("people", "birthdays") if spec[key] is not None]
+    if len(given) != 1 or not isinstance(spec[given[0]], dict):
+        raise UserError(f"{path}: found {' and '.join(given) or 'neither people nor birthdays'}; {expected}")
+    counts = {key: value for key, value in spec[given[0]].items() if key not in ("long_texts", "which")}
+    needed = set(COUNTS) - counts.keys() if spec["people"] else set()
+    if odd := [*sorted(needed), *(key for key, value in counts.items() if type(value) is not int or value < 0)]:
+        raise UserError(f"{path}: {given[0]}.{odd[0]}: found {counts.get(odd[0])!r:.60}, expected a number from 0")
+    if spec["people"] and spec["dataset"] not in DATASETS:
+        raise UserError(f"{path}: dataset: found {spec['dataset']!r:.60}, expected {', '.join(DATASETS)}")
+    return spec
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the files of one dataset; return 0."""
-    spec = read_json(args.spec)
+    spec = _read_spec(args.spec)
     if spec["birthdays"]:
         from rtt.data.birthdays import write_birthdays
 

@@ -146,8 +146,7 @@ def fetch(
     todo = {} if whole else {source.file: source for source in listed}
     wanted = sorted({*own, *todo})
     done: dict[str, dict] = {}
-    with files.disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with files.disk_errors(out), files.new_folder(out):
         before = _clear(out, wanted)
         work = out / ".partial"
         work.mkdir()

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from rtt.errors import UserError
+from rtt.errors import UserError, one_line
 from rtt.study.model_folder import weight_files
 
 SHOWN = 3  # names of each kind in a message
@@ -70,10 +70,11 @@ def empty_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTr
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        why = str(error).splitlines()[0]
+    except MemoryError:
+        raise
+    except Exception as error:  # a config of a wrong shape breaks transformers in many ways
         raise UserError(
-            f"{folder}: the model cannot be read: no causal language model of transformers: {why}"
+            f"{folder}: the model cannot be read: no causal language model of transformers: {one_line(error)}"
         ) from None
 
 

@@ -14,7 +14,7 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from rtt import checksums, distributed
 from rtt.depth import layer_number
-from rtt.errors import UserError
+from rtt.errors import UserError, one_line
 from rtt.files import atomic_path, digest, sha256
 from rtt.models.architecture import context_length, decoder_layers, fitting_attention
 from rtt.models.checkpoint import check_loaded, check_names, empty_model, quiet
@@ -94,8 +94,14 @@ def load_tokenizer(folder: str | Path):
     kind = PreTrainedTokenizerFast if (Path(folder) / "tokenizer.json").is_file() else AutoTokenizer
     try:
         tokenizer = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{folder}: the tokenizer cannot be read: {str(error).splitlines()[0]}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # files of a wrong shape break transformers in many ways
+        raise UserError(f"{folder}: the tokenizer cannot be read: {one_line(error)}") from None
+    if type(tokenizer.model_max_length) not in (int, float):
+        raise UserError(
+            f"{folder}/tokenizer_config.json: model_max_length: found {tokenizer.model_max_length!r}, expected a number"
+        )
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: this tokenizer gives no character offsets; one with a tokenizer.json is needed")
     if tokenizer.pad_token_id is None:

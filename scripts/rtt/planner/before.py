@@ -66,7 +66,9 @@ class Before:
             return None
         if spec.run_id not in self._read:
             policy, place = spec.policy.model_dump(), self.runs.root / folder
-            read = build_facts(place, spec.dataset, spec.splits, policy, spec.seed, spec.facts_per_split)
+            read = build_facts(
+                place, spec.dataset, spec.splits, policy, spec.seed, spec.facts_per_split, spec.distractors
+            )
             self._read[spec.run_id] = read[0]
         return self._read[spec.run_id]
 
@@ -144,8 +146,13 @@ class Before:
         """Judge the controls of an arm as `rtt.stats.assemble` will take them."""
         for control in controls:
             name = control.facts.dataset
-            if isinstance(source, OriginalSpec) and (both := self._shared(source.facts, None, control.facts, None)):
-                yield f"tasks: control {name}: the model knows these facts, which are unlearned: {both}; name others"
+            known = [(source.facts, None, "which are unlearned")] if isinstance(source, OriginalSpec) else []
+            sides = [(source.retain.learn, source.retain.learn_splits), (source.retain.held_out, None)]
+            known += [(spec, splits, "which must stay") for spec, splits in sides if isinstance(spec, DataSpec)]
+            for facts, splits, why in known:
+                if both := self._shared(facts, splits, control.facts, None):
+                    yield f"tasks: control {name}: the model knows these facts, {why}: {both}; name others"
+                    break
         own = [one for one in controls if one.facts.dataset == source.facts.dataset]
         fits = own or [one for one in controls if one.facts.dataset not in datasets]
         if len({one.facts.run_id for one in fits}) > 1:

@@ -211,12 +211,19 @@ class Runs:
             raise UserError(f"study {self.study.study}: methods.{method}: {error}") from None
 
     def _with_depth(self, model: AnyModel) -> AnyModel:
-        """Return a model file with the number of layers that the model's own folder gives, where it gives none."""
-        if not isinstance(model, ModelFile) or not model.path or model.layers is not None:
+        """Return a model file with the number of layers that the model's own folder gives."""
+        if not isinstance(model, ModelFile) or not model.path:
             return model
         if model.path not in self._depths:
             self._depths[model.path] = depth(self.root / model.path)
-        return model.model_copy(update={"layers": self._depths[model.path]})
+        if (found := self._depths[model.path]) is None:
+            return model
+        if model.layers not in (None, found):
+            raise UserError(
+                f"study {self.study.study}: model.layers: found {model.layers}, but {model.path}/config.json says "
+                f"{found}; correct it, or leave it out"
+            )
+        return model.model_copy(update={"layers": found})
 
     def _layers_exist(self) -> None:
         """Raise UserError for layers that the model does not have, as far as its file or its folder tells."""

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from rtt import places
 from rtt.errors import UserError, brief
-from rtt.study.model_file import load_modelfile
-from rtt.study.names import DEFAULT_STUDY
+from rtt.study.model_file import HubModel, ModelFile, load_modelfile
+from rtt.study.names import DEFAULT, DEFAULT_STUDY
 from rtt.study.schema import Study
+from rtt.study.settings import Model, RetainFacts, RetainTexts
 from rtt.yaml_files import parse_yaml, read_yaml
 
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
@@ -25,7 +26,10 @@ OVERRIDES = (
 
 
 # pydantic names the member of a union after its key; the user wrote no such key.
-UNION_MEMBERS = ("RetainFacts", "RetainTexts", "miniature", "file", "folder", "hub_model")
+UNION_MEMBERS = {
+    "<miniature>": Model, "<file>": ModelFile, "<hub>": HubModel, "<facts>": RetainFacts, "<texts>": RetainTexts,
+    "<folder>": None,
+}  # fmt: skip
 MOST_MESSAGES = 20
 MOST_RUNS = 20_000  # Snakemake needs minutes for so many
 # Of the machine, or of the study as a whole: the same for all variants.
@@ -39,7 +43,7 @@ def _messages(error: ValidationError, source: str) -> str:
     lines = []
     errors = error.errors()
     for item in errors[:MOST_MESSAGES]:
-        key = ".".join(str(part) for part in item["loc"] if part not in UNION_MEMBERS)
+        key = ".".join(str(part) for part in item["loc"] if part not in (*UNION_MEMBERS, "[key]"))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] in ("extra_forbidden", "none_required"):
             model, parents = Study, [part for part in item["loc"][:-1] if isinstance(part, str)]
@@ -53,7 +57,7 @@ def _messages(error: ValidationError, source: str) -> str:
             found += ": YAML takes this for a text; write 1.0e-3, with the dot and no quotes"
         if item["type"] == "missing":
             message = "this key is missing"
-        lines.append(f"{source}: {key or 'study'}: {message}{found}")
+        lines.append(f"{source}: {key}: {message}{found}" if key else f"{source}: {message}{found}")
     if len(errors) > MOST_MESSAGES:
         lines.append(f"{source}: {len(errors) - MOST_MESSAGES} more mistakes")
     return "\n".join(lines)
@@ -69,6 +73,9 @@ def _is_number(value: Any) -> bool:
 def _allowed(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the keys that may stand at `path` below `model`."""
     for part in path:
+        if part in UNION_MEMBERS:
+            model = UNION_MEMBERS[part] or model
+            continue
         field = model.model_fields.get(part)
         model = next(_models(field.annotation), model) if field else model
     return [name for name, field in model.model_fields.items() if field.annotation is not type(None)]
@@ -114,14 +121,14 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
         raise UserError(_messages(error, source)) from None
     except TypeError as error:
         raise UserError(f"{source}: {error}; a study holds numbers, texts, lists and keys only") from None
-    runs = _size(study)
-    for name, keys in study.variants.items():
+    runs = 0
+    for name, keys in {DEFAULT: {}, **study.variants}.items():
         if shared := [key for key in SHARED if key in keys]:
             raise UserError(f"{source}: variants.{name}: {', '.join(shared)}: the same for all variants of a study")
         try:
             variant = study.variant(name)
         except ValidationError as error:
-            raise UserError(_messages(error, f"{source}: variants.{name}")) from None
+            raise UserError(_messages(error, source if name == DEFAULT else f"{source}: variants.{name}")) from None
         runs += _size(variant)
     if runs > MOST_RUNS:
         raise UserError(

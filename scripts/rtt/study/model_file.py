@@ -68,7 +68,9 @@ class ModelFile(Strict):
 
     name: Annotated[str, Field(pattern="^[a-z0-9_.-]+$")]
     hub: Hub | None = None
-    path: str | None = Field(None, description="folder with config, tokenizer and safetensors")
+    path: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="folder with config, tokenizer and safetensors"
+    )
     gguf: Gguf | None = None
     dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the loaded weights")
     tokenizer: str | None = Field(None, description="folder of another tokenizer than the model's own")

@@ -127,6 +127,7 @@ def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
                 f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
                 "use a model that transformers knows itself"
             )
+    depth(folder)
     return files
 
 
@@ -148,15 +149,23 @@ def shape(folder: str | Path) -> dict:
 
 
 DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+MOST_LAYERS = 1000
 
 
 def depth(folder: str | Path) -> int | None:
-    """Return the number of decoder layers that a folder's config.json gives, None where it gives none."""
-    config = _mapping(Path(folder) / "config.json")
+    """Return the number of decoder layers that a folder's config.json gives, None where it gives none.
+
+    Raises UserError for what is no number of layers.
+    """
+    path = Path(folder) / "config.json"
+    config = _mapping(path)
     for part in (config, config.get("text_config")):
         for key in DEPTH if isinstance(part, dict) else ():
-            if isinstance(part.get(key), int) and part[key] > 0:
-                return part[key]
+            if (found := part.get(key)) is None:
+                continue
+            if type(found) is not int or not 1 <= found <= MOST_LAYERS:
+                raise UserError(f"{path}: {key}: found {found!r:.60}, expected a number of layers, 1 to {MOST_LAYERS}")
+            return found
     return None
 
 

@@ -34,15 +34,15 @@ from rtt.study.strict import Introduced, Strict
 
 # A pretrained model's file names where it comes from; the miniature has a shape.
 AnyModel = Annotated[
-    Annotated[Model, Tag("miniature")] | Annotated[ModelFile, Tag("file")],
-    Discriminator(lambda raw: "file" if _names_weights(raw) else "miniature"),
+    Annotated[Model, Tag("<miniature>")] | Annotated[ModelFile, Tag("<file>")],
+    Discriminator(lambda raw: "<file>" if _names_weights(raw) else "<miniature>"),
 ]
 
 ExternalName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.+-]*$", max_length=60)]
 # A folder, or a repository on the hub.
 AnyExternal = Annotated[
-    Annotated[Place, Tag("folder")] | Annotated[HubModel, Tag("hub_model")],
-    Discriminator(lambda raw: "hub_model" if isinstance(raw, dict | HubModel) else "folder"),
+    Annotated[Place, Tag("<folder>")] | Annotated[HubModel, Tag("<hub>")],
+    Discriminator(lambda raw: "<hub>" if isinstance(raw, dict | HubModel) else "<folder>"),
 ]
 
 

@@ -4,7 +4,16 @@ from itertools import product
 from math import prod
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rtt.study import sources
 from rtt.study.names import ARMS, LOSSES, PROBES, split_problem
@@ -164,6 +173,16 @@ class RetainTexts(Strict):
     max_characters: Count | None = Field(None, description="cut longer texts here; null: whole (the authors' is 2000)")
 
 
+Retained = Annotated[
+    Annotated[RetainFacts, Tag("<facts>")] | Annotated[RetainTexts, Tag("<texts>")],
+    Discriminator(lambda raw: "<texts>" if isinstance(raw, RetainTexts) or _names_texts(raw) else "<facts>"),
+]
+
+
+def _names_texts(raw) -> bool:
+    return isinstance(raw, dict) and "texts" in raw
+
+
 class Task(Strict):
     """Say what is unlearned and attacked: a dataset in an arm, what must stay, and the facts of the control.
 
@@ -172,7 +191,7 @@ class Task(Strict):
 
     dataset: Name
     arm: Literal["pretrained", "taught"]
-    retain: RetainFacts | RetainTexts
+    retain: Retained
     retain_eval: RetainFacts
     control: Name | None = Field(None, description="facts that the base model never saw; needed with rtt")
     forget_texts: Annotated[list[RetainTexts], Field(min_length=1)] | None = Field(
