@@ -128,7 +128,10 @@ def _advice(model: PreTrainedModel, missing: list[str], unexpected: list[str]) -
         )
     head = model.get_output_embeddings()
     if head is not None and missing and all(model.get_submodule(name.rpartition(".")[0]) is head for name in missing):
-        return "The head is missing: save the whole language model (AutoModelForCausalLM), not its base model"
+        return (
+            "The head is missing: save the whole language model (AutoModelForCausalLM), not its base model; or set "
+            "tie_word_embeddings to true in config.json, where the head is the embedding"
+        )
     return "Nothing is drawn at random here: save the whole model (transformers: save_pretrained)"
 
 
