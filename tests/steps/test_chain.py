@@ -105,7 +105,7 @@ STEPS = {
 
 
 def planted(points, before, budgets, point_choice):
-    """Stand in for rtt.stats.look_choice.best: choose the points of STEPS."""
+    """Stand in for rtt.stats.point_rule.best: choose the points of STEPS."""
     (method,) = {name for name in STEPS for point in points if f"-{name}-" in point["run"]}
     return {b: next((p for p in points if p["step"] == STEPS[method][b]), None) for b in budgets}
 
