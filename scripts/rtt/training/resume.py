@@ -29,6 +29,7 @@ from rtt.ownership import still_ours
 MINUTES = "RTT_CHECKPOINT_MINUTES"  # between two checkpoints; an environment variable, since no number depends on it
 DEFAULT_MINUTES = 30.0
 WHOLE = "whole.json"
+HASHERS = 8  # threads that hash the files of a checkpoint
 
 
 class Terminated:
@@ -201,7 +202,9 @@ def _newest(folder: Path) -> Path | None:
                 "optimizer's state does not fit. Set launcher, devices and deepspeed as they were, or delete "
                 f"{folder} to start this run anew"
             )
-        wrong = [why for name, wanted in sums.items() if (why := damaged(mark.parent / name, wanted))]
+        with ThreadPoolExecutor(HASHERS) as pool:  # the other processes wait
+            places = [mark.parent / name for name in sums]
+            wrong = [why for why in pool.map(damaged, places, sums.values()) if why]
         if not wrong:
             return mark.parent
         set_aside(mark.parent, wrong[0], "this training starts from an older checkpoint, or anew")
@@ -216,7 +219,7 @@ def _sums(folder: Path) -> dict[str, str]:
         to_disk(path)
         return sha256(path)
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(HASHERS) as pool:
         sums = dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(hashed, paths), strict=True))
     for inner in {path.parent for path in paths}:
         to_disk(inner)
