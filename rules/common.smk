@@ -19,6 +19,7 @@ from rtt import places
 from rtt.planner import before
 from rtt.planner import resources as cluster
 from rtt.runtime import content, locks, slurm_executor
+from rtt.runtime.shell import prefix
 from rtt.study.load import load_study, to_yaml
 from rtt.code_version import code_version
 from rtt.errors import UserError, printable
@@ -40,9 +41,7 @@ if not any(getattr(one, "__name__", "") == "fit_for_a_terminal" for one in logge
     logger.addFilter(fit_for_a_terminal)
 
 # Steps run the code beside this file, whatever is installed; a conda environment has no other copy of it.
-# A cluster sends SIGTERM to all processes of a job. Shell and tee ignore it, so that they outlive a step that saves.
-CODE = shlex.quote(str(places.code_folder()))
-PREFIX = f"set -euo pipefail; trap '' TERM; export PYTHONPATH={CODE}; "
+PREFIX = prefix(str(places.code_folder()))
 
 
 def literally(text):
