@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,9 +58,10 @@ def test_a_rebuilt_file_that_differs_is_named(bundle, tmp_path, capsys):
     assert odd == {
         "tables/recovery.csv": rebuild.DIFFERS, "figures/curves.svg": rebuild.LOST, "report.html": rebuild.ABSENT
     }  # fmt: skip
-    assert rebuild.run(type("Arguments", (), {"root": tmp_path})) == 0
-    shown = capsys.readouterr().out
-    assert "12 of 15 equal the bundle's" in shown and "possible reasons: another environment" in shown
+    assert main(["verify", str(tmp_path)]) == 1
+    shown, error = capsys.readouterr()
+    assert "12 of 15 equal the bundle's" in shown and "recovery.csv      FORGED: other columns" in shown
+    assert "1 files are forged or damaged: tables/recovery.csv cannot come from" in error
 
 
 def png(pixels: np.ndarray, **options) -> bytes:
@@ -102,3 +104,84 @@ def test_reasons_for_differences_are_named_where_they_are_known(files, tmp_path)
     index["files"][BASE + "tables/recovery.csv"] |= {"step": "tables", "code": "0123456789"}
     [reason] = rebuild.reasons(opening.look(pack(tmp_path / "y.zip", tables, index)).index)
     assert reason == "the bundle was made by other code or other locked packages: tables"
+
+
+@pytest.fixture(scope="module")
+def drawn(bundle, tmp_path_factory):
+    """Return the folder of a bundle that was unpacked and rebuilt."""
+    root = tmp_path_factory.mktemp("drawn")
+    with silent():
+        opening.unpack(opening.look(bundle), root)
+        rebuild.rebuild(root, "tiny", shown=True)
+    return root
+
+
+def cell(data: bytes) -> bytes:
+    lines = data.decode().split("\n")
+    row = lines[1].split(",")
+    row[lines[0].split(",").index("acc_attacked")] = "0.987654"
+    return "\n".join([lines[0], ",".join(row), *lines[2:]]).encode()
+
+
+def black(data: bytes) -> bytes:
+    pixels = np.array(Image.open(io.BytesIO(data)))
+    pixels[: len(pixels) // 4, ..., :3] = 0
+    return png(pixels)
+
+
+FORGERIES = {
+    "results/tiny/tables/recovery.csv": (cell, "line 2, acc_attacked: '0.987654', the scores give"),
+    "results/tiny/tables/accuracy.csv": (lambda data: data[: data.rindex(b"\n", 0, -1) + 1], "rows, the scores give"),
+    "results/tiny/figures/accuracy.svg": (lambda data: data.replace(b"</svg>", b"<path/></svg>"), "the scores give"),
+    "results/tiny/figures/accuracy.png": (black, "% of the image is not what the scores give"),
+    "results/tiny/report.html": (lambda data: data.replace(b"<h1>", b"<h1>Proof: ", 1), "Proof: "),
+    "licences.tsv": (lambda data: data + b"model\tCC0\tnowhere\n", "CC', the program writes"),
+    "LICENSE": (lambda data: b"All rights reserved\n", "the program writes"),
+    "ro-crate-metadata.json": (lambda data: data.replace(b"Unlearning RTT", b"Learning RTT", 1), "the program writes"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_what_cannot_come_from_the_scores_is_forged(drawn, name, capsys):
+    forge, said = FORGERIES[name]
+    path = drawn / "given" / name
+    before = path.read_bytes()
+    assert forge(before) != before
+    path.write_bytes(forge(before))
+    try:
+        code, (shown, error) = main(["verify", str(drawn)]), capsys.readouterr()
+    finally:
+        path.write_bytes(before)
+    short = name.removeprefix("results/tiny/")
+    [line] = [line for line in shown.splitlines() if "FORGED" in line]
+    assert code == 1 and line.startswith(short) and said in line and f"forged or damaged: {short} cannot" in error
+
+
+def test_last_digits_of_another_machine_are_not_forged(drawn, capsys):
+    def digits(data):
+        return re.sub(rb"(0\.\d{5})[0-8]\b", lambda found: found[1] + b"%d" % (int(found[0][-1:]) + 1), data)
+
+    changed = {
+        "tables/recovery.csv": digits,
+        "figures/accuracy.svg": lambda data: data.replace(b"M 0 ", b"M 0.01 "),
+        "figures/curves.png": lambda data: png(np.array(Image.open(io.BytesIO(data))) ^ 1),
+    }
+    kept = {name: (drawn / "given/results/tiny" / name).read_bytes() for name in changed}
+    for name, change in changed.items():
+        assert change(kept[name]) != kept[name]
+        (drawn / "given/results/tiny" / name).write_bytes(change(kept[name]))
+    code, (shown, _) = main(["verify", str(drawn)]), capsys.readouterr()
+    for name, data in kept.items():
+        (drawn / "given/results/tiny" / name).write_bytes(data)
+    assert code == 0 and "FORGED" not in shown and "12 of 15 equal" in shown, shown
+    assert main(["verify", str(drawn)]) == 0 and "15 of 15 equal" in capsys.readouterr().out
+
+
+def test_a_checksum_in_the_crate_is_compared_whichever_code_wrote_it(drawn, capsys):
+    path = drawn / "given/ro-crate-metadata.json"
+    before = path.read_text()
+    digest = re.search(r'"sha256": "([0-9a-f]{64})"', before)[1]
+    path.write_text(before.replace(digest, "0" * 64))
+    assert main(["verify", str(drawn)]) == 1
+    path.write_text(before)
+    assert "another sha256 of " in capsys.readouterr().out

@@ -7,6 +7,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from evals_builder import SMALL, edit, make_evals, planted, tables
 from rtt.files import natural
@@ -14,7 +15,7 @@ from rtt.scoring.read import read_eval, read_folder
 from rtt.stats.assemble import assemble
 from rtt.stats.look_choice import halves
 from rtt.stats.recovery import cannot_tell
-from rtt.stats.tables import read_table, recovery_table
+from rtt.stats.tables import read_table, recovery_table, write_table
 from rtt.study.names import STAGES, TABLES
 from scipy.stats import binomtest
 
@@ -386,3 +387,16 @@ def test_prediction_is_the_first_maximum(tmp_path):
     path.write_text(json.dumps(document))
     points = read_eval(path)
     assert np.array_equal(points.forget_correct["letter"][0], points.forget.answers == 1)
+
+
+def test_no_name_becomes_a_formula_and_numbers_stay_numbers(tmp_path):
+    names = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "-1+1", "plain", "'quoted", "none"]
+    numbers = [-0.5, 0.25, float("nan"), -1e-9, 1.0, 2.0, -3.0, 0.0, 0.0, 0.0]
+    table = pd.DataFrame({"dataset": names, "accuracy": numbers, "per_seed": ["-0.100000;0.200000"] * 10})
+    write_table(tmp_path / "x.csv", table)
+    with open(tmp_path / "x.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))[1:]
+    names[5] = r"\rx"  # it would end a row
+    assert [row[0] for row in rows] == ["'" + name if name[0] in "=+-@\t" else name for name in names]
+    assert [row[1] for row in rows[:3]] == ["-0.500000", "0.250000", ""] and rows[0][2] == "-0.100000;0.200000"
+    assert list(read_table(tmp_path / "x.csv")["dataset"]) == names

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rtt.stats.tables import harmless
 from rtt.study.sources import read_sources
 
 COLUMNS = ("name", "licence", "source")
@@ -18,7 +19,7 @@ def table(specs: Iterable[dict]) -> str:
         if source := _model_source(part):
             rows.add((str(part.get("name")), part.get("licence") or UNKNOWN, source))
     rows |= {(row.group, row.licence, row.url) for row in read_sources() if row.group in groups}
-    cells = [[" ".join(str(cell).split()) for cell in row] for row in sorted(rows)]
+    cells = [[harmless(" ".join(str(cell).split())) for cell in row] for row in sorted(rows)]
     return "".join("\t".join(row) + "\n" for row in [COLUMNS, *cells])
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from rtt.bundle import contents
-from rtt.bundle.layout import DERIVED, INDEX, Index, read_index
-from rtt.errors import UserError
+from rtt.bundle import contents, forged
+from rtt.bundle.layout import CRATE, DERIVED, INDEX, Index, read_index
+from rtt.errors import UserError, printable
 from rtt.figures import render
 from rtt.figures.view import load, make_view
 from rtt.files import atomic_path, write_text
@@ -22,6 +22,7 @@ from rtt.stats import tables
 from rtt.stats.variants import StudyRuns
 from rtt.study.names import FIGURES
 
+FORGED = "FORGED"
 EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
     "equal, byte for byte",
     "equal, pixel for pixel",
@@ -43,14 +44,39 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{path}: no such file; expected the folder that `rtt unpack` wrote")
     index = read_index(path.read_bytes(), f"{path}")
     made = args.root / "results" / index.study
-    found = verdicts(args.root / "given" / "results" / index.study, made, index.shown)
+    given = args.root / "given" / "results" / index.study
+    found = verdicts(given, made, index.shown)
+    odd = {name: forged.why(name, (given / name).read_bytes(), (made / name).read_bytes())
+           for name, verdict in found.items() if verdict == DIFFERS}  # fmt: skip
+    lies = judge(args.root, index, odd)
     for name, verdict in found.items():
-        print(f"{name:<24} {verdict}")
+        print(printable(f"{name:<24} {f'{FORGED}: {lies[name]}' if name in lies else verdict}"))
+        if odd.get(name) and name not in lies:
+            print(printable(f"{'':<24} {odd[name]}"))
+    for name in sorted(lies.keys() - found.keys()):
+        print(printable(f"{name:<24} {FORGED}: {lies[name]}"))
     same = sum(verdict in (EQUAL, PIXELS) for verdict in found.values())
     print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
-    if DIFFERS in found.values():
+    if set(odd) - set(lies):
         print(f"possible reasons: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
+    if lies:
+        raise UserError(
+            f"{args.root / 'given'}: {len(lies)} files are forged or damaged: {', '.join(sorted(lies))} cannot come "
+            "from the bundle's scores; trust the rebuilt ones alone, and ask the authors"
+        )
     return 0
+
+
+def judge(root: Path, index: Index, odd: dict[str, str | None]) -> dict[str, str]:
+    """Return {given file: what in it cannot come from the scores}. `odd`: derived files that differ, and how."""
+    found = {}
+    if (lie := forged.stamps(root / "given", index)) is not None:
+        found[CRATE] = f"another sha256 of {lie} than it has"
+    if not forged.same_code(index):
+        return found
+    locked = not forged.off_lock()
+    found |= {name: how for name, how in odd.items() if how and (locked or name.endswith(".csv"))}
+    return forged.beside(root, index) | found
 
 
 def reasons(index: Index) -> list[str]:
@@ -60,7 +86,7 @@ def reasons(index: Index) -> list[str]:
         now[name].step for name, one in index.files.items() if now[name] and one.code not in (None, now[name].code)
     }
     text = f"the bundle was made by other code or other locked packages: {', '.join(sorted(steps))}"
-    return [text] * bool(steps)
+    return [text] * bool(steps) or [f"packages here: {one}" for one in forged.off_lock()[:5]]
 
 
 def verdicts(given: Path, made: Path, shown: bool) -> dict[str, str]:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -44,6 +45,8 @@ ACCURACY_COLUMNS = [
     *("dataset", "arm", "model", "method", "attack", "variant", "seed", "retain_budget", "stage", "v_split", "set"),
     *("look_choice", "probe", "run", "step", "setting", "n_questions", "n_correct", "accuracy", "low", "high"),
 ]
+FORMULA = re.compile(r"[=+@\t-]")  # how one begins, for a spreadsheet
+NUMBERS = re.compile(r"([-+]?\d[\d.]*(e[-+]?\d+)?(;(?=.)|$))+")  # one, or those of several seeds
 TEXT = ("why", "per_seed", "cannot_tell", "run", "setting")  # an empty cell is the empty text, not an unknown value
 
 
@@ -174,6 +177,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except FileNotFoundError:
         hint = "`python -m rtt tables` writes it, a study's run does too; is it in another folder?"
         raise UserError(f"{path}: no such file; {hint}") from None
+    for name in table.select_dtypes(["object", "string"]):
+        quoted = table[name].astype(str).str.match(f"'{FORMULA.pattern}")  # by `harmless`
+        if quoted.any():
+            table[name] = table[name].where(~quoted, table[name].astype(str).str[1:])
     for name in TEXT:
         if name in table:
             table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
@@ -188,7 +195,13 @@ def _cell(name: str, value) -> str:
         if name == "n_correct":  # whole, but for a mean over repeats
             return text.rstrip("0").rstrip(".")
         return "0.000000" if text == "-0.000000" else text
-    return str(value)
+    return harmless(str(value))
+
+
+def harmless(text: str) -> str:
+    """Return a cell's text so that no spreadsheet takes it for a formula: a name may begin as one, a number may not."""
+    text = text.replace("\r", "\\r")  # which would end a row
+    return f"'{text}" if FORMULA.match(text) and not NUMBERS.fullmatch(text) else text
 
 
 def recovery_table(
