@@ -350,7 +350,8 @@ def test_the_command_writes_the_same_facts_and_audit_wherever_it_runs(tmp_path, 
         texts.append([(out / name).read_bytes() for name in ("facts.jsonl", "audit.json")])
         assert read_facts(out / "facts.jsonl") == build_facts(folder, "d", None, KEEP, 4)[0]
         main(["audit", str(folder), "--json"])
-        assert json.loads(texts[-1][1]) == json.loads(capsys.readouterr().out) | {"code": code_version("facts")}
+        more = {"code": code_version("facts"), "facts_sha256": hashlib.sha256(texts[-1][0]).hexdigest()}
+        assert json.loads(texts[-1][1]) == json.loads(capsys.readouterr().out) | more
     assert texts[0] == texts[1]
     assert str(tmp_path).encode() not in b"".join(texts[0])
 
@@ -388,3 +389,12 @@ def test_fresh_distractors_are_as_frequent_as_correct_answers(tmp_path):
         hits += (counts[0] == max(counts)) / counts.count(max(counts))
     # Distinct values cannot be drawn quite by frequency, so a little above one in four; uniform draws give .45.
     assert 0.2 < hits / len(answers) < 0.31
+
+
+def test_facts_that_are_not_those_of_their_audit_are_refused(tmp_path, capsys):
+    folder, facts, audit = write(tmp_path / "d", dataset()), tmp_path / "facts.jsonl", tmp_path / "audit.json"
+    assert main(["facts", str(folder), "--dataset", "d", "--out", str(facts), "--audit", str(audit)]) == 0
+    assert read_facts(facts)
+    facts.write_text(facts.read_text().replace('"answer":0', '"answer":1', 1))
+    with pytest.raises(UserError, match=r"facts\.jsonl: its sha256 is not the one in .*audit\.json"):
+        read_facts(facts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtt.errors import UserError
-from rtt.files import canonical_json, write_text
+from rtt.files import canonical_json, read_json, sha256, write_text
 
 LETTERS = "ABCDEFGHIJ"  # of a question's choices
 MIN_CHOICES, MAX_CHOICES = 2, len(LETTERS)
@@ -54,7 +54,16 @@ def write_facts(path: str | Path, facts: list[Fact]) -> None:
 
 
 def read_facts(path: str | Path) -> list[Fact]:
-    """Read `facts.jsonl`. Raises UserError with file and line when it is missing or not as `write_facts` writes it."""
+    """Read `facts.jsonl`.
+
+    Raises UserError with file and line when it is missing or not as `write_facts` writes it, and when the audit beside
+    it has another sha256.
+    """
+    audit = Path(path).with_name("audit.json")
+    said = read_json(audit) if audit.is_file() else None
+    if isinstance(said, dict) and Path(path).is_file() and said.get("facts_sha256", sha256(path)) != sha256(path):
+        raise UserError(f"{path}: its sha256 is not the one in {audit}: it was changed or damaged; delete both, and "
+                        "start the study again")  # fmt: skip
     try:
         lines = Path(path).read_bytes().decode("utf-8").split("\n")
     except OSError as error:
