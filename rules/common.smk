@@ -24,7 +24,7 @@ from rtt.study.load import load_study, to_yaml
 from rtt.code_version import code_version
 from rtt.errors import UserError, printable
 from rtt.fetch.download import is_url
-from rtt.files import canonical_json, write_text
+from rtt.files import canonical_json, machine_error, write_text
 from rtt.study.expand import Runs
 from rtt.study.names import DEFAULT_STUDY
 from rtt.study.specs import TextsSpec
@@ -166,7 +166,17 @@ def claim():
         locks.claim(locks.FOLDER, "snakemake")
     except UserError as error:
         raise WorkflowError(str(error))
+    except OSError as error:  # results that cannot be written
+        raise WorkflowError(str(machine_error(error) or error))
     slurm_executor.ours = True
+
+
+def at_work():
+    """Return who else works here, None for nobody. Where nothing can be written, nobody does; a dry run goes on."""
+    try:
+        return locks.busy()
+    except OSError:
+        return None
 
 
 def account_hint(workflow):

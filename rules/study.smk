@@ -46,7 +46,7 @@ include: "bundle.smk"
 slurm_executor.mend()
 
 # Say who is at work here: Snakemake's own lock, which is tried next, names nobody, and jobs of a killed run hold none.
-if workflow.is_main_process and (found := locks.busy()):
+if workflow.is_main_process and (found := at_work()):
     logger.warning(found)
 
 # Snakemake keeps results that came from elsewhere, which its .snakemake folder does not remember. Whether they are stale
