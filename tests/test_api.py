@@ -26,7 +26,7 @@ from rtt.study.load import load_study, to_yaml
 def folder(tmp_path_factory):
     """A finished results folder on planted accuracies, with a study file of the same name."""
     folder = tmp_path_factory.mktemp("api") / "results/smoke"
-    make_evals(folder, **SMALL | {"seeds": (0, 1), "methods": ("GD", "RMU")})
+    make_evals(folder, **SMALL | {"seeds": (0, 1), "methods": ("GD", "RMU"), "probes": ("letter",)})
     stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "point_choices")}
     assert tables(folder, *write_runs(folder, {"default": {**stems, "reported": "nested"}})) == 0
     (folder / "study.yaml").write_text(to_yaml(load_study(ROOT / "config/smoke.yaml")))

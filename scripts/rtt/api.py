@@ -70,6 +70,7 @@ class Study:
     settings: dict[str, Any]
     folder: Path | None
     _scratch: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
+    _tables: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict, repr=False)  # computed once
 
     @property
     def name(self) -> str:
@@ -87,7 +88,8 @@ class Study:
     def table(self, name: str, partial: bool = False) -> pd.DataFrame:
         """Return a table: "recovery", "accuracy", "contrasts" or "variants", computed from the evaluations.
 
-        The columns are those of `tables/<name>.csv` (docs/reference/files.md). Accuracies and recoveries are fractions,
+        All four are computed once, unless files come or go. The columns are those of `tables/<name>.csv`
+        (docs/reference/files.md). Accuracies and recoveries are fractions,
         floats here have all their digits, an unknown value is NaN. `per_seed` holds texts, numbers separated by
         semicolons.
 
@@ -99,7 +101,12 @@ class Study:
         runs, missing = self._present()
         if missing and not partial:
             raise UserError(unfinished.note(missing, self.folder))
-        return compute(runs, self.folder / "evals", self.folder / "point_choices", partial=bool(missing))[name]
+        files = tuple(one.file for one in missing)
+        if files not in self._tables:
+            folders = self.folder / "evals", self.folder / "point_choices"
+            self._tables.clear()
+            self._tables[files] = compute(runs, *folders, partial=bool(missing))
+        return self._tables[files][name].copy()
 
     def written_table(self, name: str) -> pd.DataFrame:
         """Return a table as the study's run wrote it, with 6 decimals. Raises UserError where it has not."""
