@@ -127,7 +127,7 @@ def steps(*names):
         ("steps/teach.py", "[spec.seed, 11]", "[spec.seed, 12]", steps("teach")),
         ("steps/pretrain.py", "[spec.seed, 10]", "[spec.seed, 11]", steps("pretrain")),
         ("training/train.py", "betas=(0.9", "betas=(0.8", steps("pretrain", "teach", "original", "unlearn", "attack")),
-        ("data/text.py", "end + blanks", "end - blanks", steps("pretrain", "teach", "original", "unlearn", "attack")),
+        ("data/text.py", "end > before", "end >= before", steps("pretrain", "teach", "original", "unlearn", "attack")),
         ("data/reader.py", "import re\n", "import re\n\nX = 1\n", steps("facts")),
         ("point_choice/kept_weights.py", "if point in chosen", "if point not in chosen", steps("unlearn", "choose")),
         ("data/generate.py", "np.arange(size) % 4", "np.arange(size) % 3", steps("generate", "pretrain")),

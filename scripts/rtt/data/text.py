@@ -6,7 +6,7 @@ ends with "Answer: B. <choice>".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
+from itertools import groupby
 
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES, Fact
 from rtt.errors import UserError
@@ -120,10 +120,9 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
     """
     whole = text.prompt if text.bare else text.prompt + text.target
     ids, own = _tokens(tokenizer, whole)
+    before = len(text.prompt) or -1
     labels = [-100] * (len(ids) - len(own)) + [
-        token
-        if end > len(text.prompt) - (not text.prompt) and (not text.numbers or any(map(str.isdigit, whole[start:end])))
-        else -100
+        token if end > before and (not text.numbers or any(map(str.isdigit, whole[start:end]))) else -100
         for token, start, end in own
     ]
     if text.last_run:
@@ -153,19 +152,20 @@ def _tokens(tokenizer, whole: str) -> tuple[list[int], list[tuple[int, int, int]
     `end` holds the blanks that belong to a token, also where the tokenizer's offsets leave them out (trim_offsets).
     """
     found = tokenizer(whole, return_offsets_mapping=True, return_special_tokens_mask=True)
-    ids, offsets = found["input_ids"], found["offset_mapping"]
-    own = [i for i, added in enumerate(found["special_tokens_mask"]) if not added]
-    front = ids[: own[0] if own else 0]
+    ids, offsets, added = found["input_ids"], found["offset_mapping"], found["special_tokens_mask"]
+    own = range(len(ids)) if 1 not in added else [i for i, one in enumerate(added) if not one]
     # Two templates may both add BOS, and a text may begin with it already.
-    front = [token for token, _ in groupby(front)]
+    front = [token for token, _ in groupby(ids[: own[0] if own else 0])]
     if front and own and ids[own[0]] == front[-1]:
         own = own[1:]
-    spans, pieces = [], tokenizer.convert_ids_to_tokens(ids)
-    for i, following in zip_longest(own, own[1:]):
-        piece, (start, end) = pieces[i], offsets[i]
-        blanks = len(piece) - len(piece.rstrip(BLANK)) if piece.strip(BLANK) else 0
-        spans.append((ids[i], start, min(end + blanks, len(whole) if following is None else offsets[following][0])))
-    return [*front, *(token for token, _, _ in spans)], spans
+    tokens, spans = [ids[i] for i in own], [offsets[i] for i in own]
+    limits = [*(start for start, _ in spans[1:]), len(whole)]
+    for at, ((start, end), limit) in enumerate(zip(spans, limits, strict=False)):
+        if end < limit:  # a blank that is no token's, or that the offset leaves out
+            piece = tokenizer.convert_ids_to_tokens(tokens[at])
+            blanks = len(piece) - len(piece.rstrip(BLANK)) if piece.strip(BLANK) else 0
+            spans[at] = (start, min(end + blanks, limit))
+    return [*front, *tokens], [(token, *span) for token, span in zip(tokens, spans, strict=True)]
 
 
 def _last_run(labels: list[int]) -> list[int]:

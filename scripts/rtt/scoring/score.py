@@ -247,7 +247,7 @@ def _parts(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
     A letter may be several tokens, whose log-probabilities add up to that of the letter. Raises UserError where the
     tokenizer leaves nothing of the continuation.
     """
-    example = encode(tokenizer, replace(text, letter=False))
+    example = encode(tokenizer, replace(text, letter=False) if text.letter else text)
     start = next((i for i, label in enumerate(example["labels"]) if label != -100), None)
     if not start:
         why = "no token" if start is None else "nothing before it"
