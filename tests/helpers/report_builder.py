@@ -153,6 +153,7 @@ def audit(dataset="people_p", **changes):
         "majority_letter_accuracy": {"split_0": 0.3125},
         "sha256": {"split_0.jsonl": "ab" * 32},
         "dropped": {},
+        "notes": ["160 of 160 questions have no choices"],
         **changes,
     }
 

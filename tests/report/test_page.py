@@ -237,7 +237,8 @@ def test_everything_from_data_is_escaped(tmp_path):
     rows.append(recovery_row("GD", attack=EVIL))
     names = dict.fromkeys(("arm_a", "dataset_a", "dataset_b", "method", "why"), EVIL)
     contrast = pd.DataFrame([CONTRAST | names | {"comparable": "no"}], columns=COLUMNS)
-    bad = audit("x", details=[{"kind": EVIL, "path": EVIL, "line": 1, "message": EVIL}], defects={EVIL: 1}, files=EVIL)
+    evil = {"defects": {EVIL: 1}, "files": EVIL, "notes": [EVIL]}
+    bad = audit("x", details=[{"kind": EVIL, "path": EVIL, "line": 1, "message": EVIL}], **evil)
     run = manifest(EVIL, packages={EVIL: EVIL}, hardware={EVIL: EVIL}, git_commit=EVIL)
     table = recovery(*rows)
     looks = {name: {f"bits={EVIL}": 1.0} for name in (EVIL, "RTT")}

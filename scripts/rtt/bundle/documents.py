@@ -138,6 +138,7 @@ class Audit(Loose):
     dropped: Dict[Text, Count] = {}
     majority_letter_accuracy: Dict[Text, Number | None] = {}
     details: List[Detail] = []
+    notes: List[Text] = []
     sha256: Dict[Text, Text] = {}
 
 
