@@ -316,6 +316,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, capsys, mista
     [
         ("in.csv", b"question,answer\nx,yes\ny\n", "in.csv:3: found 1 cells, the first line names 2 columns"),
         ("in.csv", b"q,q\nx,1\n", "in.csv:1: the column 'q' stands twice"),
+        ("in.csv", b"question,one,two,answer\nx,,b,B\n", "in.csv:2: column 'one' is empty"),
         ("in.csv", b"", "in.csv:1: found nothing, expected the names"),
         ("in.csv", b'q,a\n"x\n', "in.csv:2: not CSV: unexpected end of data"),
         ("in.csv", "q,a\nMüller,1\n".encode("latin-1"), "in.csv: byte 6 is not UTF-8"),
@@ -333,7 +334,8 @@ def test_a_source_that_cannot_be_read_is_named(tmp_path, capsys, name, body, mes
         (tmp_path / name).symlink_to("nowhere")
     else:
         (tmp_path / name).write_bytes(body)
-    convert([str(tmp_path / name)], tmp_path / "out", 1)
+    columns = ["--choices", "one", "two"] if body and b"one" in body else []
+    convert([str(tmp_path / name), *columns], tmp_path / "out", 1)
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 

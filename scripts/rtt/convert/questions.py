@@ -64,12 +64,14 @@ def text_of(value: Any, row: Row, column: str) -> str:
 def texts_of(row: Row, columns: Sequence[str]) -> tuple[list[str], list[str] | None]:
     """Return (texts, their labels or None) of one column with a list, or of several columns with a text each.
 
-    A list may be one of a table, JSON in a text, or {"text": [...], "label": [...]}, as ARC has it. Empty cells among
-    several columns are left out: questions may have different numbers of choices.
+    A list may be one of a table, JSON in a text, or {"text": [...], "label": [...]}, as ARC has it. Empty cells at the
+    end of several columns are left out: questions may have different numbers of choices.
     """
     if len(columns) > 1:
         cells = [(column, row.cell(column)) for column in columns]
-        return [text_of(cell, row, column) for column, cell in cells if cell is not None and str(cell).strip()], None
+        while cells and (cells[-1][1] is None or not str(cells[-1][1]).strip() or cells[-1][1] != cells[-1][1]):
+            cells.pop()
+        return [text_of(cell, row, column) for column, cell in cells], None  # a gap would shift letters and indices
     (column,) = columns
     value, labels = row.cell(column), None
     if isinstance(value, dict) and isinstance(value.get("text"), list):
