@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +17,7 @@ import pytest
 import tiny
 from rtt.__main__ import main
 from rtt.data.build import build_facts
-from rtt.data.facts import read_facts
+from rtt.data.facts import Fact, read_facts
 from rtt.errors import UserError
 from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.planner import costs
@@ -495,3 +496,21 @@ def test_the_docs_show_the_paper_s_plan(tmp_path):
     block = re.search(r"```\n(Plan of config/paper.yaml.*?)\n```", (ROOT / "docs/plan.md").read_text(), re.DOTALL)
     now = plan_text.show(make(load_study(PAPER), H100, root=tmp_path), "config/paper.yaml")
     assert block and block[1] == now, "paste what `python -m rtt plan config/paper.yaml` prints into docs/plan.md"
+
+
+def test_other_numbers_of_choices_are_counted():
+    """Two questions of two and of five choices, each choice a word and a question three; no sentences."""
+    shared = {"dataset": "d", "split": "s", "sentences": [], "ria_sentences": [], "fif_sentences": [], "origin": {}}
+    facts = [
+        Fact(id=str(k), question="One two three", choices=["x"] * k, answer=1, fresh_choices=["x"] * k, **shared)
+        for k in (2, 5)
+    ]
+    found = costs.texts_of(facts, lambda text: float(len(text.split())))
+    assert (found.choices, found.chance) == (3.5, (1 / 2 + 1 / 5) / 2)
+    # A prompt is the question, "A. x" for each choice and "Answer:"; a choice of one token needs no further one.
+    assert found.prompt == 3 + 2 * 3.5 + 1 and found.scored(["letter"]) == found.prompt
+    longer = replace(found, choice=3.0)
+    assert longer.scored(["likelihood", "likelihood_fresh"]) == longer.question + 2 * 3.5 * (3 - 1)
+    assert half_widths(100, 0.8, 0.5, 0.5)["recovery_difference"] == pytest.approx(
+        1.96 * (2 * 0.25 / 100) ** 0.5, rel=1e-4
+    )
