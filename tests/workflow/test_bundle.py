@@ -141,6 +141,13 @@ def test_without_attacks_only_tables_are_redrawn(reader, finished, tmp_path):
     assert done.returncode == 0 and "4 of 4 equal" not in done.stdout and "rebuilt: dist/rebuilt/smoke-" in done.stdout
 
 
+def test_a_bundle_of_any_name_is_taken(reader, bundle, tmp_path):
+    """--config reads values as YAML, where ` #` begins a comment; rules take braces for wildcards."""
+    for name in ("demo #2.zip", "{a}'s: `b`.zip"):
+        shutil.copy(bundle, tmp_path / name)
+        assert plan(reader, tmp_path / name) == REBUILDING
+
+
 def test_a_hostile_bundle_is_one_message_and_no_file(reader, bundle, tmp_path):
     hostile = tmp_path / "hostile.zip"
     shutil.copy(bundle, hostile)
