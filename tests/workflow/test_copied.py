@@ -56,22 +56,27 @@ def test_a_changed_file_is_seen_and_named(arrived):
     (chosen,) = results.glob("models/choose-taught-*/b10.safetensors")
     (attacked,) = results.glob("evals/attack-RTT-taught-*/original.json")
     (raw,) = results.glob("data/raw-birth_years_b-*/split_0.jsonl")
-    makers = {unlearned: "unlearn", model: "teach", facts: "facts", chosen: "choose", attacked: "attack", raw: "facts"}
+    makers = {unlearned: "unlearn", model: "teach", chosen: "choose", attacked: "attack", raw: "facts"}
     before = {path: path.read_bytes() for path in makers}
     for path, content in before.items():
         path.write_bytes(content[:-10] + b"x" + content[-9:])
     said = refused(arrived)
     for path in before:
-        whole = path if path in (unlearned, facts) else path.parent
+        whole = path if path == unlearned else path.parent
         line = f"{path.relative_to(arrived.folder)}: is not what step {makers[path]} "
         line = line + ("read" if path == raw else "made")
         assert line in said and f"delete {whole.relative_to(arrived.folder)}\n" in said, said
     for path, content in before.items():
         path.write_bytes(content)
-    for name in ("figures/curves.svg", "report.html"):
+    content = facts.read_bytes()  # which the study reads before it plans its jobs
+    facts.write_bytes(content.replace(b"?", b"!", 1))
+    said = refused(arrived)
+    facts.write_bytes(content)
+    assert f"{facts.relative_to(arrived.folder)}: its sha256 is not the one in " in said, said
+    for name, jobs in (("figures/curves.svg", {"figure": 1}), ("report.html", {"report": 1})):
         before = (results / name).read_bytes()
         (results / name).write_bytes(before + b" ")
-        assert planned(arrived) == {"figure": 1} if name.endswith("svg") else {"report": 1}
+        assert planned(arrived) == jobs
         (results / name).write_bytes(before)
 
 
