@@ -60,6 +60,7 @@ class Attack(ABC):
     colour: ClassVar[str]
     order: ClassVar[int] = 100  # among the attacks: the first of a study is the one that figures show
     uses_t: ClassVar[bool] = False  # false: one look serves every V split
+    refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
 
     class Settings(Strict):
         """The keys of the attack in a study file."""

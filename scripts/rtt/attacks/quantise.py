@@ -30,6 +30,9 @@ def rounded(weight, bits: int, group_size: int | None):
     return (levels * scale).view(rows, -1)[:, :columns].to(weight.dtype)
 
 
+NO_LINEAR = ("gpt2", "openai-gpt", "decision_transformer")  # their layers consist of transformers' Conv1D
+
+
 def linear_weights(model) -> dict:
     """Return {name: weight} of the linear layers between the embeddings and the output matrix, which stay as they are.
 
@@ -54,6 +57,7 @@ def linear_weights(model) -> dict:
 class Quantise(Attack):
     """Round the weights of the linear layers to 8 and to 4 bits; nothing is trained, and no fact of T is used."""
 
+    refused = dict.fromkeys(NO_LINEAR, "its matrices are no torch.nn.Linear, so there is nothing to round")
     name, title, colour, order = "quantise", "quantisation", "#E69F00", 10
     summary = "The weights of the linear layers are rounded to a few bits, which can undo a small change of them."
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rtt.errors import UserError
 from rtt.study.part import Part, part_of
 from rtt.study.settings import Unlearning
 
@@ -42,6 +41,9 @@ class Method(ABC):
     # For the planner: whether the loss needs logits, and which texts a frozen copy reads.
     head: ClassVar[bool] = True
     copy_reads: ClassVar[tuple[str, ...]] = ("forget", "retain")
+
+    # Optional `check_model(settings, model)`, a class method: raises UserError where the method cannot work on a model,
+    # which has no weights (meta device). `rtt check` calls it.
 
     # In figures; without a colour, dash or marker of its own a method takes a spare one.
     order: ClassVar[int] = 100
@@ -115,12 +117,6 @@ class Method(ABC):
     def resolved(cls, settings: Unlearning, model: Model | ModelFile) -> Unlearning:
         """Return settings that need no model file, for a spec. Raises UserError for what the model does not have."""
         return settings
-
-    @classmethod
-    def check_type(cls, model_type: str | None, path: str) -> None:
-        """Raise UserError where the method cannot work on a model of this type (config.json), which lies at `path`."""
-        if why := cls.refused.get(model_type):
-            raise UserError(f"{path} is a {model_type} model: {why}")
 
     @classmethod
     def part(cls, settings: Unlearning, model: Model | ModelFile) -> Part:

@@ -160,6 +160,13 @@ class RMU(Method):
         return {"layer": layer, "layers_trained": len(trained)}
 
     @classmethod
+    def check_model(cls, settings, model):
+        """Raise UserError for a layer without an MLP."""
+        from rtt.models.architecture import decoder_layers, mlp_outputs
+
+        mlp_outputs(model, rmu_layers(len(decoder_layers(model)), settings.layer, settings.layers_trained)[1])
+
+    @classmethod
     def resolved(cls, settings, model):
         """Return settings with layers: the study's, else the model file's, else the paper's or the miniature's."""
         given = cls._of_file(model) if isinstance(model, ModelFile) else MINIATURE

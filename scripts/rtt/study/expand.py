@@ -129,6 +129,11 @@ class Runs:
         study = self.study_now
         digest = self._original_folder(study.model.path) if study.model.path else None
         self._layers_exist()
+        for name in study.attacks.named:
+            try:
+                self._check_type(plugins.attacks()[name], study.model)
+            except UserError as error:
+                raise UserError(f"study {self.study.study}: attacks.{name}: {error}") from None
         tokenizer = study.model.tokenizer and self._tokenizer_folder(study.model.tokenizer)
         spec = ImportSpec(seed=0, model=study.model, digest=digest, tokenizer_digest=tokenizer)
         base = self._put(self.imports, spec)
@@ -204,11 +209,17 @@ class Runs:
         """Return settings that need no model file, after a look at the layers that the model has."""
         try:
             kind = plugins.methods()[method]
-            if isinstance(model, ModelFile) and model.path:
-                kind.check_type(shape(self.root / model.path).get("model_type"), model.path)
+            self._check_type(kind, model)
             return kind.resolved(settings, self._with_depth(model))
         except UserError as error:
             raise UserError(f"study {self.study.study}: methods.{method}: {error}") from None
+
+    def _check_type(self, plugin: type, model: AnyModel) -> None:
+        """Raise UserError where a plug-in cannot work on a model of this type, which lies in a folder."""
+        if isinstance(model, ModelFile) and model.path:
+            found = shape(self.root / model.path).get("model_type")
+            if why := plugin.refused.get(found):
+                raise UserError(f"{model.path} is a {found} model: {why}")
 
     def _with_depth(self, model: AnyModel) -> AnyModel:
         """Return a model file with the number of layers that the model's own folder gives."""
