@@ -7,9 +7,9 @@ A file of entries has `command`, `file` (what `set`, `drop` and `text` change) a
 
 Changes: `set` {dotted key: value}, `drop` [dotted key] and `numbers` {dotted key: n}, 1 to n, in a YAML or JSON file;
 `text`, its whole content; `bytes`, the same as Latin-1; `many` [before, unit, times, after]; `line` {number from 1:
-text}; `append`; `swap` [old, new]; `in` another file than `file`; `remove` [paths]; `folder` [paths]; `link` {path:
-target}; `pipe` [paths]; `copy` {path: from}; `also` [further changes]; `reindex`, the index of the folder `bundle` is
-written anew.
+text}; `append`; `swap` [old, new]; `copies` {key.name: n}, so many more of the same in a JSON file; `in` another file
+than `file`; `remove` [paths]; `folder` [paths]; `link` {path: target}; `pipe` [paths]; `copy` {path: from}; `also`
+[further changes]; `reindex`, the index of the folder `bundle` is written anew.
 """
 
 import contextlib
@@ -121,6 +121,11 @@ def change(folder: Path, case: dict) -> None:
         (folder / made).symlink_to(target)
     for made in case.get("pipe", ()):
         os.mkfifo(folder / made)
+    for key, n in case.get("copies", {}).items():
+        document = json.loads(path.read_text())
+        first, name = key.split(".")
+        document[first] |= {f"{name}_{i}": document[first][name] for i in range(n)}
+        path.write_text(json.dumps(document))
     if {"set", "drop", "numbers"} & case.keys():
         numbers = {key: list(range(1, n + 1)) for key, n in case.get("numbers", {}).items()}
         _edit(path, case.get("set", {}) | numbers, case.get("drop", ()))

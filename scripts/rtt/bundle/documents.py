@@ -24,7 +24,7 @@ from pydantic import (
 
 from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
-from rtt.study.names import PROBES
+from rtt.study.names import MOST_VARIANTS, PROBES
 
 MOST_KEYS = 10_000  # of one object
 
@@ -112,7 +112,7 @@ class Runs(Loose):
     """runs.json."""
 
     study: Study
-    variants: Dict[Name, Variant]
+    variants: Annotated[Dict[Name, Variant], Field(max_length=MOST_VARIANTS + 1)]  # the study itself is one
     data: List[Stem]
     manifests: List[Stem]
 

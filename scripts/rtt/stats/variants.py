@@ -13,7 +13,7 @@ from rtt.files import read_json
 from rtt.stats.intervals import t_interval
 from rtt.stats.look_choice import LOOK_CHOICES
 from rtt.study import plugins
-from rtt.study.names import DEFAULT, PROBES
+from rtt.study.names import DEFAULT, MOST_VARIANTS, PROBES
 
 QUANTITIES = ("acc_unlearned", "acc_attacked", "recovery", "recovery_corrected")
 # A variant that reports its `paper` look choice is compared with what the default reports, its `nested` one.
@@ -54,6 +54,8 @@ class StudyRuns:
             raise UserError(
                 f"{path}: variants: no {DEFAULT!r}, found {', '.join(found) or 'none'}; start the study again"
             )
+        if len(found) > MOST_VARIANTS + 1:  # the study itself is one
+            raise UserError(f"{path}: variants: found {len(found)}, expected at most {MOST_VARIANTS} and {DEFAULT!r}")
         variants = {DEFAULT: _variant(path, DEFAULT, found[DEFAULT])}
         variants |= {name: _variant(path, name, one) for name, one in found.items() if name != DEFAULT}
         study = _part(path, document, "study")

@@ -18,6 +18,7 @@ FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 NONE = "none"  # in tables, no method, no attack, no look choice
 POOLED = "all"  # in tables, all V splits together
+MOST_VARIANTS = 100  # of a study
 MOST_RUN_ID = 180  # letters: a bundle takes 200, a file system 255 bytes with what is added while a file is written
 
 

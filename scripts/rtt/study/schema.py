@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, create_model, field_validator, m
 from rtt.errors import UserError
 from rtt.study import plugins
 from rtt.study.model_file import HubModel, ModelFile
-from rtt.study.names import DEFAULT, NONE
+from rtt.study.names import DEFAULT, MOST_VARIANTS, NONE
 from rtt.study.settings import (
     UNCLIPPED,
     Arm,
@@ -101,7 +101,7 @@ class Study(Strict):
     retain_budgets: Annotated[list[Budget], Field(min_length=1)] = [0.1]
     attacks: Attacks = Field(Attacks(), description="none: nothing is attacked, the models are only scored")
     faithful: list[Switch] = Field([], description="what the authors' code does, one switch each")
-    variants: Annotated[dict[Name, dict[str, Any]], Field(max_length=100)] = Field(
+    variants: Annotated[dict[Name, dict[str, Any]], Field(max_length=MOST_VARIANTS)] = Field(
         {}, description="name -> keys of the study that differ from the study itself, run beside it"
     )
     two_way_control: bool = Field(
