@@ -122,7 +122,7 @@ def test_a_two_way_control_trains_a_second_base(clone, yes):
             lambda s: s["attacks"]["RTT"].update(epochs=0),
             ["own.yaml: attacks.RTT.epochs:", "greater than or equal to 1", "0"],
         ),
-        (lambda s: s.pop("pretraining"), ["own.yaml: study: the miniature needs pretraining"]),
+        (lambda s: s.pop("pretraining"), ["own.yaml: the miniature needs pretraining"]),
     ],
 )
 def test_a_mistake_names_file_and_key_and_what_is_allowed(clone, change, words):
@@ -229,7 +229,7 @@ def test_every_study_file_that_comes_with_the_project_is_right():
     studies = [load_study(path) for path in files]
     assert len({study.study for study in studies}) == len(files) >= 4  # each has a results folder of its own
     for study in studies:
-        if not study.external_models:  # its folders are the user's: tests/workflow/test_own_model.py makes them
+        if not getattr(study.model, "path", None):  # its folders are the user's: docs/own.md says how they are made
             assert Runs(study).eval_ids()
 
 
