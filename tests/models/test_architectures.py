@@ -70,9 +70,27 @@ def test_frequencies_that_follow_the_longest_text():
     assert len(short) > 1 and text_losses(model, collate(short, 0)).isfinite().all()
 
 
-def test_a_model_that_sees_what_follows_is_refused():
-    model = make("BERT")
-    with pytest.raises(UserError, match="BertLMHeadModel is no causal language model here"):
+SPARSE = {"is_decoder": True, "attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1}
+
+
+def test_attention_that_a_texts_length_decides_is_refused(monkeypatch):
+    """BigBird's blocks, from (5 + 2 * num_random_blocks) * block_size tokens on; a short text shows nothing of it."""
+    monkeypatch.setitem(ARCHITECTURES, "BigBird", ("big_bird", SPARSE))
+    with pytest.raises(UserError, match=r"BigBirdForCausalLM picks at random .* attention_type original_full"):
+        Scorer(TOKENS, subword.FACTS).scores(make("BigBird"))
+    assert score_errors(make("BigBird", attention_type="original_full"), [64]) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "changes", "scale", "dtype"), [
+    ("BERT", {}, 0.25, torch.float32), ("BERT", {}, 0.02, torch.bfloat16), ("Llama", {"is_causal": False}, 0.25, None),
+])  # fmt: skip
+def test_a_model_that_sees_what_follows_is_refused(name, changes, scale, dtype):
+    model = make(name, **changes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale / 0.25 if parameter.dim() > 1 else 1)
+    model = model.to(dtype or torch.float32)
+    with pytest.raises(UserError, match=r"(BertLMHeadModel|LlamaForCausalLM) is no causal language model here"):
         Scorer(TOKENS, subword.FACTS).scores(model)
     with pytest.raises(UserError, match="is_decoder"):
         train(model, TOKENS, EXAMPLES[:2], plain_loss, Training(**architectures.SETTINGS), 0)
