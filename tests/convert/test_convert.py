@@ -278,6 +278,11 @@ MISTAKES = {
         [],
         "text of one choice and the index of another",
     ),
+    "text and index": (
+        [GOOD | {"choices": ["5", "6", "7"], "answer": "6"}, GOOD | {"choices": ["10", "11", "12"], "answer": "2"}],
+        [],
+        "in.jsonl:1: '6' can only be the text of a choice; ",
+    ),
     "from 1": (FROM_ONE, [], "none of 8 answers is 0: do they count from 1? Say --answer-is index-from-1"),
     "many": ([GOOD | {"choices": list("abcdefghijk")}], [], "11 choices, expected 2 to 10; --most-choices leaves"),
     "one": ([GOOD | {"choices": ["a"], "answer": 0}], [], "in.jsonl:1: 1 choices, expected 2 to 10"),

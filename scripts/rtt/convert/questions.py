@@ -111,6 +111,7 @@ class Shape:
 
     def __init__(self, args: Namespace):
         self.args = args
+        self._read_as: dict[str, str] = {}  # how a number was read as an answer: the place of the first one
 
     def columns(self, row: Row, key: str) -> tuple[str, ...]:
         """Return the columns that hold a part of the question: those named, or the usual ones that the row has."""
@@ -188,12 +189,16 @@ class Shape:
                     f"{row.place}: column {column!r} is {text!r:.60}, expected a number from {shift} to "
                     f"{last + shift}{hint}"
                 )
+            if how == "auto":
+                self._alike(row, column, text, "the index of a choice")
             return number - shift, None if how != "auto" else number
         if how == "auto" and number is not None and number <= last and choices.index(text.strip()) != number:
             raise UserError(
                 f"{row.place}: column {column!r} is {text!r}, the text of one choice and the index of another; say "
                 "--answer-is text or index"
             )
+        if how == "auto" and number is not None and choices.index(text.strip()) != number:
+            self._alike(row, column, text, "the text of a choice")
         if how == "text" and text.strip() not in [choice.strip() for choice in choices]:
             raise UserError(f"{row.place}: column {column!r} is {text!r:.60}, which is none of the choices")
         if how == "text":
@@ -204,6 +209,13 @@ class Shape:
         except Malformed as error:
             said = str(error).replace("'answer'", f"column {column!r}")
             raise UserError(f"{row.place}: {said}") from None
+
+    def _alike(self, row: Row, column: str, text: str, meaning: str) -> None:
+        """Raise UserError where numbers among a table's answers can't all be indices, nor all be texts of choices."""
+        self._read_as.setdefault(meaning, f"{row.place}: {text!r}")
+        if len(self._read_as) > 1:
+            found = "; ".join(f"{place} can only be {how}" for how, place in self._read_as.items())
+            raise UserError(f"{row.place}: column {column!r} mixes two kinds of answers: {found}; say --answer-is")
 
 
 def _continuations(row: Row) -> list[str] | None:
