@@ -12,7 +12,7 @@ from rtt.study import plugins
 from rtt.training import packing
 from rtt.training.batches import shared
 from rtt.training.collate import collate, null
-from rtt.training.losses import mean_of_texts, text_loss, text_losses
+from rtt.training.losses import mean_of_texts, text_loss, text_losses, text_sums
 from rtt.training.train import Step
 from torch.nn.functional import logsigmoid
 
@@ -118,11 +118,15 @@ def test_a_texts_loss_knows_packing_and_weights():
     model = tiny.model(double=True, scale=8)
     rows = [*ROWS["forget"], null(ROWS["forget"][0])]
     expected = [tiny.reference_nats(model, row) for row in ROWS["forget"]] + [0.0]
+    counts = [sum(label != -100 for label in row["labels"][1:]) for row in ROWS["forget"]] + [0]
     for batch in (collate(rows, 0), packing.pack(rows, 0, 16), packing.pack(rows, 0, 1000)):
         batch["weight"] = batch["weight"].double()
         found = text_losses(model, batch)
         assert found.tolist() == pytest.approx(expected, rel=1e-9)
         assert mean_of_texts(found, batch["weight"]).item() == pytest.approx(sum(expected) / len(rows), rel=1e-9)
+        sums, tokens = text_sums(model, batch)
+        assert tokens.tolist() == counts
+        assert sums.tolist() == pytest.approx([x * n for x, n in zip(expected, counts, strict=True)], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -17,9 +17,9 @@ from rtt.study.settings import Positive, Unlearning
 
 
 class NPO(Method):
-    """loss = mean of -2 / beta log sigmoid(beta (L(text) - L of the original)) + retain_coefficient L(retain).
+    """loss = mean of -2 / beta log sigmoid(beta (l(text) - l of the original)) + retain_coefficient L(retain).
 
-    Zhang et al. 2024, eq. 3, per token.
+    l sums over a text's tokens: Zhang et al. 2024, eq. 3.
     """
 
     name = "NPO"
@@ -35,22 +35,23 @@ class NPO(Method):
         """Return {"loss", "forget", "retain"} in nats per token."""
         from torch.nn.functional import logsigmoid
 
-        from rtt.training.losses import mean_of_texts, text_loss, text_losses
+        from rtt.training.losses import mean_of_texts, text_loss, text_sums
 
         beta, weight = self.settings.beta, batch["forget"].get("weight")
-        nats, before = text_losses(model, batch["forget"]), text_losses(self.reference, batch["forget"])
+        (nats, tokens), (before, _) = text_sums(model, batch["forget"]), text_sums(self.reference, batch["forget"])
         away = mean_of_texts(-2 / beta * logsigmoid(beta * (nats - before)), weight)
         retain = text_loss(model, batch["retain"])
         loss = away + self.retain_coefficient * retain
-        return {"loss": loss, "forget": mean_of_texts(nats, weight), "retain": retain}
+        return {"loss": loss, "forget": mean_of_texts(nats / tokens.clamp(min=1), weight), "retain": retain}
 '''
 NPO_EQUATION = '''
 
 def npo(case: Case) -> tuple[float, float, float]:
-    """Zhang et al. 2024, eq. 3, per token."""
+    """Zhang et al. 2024, eq. 3."""
     beta, retain = case.settings.beta, case.nats("retain").mean()
     nats, before = case.nats("forget"), case.nats("forget", case.original)
-    away = np.mean([2 / beta * np.log(1 + np.exp(-beta * (a - b))) for a, b in zip(nats, before, strict=True)])
+    tokens = np.array([sum(label != -100 for label in row["labels"][1:]) for row in case.rows["forget"]])
+    away = np.mean(2 / beta * np.log(1 + np.exp(-beta * tokens * (nats - before))))
     return away + case.settings.retain_coefficient * retain, nats.mean(), retain
 
 

@@ -7,22 +7,20 @@ from rtt.errors import UserError
 from rtt.models.architecture import stretch, takes
 
 
-def masked_means(
+def masked_sums(
     values: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor | None = None, texts: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return the mean of `values` (rows, length) over each text's mask: (texts,).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (the sum of `values` (rows, length) over each text's mask, how many values that are), each (texts,).
 
     A row is a text, unless `texts` (rows, length) says which text each value is of (`rtt.training.packing.pack`); then
     `weight` (texts,) says how many there are.
     """
     mask = mask.to(values.dtype)
     if texts is None:
-        sums, counts = (values * mask).sum(1), mask.sum(1)
-    else:
-        none = values.new_zeros(len(weight))
-        sums = none.index_add(0, texts.flatten(), (values * mask).flatten())
-        counts = none.index_add(0, texts.flatten(), mask.flatten())
-    return sums / counts.clamp(min=1)
+        return (values * mask).sum(1), mask.sum(1)
+    none = values.new_zeros(len(weight))
+    sums = none.index_add(0, texts.flatten(), (values * mask).flatten())
+    return sums, none.index_add(0, texts.flatten(), mask.flatten())
 
 
 def mean_of_texts(values: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -43,7 +41,8 @@ def masked_mean(
     (`rtt.training.packing.pack`). Every text weighs the same whatever its length, and padding does not count unless
     `rtt.training.collate.collate` labels it. So the mean does not depend on how a batch is cut into equal parts.
     """
-    return mean_of_texts(masked_means(values, mask, weight, texts), weight)
+    sums, counts = masked_sums(values, mask, weight, texts)
+    return mean_of_texts(sums / counts.clamp(min=1), weight)
 
 
 def inputs(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -81,15 +80,24 @@ def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
     return nats.view_as(following)[:, :-1], following[:, :-1] != -100
 
 
+def text_sums(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (each text's cross-entropy in nats, summed over its counted tokens; how many they are), each (texts,).
+
+    For losses over whole texts, such as NPO's. A text that only fills up a device's share gives 0 and 0.
+    """
+    nats, counted = token_nats(model, batch)
+    texts = batch["texts"][:, 1:] if "texts" in batch else None
+    return masked_sums(nats, counted, batch.get("weight"), texts)
+
+
 def text_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return each text's cross-entropy in nats per counted token: (texts,).
 
     For a loss that is no plain mean over texts: compute it for each text, then take `mean_of_texts(values,
     batch.get("weight"))`. A text that only fills up a device's share gives 0.
     """
-    nats, counted = token_nats(model, batch)
-    texts = batch["texts"][:, 1:] if "texts" in batch else None
-    return masked_means(nats, counted, batch.get("weight"), texts)
+    nats, counts = text_sums(model, batch)
+    return nats / counts.clamp(min=1)
 
 
 def text_loss(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
