@@ -20,7 +20,7 @@ from rtt.data.build import build_facts
 from rtt.data.facts import Fact, read_facts
 from rtt.errors import UserError
 from rtt.models.miniature import miniature, miniature_tokenizer
-from rtt.planner import costs
+from rtt.planner import costs, memory
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, device_of
 from rtt.planner.plan import MFU, Plan, half_widths, make
@@ -34,6 +34,7 @@ from rtt.study.load import load_study
 from rtt.study.model_file import FOLDER, ModelFile, load_modelfile
 from rtt.study.settings import Model, PointChoice, Unlearning
 from rtt.training.order import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 ROOT = Path(__file__).parents[2]
 UPSTREAM = Path(os.environ.get("RTT_UPSTREAM_DATA") or ROOT.parent / "shared" / "upstream-data")
@@ -485,6 +486,19 @@ def test_a_wrong_option_is_named(arguments, says, capsys):
 def test_a_model_file_without_a_count_is_named():
     with pytest.raises(UserError, match="parameters"):
         costs.parameters(ModelFile(name="mine", path="somewhere"))
+
+
+def test_a_model_folder_is_counted(tmp_path):
+    """Of a GPT-NeoX, whose config.json and tensors have other names than Llama's; a damaged file is named."""
+    shape = {"hidden_size": 8, "num_hidden_layers": 3, "intermediate_size": 24, "num_attention_heads": 2}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50, **shape))
+    model.save_pretrained(tmp_path)
+    file, count = ModelFile(name="mine", path=str(tmp_path)), sum(p.numel() for p in model.parameters())
+    assert costs.parameters(file) == count
+    assert memory.shape_of(file) == memory.Shape(count, 3, 8, 24, 50)
+    (tmp_path / "model.safetensors").write_bytes(b"no header")
+    with pytest.raises(UserError, match=r"model\.safetensors: no safetensors header"):
+        costs.parameters(file)
 
 
 def test_flops_of_one_s_own_set_the_time():

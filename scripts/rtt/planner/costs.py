@@ -19,6 +19,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, natural
 from rtt.study import plugins, sources
 from rtt.study.model_file import ModelFile
+from rtt.study.model_folder import count_weights
 from rtt.study.part import Part
 from rtt.study.settings import Model, Pretraining, Teaching, Training
 from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
@@ -308,13 +309,18 @@ def points(spec: UnlearnSpec, facts: int) -> list[int]:
 
 
 def parameters(model: Model | ModelFile) -> int:
-    """Return the number of parameters: that of the model file, or the miniature's by a closed form.
+    """Return the number of parameters: the model file's, its folder's, or the miniature's by a closed form.
 
-    Raises UserError when the model file does not say.
+    Raises UserError when the model file does not say, and no folder is there.
     """
     if isinstance(model, ModelFile):
+        if model.parameters is None and model.path and Path(model.path).is_dir():
+            return count_weights(model.path)
         if model.parameters is None:
-            raise UserError(f"model {model.name}: `parameters` is missing in its file; add the count, as 8030261248")
+            raise UserError(
+                f"model {model.name}: `parameters` is missing beside `name`; add the count, as 8030261248 (its model "
+                "card says it, and so does the manifest of an import)"
+            )
         return model.parameters
     size = 2 + len(vocabulary()) if model.tokenizer == "word" else SUBWORDS
     return size * model.hidden_size + model.layers * layer_parameters(model) + model.hidden_size

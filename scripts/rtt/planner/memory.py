@@ -7,10 +7,12 @@ says what is not counted.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rtt.planner import costs
 from rtt.study.deepspeed import Engine, engine_of
 from rtt.study.model_file import ModelFile
+from rtt.study.model_folder import shape
 from rtt.study.part import Part
 from rtt.study.settings import Model, Training
 from rtt.study.specs import TextsSpec
@@ -31,6 +33,8 @@ SHAPES = {
     "qwen2.5-3b-instruct": (151936, 11008),
     "smollm2-135m-instruct": (49152, 1536),
 }
+# What a config.json must give, so that nothing of a model's shape is assumed.
+CONFIG = {"num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"}
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,22 @@ class Shape:
 def shape_of(model: Model | ModelFile) -> Shape:
     """Return a model's shape.
 
-    What the model file does not say is assumed: 32 layers, 12 hidden^2 parameters in each, an MLP 3.5 times as wide as
-    hidden, and Llama-3's vocabulary. Raises UserError when the number of parameters is missing.
+    What the model file does not say is taken from its folder's config.json, or assumed: 32 layers, 12 hidden^2
+    parameters in each, an MLP 3.5 times as wide as hidden, and Llama-3's vocabulary. Raises UserError when the number
+    of parameters is missing.
     """
     n = costs.parameters(model)
     if isinstance(model, Model):
         words = n - model.layers * costs.layer_parameters(model) - model.hidden_size
         return Shape(n, model.layers, model.hidden_size, model.intermediate_size, words // model.hidden_size)
-    layers = model.layers or 32
-    hidden = model.hidden or round(math.sqrt(n / layers / 12))
-    vocabulary, mlp = SHAPES.get(model.name, (128256, round(3.5 * hidden)))
-    return Shape(n, layers, hidden, mlp, vocabulary, bool(model.name in SHAPES and model.layers and model.hidden))
+    given = shape(model.path) if model.path and Path(model.path).is_dir() else {}
+    found = {key: value for key, value in given.items() if type(value) is int and value > 0}
+    layers = model.layers or found.get("num_hidden_layers") or 32
+    hidden = model.hidden or found.get("hidden_size") or round(math.sqrt(n / layers / 12))
+    assumed = (found.get("vocab_size", 128256), found.get("intermediate_size", round(3.5 * hidden)))
+    vocabulary, mlp = SHAPES.get(model.name, assumed)
+    said = bool(model.name in SHAPES and model.layers and model.hidden)
+    return Shape(n, layers, hidden, mlp, vocabulary, said or found.keys() >= CONFIG)
 
 
 NO_ENGINE = Engine()

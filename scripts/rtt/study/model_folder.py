@@ -1,5 +1,7 @@
 """Check models' folders without torch: the Snakefile does so before any job with those that a study names."""
 
+import json
+import math
 import socket
 from pathlib import Path
 
@@ -150,6 +152,7 @@ def shape(folder: str | Path) -> dict:
 
 DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MOST_LAYERS = 1000
+MOST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
 def depth(folder: str | Path) -> int | None:
@@ -167,6 +170,19 @@ def depth(folder: str | Path) -> int | None:
                 raise UserError(f"{path}: {key}: found {found!r:.60}, expected a number of layers, 1 to {MOST_LAYERS}")
             return found
     return None
+
+
+def count_weights(folder: str | Path) -> int:
+    """Return how many weights a folder's files hold, from their headers alone. Raises UserError for a damaged one."""
+    found = 0
+    for path in weight_files(folder):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), MOST_HEADER)))
+            found += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: no safetensors header ({error}); copy or download it again") from None
+    return found
 
 
 def tokenizer_files(folder: str | Path) -> list[Path]:
