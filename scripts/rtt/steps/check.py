@@ -47,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     runs = Runs(study)
     Before(runs).check()
     _check_models(runs)
+    arms = study.arms or list(dict.fromkeys(task.arm for task in study.tasks))
+    external = f", external models {list(study.external_models)}" if study.external_models else ""
     print(
-        f"{args.study}: study {study.study}, seeds {study.seeds}, arms {study.arms}, "
-        f"methods {list(study.methods.named)}"
+        f"{args.study}: study {study.study}, seeds {study.seeds}, arms {arms}, "
+        f"methods {list(study.methods.named)}{external}"
     )
     return 0
