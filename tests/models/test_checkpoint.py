@@ -61,6 +61,37 @@ BROKEN = {
 }  # fmt: skip
 
 
+def quantised(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"] = (tensors["model.layers.0.mlp.down_proj.weight"] * 100).char()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def mixed_shards(folder):
+    """The tensor of one shard stands in another one, too, which transformers would read last."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    extra = {"model.norm.weight": tensors["model.norm.weight"] * 3}
+    for number, part in enumerate((tensors, extra), start=1):
+        save_file(part, folder / f"model-0000{number}-of-00002.safetensors", metadata={"format": "pt"})
+    places = dict.fromkeys(tensors, "model-00001-of-00002.safetensors")
+    places["model.norm.weight"] = "model-00002-of-00002.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+@pytest.mark.parametrize(("breaks", "words"), [
+    (quantised, "mlp.down_proj.weight is stored as I8: weights that were quantised are not read"),
+    (mixed_shards, "model.norm.weight stands in model-00001-of-00002.safetensors, too"),
+])  # fmt: skip
+def test_files_that_hold_no_one_model_are_refused(breaks, words, tmp_path):
+    folder = checkpoints.write("llama", tmp_path / "broken", tie_word_embeddings=False)
+    breaks(folder)
+    file = ModelFile.model_validate_json(json.dumps({"name": "x", "path": str(folder)}))
+    for read in (lambda: load(folder), lambda: import_model(file, tmp_path / "out")):
+        with pytest.raises(UserError, match=words):
+            read()
+
+
 @pytest.fixture(params=BROKEN)
 def broken(request, tmp_path):
     """A folder whose weights are not those of its config, and what must be said of it."""
@@ -113,6 +144,15 @@ OLD_BUFFERS = {
         "gpt_neox.layers.{}.attention.rotary_emb.inv_freq",
     ],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["return_dict", "output_attentions", "output_hidden_states"])
+def test_what_a_config_asks_to_give_back_changes_nothing(key, tmp_path):
+    checkpoints.write("llama", tmp_path / "a")
+    ids = torch.tensor([[3, 4, 5]])
+    expected = load(tmp_path / "a")[0](ids).logits
+    checkpoints.configure(tmp_path / "a", **{key: key != "return_dict"})
+    assert torch.equal(load(tmp_path / "a")[0](ids).logits, expected)
 
 
 @pytest.mark.parametrize("kind", OLD_BUFFERS)

@@ -31,6 +31,8 @@ WRAPPERS = (
 # Buffers of older versions of transformers; it computes them now, and does not ignore all of them by itself.
 OLD_BUFFER = re.compile(r"\.(masked_bias|inv_freq|cos_cached|sin_cached|position_ids)$")
 
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -46,14 +48,27 @@ def quiet() -> Iterator[None]:
 def headers(files: Sequence[Path]) -> dict[str, torch.Tensor]:
     """Return the tensors of safetensors files on the meta device: names and shapes without values.
 
-    Raises UserError for a file that is damaged or cut short: its length is compared with what its header says.
+    Raises UserError for a file that is damaged or cut short (its length is compared with what its header says), for a
+    tensor that stands in two of the files, since only one of them would count, and for weights that are no floats.
     """
-    found = {}
+    found: dict[str, torch.Tensor] = {}
+    holder: dict[str, Path] = {}
     for file in files:
         try:
             with safe_open(file, "pt") as handle:
                 for name in handle.keys():  # noqa: SIM118 (no dict)
-                    found[name] = torch.empty(handle.get_slice(name).get_shape(), device="meta")
+                    tensor = handle.get_slice(name)
+                    if name in found:
+                        raise UserError(
+                            f"{file}: {name} stands in {holder[name].name}, too: shards of different models are mixed; "
+                            "copy or download the whole folder again"
+                        )
+                    if name.endswith("weight") and tensor.get_dtype() not in FLOATS:
+                        raise UserError(
+                            f"{file}: {name} is stored as {tensor.get_dtype()}: weights that were quantised are not "
+                            "read; save them in bf16 or fp32 (transformers: model.dequantize(), save_pretrained)"
+                        )
+                    found[name], holder[name] = torch.empty(tensor.get_shape(), device="meta"), file
         except SafetensorError as error:
             raise UserError(
                 f"{file}: not a safetensors file, or cut short: {error}; copy or download it again"

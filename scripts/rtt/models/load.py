@@ -170,6 +170,9 @@ def read_model(folder: str | Path, dtype: torch.dtype, attn_backend: str | None 
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # check_loaded names them
                 output_loading_info=True,
+                return_dict=True,  # whatever config.json asks a forward pass to give back
+                output_attentions=False,
+                output_hidden_states=False,
             )
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder}: the model cannot be read: {str(error).strip().splitlines()[0]}") from None
