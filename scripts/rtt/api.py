@@ -130,7 +130,10 @@ class Study:
 
     def _results(self) -> Path:
         if self.folder is None:
-            raise UserError(f"study {self.name} has no results in {RESULTS / self.name}; run it: python -m rtt run")
+            raise UserError(
+                f"study {self.name} has no results in {RESULTS / self.name}; run it: "
+                "python -m rtt run --configfile FILE"
+            )
         return self.folder
 
     def _present(self) -> tuple[StudyRuns, list[unfinished.Missing]]:

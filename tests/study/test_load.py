@@ -146,6 +146,13 @@ def test_missing_file_and_folder(tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().err.startswith(f"error: {path}: {word}")
 
 
+def test_a_name_of_no_study_is_told_the_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "smok"]) == 1
+    found = "error: smok: no such study file; give its path, or one of the project's own: config, "
+    assert (told := capsys.readouterr().err).startswith(found) and ", smoke, " in told
+
+
 def test_same_key_in_two_places_is_no_double(tmp_path):
     rest = {key: value for key, value in base().items() if key != "point_choice"}
     text = yaml.safe_dump(rest) + "point_choice: {rule: lowest}\n"

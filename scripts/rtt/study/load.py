@@ -95,6 +95,9 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
     Raises UserError with file, key, what was found and what is allowed.
     """
     path = places.study_file(path)
+    if not path.suffix and not path.exists():
+        own = ", ".join(sorted(one.stem for one in (places.SHIPPED / "config").glob("*.yaml")))
+        raise UserError(f"{path}: no such study file; give its path, or one of the project's own: {own}")
     raw = read_yaml(path, "study file", "study, seeds, ...")
     source = " ".join([str(path), *(f"with --config {key}={value!r}" for key, value in (overrides or {}).items())])
     for key, value in (overrides or {}).items():

@@ -123,7 +123,8 @@ def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
     for name in ("config.json", "tokenizer_config.json"):
         path = Path(folder) / name
         if not path.is_file() and (tokenizer or name == "config.json"):
-            raise UserError(f"{path}: missing: a model folder holds config.json, tokenizer files and {WEIGHTS}")
+            advice = "" if name == "config.json" else "; copy the tokenizer's files from the model that it began as"
+            raise UserError(f"{path}: missing: a model folder holds config.json, tokenizer files and {WEIGHTS}{advice}")
         if path.is_file() and _mapping(path).get("auto_map"):
             raise UserError(
                 f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
