@@ -28,7 +28,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 user's mistake, 2 wrong usage, 143 stopped by SIGTERM."""
+    """Run one command; return its exit code: 0 done, 1 user's mistake, 2 wrong usage, 141 nobody reads the
+    output any more, 143 stopped by SIGTERM.
+    """
     argv = sys.argv[1:] if argv is None else argv
     prog = "rtt" if os.path.basename(sys.argv[0]) == "rtt" else "python -m rtt"
     parser = Parser(prog=prog, description="Attacks on unlearned models, step by step.")
@@ -63,7 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # Steps register, so that a rerun after a kill sees who still writes. `run` claims the main lock itself.
         with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv), writes):
-            return module.run(args) or 0
+            code = module.run(args) or 0
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # as in `rtt audit DIR | head`; Python itself would flush once more, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (OSError, MemoryError, UserError) as found:
         if (error := found if isinstance(found, UserError) else machine_error(found)) is None:
             raise

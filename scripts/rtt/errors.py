@@ -5,6 +5,9 @@ import re
 # Control characters but newline and tab, marks that turn the direction of writing, and halves of surrogate pairs.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# Characters that no text of ours may hold: they steer a terminal, or cannot be written. Newline and tab may.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 class UserError(Exception):
     """A mistake in the user's input.

@@ -2,20 +2,18 @@
 refused with its line.
 """
 
-import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rtt.errors import UserError
+from rtt.errors import CONTROL, UserError
 
 MOST_BYTES = 1 << 20  # a study of 2000 grid values has 30 kB
 MOST_DEPTH = 40
 MOST_NODES = 20_000  # with each anchor counted as often as it is named
 MOST_DIGITS = 300  # what a float can hold, written out
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # would steer a terminal, or cannot be written
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -34,3 +36,13 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, capsys, monkey
     assert main(["summary", "--results", "x"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path}/tables/recovery.csv: Read-only file system; ") and said.count("\n") == 1
+
+
+def test_a_reader_who_leaves_early_ends_a_command_without_a_traceback(tmp_path):
+    """As in `rtt audit DIR | head -1`, with more output than a pipe holds."""
+    (tmp_path / "split_0.jsonl").write_text('{"question": 0}\n' * 2000)
+    command = [sys.executable, "-m", "rtt", "audit", str(tmp_path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141

@@ -215,6 +215,12 @@ GOOD = {"evals": [], "point_choices": [], "reported": "nested"}
         ),
         ({"variants": {"x": {}}}, "no 'default', found x"),
         ({"variants": {"default": {"evals": [], "point_choices": []}}}, "variants.default: expected the lists"),
+        (
+            {"variants": {"default": GOOD | {"evals": ["../../etc/passwd"]}}},
+            "variants.default: found '../../etc/passwd'",
+        ),
+        ({"variants": {"default": GOOD | {"point_choices": ["/etc/passwd"]}}}, "found '/etc/passwd', expected RUN or"),
+        ({"variants": {"default": GOOD | {"evals": [3]}}}, "variants.default: found 3, expected RUN or RUN/TARGET"),
     ],
 )
 def test_a_runs_file_that_is_not_one(small, capsys, runs, message):

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rtt.code_version import Maker
-from rtt.errors import UserError
+from rtt.errors import CONTROL, UserError
 from rtt.files import canonical_json
 
 FORMAT = "unlearning-rtt bundle"
@@ -47,9 +47,7 @@ SMALL = 1 << 20
 LIMITS = {"runs.json": 16 << 20, "specs": 4 << 20, "point_choices": 16 << 20, "data": 16 << 20, "evals": 256 << 20}
 MAX_INT = 1 << 53  # what JSON's readers agree on
 MAX_DEPTH = 64
-# What no text of ours holds: it would steer a terminal, and XML has no place for it. Canonical JSON writes the first
-# half of these as escapes.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Canonical JSON writes the first half of CONTROL as these escapes.
 ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\[ubfr]")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rtt.convert.tables import Row, is_sample
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES
-from rtt.data.reader import Malformed, answer_index, same
+from rtt.data.reader import Malformed, answer_index, refuse_control, same
 from rtt.errors import UserError
 
 ANSWERS = ("auto", "index", "index-from-1", "letter", "text")
@@ -58,7 +58,12 @@ def text_of(value: Any, row: Row, column: str) -> str:
         raise UserError(f"{row.place}: column {column!r} is empty")
     if not isinstance(value, str | int | float):
         raise UserError(f"{row.place}: column {column!r} is a {type(value).__name__}, expected text or a number")
-    return str(value)
+    text = str(value).replace("\r\n", "\n")
+    try:
+        refuse_control(text)
+    except Malformed as error:
+        raise UserError(f"{row.place}: column {column!r}: {error}") from None
+    return text
 
 
 def texts_of(row: Row, columns: Sequence[str]) -> tuple[list[str], list[str] | None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES
-from rtt.errors import UserError
+from rtt.errors import CONTROL, UserError, brief
 from rtt.files import natural
 from rtt.listing import jsonl_files
 
@@ -161,12 +161,24 @@ def parse_line(raw: bytes) -> dict[str, Any]:
         raise Malformed(f"not JSON that can be read: {str(error)[:80]}") from None
     if not isinstance(row, dict):
         raise Malformed(f"found a {type(row).__name__}, expected an object with keys")
-    if re.search(r"\\u[dD][89a-fA-F]", text):  # only an escape can smuggle half a character into valid UTF-8
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Malformed("wrong encoding: an escape \\uD800..\\uDFFF stands alone") from None
+    refuse_control(row)
     return row
+
+
+def refuse_control(value: Any) -> None:
+    """Raise Malformed for a text, also within lists and objects, with a character of `rtt.errors.CONTROL`.
+
+    A bundle with the texts refuses them too, but that is after the training.
+    """
+    left = [value]
+    while left:
+        one = left.pop()
+        left += [*one, *one.values()] if isinstance(one, dict) else one if isinstance(one, list) else ()
+        if not isinstance(one, str) or not (bad := CONTROL.search(one)):
+            continue
+        if bad[0] >= "\ud800":
+            raise Malformed("wrong encoding: an escape \\uD800..\\uDFFF stands alone")
+        raise Malformed(f"the control character {bad[0]!r} in {brief(one)}; only tab and newline may stand in texts")
 
 
 def _text(row: dict, key: str, required: bool = True) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from rtt.errors import UserError
+from rtt.errors import UserError, brief
 from rtt.files import read_json
 from rtt.stats.intervals import t_interval
 from rtt.stats.look_choice import LOOK_CHOICES
@@ -84,6 +84,13 @@ def _variant(path: Path, name: str, found: Any) -> Variant:
             f"{path}: variants.{name}: expected the lists evals and point_choices, and reported: nested or paper; "
             "start the study again, which writes it"
         )
+    for stem in (*lists[0], *lists[1]):
+        parts = stem.split("/") if isinstance(stem, str) else []
+        if not 1 <= len(parts) <= 2 or any(part in ("", ".", "..") or set(part) & set("\\\0") for part in parts):
+            raise UserError(
+                f"{path}: variants.{name}: found {brief(stem)}, expected RUN or RUN/TARGET, which stands below "
+                "the folder of results; start the study again, which writes it"
+            )
     return Variant(tuple(lists[0]), tuple(lists[1]), found["reported"])
 
 
