@@ -14,7 +14,7 @@ import pytest
 from bundle_builder import BASE, edited, index_of, pack, silent
 from PIL import Image
 from rtt.__main__ import main
-from rtt.bundle import opening, rebuild
+from rtt.bundle import forged, opening, rebuild
 from rtt.bundle.layout import DERIVED
 from rtt.study.names import TABLES
 
@@ -155,6 +155,26 @@ def test_what_cannot_come_from_the_scores_is_forged(drawn, name, capsys):
     short = name.removeprefix("results/tiny/")
     [line] = [line for line in shown.splitlines() if "FORGED" in line]
     assert code == 1 and line.startswith(short) and said in line and f"forged or damaged: {short} cannot" in error
+
+
+@pytest.mark.parametrize(("name", "given", "made", "found"), [
+    ("report.html", "falls to .29", "falls to .25", ".29, the scores give .25"),
+    ("report.html", "of 4.04 hours", "of 4 hours", "4.04, the scores give 4"),
+    ("report.html", "falls to .26", "falls to .25", None),
+    ("report.html", '<p id="a" title=".29">', '<p id="a" title=".25">', ".29, the scores give .25"),
+    ("SVG", '<path d="M 4.29 0"/>', '<path d="M 4.25 0"/>', None),
+    ("SVG", '<path d="M 4.31 0"/>', '<path d="M 4.25 0"/>', "4.31, the scores give 4.25"),
+    ("SVG", "<text>.29</text>", "<text>.25</text>", ".29, the scores give .25"),
+    ("SVG", "<!-- .29 --><g/>", "<!-- .25 --><g/>", ".29, the scores give .25"),
+    ("SVG", '<g aria-label="to .29"/>', '<g aria-label="to .25"/>', ".29, the scores give .25"),
+])  # fmt: skip
+def test_a_texts_numbers_may_differ_in_the_last_digit_alone(name, given, made, found):
+    if name != "SVG":
+        assert forged.why(name, given.encode(), made.encode()) == found
+        return
+    for file, page in (("figures/a.svg", "{}"), ("report.html", "<p>of .5</p>{}<p>of .7</p>")):  # also inline
+        one, other = (page.format(f'<svg width="9">{text}</svg>').encode() for text in (given, made))
+        assert forged.why(file, one, other) == found
 
 
 def test_last_digits_of_another_machine_are_not_forged(drawn, capsys):

@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -26,6 +27,9 @@ DIGITS = 2e-6  # tables have six decimals
 STROKE = 0.05  # points of a figure, by which another machine's rounding may move a line
 LEVEL, SHARE = 48, 0.01  # so many levels of 255, in so many of the pixels, are an edge drawn otherwise
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+DECIMALS = re.compile(r"[-+]?\d*\.(\d+)")
+SVG, TAG = re.compile(r"<svg\b.*?</svg>", re.DOTALL), re.compile(r"<\w[^>]*>")  # a comment holds words, as text does
+TOLD = re.compile(r'\b(?:aria-label|title)="[^"]*"')
 
 
 def why(name: str, given: bytes, made: bytes) -> str | None:
@@ -58,15 +62,30 @@ def _close(left: str | None, right: str | None, within: float) -> bool:
 
 
 def _text(given: bytes, made: bytes) -> str | None:
+    """Compare two texts; a number may differ by one in the last of its decimals, one of an SVG's shapes by STROKE."""
     one, other = (data.decode("utf-8", "replace") for data in (given, made))
     words, expected = (NUMBER.split(text) for text in (one, other))
     for left, right in zip_longest(words, expected):
         if left != right:
             return f"{_place(left, right)}"
-    for left, right in zip(NUMBER.findall(one), NUMBER.findall(other), strict=True):
-        if left != right and not _close(left, right, STROKE):
+    for left, (right, within) in zip(NUMBER.findall(one), _numbers(other), strict=True):
+        if left != right and not _close(left, right, within):
             return f"{left}, the scores give {right}"
     return None
+
+
+def _numbers(text: str) -> Iterator[tuple[str, float]]:
+    """Yield each number of a text with what it may differ by. What an SVG says in words counts as text."""
+    drawn = bytearray(len(text))
+    for svg in SVG.finditer(text):
+        for tag in TAG.finditer(text, *svg.span()):
+            drawn[slice(*tag.span())] = b"\1" * len(tag[0])
+            for told in TOLD.finditer(text, *tag.span()):
+                drawn[slice(*told.span())] = bytes(len(told[0]))
+    for found in NUMBER.finditer(text):
+        decimals = DECIMALS.fullmatch(found[0])
+        last = 1.01 * 10.0 ** -len(decimals[1]) if decimals else 0
+        yield found[0], STROKE if drawn[found.start()] else last
 
 
 def _place(left: str | None, right: str | None) -> str:
