@@ -242,7 +242,7 @@ BAD_MCQS = {
     "escape": b'{"question": "\\ud800", "choices": ["1", "2", "3", "4"], "answer": 0}',
     "the control character '\\x1b' in 'Zoe\\x1b[2J'": dump(MCQ | {"question": "Zoe\x1b[2J"}),
     "the control character '\\r'": dump(MCQ | {"choices": ["1", "2\r\n", "3", "4"]}),
-    "the control character '\\x85'": dump(MCQ | {"note": [{"\x85": 1}]}),
+    "the control character '\\x7f'": dump(MCQ | {"note": [{"\x7f": 1}]}),
     "not JSON that can be read": b'{"answer": ' + b"9" * 5000 + b"}",
     "cannot nest": b"[" * 100_000,
     "no 'question'": dump({k: v for k, v in MCQ.items() if k != "question"}),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES
-from rtt.errors import CONTROL, UserError, brief
+from rtt.errors import UserError, brief
 from rtt.files import natural
 from rtt.listing import jsonl_files
 
@@ -25,6 +25,8 @@ KINDS = {"corpus_": "sentences", "whp_corpus_": "ria_sentences", "fwf_corpus_": 
 PAIRS = "tf_"  # true-or-false statements, which name the question of each event in the sentence files
 COPIES = "mcq_"  # WMDP: the split's questions again, as text; checked, but not used
 DEV = "dev"  # few-shot questions, which are no split
+# Characters that no text may hold. U+0080 to U+009F may stand: MMLU has a few, as remains of Windows-1252.
+REFUSED = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -166,15 +168,12 @@ def parse_line(raw: bytes) -> dict[str, Any]:
 
 
 def refuse_control(value: Any) -> None:
-    """Raise Malformed for a text, also within lists and objects, with a character of `rtt.errors.CONTROL`.
-
-    A bundle with the texts refuses them too, but that is after the training.
-    """
+    """Raise Malformed for a text, also within lists and objects, with a character of REFUSED."""
     left = [value]
     while left:
         one = left.pop()
         left += [*one, *one.values()] if isinstance(one, dict) else one if isinstance(one, list) else ()
-        if not isinstance(one, str) or not (bad := CONTROL.search(one)):
+        if not isinstance(one, str) or not (bad := REFUSED.search(one)):
             continue
         if bad[0] >= "\ud800":
             raise Malformed("wrong encoding: an escape \\uD800..\\uDFFF stands alone")
