@@ -12,7 +12,7 @@ from rtt.data.audit import audit_folder
 from rtt.data.build import build_facts
 from rtt.data.distractors import answer_kind
 from rtt.data.facts import read_facts, write_facts
-from rtt.data.reader import Malformed, answer_index, parse_mcq
+from rtt.data.reader import Malformed, answer_index, parse_line, parse_mcq
 from rtt.errors import UserError
 
 
@@ -166,6 +166,25 @@ def test_no_wrong_choice_is_another_answer_of_the_question_or_its_group(tmp_path
             assert not {c.casefold() for c in fact.choices if c != fact.choices[fact.answer]} & {
                 c.casefold() for c in others
             }
+
+
+def test_remains_of_windows_1252_are_read():
+    """MMLU has U+0080, U+0085 and U+009D in its questions."""
+    text = "The owner\x80\x9d left\x85"
+    assert parse_line(json.dumps({"question": text}).encode()) == {"question": text}
+
+
+def test_fresh_choices_are_no_other_writing_of_a_choice_or_of_one_another(tmp_path):
+    """As in MMLU, where "all of the above" and "All of the above" were both drawn for one question."""
+    words = ["Paris", "paris", "PARIS ", "Rome", "rome", "Oslo", "oslo", "Bern", "Lima"]
+    rows = [{"question": f"Q{i}?", "choices": [word, "x", "ROME"], "answer": 0} for i, word in enumerate(words)]
+    for seed in range(20):
+        for fact in build_facts(write(tmp_path / "d", {"a.jsonl": rows}), "d", None, {}, seed)[0]:
+            fresh = [choice.strip().casefold() for choice in fact.fresh_choices]
+            assert len(set(fresh)) == 3 and "rome" not in fresh[1:]
+    rows = [{"question": f"Q{i}?", "choices": [word, "x", "y"], "answer": 0} for i, word in enumerate(words[:4])]
+    facts, result = build_facts(write(tmp_path / "e", {"a.jsonl": rows}), "d", None, {"few_answers": "keep"}, 0)
+    assert not any(fact.fresh_choices for fact in facts) and result["defects"]["few_answers"] == 4
 
 
 def test_a_row_that_lost_its_choices_is_no_open_question():

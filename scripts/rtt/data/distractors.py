@@ -81,27 +81,35 @@ class Answers:
             if mcq.group is not None:
                 self._answers["group", mcq.group].add(mcq.correct)
         self._alike, self._kinds = defaultdict(set), defaultdict(set)
+        self._same = {key: same(key) for key in self._values}
+        for key, text in self._same.items():
+            self._alike[text].add(key)
         if any(mcq.open for mcq in folder.mcqs):
             for key in self._values:
-                self._alike[same(key)].add(key)
                 self._kinds[answer_kind(key)].add(key)
+
+    def _writings(self, texts: Iterable[str]) -> set[str]:
+        """Return the values that are one of these texts, in whatever writing: "paris" is "Paris"."""
+        return set().union(*(self._alike.get(same(text), ()) for text in texts))
+
+    def _distinct(self, keys: Iterable[str]) -> int:
+        return len({self._same[key] for key in keys})
 
     def _own(self, mcq: Mcq) -> set[str]:
         """Return the values that may not be a wrong choice of an open question: answers to it, and of its group."""
-        answers = self._answers["question", mcq.key] | self._answers.get(("group", mcq.group), set())
-        return set().union(*(self._alike[same(answer)] for answer in answers))
+        return self._writings(self._answers["question", mcq.key] | self._answers.get(("group", mcq.group), set()))
 
     def width(self, index: int) -> int:
         """Return the number of choices that a question has, or gets from answers of its kind (1: there is none)."""
         mcq = self.mcqs[index]
         if not mcq.open:
             return len(mcq.choices)
-        return 1 + min(self.distractors, len(self._kinds[answer_kind(mcq.correct)] - self._own(mcq)))
+        return 1 + min(self.distractors, self._distinct(self._kinds[answer_kind(mcq.correct)] - self._own(mcq)))
 
     def few(self, index: int) -> tuple[int, int]:
         """Return (values there are for fresh choices, values needed) of a question."""
         mcq, width = self.mcqs[index], self.width(index)
-        left = len(self._values) - len(self._taken(index, mcq.choices) & self._values.keys())
+        left = self._distinct(self._values.keys() - self._taken(index, mcq.choices))
         return left - (width - 1 if mcq.open else 0), width - 1
 
     def choices(self, index: int, name: str, seed: int) -> tuple[list[str], int]:
@@ -121,7 +129,7 @@ class Answers:
                 "write `choices`, or leave the question out"
             )
         rng = _rng(seed, 1, name)
-        drawn = self._draw(fits, min(self.distractors, len(fits)), rng)
+        drawn = self._draw(fits, fits, min(self.distractors, self._distinct(fits)), rng)
         answer = int(rng.integers(len(drawn) + 1))
         return [*drawn[:answer], mcq.correct, *drawn[answer:]], answer
 
@@ -135,20 +143,40 @@ class Answers:
         fits = self._values.keys() - self._taken(index, choices)
         if mcq.open:
             alike = self._kinds[answer_kind(mcq.correct)] & (fits - self._own(mcq))
-            fits = alike if len(alike) >= wanted else fits
-        if len(fits) < wanted:
+            fits = alike if self._distinct(alike) >= wanted else fits
+        if self._distinct(fits) < wanted:
             return []
-        drawn = self._draw(fits, wanted, _rng(seed, None, name))
+        # Values that are taken in another writing are drawn from as well, and refused: so old draws stay as they were.
+        written = {value.strip() for value in (*choices, *self._known(index))}
+        more = fits | (self._taken(index, choices) - written) if not mcq.open else fits
+        drawn = self._draw(fits, more, wanted, _rng(seed, None, name))
         return [*drawn[:answer], mcq.correct, *drawn[answer:]]
 
-    def _taken(self, index: int, choices: Iterable[str]) -> set[str]:
-        answers = self._answers["question", self.mcqs[index].key]
-        return {value.strip() for value in (*choices, *answers, *self._trained[index])}
+    def _known(self, index: int) -> set[str]:
+        return self._answers["question", self.mcqs[index].key] | self._trained[index]
 
-    def _draw(self, fits: set[str], n: int, rng: np.random.Generator) -> list[str]:
-        keys = [key for key in self._values if key in fits]
-        share = np.array([self._counts[key] for key in keys], float)
-        return [self._values[keys[i]] for i in rng.choice(len(keys), n, replace=False, p=share / share.sum())]
+    def _taken(self, index: int, choices: Iterable[str]) -> set[str]:
+        return self._writings((*choices, *self._known(index)))
+
+    def _draw(self, fits: set[str], more: set[str], n: int, rng: np.random.Generator) -> list[str]:
+        """Return n values of `fits`, no two of which are one text in different writings.
+
+        The first draw is from `more`. Where it holds anything else, the second is from one writing of each of `fits`.
+        """
+        drawn = _weighted(Counter({key: self._counts[key] for key in self._values if key in more}), n, rng)
+        if self._distinct(drawn) < n or not fits.issuperset(drawn):
+            writing: dict[str, str] = {}
+            once = Counter()
+            for key in self._values:
+                if key in fits:
+                    once[writing.setdefault(self._same[key], key)] += self._counts[key]
+            drawn = _weighted(once, n, rng)
+        return [self._values[key] for key in drawn]
+
+
+def _weighted(counts: Counter[str], n: int, rng: np.random.Generator) -> list[str]:
+    keys, share = list(counts), np.array(list(counts.values()), float)
+    return [keys[i] for i in rng.choice(len(keys), n, replace=False, p=share / share.sum())]
 
 
 def _rng(seed: int, part: int | None, name: str) -> np.random.Generator:
