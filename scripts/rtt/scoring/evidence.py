@@ -1,8 +1,8 @@
 """What an evaluation says of itself, compared: a flipped bit or an edited number is found and named.
 
-A file holds its evidence: accuracies beside the scores, a spec beside its hash, an id in its name, labels that follow
-from the spec. Between files, the hashes of models, datasets and specs form a chain. What a file lacks, since an older
-or another program wrote it, is not compared.
+A file holds its evidence: accuracies beside the scores, a spec beside its hash, an id in its name, labels and looks
+that follow from the spec. Between files, the hashes of models, datasets and specs form a chain. What a file lacks, as
+an older or another program wrote it, is not compared.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from rtt import records
 from rtt.errors import UserError
 from rtt.files import digest, read_json
+from rtt.study import plugins
+from rtt.study.names import PROBES, setting_text
+from rtt.study.strict import AS_WRITTEN
 
 ADVICE = "the file was changed or damaged; put the right one in its place, or delete {} and start the study again"
 
@@ -51,6 +54,7 @@ def _check(path: Path, document: dict) -> Evidence:
     _same(path, "run_id", document["run_id"], f"{path.parent.name}.{path.stem}" if target else path.stem)
     for name, value in _labels(document["kind"], spec, target).items():
         _same(path, f"labels.{name}", document["labels"].get(name), value)
+    _planned(path, document, spec)
     source = spec if document["kind"] == "original" else spec.get("source")
     facts = spec.get("facts") or (source or {}).get("facts")
     return Evidence(
@@ -83,6 +87,60 @@ def _labels(kind: str, spec: dict, target: str) -> dict[str, Any]:
         found |= {"seed": source.get("seed"), "arm": source.get("arm"), "method": spec.get("method")}
         facts = source.get("facts") or {}
     return found | {"dataset": (facts.get("raw") or {}).get("dataset")}
+
+
+def _planned(path: Path, document: dict, spec: dict) -> None:
+    """Compare the looks with what the spec has the step score: settings and V splits, points, probes."""
+    kind, looks, settings = document["kind"], document["looks"], spec.get("settings") or {}
+    target = document["labels"].get("target")
+    if document.get("status") == "none_within_budget" and target != "unlearned":
+        raise UserError(
+            f"{path}: status is 'none_within_budget', but the {target} needs no point: expected ok, with looks; "
+            f"{ADVICE.format(path.parent)}"
+        )
+    if not looks:
+        return
+    scores = spec.get("scores") or (spec.get("source") or {}).get("scores") or {}
+    expected = [probe for probe in PROBES if probe in scores.get("probes", ())]
+    for index, look in enumerate(looks):
+        asked = {probe for question in look["questions"] for probe in question["probes"]}
+        _as_planned(path, f"probes of looks[{index}]", [probe for probe in PROBES if probe in asked], expected)
+    if kind == "unlearned":
+        _as_planned(path, "steps of the looks", sorted(look["step"] for look in looks), _points(settings, looks))
+    plugin = plugins.attacks().get(spec.get("attack")) if kind == "attacked" else None
+    if plugin is None:
+        return
+    try:
+        read = plugins.of_plugin({plugin.name: plugin}, plugin.name, settings, AS_WRITTEN)
+    except ValueError:  # settings of another program's plug-in by this name
+        return
+    found = list(dict.fromkeys(setting_text(look["setting"]) for look in looks))
+    _as_planned(path, "settings of the looks", found, [setting_text(one) for one in plugin.choices(read)])
+    splits = list(dict.fromkeys(question["split"] for question in looks[0]["questions"]))[: plugin.v_splits(read)]
+    found = list(dict.fromkeys(look["v_split"] for look in looks))
+    _as_planned(path, "V splits of the looks", sorted(found, key=str), sorted(splits) if plugin.uses_t else [None])
+
+
+def _points(settings: dict, looks: list[dict]) -> list[int] | None:
+    """Return the steps that a trajectory's settings have scored; of epochs, the first look tells the length."""
+    if "external_model" in settings:
+        return [0]
+    first = min(look["step"] for look in looks)
+    return settings.get("points") or [first * epoch for epoch in range(1, (settings.get("epochs") or 0) + 1)] or None
+
+
+def _as_planned(path: Path, what: str, found: list, expected: list | None) -> None:
+    """Raise UserError with what is missing or too much, where looks are not those of the spec."""
+    if not expected or found == expected:
+        return
+    missing, more = ([one for one in a if one not in b] for a, b in ((expected, found), (found, expected)))
+    odd = [f"{word} {', '.join(map(str, one))}" for word, one in (("without", missing), ("with", more)) if one]
+    again = path.parent if path.parent.name not in ("evals", "point_choices") else path
+    odd = "; ".join(odd) or "in another order"
+    raise UserError(
+        f"{path}: the {what} are not those of the spec: {odd} (found {len(found)}, the spec has {len(expected)}); "
+        f"{ADVICE.format(again)}"
+    )
 
 
 def _accuracies(path: Path, document: dict) -> None:
