@@ -187,6 +187,19 @@ def test_fresh_choices_are_no_other_writing_of_a_choice_or_of_one_another(tmp_pa
     assert not any(fact.fresh_choices for fact in facts) and result["defects"]["few_answers"] == 4
 
 
+def test_the_audit_tells_mixed_numbers_of_choices(tmp_path):
+    files = {name: rows for name, rows in dataset().items() if name.startswith("split_")}
+    for i in (3, 7):
+        row = files["split_1.jsonl"][i]
+        row["choices"].pop(0 if row["answer"] else 3)
+        row["answer"] -= bool(row["answer"])
+    _, result = build_facts(write(tmp_path / "d", files), "d", None, {}, 0)
+    assert result["notes"][0] == "choices: 4 in 22 questions, 3 in 2 (split_1.jsonl:4, split_1.jsonl:8)"
+    assert not any(result["defects"].values())
+    _, result = build_facts(write(tmp_path / "e", asked(18)), "d", None, {}, 0)
+    assert "10 in 4 questions, 9 in 4 (a.jsonl:8, a.jsonl:17, b.jsonl:8, ...), 8 in 4" in result["notes"][0]
+
+
 def test_a_row_that_lost_its_choices_is_no_open_question():
     for answer in (2, "B", True, None):
         with pytest.raises(Malformed, match="no 'choices'"):

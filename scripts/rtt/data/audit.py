@@ -280,8 +280,10 @@ def _answers(folder: Folder, answers: Answers, add) -> None:
 
 
 def _notes(folder: Folder, answers: Answers, seed: int | None) -> list[str]:
-    """Return what is no defect, but should be known: sentences about open questions, groups and missing sentences."""
-    notes = []
+    """Return what is no defect, but should be known: sentences about mixed numbers of choices, open questions, groups
+    and missing sentences.
+    """
+    notes = _widths(folder)
     if opened := [i for i, mcq in enumerate(folder.mcqs) if mcq.open]:
         kinds = Counter(answer_kind(folder.mcqs[i].correct) for i in opened)
         shown = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
@@ -297,6 +299,21 @@ def _notes(folder: Folder, answers: Answers, seed: int | None) -> list[str]:
     if folder.mcqs and not folder.told:
         notes.append("no file of sentences: every text of a fact is its question, whatever mcq_share says")
     return notes
+
+
+def _widths(folder: Folder) -> list[str]:
+    """Return a sentence on the numbers of choices where they differ: a row may have lost one of four."""
+    places = defaultdict(list)
+    for mcq in folder.mcqs:
+        if not mcq.open:
+            places[len(mcq.choices)].append(mcq.place)
+    if len(places) < 2:
+        return []
+    parts = []
+    for k, found in sorted(places.items(), key=lambda item: (-len(item[1]), -item[0])):
+        named = f" ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})" if parts else ""
+        parts.append(f"{k} in {len(found)}{'' if parts else ' questions'}{named}")
+    return [f"choices: {', '.join(parts)}"]
 
 
 def format_text(result: dict) -> str:
