@@ -143,6 +143,22 @@ def test_every_form_gives_the_same_dataset(tmp_path, capsys, write):
     assert all((again / path.name).read_bytes() == path.read_bytes() for path in out.iterdir())
 
 
+def test_columns_with_blanks_at_their_end_and_numbers_that_pandas_wrote(tmp_path):
+    """Numbers of choices may differ between rows, and answers be written as 1.0, in CSV and in Parquet."""
+    columns = ["q", "one", "two", "three", "four"]
+    rows = [[question, *(choices + [None] * 4)[:4], answer] for question, choices, answer in ROWS]
+    with open(tmp_path / "whole.csv", "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=";").writerows([[*columns, "a"], *([*row[:5], f"{row[5]}.0"] for row in rows)])
+    named = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
+    (tmp_path / "parquet").mkdir()
+    answers = pyarrow.array([float(row[5]) for row in rows])
+    parquet.write_table(pyarrow.table(named | {"a": answers}), tmp_path / "parquet" / "whole.parquet")
+    options = [*COLUMNS, "--choices", *columns[1:]]
+    sources = [[str(tmp_path / "whole.csv"), *options, "--separator", ";"], [str(tmp_path / "parquet"), *options]]
+    for i, source in enumerate(sources):
+        assert converted(convert(source, tmp_path / f"out{i}")) == {"whole.jsonl": EXPECTED}
+
+
 def test_a_dataset_on_the_hub(tmp_path, monkeypatch, capsys):
     import datasets
     import huggingface_hub
@@ -257,7 +273,7 @@ def test_samples_of_a_task_that_generates_are_open_questions(tmp_path):
     assert converted(out)["in.jsonl"] == [{"question": f"Q{i}?", "answer": f"the answer {i}"} for i in range(4)]
 
 
-GOOD = {"question": "Q?", "choices": ["a", "b", "c"], "answer": 1}
+GOOD = {"question": "Q?", "choices": ["a", "b", "c"], "answer": 0}
 FROM_ONE = [GOOD | {"question": f"Q{i}?", "answer": 1 + i % 2} for i in range(8)]
 LETTERS_ALONE = sample({"question": "Q?"}, 0, "1", [" A", " B"])
 MISTAKES = {
@@ -284,6 +300,11 @@ MISTAKES = {
         "in.jsonl:1: '6' can only be the text of a choice; ",
     ),
     "from 1": (FROM_ONE, [], "none of 8 answers is 0: do they count from 1? Say --answer-is index-from-1"),
+    "one from 1": ([GOOD | {"answer": 2}], [], "none of 1 answers is 0: do they count from 1? Say --answer-is"),
+    "separator": ([GOOD], ["--separator", ";;"], "--separator: found ';;', expected one character"),
+    "no separator": ([GOOD], ["--separator", ";"], "--separator: found ';', but "),
+    "1.0": ([GOOD | {"answer": "3.0"}], [], "column 'answer' is '3', expected a number from 0 to 2; do they"),
+    "0.5": ([GOOD | {"answer": "0.5"}], [], "column 'answer' is '0.5', expected the index of a choice"),
     "many": ([GOOD | {"choices": list("abcdefghijk")}], [], "11 choices, expected 2 to 10; --most-choices leaves"),
     "one": ([GOOD | {"choices": ["a"], "answer": 0}], [], "in.jsonl:1: 1 choices, expected 2 to 10"),
     "list": ([GOOD | {"choices": "[1, 2"}], [], "in.jsonl:1: column 'choices': '[1, 2' begins as a list, but is none"),
@@ -322,6 +343,14 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, capsys, mista
         ("in.csv", b"question,answer\nx,yes\ny\n", "in.csv:3: found 1 cells, the first line names 2 columns"),
         ("in.csv", b"q,q\nx,1\n", "in.csv:1: the column 'q' stands twice"),
         ("in.csv", b"question,one,two,answer\nx,,b,B\n", "in.csv:2: column 'one' is empty"),
+        (
+            "in.csv",
+            b"question;answer\nx;1,5\n",
+            "in.csv:1: found one column, 'question;answer', expected ',' between the names; the separator seems to be "
+            "';': say --separator ';'",
+        ),
+        ("in.csv", b"q\ta\nx\t1\n", r"the separator seems to be '\t': say --separator tab"),
+        ("in.tsv", b"q,a\nx,1\n", r"in.tsv:1: found one column, 'q,a', expected '\t' between the names; the"),
         ("in.csv", b"", "in.csv:1: found nothing, expected the names"),
         ("in.csv", b'q,a\n"x\n', "in.csv:2: not CSV: unexpected end of data"),
         ("in.csv", "q,a\nMüller,1\n".encode("latin-1"), "in.csv: byte 6 is not UTF-8"),

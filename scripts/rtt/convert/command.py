@@ -32,6 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a .csv, .tsv, .parquet, .json or .jsonl file, a folder of such, or OWNER/NAME of a dataset on the hub",
     )  # fmt: skip
     parser.add_argument("out", metavar="OUT", type=Path, help="the dataset's folder, which must not exist yet")
+    parser.add_argument(
+        "--separator",
+        metavar="CHARACTER",
+        type=lambda text: "\t" if text == "tab" else text,
+        help="what stands between the cells of a CSV file, such as ';' or tab (default: a comma)",
+    )
     parser.add_argument("--question", metavar="COLUMN", help="default: question; of a harness's samples: doc.question")
     parser.add_argument(
         "--choices", nargs="+", metavar="COLUMN",
@@ -87,6 +93,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not least <= value <= most:
             raise UserError(f"--{name.replace('_', '-')}: found {value}, expected {least} to {most}")
+    if args.separator is not None and (len(args.separator) != 1 or args.separator in '"\r\n'):
+        raise UserError(f"--separator: found {args.separator!r:.60}, expected one character, such as ';', or tab")
     for one, other in (("wrong", "choices"), ("split", "splits"), ("group", "group_size")):
         if getattr(args, one) and getattr(args, other):
             raise UserError(f"--{one} and --{other.replace('_', '-')}: give one of them")
@@ -175,12 +183,12 @@ def _files(questions: list[Question], splits: list[str]) -> dict[str, list[dict]
 
 
 def _counted(questions: list[Question], column: str) -> None:
-    """Raise UserError where answers are numbers and may count from 1: no file's author would never choose A."""
+    """Raise UserError where answers are numbers that may count from 0 or from 1: none is 0."""
     counted = [question for question in questions if question.counted is not None]
-    if len(counted) >= 8 and min(question.counted for question in counted) > 0:
+    if counted and min(question.counted for question in counted) > 0:
         raise UserError(
             f"{counted[0].place}: column {column!r}: none of {len(counted)} answers is 0: do they count from 1? Say "
-            "--answer-is index-from-1, or --answer-is index"
+            "--answer-is index-from-1, or --answer-is index if they count from 0"
         )
 
 
@@ -188,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the dataset's folder, and print what its audit finds; return 0."""
     _check(args)
     skipped, last = _rows(args.rows)
-    table = read_table(args.source, args.config, args.from_split, args.revision)
+    table = read_table(args.source, args.config, args.from_split, args.revision, args.separator)
     shape = Shape(args)
     rows = itertools.islice(table.rows, skipped, last)
     questions = [shape.question(row, number) for number, row in enumerate(rows)]

@@ -183,6 +183,10 @@ class Shape:
     def _index(self, row: Row, column: str, value: Any, choices: list, labels: list | None) -> tuple[int, int | None]:
         """Return (index of the correct choice, the number that said so or None)."""
         text, how, last = text_of(value, row, column), self.args.answer_is, len(choices) - 1
+        if how in ("auto", *ANSWERS[1:3]) and text.strip() not in choices:
+            text = re.sub(
+                r"^(\s*[0-9]{1,3})\.0+(\s*)$", r"\1\2", text
+            )  # pandas writes 1.0 where some answers are empty
         number = int(text) if re.fullmatch(r"\s*[0-9]{1,3}\s*", text) else None
         if how in ("auto", "letter") and labels and text.strip() in labels:
             return labels.index(text.strip()), None

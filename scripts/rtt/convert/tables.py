@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rtt.listing import fault
 SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 HUB = re.compile(r"(hf:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 LONGEST = 10**7  # characters of a cell
+SEPARATORS = (";", "\t", "|", ",")  # that a table of one column may in truth have
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,12 @@ class Table:
     origin: dict[str, Any] = field(default_factory=dict)
 
 
-def read_table(source: str, config: str | None, split: str | None, revision: str | None) -> Table:
+def read_table(
+    source: str, config: str | None, split: str | None, revision: str | None, separator: str | None = None
+) -> Table:
     """Open a source. `config`, `split` and `revision` are the hub's; in a folder, the first two choose files.
+
+    `separator` stands between the cells of CSV files (None: a comma).
 
     Raises UserError, now or while rows are read, with file and line.
     """
@@ -69,12 +75,16 @@ def read_table(source: str, config: str | None, split: str | None, revision: str
     if path.is_dir():
         if revision:
             raise UserError(f"--revision: found {revision}, but {path} is a folder; it is for datasets on the hub")
-        return _files(_listed(path, config, split), path)
+        return _files(_listed(path, config, split), path, separator)
     if path.is_symlink() or path.exists():
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path}: expected a file whose name ends with {', '.join(SUFFIXES)}, or a folder of such")
-        return _files([path], path.parent)
+        return _files([path], path.parent, separator)
     if (named := HUB.fullmatch(source)) and not path.suffix:
+        if separator:
+            raise UserError(
+                f"--separator: found {separator!r}, but {source} is a dataset on the hub; it is for CSV files"
+            )
         return _hub(named[2], config, split or "train", revision)
     raise UserError(f"{source}: no such file or folder, nor OWNER/NAME of a dataset on the hub")
 
@@ -103,11 +113,19 @@ def _stem(path: Path) -> str:
     return path.parent.name if re.fullmatch(r"\d+", stem) and path.parent.name else stem
 
 
-def _files(paths: list[Path], root: Path) -> Table:
+def _files(paths: list[Path], root: Path, separator: str | None) -> Table:
     wrong = [f"{path}: {why}" for path in paths if (why := fault(path))]
     if wrong:
         raise UserError("\n  ".join(["what should be read is no file:", *wrong[:20]]))
-    readers = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".json": _json, ".jsonl": _lines}
+    if separator and paths[0].suffix != ".csv":
+        raise UserError(f"--separator: found {separator!r}, but {paths[0]} is no CSV file")
+    readers = {
+        ".csv": partial(_csv, separator=separator),
+        ".tsv": _csv,
+        ".parquet": _parquet,
+        ".json": _json,
+        ".jsonl": _lines,
+    }
 
     def rows() -> Iterator[Row]:
         for path in paths:
@@ -123,10 +141,10 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict]]:
+def _csv(path: Path, separator: str | None = None) -> Iterator[tuple[str, dict]]:
     """Yield (place, cells) of a CSV or TSV file, whose first line names the columns."""
     csv.field_size_limit(LONGEST)
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+    delimiter = separator or ("\t" if path.suffix == ".tsv" else ",")
     reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -135,6 +153,13 @@ def _csv(path: Path) -> Iterator[tuple[str, dict]]:
             raise UserError(f"{path}:1: found nothing, expected the names of the columns")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{path}:1: the column {twice[0]!r} stands twice")
+        if len(names) == 1 and (other := next((one for one in SEPARATORS if one in names[0]), None)):
+            say = "say --separator " + ("tab" if other == "\t" else repr(other))
+            say = say if path.suffix == ".csv" else "name the file .csv"
+            raise UserError(
+                f"{path}:1: found one column, {names[0]!r:.60}, expected {delimiter!r} between the names; the "
+                f"separator seems to be {other!r}: {say}"
+            )
         line = reader.line_num + 1
         for cells in reader:
             if cells:
