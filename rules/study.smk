@@ -1,6 +1,6 @@
 """A study: all rules from the facts to the report."""
 
-from rtt.bundle.contents import attacked, stale
+from rtt.bundle.contents import attacked, stale, unproved
 from rtt.report.captions import described
 
 STUDY = read_study(workflow)
@@ -50,10 +50,10 @@ if workflow.is_main_process and (found := at_work()):
     logger.warning(found)
 
 # Snakemake keeps results that came from elsewhere, which its .snakemake folder does not remember. Whether they are stale
-# is known from the hashes of the code that made them.
+# is known from the hashes of the code that made them, and whether they are whole from their manifests.
 if workflow.is_main_process:
     try:
-        for line in stale(Path(RESULTS), RUNS.plan()):
+        for line in [*stale(Path(RESULTS), RUNS.plan()), *unproved(Path(RESULTS), RUNS.plan())]:
             logger.warning(line)
     except UserError as error:  # a damaged file: the step that reads it says what to do
         logger.warning(str(error))

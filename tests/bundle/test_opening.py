@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -269,3 +270,19 @@ def test_runs_point_choices_and_audits_say_which_code_made_them(results):
     lines = contents.stale(results, runs)
     [run] = contents.stems(runs, "point_choices")
     assert any(run in line and "step choose" in line and line.endswith("--forcerun choose") for line in lines)
+
+
+def test_what_evaluations_lack_to_prove_them_is_named(results):
+    runs, evals = contents.read_runs(results), [*results.glob("evals/attack-RTT-pretrained-*/*.json")]
+    assert len(evals) == 3
+    for path in results.rglob("evals/**/*.json"):  # the committed ones have no metrics
+        path.write_text(canonical_json(json.loads(path.read_text()) | {"metrics": {"accuracies": []}}))
+    assert contents.unproved(results, runs) == []
+    evals[0].write_text(canonical_json({**json.loads(evals[0].read_text()), "metrics": {}}))
+    (manifest,) = results.glob("manifests/attack-RTT-pretrained-*.json")
+    manifest.unlink()
+    gone, bare = contents.unproved(results, runs)
+    assert gone.startswith(f"{manifest}: no such file, so nothing shows") and all(str(path) in gone for path in evals)
+    assert bare.startswith(f"{evals[0]}: metrics.accuracies is missing") and str(evals[1]) not in bare
+    evals[0].unlink()  # the run has not ended
+    assert contents.unproved(results, runs) == []

@@ -95,13 +95,18 @@ def test_what_was_made_from_other_inputs_runs_again(arrived):
     assert planned(arrived) == {}
 
 
-def test_other_code_is_named_and_other_data_are_another_run(arrived):
+def test_other_code_and_lost_manifests_are_named_and_other_data_are_another_run(arrived):
+    (manifest,) = arrived.results().glob("manifests/attack-RTT-taught-*.json")
+    kept = manifest.read_bytes()
+    manifest.unlink()
     path = arrived.folder / "scripts/rtt/attacks/quantise.py"
     before = path.read_text()
     path.write_text(before.replace(".round()", ".floor()"))
     done = arrived.snakemake("-n", "-c2", "--scheduler", "greedy", "--configfile", SMOKE)
     assert "Nothing to be done" in done.stdout and "the code of step attack has changed since it made" in done.stdout
+    assert f"{manifest.relative_to(arrived.folder)}: no such file, so nothing shows that the scores are" in done.stdout
     path.write_text(before)
+    manifest.write_bytes(kept)
     study = arrived.folder / SMOKE
     study.write_text(study.read_text().replace("    facts_per_split: 8\n", "    facts_per_split: 4\n"))
     assert planned(arrived) == {

@@ -1,5 +1,6 @@
 """Which files of a results folder go into a bundle: those that runs.json names, and no others."""
 
+import mmap
 import os
 import shutil
 import stat
@@ -25,6 +26,7 @@ from rtt.files import canonical_json, sha256
 from rtt.study.names import FIGURES, TABLES
 
 FINISH = "run the study to its end first"
+SHOWN = 10  # files that a warning names at most
 RULES = {"import": "import_model"}  # rules that are not named as their step
 
 
@@ -167,6 +169,48 @@ def stale(results: Path, runs: dict) -> list[str]:
         f"--forcerun {RULES.get(step, step)}"
         for step, made in changed(makers(results, runs)).items()
     ]
+
+
+def unproved(results: Path, runs: dict) -> list[str]:
+    """Return a warning for the manifests, and one for the metrics, that evaluations in this folder lack.
+
+    Nothing runs again for that alone, but what they would prove is then taken as it is.
+    """
+    targets: dict[str, list[Path]] = {}
+    for stem in stems(runs, "evals"):
+        targets.setdefault(stem.partition("/")[0], []).append(results / "evals" / f"{stem}.json")
+    scored = {run: paths for run, paths in targets.items() if all(path.is_file() for path in paths)}
+    manifests = {results / "manifests" / f"{run}.json": run for run in scored}
+    gone = [path for path in manifests if not path.is_file()]
+    bare = [path for paths in scored.values() for path in paths if not _has_accuracies(path)]
+    found = []
+    if gone:
+        scores = _some([path for one in gone for path in scored[manifests[one]]])
+        found.append(
+            f"{_some(gone)}: no such file, so nothing shows that the scores are as they were made: {scores}. They are "
+            "taken as they are, and nothing runs again until the report, which needs the manifests, has to be written. "
+            "Copy them, too; without them, delete these evaluations and start the study again"
+        )
+    if bare:
+        found.append(
+            f"{_some(bare)}: metrics.accuracies is missing, so nothing in the file shows whether a score was changed. "
+            "It is taken as it is, and nothing runs again. Copy the whole file; without it, delete this one and start "
+            "the study again"
+        )
+    return found
+
+
+def _has_accuracies(path: Path) -> bool:
+    """Return whether an evaluation has accuracies, which stand behind its looks: the file is not read as a whole."""
+    try:
+        with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.rfind(b'"accuracies":') >= 0
+    except (OSError, ValueError):  # a file that cannot be read, or an empty one: whoever reads it says so
+        return True
+
+
+def _some(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:SHOWN])) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
 
 
 def derived_files(shown: bool) -> list[tuple[str, str]]:
