@@ -162,6 +162,7 @@ def test_what_cannot_come_from_the_scores_is_forged(drawn, name, capsys):
     ("report.html", "of 4.04 hours", "of 4 hours", "4.04, the scores give 4"),
     ("report.html", "falls to .26", "falls to .25", None),
     ("report.html", '<p id="a" title=".29">', '<p id="a" title=".25">', ".29, the scores give .25"),
+    ("report.html", '<b style="left:4.29%">', '<b style="left:4.25%">', None),
     ("SVG", '<path d="M 4.29 0"/>', '<path d="M 4.25 0"/>', None),
     ("SVG", '<path d="M 4.31 0"/>', '<path d="M 4.25 0"/>', "4.31, the scores give 4.25"),
     ("SVG", "<text>.29</text>", "<text>.25</text>", ".29, the scores give .25"),

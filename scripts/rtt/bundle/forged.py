@@ -29,6 +29,7 @@ LEVEL, SHARE = 48, 0.01  # so many levels of 255, in so many of the pixels, are 
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 DECIMALS = re.compile(r"[-+]?\d*\.(\d+)")
 SVG, TAG = re.compile(r"<svg\b.*?</svg>", re.DOTALL), re.compile(r"<\w[^>]*>")  # a comment holds words, as text does
+PLACE = re.compile(r'style="(?:left|--x):[^"]*"')  # of what the report lays over a figure, in % of its size
 TOLD = re.compile(r'\b(?:aria-label|title)="[^"]*"')
 
 
@@ -77,6 +78,8 @@ def _text(given: bytes, made: bytes) -> str | None:
 def _numbers(text: str) -> Iterator[tuple[str, float]]:
     """Yield each number of a text with what it may differ by. What an SVG says in words counts as text."""
     drawn = bytearray(len(text))
+    for place in PLACE.finditer(text):
+        drawn[slice(*place.span())] = b"\1" * len(place[0])
     for svg in SVG.finditer(text):
         for tag in TAG.finditer(text, *svg.span()):
             drawn[slice(*tag.span())] = b"\1" * len(tag[0])
