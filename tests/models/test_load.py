@@ -11,6 +11,8 @@ from rtt.data.generate import vocabulary
 from rtt.errors import UserError
 from rtt.files import sha256
 from rtt.models import load as models
+from rtt.steps.import_model import link
+from rtt.study.model_folder import check_folder
 from safetensors.torch import load_file
 from transformers import (
     BloomForCausalLM,
@@ -254,3 +256,50 @@ def test_only_the_layers_named_are_trained():
     assert not model.lm_head.weight.requires_grad and not model.model.embed_tokens.weight.requires_grad
     with pytest.raises(UserError, match="layer 4: the model has 4 layers"):
         models.freeze_layers(model, [4])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"is_causal": value}, "is_causal: found .*, expected true or false") for value in ("false", 1, [], {})]
+    + [({"sliding_window": value}, f"sliding_window: found {value}, expected a number of tokens") for value in (-1, 0)]
+    + [({"text_config": {"sliding_window": -1}}, "sliding_window: found -1, expected")],
+)
+def test_values_that_transformers_takes_unchecked_are_refused_before_the_model_is_read(copy, more, said):
+    """With a window below 1 each token sees none or all evenly, and scores come out without a word."""
+    edit(copy / "config.json", is_causal=True, use_sliding_window=False, sliding_window=-1)
+    assert check_folder(copy)
+    edit(copy / "config.json", use_sliding_window=None, sliding_window=None)
+    edit(copy / "config.json", **more)
+    with pytest.raises(UserError, match=rf"copy/config\.json: {said}"):
+        check_folder(copy)
+
+
+def test_a_value_that_only_a_forward_pass_trips_over_is_one_message(tmp_path):
+    """transformers takes Gemma 2 without a window, and ends in a TypeError while it scores."""
+    models.save(make(Gemma2ForCausalLM, Gemma2Config), tiny.tokenizer(), tmp_path / "m")
+    assert models.load(tmp_path / "m")
+    (tmp_path / "m" / checksums.NAME).unlink(missing_ok=True)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"sliding_window": None}))
+    with pytest.raises(UserError, match=r"m/config\.json: Gemma2ForCausalLM cannot read a text with these values: "):
+        models.load(tmp_path / "m")
+
+
+def test_a_folder_with_two_sets_of_weights_is_told(copy, tmp_path, capsys):
+    """As transformers does, the single file is read; the shards may hold other numbers."""
+    first, _ = models.load(copy)
+    assert "shards" not in capsys.readouterr().err
+    other = make()
+    with torch.no_grad():
+        other.lm_head.weight.add_(1)
+    other.save_pretrained(tmp_path / "other", max_shard_size="10KB")
+    for path in (tmp_path / "other").glob("model*"):
+        shutil.copy(path, copy)
+    assert (copy / "model.safetensors.index.json").is_file()
+    again, _ = models.load(copy)
+    note = capsys.readouterr().err
+    assert same(first, again) and "copy holds model.safetensors, and " in note and "model.safetensors is read" in note
+    link(copy, tmp_path / "linked")
+    assert capsys.readouterr().err == note  # said once, at import
+    models.load(tmp_path / "linked")
+    assert "shards" not in capsys.readouterr().err

@@ -19,7 +19,7 @@ from rtt.files import atomic_path, digest, sha256
 from rtt.models.architecture import context_length, decoder_layers, fitting_attention
 from rtt.models.checkpoint import check_loaded, check_names, empty_model, quiet
 from rtt.models.folders import whole_folder
-from rtt.study.model_folder import check_folder, weight_files
+from rtt.study.model_folder import check_folder, two_sets, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTN_BACKENDS = ("auto", "sdpa", "flash_attention_2", "eager")
@@ -129,6 +129,8 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
     if distributed.is_main():
         again = f"delete {folder} and start again, so that it is made once more; or delete {checksums.NAME}, if the"
         checksums.verify(folder, f"{again} change is yours")
+        if note := two_sets(folder):
+            print(note, file=sys.stderr)
     check_folder(folder)
     empty = empty_model(folder)
     check_names(folder, empty)
@@ -154,7 +156,25 @@ def load(folder: str | Path, dtype: str = "fp32", attn_backend: str | None = Non
             f"{folder}: the weights {broken} hold NaN or infinity, so the model gives no scores; make or download it "
             "again"
         )
+    if not distributed.partitioned():
+        _check_runs(folder, model)
     return model, tokenizer
+
+
+@torch.no_grad()
+def _check_runs(folder: str | Path, model) -> None:
+    """Raise UserError where a model cannot read four tokens: transformers takes many values of a config unchecked."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.arange(3, 7, device=next(model.parameters()).device)[None] % vocabulary
+    try:
+        model(input_ids=ids, use_cache=False)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ArithmeticError) as error:
+        raise UserError(
+            f"{folder}/config.json: {type(model).__name__} cannot read a text with these values: {one_line(error)}; "
+            "correct the value, or take the config.json that the weights came with"
+        ) from None
 
 
 def read_model(folder: str | Path, dtype: torch.dtype, attn_backend: str | None = None):

@@ -38,6 +38,7 @@ from rtt.study.model_folder import (
     check_folder,
     is_adapter,
     tokenizer_files,
+    two_sets,
     weight_files,
 )
 from rtt.study.specs import load_spec
@@ -176,6 +177,8 @@ def link(source: Path, folder: Path, tokenizer: bool = True) -> None:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; a model is a folder with config.json, tokenizer and safetensors")
     weights = check_folder(source, tokenizer)
+    if note := two_sets(source):
+        print(note, file=sys.stderr)
     folder.mkdir()
     others = {path for pattern in ("*.json", *TOKENIZER_FILES) for path in source.glob(pattern) if path.is_file()}
     for path in {*weights, *others} - {source / checksums.NAME}:

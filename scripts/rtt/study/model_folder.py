@@ -113,6 +113,22 @@ def weight_files(folder: str | Path) -> list[Path]:
     raise UserError(f"{folder}: no model here ({WEIGHTS} is missing); run the step that makes it first")
 
 
+def two_sets(folder: str | Path) -> str | None:
+    """Return a note on a folder that holds its weights twice, as one file and as shards; None for any other."""
+    folder = Path(folder)
+    if not (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return None
+    named = _mapping(folder / INDEX).get("weight_map")
+    shards = sorted({name for name in named.values() if isinstance(name, str)}) if isinstance(named, dict) else []
+    there = [name for name in shards if name != WEIGHTS and Path(name).name == name and (folder / name).is_file()]
+    if not there:
+        return None
+    return (
+        f"note: {folder} holds {WEIGHTS}, and {len(there)} shards that {INDEX} names ({there[0]}, ...): {WEIGHTS} is "
+        "read, as transformers does; delete what is not meant if the two differ"
+    )
+
+
 def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
     """Return the folder's `weight_files`.
 
@@ -130,8 +146,24 @@ def check_folder(folder: str | Path, tokenizer: bool = True) -> list[Path]:
                 f"{path}: auto_map: this model brings Python code of its own, which is never run here; "
                 "use a model that transformers knows itself"
             )
+    _check_attention(Path(folder) / "config.json")
     depth(folder)
     return files
+
+
+def _check_attention(path: Path) -> None:
+    """Raise UserError for values that transformers takes unchecked, and then fails, or lets tokens see no other."""
+    config = _mapping(path)
+    for part in (config, config.get("text_config")):
+        if not isinstance(part, dict):
+            continue
+        if not isinstance(part.get("is_causal"), bool | None):
+            raise UserError(f"{path}: is_causal: found {part['is_causal']!r:.60}, expected true or false")
+        window = part.get("sliding_window")
+        if isinstance(window, int | float) and window < 1 and part.get("use_sliding_window") is not False:
+            raise UserError(
+                f"{path}: sliding_window: found {window!r:.60}, expected a number of tokens from 1, or null for none"
+            )
 
 
 def _mapping(path: Path) -> dict:
