@@ -191,14 +191,14 @@ class Steps:
 
     def pretrain(self):
         return [*self.common(self.base, "birth_years_a"), *self.retain(), "--model", self.folder / "base",
-                "--eval", self.folder / "base.json"]  # fmt: skip
+                "--eval", self.folder / f"{self.base.run_id}.json"]  # fmt: skip
 
     def unlearn(self, spec=None):
         (given,) = next(iter(self.runs.attacks.values())).point_choices[0].trajectories
         spec = spec or given
         return [*self.common(spec, "birth_years_a"), *self.retain(), "--source", self.folder / "base",
-                "--original", self.folder / "base.json", "--points", self.folder / "points", "--group", "g",
-                "--eval", self.folder / "unlearned.json"]  # fmt: skip
+                "--original", self.folder / f"{self.base.run_id}.json", "--points", self.folder / "points",
+                "--group", "g", "--eval", self.folder / "unlearned.json"]  # fmt: skip
 
     def control(self):
         spec = next(spec for spec in self.runs.attacks.values() if spec.arm == "control")
