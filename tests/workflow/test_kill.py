@@ -13,6 +13,8 @@ import psutil
 import pytest
 from clones import SMOKE, Clone, clone_environment, differing
 
+pytestmark = pytest.mark.full  # minutes; tests/training/test_resume.py kills single steps in `make test`
+
 # A checkpoint after every step, so that there is one to go on from at whatever moment the kill comes.
 COMMAND = ["-m", "rtt", "run", "--configfile", SMOKE, "--config", "checkpoint_minutes=0"]
 WITHIN = 120  # seconds for a moment to come

@@ -85,9 +85,8 @@ def test_another_plugin_makes_nothing_run_again(copy):
 
 def test_another_key_makes_nothing_run_again(copy):
     """Of all methods, of an attack, and of the study itself."""
-    imported = ("import Strict\n", "import Introduced, Strict\n")
     ramp = "    ramp: Annotated[float, Introduced(0.0)] = 0.0\n"
-    edit(copy, "scripts/rtt/study/settings.py", (KEY, KEY + ramp), imported)
+    edit(copy, "scripts/rtt/study/settings.py", (KEY, KEY + ramp))
     pause = "        epochs: Count\n        pause: Annotated[int, Introduced(0)] = 0\n"
     from_strict = "from rtt.study.strict import Introduced\n\n\nclass RTT("
     edit(copy, "scripts/rtt/attacks/rtt.py", ("        epochs: Count\n", pause), ("\n\nclass RTT(", from_strict))

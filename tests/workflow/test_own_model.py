@@ -131,7 +131,7 @@ def test_a_mistake_in_your_files_is_said_with_file_line_and_key_and_reaches_no_m
     good = path.read_text()
     lines = good.splitlines()
     row = json.loads(lines[2])
-    path.write_text("\n".join([*lines[:2], json.dumps(row | {"answer": "B"}), *lines[3:]]) + "\n")
+    path.write_text("\n".join([*lines[:2], json.dumps(row | {"answer": "E"}), *lines[3:]]) + "\n")
     try:
         done = attacked.snakemake("-c1", "--configfile", "config/own-model-small.yaml", "--config", "study=mistake")
     finally:

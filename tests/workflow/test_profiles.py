@@ -73,7 +73,7 @@ def test_no_profile_is_loaded_by_itself():
 @pytest.mark.parametrize(
     ("place", "variables", "heard_beside", "attempts"),
     [
-        ("mine", {"SNAKEMAKE_PROFILE": "mine"}, "--workflow-profile", 4),
+        pytest.param("mine", {"SNAKEMAKE_PROFILE": "mine"}, "--workflow-profile", 4, marks=pytest.mark.full),
         ("profiles/default", {}, "--profile", 2),
         pytest.param("default", {}, "--profile", 2, marks=pytest.mark.full),
     ],
