@@ -87,11 +87,11 @@ def test_another_key_makes_nothing_run_again(copy):
     """Of all methods, of an attack, and of the study itself."""
     ramp = "    ramp: Annotated[float, Introduced(0.0)] = 0.0\n"
     edit(copy, "scripts/rtt/study/settings.py", (KEY, KEY + ramp))
-    pause = "        epochs: Count\n        pause: Annotated[int, Introduced(0)] = 0\n"
+    pause = "        epochs: Epochs\n        pause: Annotated[int, Introduced(0)] = 0\n"
     from_strict = "from rtt.study.strict import Introduced\n\n\nclass RTT("
-    edit(copy, "scripts/rtt/attacks/rtt.py", ("        epochs: Count\n", pause), ("\n\nclass RTT(", from_strict))
-    shade = "    shade: Annotated[str, Introduced('red')] = 'red'\n    threads: Count"
-    edit(copy, "scripts/rtt/study/schema.py", ("    threads: Count", shade))
+    edit(copy, "scripts/rtt/attacks/rtt.py", ("        epochs: Epochs\n", pause), ("\n\nclass RTT(", from_strict))
+    shade = "    shade: Annotated[str, Introduced('red')] = 'red'\n    threads: Annotated"
+    edit(copy, "scripts/rtt/study/schema.py", ("    threads: Annotated", shade))
     assert all(f'"{key}"' in schema(copy) for key in ("ramp", "pause", "shade"))
     assert wanted(copy) == {}
 
