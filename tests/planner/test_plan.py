@@ -271,6 +271,8 @@ def test_typical_lengths_are_those_of_the_authors_files(folder):
             "question": mean(f"{q['question']}\nAnswer:" for q in mcqs),
             "answered": mean(f"{q['question']}\nAnswer: {q['choices'][q['answer']]}" for q in mcqs),
             "choice": mean(f" {choice}" for q in mcqs for choice in q["choices"]),
+            "choices": np.mean([len(q["choices"]) for q in mcqs]),
+            "chance": np.mean([1 / len(q["choices"]) for q in mcqs]),
         }
         for kind, prefix in (("sentence", ""), ("ria", "whp_"), ("fif", "fwf_")):
             found[kind] = mean(row["text"] for split in splits for row in rows(f"{prefix}corpus_{split}"))
