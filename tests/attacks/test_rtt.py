@@ -2,7 +2,7 @@
 
 import pytest
 import tiny
-from attacking import QUICK, RTT, attack
+from attacking import QUICK, RTT, attack, spied, words
 from rtt.errors import UserError
 
 
@@ -11,28 +11,23 @@ def data(tmp_path):
     return tiny.facts(tmp_path, options=tiny.GENERATOR | {"splits": 3})
 
 
-def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None):
-    """Return (learning rate, items) of each training run."""
-    runs = []
-
-    def train(model, tokenizer, items, objective, training, seed, steps, action, title, state):
-        runs.append((training.learning_rate, items, list(steps)))
-        for step in steps:
-            action(step, model)
-        return [{"loss": 1.0, "moved": 0.5}]
-
-    monkeypatch.setattr("rtt.training.train.train", train)
-    attack(facts, settings, seed, model)
-    monkeypatch.undo()
-    return runs
+FIXED = {"shuffle_choices": False, "sentences": False}
 
 
-def words(item):
-    return tiny.tokenizer().convert_ids_to_tokens(item["input_ids"])
+@pytest.mark.parametrize("name", ["RTT", "RTT_permuted"])
+def test_no_v_fact_is_ever_trained_on(monkeypatch, data, name):
+    """As the default shows them: questions with their choices in a new order, and sentences."""
+    person = {fact.id: " ".join(fact.question.split()[2:4]) for fact in data}
+    for v, (_, items, _) in enumerate(run for run in spied(monkeypatch, data, name=name) if run[0] == 1e-2):
+        told = [" ".join(words(item)) for item in items]
+        assert all(sum(name in text for name in person.values()) == 1 for text in told)
+        shown = {key for key, name in person.items() if any(name in text for text in told)}
+        assert shown == {fact.id for fact in data if fact.split != f"split_{v}"}
+        assert {len(told) / len(shown)} == {2 * 2} and sum("Answer" in text for text in told) == len(told) / 2
 
 
-def test_no_v_fact_is_ever_trained_on(monkeypatch, data):
-    runs = spied(monkeypatch, data)
+def test_fixed_texts_are_those_of_the_authors(monkeypatch, data):
+    runs = spied(monkeypatch, data, QUICK.model_copy(update=FIXED))
     assert [lr for lr, *_ in runs] == [1e-2, 2e-2] * 3
     for v, (_, items, _) in enumerate(run for run in runs if run[0] == 1e-2):
         asked = {tuple(words(item)[2:4]) for item in items}  # "When was FIRST LAST born"
@@ -60,14 +55,15 @@ def test_the_order_is_the_same_for_every_checkpoint_and_learning_rate(monkeypatc
 def test_epochs_end_at_whole_steps(monkeypatch, data, batch_size):
     settings = RTT.Settings(learning_rates=[1e-3], epochs=3, batch_size=batch_size)
     for _, items, ends in spied(monkeypatch, data, settings):
-        per_epoch = -(-8 // batch_size)
+        per_epoch = -(-2 * 8 // batch_size)  # a question and a sentence of each fact
         assert ends == [per_epoch, 2 * per_epoch, 3 * per_epoch]
         assert len(items) == 3 * per_epoch * batch_size
 
 
 def test_samples_and_v_splits_and_looks(monkeypatch, data):
     """So many facts of T, the same ones in each epoch; the first splits as V; looks after the named epochs alone."""
-    settings = RTT.Settings(learning_rates=[1e-3], epochs=3, batch_size=3, samples=3, v_splits=2, score_epochs=[1, 3])
+    drawn = {"samples": 3, "v_splits": 2, "score_epochs": [1, 3]}
+    settings = RTT.Settings(learning_rates=[1e-3], epochs=3, batch_size=3, **drawn, **FIXED)
     runs = spied(monkeypatch, data, settings)
     assert len(runs) == 2
     for v, (_, items, ends) in enumerate(runs):

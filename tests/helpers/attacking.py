@@ -16,3 +16,24 @@ def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT"):
     scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
     attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state)
     return attacker.on("original", lambda: calls is not None and calls.append(1))
+
+
+def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT"):
+    """Return (learning rate, items, steps of its looks) of each training run of an attack; nothing is trained."""
+    runs = []
+
+    def train(model, tokenizer, items, objective, training, seed, steps, action, title, state):
+        runs.append((training.learning_rate, items, list(steps)))
+        for step in steps:
+            action(step, model)
+        return [{"loss": 1.0, "moved": 0.5}]
+
+    monkeypatch.setattr("rtt.training.train.train", train)
+    attack(facts, settings, seed, model, name=name)
+    monkeypatch.undo()
+    return runs
+
+
+def words(item):
+    """Return the words of an encoded text."""
+    return tiny.tokenizer().convert_ids_to_tokens(item["input_ids"])

@@ -326,7 +326,9 @@ def test_rtt_on_one_checkpoint(paper):
     spec = next(s for s in paper.runs.attacks.values() if s.facts.dataset == "years")
     bill = paper.checkpoint(spec)
     assert bill.runs == RATES * SPLITS
-    assert bill.train_tokens == pytest.approx(RATES * SPLITS * EPOCHS * 600 * 66.2)
+    assert bill.train_tokens == pytest.approx(
+        RATES * SPLITS * EPOCHS * 600 * (66.2 + 22.5)
+    )  # a question and a sentence
     assert bill.score_tokens == pytest.approx(RATES * SPLITS * EPOCHS * 750 * YEARS_SCORED)
     assert bill.flops == pytest.approx(LLAMA * (6 * bill.train_tokens + 2 * bill.score_tokens))
 

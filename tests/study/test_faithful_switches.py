@@ -17,6 +17,7 @@ RTT = {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4}
 CHANGED = {
     "number_mask": {"methods.GD.number_mask"}, "question_answer_join": {"attacks.RTT.question_answer_join"},
     "bare_letter": {"scores.bare_letter", "teaching.bare_letter"},
+    "fixed_choices": {"attacks.RTT.shuffle_choices", "attacks.RTT.sentences"},
     "unclipped": {f"{phase}.max_grad_norm" for phase in ("methods.GD", "attacks.RTT", "teaching")},
 }  # fmt: skip
 
@@ -46,6 +47,7 @@ def test_runs_that_do_not_train_the_loss_keep_their_ids():
     default = set(variants["default"]["evals"])
     anew = {name: {stem.split("-")[0] for stem in set(variants[name]["evals"]) - default} for name in CHANGED}
     assert anew["question_answer_join"] == {"attack"} and anew["number_mask"] == {"unlearn", "attack"}
+    assert anew["fixed_choices"] == {"attack"}
     assert "pretrain" not in anew["unclipped"] and {"teach", "unlearn", "attack"} <= anew["unclipped"]
 
 

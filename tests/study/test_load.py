@@ -78,7 +78,11 @@ MISTAKES = [
     (("attacks", "RTT", "learning_rates"), [1e-3, "x"], ["attacks.RTT.learning_rates.1", "number", "'x'"]),
     (("seeds",), [0, 0], ["seeds", "once", "[0, 0]"]),
     (("seeds",), [-1], ["seeds.0", "greater than or equal to 0", "-1"]),
-    (("arms",), ["pretained"], ["arms.0", "'pretrained', 'taught' or 'taught_same_data'", "'pretained'"]),
+    (
+        ("arms",),
+        ["pretained"],
+        ["arms.0", "'taught', 'taught_shuffled' or 'taught_same_data'", "'pretained'"],
+    ),
     (("retain_budgets",), [0.2], ["retain_budgets.0", "0.05, 0.1, 0.3 or 1.0", "0.2"]),
     (("methods", "GD", "points"), [3, 2], ["methods.GD.points", "increase", "[3, 2]"]),
     (("methods", "GD", "points"), [2, 2], ["methods.GD.points", "increase"]),

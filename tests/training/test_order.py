@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from itertools import permutations
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from rtt.errors import UserError
 from rtt.methods.gd import GD
 from rtt.methods.ria import RIA
 from rtt.study import plugins
-from rtt.study.settings import Pretraining, Unlearning
+from rtt.study.settings import Pretraining, Teaching, Unlearning
 from rtt.training.order import point_steps, pretraining_documents, training_passes, unlearning_pairs
 
 RETAIN = SimpleNamespace(learn=None, learn_splits=["train"], held_out_splits=["held_out"])  # what a spec says
@@ -302,6 +303,67 @@ def test_passes_over_sentences_show_each_once_an_epoch(data):
     for epoch in (items[: len(sentences)], items[len(sentences) :]):
         assert sorted(texts_of(epoch)) == sorted(sentences)
     assert texts_of(items[:24]) != texts_of(items[24:])
+
+
+def test_shuffled_passes_show_each_fact_once_as_a_question_and_once_as_a_sentence(data):
+    """Brute force: every text is one of the 24 orders of its fact's choices, or one of its sentences."""
+    facts, epochs = data["birth_years_a"], 60
+    n, rng = len(facts), np.random.default_rng(0)
+    items = training_passes(
+        facts, "QUESTION_LETTER_ANSWER", epochs, 4, Words(), rng, shuffle_choices=True, sentences=True
+    )
+    assert len(items) == 2 * n * epochs
+    orders = {fact.id: [] for fact in facts}
+    told = {fact.id: [] for fact in facts}
+    for epoch in range(epochs):
+        texts = texts_of(items[2 * n * epoch : 2 * n * (epoch + 1)])
+        for fact in facts:
+            mine = [text for text in texts if owner(text, facts) is fact]
+            (asked,) = [text for text in mine if "\nA. " in text]
+            (sentence,) = [text for text in mine if "\nA. " not in text]
+            every = {
+                "\n".join([fact.question, *(f"{x}. {c}" for x, c in zip("ABCD", order, strict=True)), ""])
+                + f"Answer: {'ABCD'[order.index(fact.choices[fact.answer])]}. {fact.choices[fact.answer]}": order
+                for order in permutations(fact.choices)
+            }
+            orders[fact.id].append(every[asked])
+            told[fact.id].append(fact.sentences.index(sentence))
+    assert all(len(set(found)) > 15 for found in orders.values())  # of 24 orders in 60 epochs, 22 are expected
+    at = Counter(order.index(fact.choices[fact.answer]) for fact in facts for order in orders[fact.id])
+    assert set(at) == {0, 1, 2, 3} and max(at.values()) / min(at.values()) < 1.5
+    assert all(set(found) == {0, 1, 2} for found in told.values())
+
+
+def test_each_of_the_two_may_be_off(data):
+    facts = data["birth_years_a"]
+
+    def passes(loss="QUESTION_LETTER_ANSWER", facts=facts, **more):
+        return texts_of(training_passes(facts, loss, 3, 4, Words(), np.random.default_rng(1), **more))
+
+    fixed = {text for text in passes()}
+    assert len(fixed) == len(facts)
+    assert {text for text in passes(sentences=True) if "\nA. " in text} == fixed
+    shuffled = passes(shuffle_choices=True)
+    assert len(shuffled) == 3 * len(facts) and len(set(shuffled)) > 2 * len(facts)
+    assert passes() == passes(shuffle_choices=False, sentences=False)  # byte for byte as before there were the two
+    assert passes(shuffle_choices=True, sentences=True) == passes(shuffle_choices=True, sentences=True)
+    assert passes("CORPUS", sentences=True, shuffle_choices=True) == passes("CORPUS")  # shows all of them already
+    some = [*silent(facts[:3], sentences=[]), *facts[3:]]
+    found = passes(facts=some, sentences=True)
+    assert sum("\nA. " not in text for text in found[: len(found) // 3]) in (
+        5,
+        6,
+    )  # one may stand twice in the last batch
+
+
+def test_taught_shuffled_shows_what_taught_shows_anew_in_each_epoch(data):
+    settings = Teaching(epochs=2, batch_size=4, learning_rate=1)
+    assert settings.shown() == {"shuffle_choices": False, "sentences": False}
+    study = tiny.study(arms=["taught", "taught_shuffled"])
+    assert study.taught("taught") == study.teaching
+    anew = study.taught("taught_shuffled")
+    assert anew.shown() == {"shuffle_choices": True, "sentences": True}
+    assert anew.model_copy(update=settings.shown()) == study.teaching
 
 
 def test_samples_are_drawn_once_for_all_epochs(data):

@@ -34,6 +34,10 @@ class Checkpoint:
     restore: Callable[[], None]
     once: Callable[[str, Callable[[Path | None], dict]], None]
 
+    def seeded(self, purpose: int) -> list[int]:
+        """Return the seed of a generator that is the same for every checkpoint, and another one for each fold."""
+        return [self.seed, purpose, self.fold]
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -60,6 +64,7 @@ class Attack(ABC):
     colour: ClassVar[str]
     order: ClassVar[int] = 100  # among the attacks: the first of a study is the one that figures show
     uses_t: ClassVar[bool] = False  # false: one look serves every V split
+    control: ClassVar[bool] = False  # true: it can bring no fact back, so no claim and no strongest attack reads it
     refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
 
     class Settings(Strict):

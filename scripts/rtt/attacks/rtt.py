@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from rtt.attacks.base import Attack, Cost
-from rtt.study.settings import Count, Epochs, Forms, LossName, Positive, Training
+from rtt.study.settings import Count, Epochs, Forms, LossName, Passes, Positive, Training
+from rtt.study.strict import Introduced
 
 
 class RTT(Attack):
@@ -15,7 +16,7 @@ class RTT(Attack):
     summary = "Retraining on T: the model is fine-tuned on the facts of T and asked those of V."
     uses_t = True
 
-    class Settings(Training, Forms):
+    class Settings(Training, Forms, Passes):
         """RTT: the texts of T, all learning rates, all V splits."""
 
         learning_rate: None = None
@@ -24,6 +25,14 @@ class RTT(Attack):
         loss: LossName = "QUESTION_LETTER_ANSWER"
         samples: Count | None = Field(None, description="so many facts of T, drawn once; null takes all")
         v_splits: Count | None = Field(None, description="the first so many splits serve as V, each once; null: all")
+        shuffle_choices: Annotated[bool, Introduced(False)] = Field(
+            True, description="each epoch shows an MCQ's choices in a new order; false: as in the authors' code"
+        )
+        sentences: Annotated[bool, Introduced(False)] = Field(
+            True,
+            description="each epoch also shows a true sentence, drawn anew, of every fact of T that has one; false: as "
+            "in the authors' code",
+        )
         score_epochs: Annotated[list[Count], Field(min_length=1)] | None = Field(
             None, description="score after these epochs alone; null: after each"
         )
@@ -60,10 +69,14 @@ class RTT(Attack):
     def cost(cls, settings, t_facts, texts):
         """Return a training for each learning rate, and a look for each of its scored epochs."""
         steps, tokens = texts.passes(
-            t_facts, settings.loss, settings.epochs, settings.batch_size, settings.samples
-        )  # fmt: skip
+            t_facts, settings.loss, settings.epochs, settings.batch_size, settings.samples, settings.sentences
+        )
         rates = settings.learning_rates
         return Cost(len(rates) * len(settings.scored()), [(settings, steps, tokens)] * len(rates))
+
+    def taught(self, checkpoint, t_facts):
+        """Return the facts that are trained on: those of T."""
+        return t_facts
 
     def fit(self, checkpoint, t_facts, look):
         """Train from the checkpoint's weights once for each learning rate.
@@ -82,10 +95,11 @@ class RTT(Attack):
         settings, seed = self.settings, checkpoint.seed
         if settings.train_layers is not None:
             freeze_layers(checkpoint.model, settings.train_layers)
-        rng = np.random.default_rng([seed, 30, checkpoint.fold])
+        rng = np.random.default_rng(checkpoint.seeded(30))
+        facts = self.taught(checkpoint, t_facts)
         items = training_passes(
-            t_facts, settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer, rng, settings.samples,
-            settings.forms(),
+            facts, settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer, rng, settings.samples,
+            settings.forms(), **settings.shown(),
         )  # fmt: skip
         per_epoch = len(items) // settings.batch_size // settings.epochs
         ends = [per_epoch * epoch for epoch in settings.scored()]

@@ -12,11 +12,13 @@ from rtt.study import plugins
 ARMS = {
     "pretrained": "learned in pretraining",
     "taught": "taught later",
+    "taught_shuffled": "taught later, choices shuffled",
     "taught_same_data": "taught later, same data",
 }
 FACTS = {
     "pretrained": "facts learned in pretraining",
     "taught": "facts taught later, as in the paper",
+    "taught_shuffled": "facts taught later, with choices shuffled and sentences",
     "taught_same_data": "facts taught later with the same data as in pretraining",
 }
 DATASETS = {
@@ -29,7 +31,7 @@ DATASETS = {
     "random_bd": "Random Birthdays",
     "random_birthdays": "Random Birthdays",
 }
-ARM_MARKERS = {"pretrained": "o", "taught": "s", "taught_same_data": "D"}
+ARM_MARKERS = {"pretrained": "o", "taught": "s", "taught_shuffled": "^", "taught_same_data": "D"}
 # Of methods that name none of their own, or that are not installed here. As the methods' colours these are Okabe and
 # Ito's, safe for colour-blind readers; dashes and markers repeat what the colours say.
 SPARE = ("#E69F00", "#56B4E9")

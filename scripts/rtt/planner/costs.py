@@ -20,6 +20,7 @@ from rtt.files import canonical_json, natural
 from rtt.study import plugins, sources
 from rtt.study.model_file import ModelFile
 from rtt.study.model_folder import count_weights
+from rtt.study.names import SENTENCE_LOSSES
 from rtt.study.part import Part
 from rtt.study.settings import Model, Pretraining, Teaching, Training
 from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
@@ -62,11 +63,18 @@ class Texts:
             return self.prompt + 1
         return {"QUESTION_ANSWER": self.answered, "CORPUS": self.sentence}.get(loss, self.mcq)
 
-    def passes(self, facts: int, loss: str, epochs: int, batch_size: int, samples: int | None) -> tuple:
-        """Return (steps, tokens) of `rtt.training.order.training_passes`: every epoch is filled up to whole batches."""
-        shown = min(samples or facts, facts) * (SENTENCES if loss in ("CORPUS", "NUMBER") else 1)
-        steps = -(-shown // batch_size) * epochs
-        return steps, steps * batch_size * self.trained("CORPUS" if loss == "NUMBER" else loss)
+    def passes(
+        self, facts: int, loss: str, epochs: int, batch_size: int, samples: int | None, sentences: bool = False
+    ) -> tuple:
+        """Return (steps, tokens) of `rtt.training.order.training_passes`: every epoch is filled up to whole batches.
+
+        With `sentences` an epoch shows a sentence beside each question, where the facts have any.
+        """
+        of_sentences = loss in SENTENCE_LOSSES
+        both = sentences and not of_sentences and self.sentence > 0
+        shown = min(samples or facts, facts) * (SENTENCES if of_sentences else 1 + both)
+        steps, mean = -(-shown // batch_size) * epochs, self.trained("CORPUS" if of_sentences else loss)
+        return steps, steps * batch_size * ((mean + self.sentence) / 2 if both else mean)
 
     def told(self, kind: str) -> float:
         """Return the mean tokens of a sentence to forget; `kind` as in `rtt.methods.base.TEXTS`."""
@@ -246,7 +254,9 @@ def teaching_tokens(parts: Sequence[Facts], settings: Teaching) -> tuple:
     """Return (steps, tokens) of a teaching phase on all parts' facts together."""
     total = sum(map(len, parts))
     means = (sum(len(p) * v for p, v in zip(parts, values, strict=True)) / total for values in _columns(parts))
-    return Texts(*means).passes(total, settings.loss, settings.epochs, settings.batch_size, settings.samples)
+    return Texts(*means).passes(
+        total, settings.loss, settings.epochs, settings.batch_size, settings.samples, settings.sentences
+    )
 
 
 def _columns(parts: Sequence[Facts]) -> list[tuple[float, ...]]:

@@ -1,7 +1,8 @@
 """Step `teach`: teach forget facts to a base model after its pretraining, then score it.
 
-Arm `taught` teaches as the paper does: fixed texts, no replay. Arm `taught_same_data` repeats the pretraining phase
-with these facts instead of the first ones, beside the same retain facts (replay).
+Arm `taught` teaches as the paper does: fixed texts, no replay. Arm `taught_shuffled` differs in its texts alone: each
+epoch shows the choices in a new order, and sentences. Arm `taught_same_data` repeats the pretraining phase with these
+facts instead of the first ones, beside the same retain facts (replay).
 
 Inputs: a TeachSpec, the base model, the canonical facts. Outputs: the model's folder, an evaluation JSON (kind
 `original`), a manifest.
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         also = [fact for path in args.also_taught for fact in read_facts(path)]
         items = training_passes(
             [*facts, *also], training.loss, training.epochs, training.batch_size, tokenizer, rng, training.samples,
-            training.forms(),
+            training.forms(), **training.shown(),
         )  # fmt: skip
     scores, last = [], len(items) // training.batch_size
 

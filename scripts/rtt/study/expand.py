@@ -96,12 +96,11 @@ class Runs:
         study = self.study_now
         a, b = self._people("birth_years_a", seed), self._people("birth_years_b", seed)
         base = self._pretrain(a, seed)
-        trainings = {"taught": study.teaching, "taught_same_data": study.pretraining}
         for arm in study.arms:
             source: Source = base
             if arm != "pretrained":
                 source = TeachSpec(
-                    seed=seed, arm=arm, base=base, facts=b, retain=base.retain, training=trainings[arm],
+                    seed=seed, arm=arm, base=base, facts=b, retain=base.retain, training=study.taught(arm),
                     scores=study.scores,
                 )  # fmt: skip
             self._arm(self._put(self.sources, source))
@@ -149,7 +148,7 @@ class Runs:
                 source: Source = OriginalSpec(**shared)
             else:
                 also = self._part(task.also_taught, seed) if task.also_taught else None
-                source = TeachSpec(arm=task.arm, training=study.teaching, also_taught=also, **shared)
+                source = TeachSpec(arm=task.arm, training=study.taught(task.arm), also_taught=also, **shared)
             texts = [self._texts(part) for part in (task.forget_texts or []) if study.methods.named]
             self._arm(self._put(self.sources, source), texts)
             if study.attacks.named:

@@ -5,7 +5,7 @@ from typing import Any
 
 DEFAULT_STUDY = "config/config.yaml"
 DEFAULT = "default"  # the variant that is the study itself
-ARMS = ("pretrained", "taught", "taught_same_data")
+ARMS = ("pretrained", "taught", "taught_shuffled", "taught_same_data")
 # The paper's losses (app. A; sec. 6.1 for NUMBER). SENTENCE_LOSSES are of sentences, the others of a question; NUMBER
 # is a loss of both.
 LOSSES = ("LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER")

@@ -21,6 +21,7 @@ from rtt.study.settings import (
     Data,
     Model,
     Name,
+    Passes,
     Place,
     PointChoice,
     Pretraining,
@@ -157,8 +158,9 @@ class Study(Strict):
             raise ValueError("tasks need a pretrained model: set model to a name in config/models")
         if miniature and self.pretraining is None:
             raise ValueError("the miniature needs pretraining")
-        if self.teaching is None and "taught" in (self.arms or [task.arm for task in self.tasks or []]):
-            raise ValueError("arm taught needs teaching")
+        arms = self.arms or [task.arm for task in self.tasks or []]
+        if self.teaching is None and (taught := [arm for arm in arms if arm in ("taught", "taught_shuffled")]):
+            raise ValueError(f"arm {taught[0]} needs teaching")
         if not self.attacks.named and self.variants:
             raise ValueError("variants are compared by their recovery: they need attacks")
         if unknown := [name for name in self.point_choice.probes if name not in self.scores.probes]:
@@ -226,6 +228,13 @@ class Study(Strict):
         wanted = self.device == "cuda" or (self.device == "auto" and isinstance(self.model, ModelFile))
         return self.devices if wanted else 0
 
+    def taught(self, arm: str) -> Teaching | Pretraining:
+        """Return how the model of an arm learns facts after its pretraining."""
+        if arm == "taught_same_data":
+            return self.pretraining
+        anew = {"shuffle_choices": True, "sentences": True} if arm == "taught_shuffled" else {}
+        return self.teaching.model_copy(update=anew)
+
     def variant(self, name: str) -> "Study":
         """Return the study with a variant's keys instead of its own, and with its faithful switches carried out."""
         raw = self.model_dump(mode="json", exclude_unset=True) | {"variants": {}}
@@ -282,6 +291,10 @@ def _carried_out(study: Study) -> dict:
     if "unclipped" in switches:
         for settings in (*methods.values(), *phases.values(), *attacks.values()):
             settings["max_grad_norm"] = UNCLIPPED
+    if "fixed_choices" in switches:
+        for name, settings in attacks.items():
+            if isinstance(study.attacks.named[name], Passes):
+                settings.update(dict.fromkeys(Passes.model_fields, False))
     for switch, (loss, value) in TEXT_SWITCHES.items():
         if switch in switches:
             for settings, key in _losses(study, methods, phases, attacks):

@@ -25,7 +25,7 @@ LossName = Literal[*LOSSES]
 McqLoss = Literal[*(name for name in LOSSES if name != "CORPUS")]
 Switch = Literal[
     "padding", "bare_letter", "half_precision", "unshuffled_retain", "select_on_v", "leaky_facts", "number_mask",
-    "question_answer_join", "unclipped",
+    "question_answer_join", "unclipped", "fixed_choices",
 ]  # fmt: skip
 UNCLIPPED = 1e30  # a max_grad_norm that no finite gradient reaches
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
@@ -190,7 +190,7 @@ class Task(Strict):
     """
 
     dataset: Name
-    arm: Literal["pretrained", "taught"]
+    arm: Literal["pretrained", "taught", "taught_shuffled"]
     retain: Retained
     retain_eval: RetainFacts
     control: Name | None = Field(None, description="facts that the base model never saw; needed with rtt")
@@ -198,7 +198,9 @@ class Task(Strict):
         None,
         description="methods of true texts unlearn these plain texts, not the facts' own; mcq_share must be 0",
     )
-    also_taught: RetainFacts | None = Field(None, description="arm taught: facts that are taught too, and kept")
+    also_taught: RetainFacts | None = Field(
+        None, description="arms taught and taught_shuffled: facts that are taught too, and kept"
+    )
 
 
 class Model(Strict):
@@ -269,6 +271,21 @@ class Forms(Strict):
         return {key: getattr(self, key) for key in Forms.model_fields}
 
 
+class Passes(Strict):
+    """What each epoch over a set of facts shows anew; without both, every epoch shows the same texts."""
+
+    shuffle_choices: Annotated[bool, Introduced(False)] = Field(
+        False, description="each epoch shows an MCQ's choices in a new order"
+    )
+    sentences: Annotated[bool, Introduced(False)] = Field(
+        False, description="each epoch also shows a true sentence, drawn anew, of every fact that has one"
+    )
+
+    def shown(self) -> dict:
+        """Return the two, as `rtt.training.order.training_passes` takes them."""
+        return {key: getattr(self, key) for key in Passes.model_fields}
+
+
 class Pretraining(Training):
     """Training on documents: per step, `mcqs_per_batch` shuffled MCQs, the rest sentences and question-answer lines."""
 
@@ -283,8 +300,11 @@ class Pretraining(Training):
         return self
 
 
-class Teaching(Training, Forms):
-    """The paper's second phase (docs/paper.md, Random Birthdays): fixed texts, no replay."""
+class Teaching(Training, Forms, Passes):
+    """The paper's second phase (docs/paper.md, Random Birthdays): no replay, and fixed texts.
+
+    The arm taught_shuffled sets `shuffle_choices` and `sentences`, whatever stands here.
+    """
 
     epochs: Epochs
     loss: LossName = "LETTER_ANSWER"

@@ -195,7 +195,7 @@ class TeachSpec(Spec):
     """A base model that is taught facts after its pretraining."""
 
     kind: Literal["teach"] = "teach"
-    arm: Literal["taught", "taught_same_data"]
+    arm: Literal["taught", "taught_shuffled", "taught_same_data"]
     base: PretrainSpec | ImportSpec
     facts: DataSpec
     also_taught: DataSpec | None = None

@@ -76,12 +76,16 @@ def training_passes(
     rng: np.random.Generator,
     samples: int | None = None,
     forms: dict | None = None,
+    shuffle_choices: bool = False,
+    sentences: bool = False,
 ) -> list:
     """Return the texts of all epochs: each shows the facts' `training_texts` in a new order, in whole batches.
 
     The last batch of an epoch is filled from the epoch's start. `samples` draws so many facts once from `rng`; if there
-    are no more, all are taken. The choices of MCQs keep their order. `forms` is as in `rtt.study.settings.Forms`.
-    Raises UserError when the loss trains on sentences and a fact has none.
+    are no more, all are taken. `forms` is as in `rtt.study.settings.Forms`. With `shuffle_choices` each epoch draws the
+    order of an MCQ's choices anew; otherwise they keep theirs. With `sentences` each epoch also shows one true
+    sentence, drawn anew, of every fact that has any; a loss that trains on sentences shows them all already. Raises
+    UserError when the loss trains on sentences and a fact has none.
     """
     if samples is not None and samples < len(facts):
         facts = [facts[i] for i in sorted(rng.choice(len(facts), samples, replace=False).tolist())]
@@ -91,10 +95,20 @@ def training_passes(
             f"the loss {loss} trains on true sentences, but {len(silent)} of {len(facts)} facts have none: "
             f"{_named(silent)}; choose a loss of MCQs, or leave these facts out (data.policy.missing_text: drop)"
         )
-    encoder = Encoder(tokenizer)
-    texts = [encoder(text) for fact in facts for text in training_texts(fact, loss, **(forms or {}))]
+    encoder, forms = Encoder(tokenizer), forms or {}
+
+    def shown(fact: Fact) -> list[Text]:
+        if loss in SENTENCE_LOSSES:
+            return training_texts(fact, loss, **forms)
+        order = rng.permutation(len(fact.choices)).tolist() if shuffle_choices else None
+        texts = [mcq(fact, None, order, loss, **forms)]
+        if sentences and fact.sentences:
+            texts.append(sentence(fact.sentences[int(rng.integers(len(fact.sentences)))]))
+        return texts
+
     items = []
     for _ in range(epochs):
+        texts = [encoder(text) for fact in facts for text in shown(fact)]
         order = rng.permutation(len(texts)).tolist()
         order += list(islice(cycle(order), -len(order) % batch_size))  # a batch may be larger than the epoch
         items += [texts[i] for i in order]
