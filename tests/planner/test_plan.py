@@ -23,7 +23,8 @@ from rtt.models.miniature import miniature, miniature_tokenizer
 from rtt.planner import costs, memory
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, device_of
-from rtt.planner.plan import MFU, Plan, half_widths, make
+from rtt.planner.plan import MFU, Plan, make
+from rtt.planner.precision import half_widths
 from rtt.point_choice.kept_weights import KeptWeights
 from rtt.scoring.score import Scorer
 from rtt.stats.point_rule import best

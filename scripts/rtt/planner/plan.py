@@ -16,7 +16,7 @@ from rtt.errors import UserError
 from rtt.planner import costs, cpu, memory
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, Device, device_of
-from rtt.stats.intervals import Z95, wilson
+from rtt.planner.precision import FLOOR, half_widths, over_seeds
 from rtt.stats.recovery import TOO_WIDE
 from rtt.study import plugins
 from rtt.study.expand import Runs
@@ -36,7 +36,6 @@ from rtt.study.specs import (
     UnlearnSpec,
 )
 
-FLOOR = 0.25  # of four choices
 MFU = 0.3
 
 
@@ -324,40 +323,19 @@ class Plan:
         ]
 
 
-def half_widths(n: int, original: float, attacked: float, floor: float = FLOOR) -> dict[str, float]:
-    """Return the half-widths of 95 % intervals on n V questions.
-
-    They are for an accuracy of .5 and of .3 (Wilson) and, by the delta method, for recovery r / o, corrected recovery
-    (r - f) / (o - f) and the difference r - u at u = floor. The answers of the checkpoints count as independent; in
-    fact they are correlated, and `rtt.stats` pairs them, so that most real intervals are narrower.
-    """
-
-    def accuracy(p: float) -> float:
-        low, high = wilson(p * n, n)
-        return float(high - low) / 2
-
-    def ratio(f: float) -> float:
-        r, o = attacked - f, original - f
-        return Z95 * math.sqrt(variance(attacked) / o**2 + r**2 * variance(original) / o**4)
-
-    def variance(p: float) -> float:
-        return p * (1 - p) / n
-
-    return {
-        "accuracy_at_0.5": accuracy(0.5),
-        "accuracy_at_0.3": accuracy(0.3),
-        "recovery": ratio(0.0),
-        "recovery_corrected": ratio(floor),
-        "recovery_difference": Z95 * math.sqrt(variance(attacked) + variance(floor)),
-    }
-
-
-def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float] = (0.8, 0.5), root=".") -> dict:
+def make(
+    study: Study,
+    device: Device,
+    mfu: float = MFU,
+    at: tuple[float, float] = (0.8, 0.5),
+    root=".",
+    spread: Path | None = None,
+) -> dict:
     """Return the whole plan as plain data, which `--json` prints.
 
-    `at` holds the accuracies of the attacked original and of the attacked unlearned model, for the intervals. Raises
-    UserError when accuracies or mfu are out of range, when the number of parameters is missing, and when data cannot be
-    read.
+    `at` holds the accuracies of the attacked original and of the attacked unlearned model, for the intervals; `spread`
+    is the seeds.csv of an earlier study, for the interval over seeds. Raises UserError when accuracies or mfu are out
+    of range, when the number of parameters is missing, and when data cannot be read.
     """
     original, attacked = at
     if not (FLOOR < original < 1 and 0 < attacked < 1):
@@ -384,6 +362,7 @@ def make(study: Study, device: Device, mfu: float = MFU, at: tuple[float, float]
         "fits": memory.fits(list(plan.phases.values()), plan.launch.micro_batch) if plan.phases else [],
         "shape": asdict(plan.shape),
         "intervals": {"original": original, "attacked": attacked, "too_wide": TOO_WIDE, "rows": plan.intervals(*at)},
+        "seeds": over_seeds(study, spread),
         "lengths": {
             "typical": sorted(plan.sizes.typical),
             "texts": {t.group: costs.plain(t) for t in plan.runs.texts.values()},
@@ -403,6 +382,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--at", type=float, nargs=2, metavar=("ORIGINAL", "UNLEARNED"), default=(0.8, 0.5),
         help="accuracies after RTT that the intervals are for (default: .8 .5)",
     )  # fmt: skip
+    parser.add_argument(
+        "--spread", type=Path, metavar="SEEDS.csv",
+        help="seeds.csv of an earlier study: how much seeds and repeats differ there (default: as in the demo's)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -414,6 +397,6 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study)
     name = args.gpu or ("h100" if study.gpus else "cpu")
     device = cpu.measured(study.threads) if name == "cpu" and args.flops is None else device_of(name, args.flops)
-    plan = make(study, device, mfu, tuple(args.at))
+    plan = make(study, device, mfu, tuple(args.at), spread=args.spread)
     print(json.dumps(plan, indent=1, allow_nan=False) if args.json else plan_text.show(plan, args.study))
     return 0

@@ -223,6 +223,30 @@ def intervals(plan: dict) -> list[str]:
     )]  # fmt: skip
 
 
+def over_seeds(plan: dict) -> list[str]:
+    """Return the expected half-width over the study's seeds, and how many seeds a narrow interval takes."""
+    found = plan["seeds"]
+    seeds, runs = found["seeds"], f"{found['unlearning']} x {found['attack']} runs"
+    shown = f"{seeds} seed{'s' * (seeds > 1)}, {runs}"
+    lines = table(
+        ("arms", "sd of bases", "unlearning", "RTT", shown, f"seeds for +-{found['target']:g}"),
+        [
+            (
+                ", ".join(row["arms"]),
+                *(f"{row[name]:.3f}" for name in ("base", "unlearning", "attack")),
+                "none" if row["half_width"] is None else f"+-{row['half_width']:.3f}",
+                f"{row['needed']:,}" if row["needed"] < found["most"] else f"over {row['needed']:,}",
+            )
+            for row in found["rows"]
+        ],
+    )
+    one = "One seed has no interval over seeds: it tells about these weights, not about a method. " * (seeds == 1)
+    return [*lines, "", *paragraph(
+        f"{one}Runs: orders of unlearning x orders of RTT in each. Half of a 95 % t interval with seeds - 1 degrees of "
+        f"freedom, which repeats do not raise. Standard deviations: {found['source']}."
+    )]  # fmt: skip
+
+
 def assumptions(plan: dict) -> list[str]:
     """Return the assumptions behind the figures."""
     device, lengths = plan["device"], plan["lengths"]
@@ -304,7 +328,8 @@ def show(plan: dict, study: str) -> str:
         table(("disk", "bytes"), disk_rows),
         memory(plan),
         *([["What fits where", *fits(plan)]] if plan["fits"] else []),
-        ["Expected 95 % intervals, half-widths", *intervals(plan)],
+        ["Expected 95 % intervals over questions, half-widths: these weights", *intervals(plan)],
+        ["Expected 95 % interval over seeds, half-width of corrected recovery", *over_seeds(plan)],
         ["Assumptions", *assumptions(plan)],
     ]
     return "\n\n".join("\n".join(part) for part in parts)
