@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from rtt.__main__ import main
 from rtt.errors import UserError
-from rtt.planner.precision import ASSUMED, ASSUMED_SAME_DATA, MOST_SEEDS, Spread, assumed, measured
+from rtt.planner.precision import measured
 from rtt.stats.intervals import t_interval
 from rtt.stats.seeds import COLUMNS
+from rtt.stats.spread import ASSUMED, ASSUMED_SAME_DATA, MOST_SEEDS, Spread, assumed, planned
 from rtt.stats.tables import write_table
 
 
@@ -41,6 +42,9 @@ def test_arms_on_the_same_data_have_a_spread_of_their_own():
         ("taught_same_data",),
     ]
     assert [one.arms for one in assumed(["taught_same_data"])] == [("taught_same_data",)]
+    found = planned(["taught_same_data", "taught"], 10, 2, 2)
+    assert found == {arm: pytest.approx(one.half_width(10, 2, 2)) for arm, one in
+                     (("taught", ASSUMED), ("taught_same_data", ASSUMED_SAME_DATA))}  # fmt: skip
 
 
 @pytest.fixture

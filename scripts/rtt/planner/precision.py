@@ -2,57 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from rtt.errors import UserError
 from rtt.stats.intervals import Z95, wilson
-from rtt.stats.seed_intervals import t_quantile
+from rtt.stats.spread import MOST_SEEDS, TARGET, Spread, assumed
 from rtt.study.schema import Study
 
 FLOOR = 0.25  # of four choices
-TARGET = 0.05  # the half-width that `needed` seeds reach
-MOST_SEEDS = 10_000
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How much corrected recovery differs, as standard deviations: between bases, unlearning runs, and attack runs."""
-
-    arms: tuple[str, ...]
-    base: float
-    unlearning: float
-    attack: float
-
-    def of_seeds(self, unlearning: int, attack: int) -> float:
-        """Return the standard deviation of a seed's value, the mean of so many unlearning runs of so many attacks."""
-        runs = self.unlearning**2 / unlearning + self.attack**2 / (unlearning * attack)
-        return math.sqrt(self.base**2 + runs)
-
-    def half_width(self, seeds: int, unlearning: int, attack: int) -> float | None:
-        """Return half of the t interval's expected width over seeds; None with one seed."""
-        if seeds < 2:
-            return None
-        return t_quantile(seeds) * self.of_seeds(unlearning, attack) / math.sqrt(seeds)
-
-    def needed(self, half: float, unlearning: int, attack: int) -> int:
-        """Return the fewest seeds whose interval reaches at most `half` either way; `MOST_SEEDS` stands for more."""
-        low, high = 1, MOST_SEEDS  # the half-width falls with every seed more
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.half_width(middle, unlearning, attack) <= half:
-                high = middle
-            else:
-                low = middle
-        return high
-
-
-# Corrected recovery over seeds 11 to 15 (docs/measurements.md): .17-.18 where each seed has its own base, .05 in the
-# arm that repeats pretraining. Of the .17, another order of unlearning makes .08 (.69 to .90 in six runs) and another
-# order of RTT .054 (.59 to .73), the range of six normal values being 2.5 standard deviations; .05 is shared alike.
-SAME_DATA = "taught_same_data"
-ASSUMED = Spread((), 0.14, 0.08, 0.054)
-ASSUMED_SAME_DATA = Spread((SAME_DATA,), 0.041, 0.024, 0.016)
 ASSUMED_SOURCE = "assumed, from seeds of the demo (docs/plan.md); --spread takes those of an earlier study's seeds.csv"
 
 
@@ -77,14 +34,6 @@ def over_seeds(study: Study, spread: Path | None = None) -> dict:
             for one in found
         ],
     }
-
-
-def assumed(arms: Iterable[str]) -> list[Spread]:
-    """Return the spreads that are assumed of these arms."""
-    arms = list(arms)
-    others = tuple(arm for arm in arms if arm != SAME_DATA)
-    found = [Spread(others, ASSUMED.base, ASSUMED.unlearning, ASSUMED.attack)] if others else []
-    return found + ([ASSUMED_SAME_DATA] if SAME_DATA in arms else [])
 
 
 def measured(path: Path, arms: Iterable[str]) -> list[Spread]:
