@@ -273,8 +273,8 @@ def test_fresh_choices_are_untrained_answers_of_others(tmp_path):
             text["wrong_answers"] = [1905, 1910, 1915]
             text["text"] = "Ada Abbas was born in 1905."
     facts, _ = build_facts(write(tmp_path / "d", files), "d", None, KEEP, 5)
-    answers = {fact.choices[fact.answer] for fact in facts}
     for fact in facts:
+        answers = {other.choices[other.answer] for other in facts if other.split == fact.split}
         assert fact.fresh_choices[fact.answer] == fact.choices[fact.answer]
         fresh = [choice for i, choice in enumerate(fact.fresh_choices) if i != fact.answer]
         assert len(set(fresh)) == 3
@@ -284,9 +284,10 @@ def test_fresh_choices_are_untrained_answers_of_others(tmp_path):
     for seed in range(60):
         seen |= set(build_facts(tmp_path / "d", "d", ["split_0"], KEEP, seed)[0][0].fresh_choices)
     assert not seen & trained
+    answers = {fact.choices[fact.answer] for fact in facts if fact.split == "split_0"}
     assert seen == answers - set(facts[0].choices) - trained | {
         facts[0].choices[facts[0].answer]
-    }  # all others, in time
+    }  # all others of the split, in time
 
 
 def test_fresh_choices_depend_on_seed_and_id_alone(tmp_path):
@@ -303,7 +304,7 @@ def test_fresh_choices_depend_on_seed_and_id_alone(tmp_path):
 
 
 def first_definition(name: str, correct: str, answer: int, pool: list[str], seed: int) -> list[str]:
-    """Return the fresh choices of a question with four choices, as they were drawn before there were others."""
+    """Return the fresh choices of a question with four choices: answers of the pool, each as likely as it is there."""
     first, counts = {value.strip(): value for value in pool}, Counter(value.strip() for value in pool)
     values, share = list(first.values()), np.array([counts[value] for value in first], float)
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
@@ -311,12 +312,24 @@ def first_definition(name: str, correct: str, answer: int, pool: list[str], seed
     return [*drawn[:answer], correct, *drawn[answer:]]
 
 
-def test_fresh_choices_of_four_are_drawn_as_ever(tmp_path):
-    facts, _ = build_facts(write(tmp_path / "d", dataset()), "d", None, {}, 3)
+@pytest.mark.parametrize("size", [8, 3])
+def test_fresh_choices_are_answers_of_the_own_split_or_of_all_where_it_has_too_few(tmp_path, size):
+    facts, _ = build_facts(write(tmp_path / "d", dataset(n=size)), "d", None, {}, 3)
     for fact in facts:
         correct = fact.choices[fact.answer]
-        pool = sorted(f.choices[f.answer] for f in facts if f.choices[f.answer] not in fact.choices)
+        others = [f for f in facts if f.choices[f.answer] not in fact.choices and (size < 4 or f.split == fact.split)]
+        pool = sorted(f.choices[f.answer] for f in others)
         assert fact.fresh_choices == first_definition(fact.id, correct, fact.answer, pool, 3)
+
+
+def test_wrong_choices_of_open_questions_are_answers_of_their_own_split(tmp_path):
+    files = {
+        f"split_{s}.jsonl": [{"question": f"When was {s}-{i}?", "answer": str(1900 + 20 * s + i)} for i in range(20)]
+        for s in range(3)
+    }
+    for fact in build_facts(write(tmp_path / "d", files), "d", None, {}, 0)[0]:
+        first = 1900 + 20 * int(fact.split[-1])
+        assert all(first <= int(choice) < first + 20 for choice in (*fact.choices, *fact.fresh_choices))
 
 
 def test_too_few_values_for_fresh_choices_are_refused_dropped_or_left_out(tmp_path):

@@ -1,6 +1,8 @@
-"""Draw wrong answers from the correct answers of other questions.
+"""Draw wrong answers from the correct answers of other questions of the same split.
 
-Two things need them: `fresh_choices`, which no method trains on, and open questions, which have no choices.
+Two things need them: `fresh_choices`, which no method trains on, and open questions, which have no choices. Drawn from
+all splits, they would tell on V: an answer of T would be a wrong choice there, and how often values are answers and
+wrong choices in T shows which are answers in V.
 """
 
 import hashlib
@@ -61,9 +63,9 @@ def answer_kind(answer: str) -> str:
 class Answers:
     """The correct answers of a folder, from which wrong choices are drawn.
 
-    Each value is as likely as it is often an answer. Rarer distractors would let a guesser who knows only the
-    distribution of answers beat the floor (Years: .36 instead of .25). `distractors` is the number of wrong choices
-    that an open question gets; it gets fewer where fewer answers are of its kind.
+    Each value is as likely as it is often an answer in the question's split. Rarer distractors would let a guesser who
+    knows only the distribution of answers beat the floor (Years: .36 instead of .25). `distractors` is the number of
+    wrong choices that an open question gets; it gets fewer where fewer answers are of its kind.
     """
 
     def __init__(self, folder: Folder, distractors: int = DISTRACTORS):
@@ -71,6 +73,9 @@ class Answers:
         pool = sorted(mcq.correct for mcq in folder.mcqs)
         self._values = {value.strip(): value for value in pool}
         self._counts = Counter(value.strip() for value in pool)
+        self._in_split = defaultdict(Counter)  # split -> how often each value is an answer there
+        for mcq in folder.mcqs:
+            self._in_split[mcq.split][mcq.correct.strip()] += 1
         self._trained = defaultdict(set)  # index of the question -> wrong answers that its sentences may state
         for sentence in folder.sentences:
             if sentence.mcq is not None:
@@ -129,7 +134,7 @@ class Answers:
                 "write `choices`, or leave the question out"
             )
         rng = _rng(seed, 1, name)
-        drawn = self._draw(fits, fits, min(self.distractors, self._distinct(fits)), rng)
+        drawn = self._draw(mcq.split, fits, min(self.distractors, self._distinct(fits)), rng)
         answer = int(rng.integers(len(drawn) + 1))
         return [*drawn[:answer], mcq.correct, *drawn[answer:]], answer
 
@@ -146,10 +151,7 @@ class Answers:
             fits = alike if self._distinct(alike) >= wanted else fits
         if self._distinct(fits) < wanted:
             return []
-        # Values that are taken in another writing are drawn from as well, and refused: so old draws stay as they were.
-        written = {value.strip() for value in (*choices, *self._known(index))}
-        more = fits | (self._taken(index, choices) - written) if not mcq.open else fits
-        drawn = self._draw(fits, more, wanted, _rng(seed, None, name))
+        drawn = self._draw(mcq.split, fits, wanted, _rng(seed, None, name))
         return [*drawn[:answer], mcq.correct, *drawn[answer:]]
 
     def _known(self, index: int) -> set[str]:
@@ -158,20 +160,19 @@ class Answers:
     def _taken(self, index: int, choices: Iterable[str]) -> set[str]:
         return self._writings((*choices, *self._known(index)))
 
-    def _draw(self, fits: set[str], more: set[str], n: int, rng: np.random.Generator) -> list[str]:
+    def _draw(self, split: str, fits: set[str], n: int, rng: np.random.Generator) -> list[str]:
         """Return n values of `fits`, no two of which are one text in different writings.
 
-        The first draw is from `more`. Where it holds anything else, the second is from one writing of each of `fits`.
+        They are answers of the question's own split, as likely as there, or of all splits where it has too few.
         """
-        drawn = _weighted(Counter({key: self._counts[key] for key in self._values if key in more}), n, rng)
-        if self._distinct(drawn) < n or not fits.issuperset(drawn):
-            writing: dict[str, str] = {}
-            once = Counter()
-            for key in self._values:
-                if key in fits:
-                    once[writing.setdefault(self._same[key], key)] += self._counts[key]
-            drawn = _weighted(once, n, rng)
-        return [self._values[key] for key in drawn]
+        here = self._in_split[split]
+        counts = here if self._distinct(fits & here.keys()) >= n else self._counts
+        writing: dict[str, str] = {}
+        once = Counter()
+        for key in self._values:
+            if key in fits and counts[key]:
+                once[writing.setdefault(self._same[key], key)] += counts[key]
+        return [self._values[key] for key in _weighted(once, n, rng)]
 
 
 def _weighted(counts: Counter[str], n: int, rng: np.random.Generator) -> list[str]:
