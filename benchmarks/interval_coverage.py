@@ -18,8 +18,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from rtt.scoring.halves import halves
 from rtt.stats.intervals import Z95, wilson
-from rtt.stats.look_choice import best_look, choose, halves
+from rtt.stats.look_choice import best_look, choose
 from rtt.stats.recovery import PSEUDO, recover, weights
 from scipy.special import ndtr, ndtri
 

@@ -122,7 +122,7 @@ def test_a_study_file_and_a_bundle(folder, monkeypatch):
         new.table("recovery")
     bundle = rtt.load_study(ROOT / "tests/data/bundle-v2.zip")
     evaluation = bundle.evaluations(kind="original")[0]
-    assert bundle.name == "tiny" and len(bundle.table("recovery")) == 16
+    assert bundle.name == "tiny" and len(bundle.table("recovery")) == 24
     place = bundle.folder
     del bundle
     assert len(evaluation.questions())  # its file is kept as long as it is used
@@ -167,7 +167,9 @@ def test_score_gives_what_the_command_prints(checkpoint, tmp_path, capsys):
     found = rtt.score(checkpoint, path, dtype="fp64")
     assert found.accuracy.to_dict("index") == printed["accuracy"]
     assert found.questions["scores"].tolist() == [
-        question["probes"][probe]["scores"] for question in printed["questions"] for probe in ("letter", "likelihood")
+        question["probes"][probe]["scores"]
+        for question in printed["questions"]
+        for probe in ("letter", "letter_permuted", "likelihood")
     ]
     again = rtt.score(checkpoint, MCQS, dtype="fp64")
     assert again.questions["scores"].tolist() == found.questions["scores"].tolist()

@@ -17,12 +17,13 @@ from rtt import places
 from rtt.bundle import opening
 from rtt.errors import UserError
 from rtt.files import read_json
+from rtt.scoring.correct import asked_of
 from rtt.scoring.read import read_eval
 from rtt.stats import unfinished
 from rtt.stats.tables import compute, read_table
 from rtt.stats.variants import StudyRuns
 from rtt.study import load
-from rtt.study.names import PROBES, TABLES, setting_text
+from rtt.study.names import TABLES, setting_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -166,7 +167,7 @@ class Evaluation:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """What it belongs to: dataset, arm, model, method, seed, retain_budget, target, control_for, attack."""
+        """What it belongs to: dataset, arm, model, method, seed, retain_budget, target, attack and more."""
         return self.document["labels"]
 
     def looks(self) -> pd.DataFrame:
@@ -186,16 +187,15 @@ class Evaluation:
     def questions(self) -> pd.DataFrame:
         """Return a row per look, question and probe.
 
-        Columns: `look` (int, a row of `looks`), `id`, `split`, `group`, `role` ("T", "V" or "retain"), `answer` (the
-        right choice, from 0), `probe`, `scores` (list of floats, one per choice: log-probabilities in nats),
-        `predicted` (the first choice with the highest score), `correct` (bool).
+        Columns: `look` (int, a row of `looks`), `id`, `split`, `group`, `role` ("T", "V", "retain" or "choice"),
+        `answer` (the right choice, from 0), `probe` (one that was asked), `scores` (list of floats, one per choice:
+        log-probabilities in nats), `predicted` (the first choice with the highest score), `correct` (bool).
         """
         rows = [
-            {"look": number, **_plain(question), "probe": probe, "scores": found["scores"]}
+            {"look": number, **_plain(question), "probe": probe, "scores": question["probes"][probe]["scores"]}
             for number, look in enumerate(self.document["looks"])
             for question in look["questions"]
-            for probe, found in question["probes"].items()
-            if probe in PROBES  # readers ignore those that they do not know
+            for probe in asked_of(question["probes"])
         ]
         return _judged(pd.DataFrame(rows, columns=["look", *QUESTION, "probe", "scores"]))
 
@@ -204,9 +204,9 @@ class Evaluation:
 class Scores:
     """What `score` found.
 
-    accuracy: a row per probe (the index), with `n` questions, `accuracy` (a fraction), its 95 % Wilson interval `low`
-    and `high`, and `calibrated`, the accuracy after each letter's mean score is taken off. questions: as
-    `Evaluation.questions`, without `look` and `role`.
+    accuracy: a row per probe of the tables that comes from those asked (the index), with `n` questions, `accuracy` (a
+    fraction), and its 95 % Wilson interval `low` and `high`. questions: as `Evaluation.questions`, without `look` and
+    `role`.
     """
 
     accuracy: pd.DataFrame
@@ -216,7 +216,7 @@ class Scores:
 def score(
     model: "str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]",
     questions: str | Path | Iterable[Mapping[str, Any]],
-    probes: Sequence[str] = ("letter", "likelihood"),
+    probes: Sequence[str] = ("letter", "letter_permuted", "likelihood"),
     batch_size: int = 64,
     dtype: str = "fp32",
 ) -> Scores:
@@ -224,9 +224,11 @@ def score(
 
     model: a folder of transformers' files, or a model with its tokenizer, which are used as they are. questions: a file
     of canonical facts or of MCQs in the authors' schema (docs/data.md), or dicts with `question`, `choices` and
-    `answer` (index from 0). probes: "letter" (log p of " A", " B", ... after the MCQ), "likelihood" (log p of each
-    choice after the question alone), "likelihood_fresh" (facts only). batch_size: prompts at once; it changes no
-    score by more than rounding. dtype: "fp32", "bf16", "fp16" or "fp64", of weights that are loaded from a folder.
+    `answer` (index from 0). probes: "letter" (log p of " A", " B", ... after the MCQ), "letter_permuted" (the same with
+    the choices in each rotation), "likelihood" (log p of each choice after the question alone), and of facts alone
+    "likelihood_fresh" (choices that nothing trained on) and "cloze" (a sentence with each choice in its place).
+    batch_size: prompts at once; it changes no score by more than rounding. dtype: "fp32", "bf16", "fp16" or "fp64", of
+    weights that are loaded from a folder.
 
     Raises UserError for a folder or file that cannot be used, a malformed question, an unknown probe or dtype, and
     where torch is not installed.

@@ -14,8 +14,9 @@ import numpy as np
 from rtt.__main__ import main
 from rtt.files import write_json
 from rtt.stats.tables import read_table
-from rtt.study.names import ARMS, PROBES
 
+PROBES = ("letter", "likelihood", "likelihood_fresh")  # without tokens, so tables lack what is per token or byte
+TABLED = ("letter", "letter_calibrated", "likelihood", "likelihood_fresh")  # what tables have of them
 METHODS = ("GD", "RMU", "RIA", "FIF")
 DATASETS = {"pretrained": "people_p", "taught": "people_f", "taught_same_data": "people_f"}
 OTHER = {"people_p": "people_f", "people_f": "people_p"}
@@ -38,7 +39,7 @@ ACCURACIES = {
 
 def make_evals(
     folder,
-    arms=ARMS,
+    arms=tuple(DATASETS),
     methods=METHODS,
     seeds=(0,),
     budgets=(0.1,),

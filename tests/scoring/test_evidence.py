@@ -57,7 +57,7 @@ INSIDE = [
     (UNLEARN, ("looks", 1, "step"), 3, "metrics.accuracies[1].step"),
     (UNLEARN, ("spec", "settings", "learning_rate"), 0.5, "hashes.spec"),
     (UNLEARN, ("hashes", "spec"), "0" * 64, "hashes.spec"),
-    (UNLEARN, ("run_id",), "unlearn-other-s0-a9c14c7558", "run_id"),
+    (UNLEARN, ("run_id",), lambda run: run.replace("pretrained", "other"), "run_id"),
     (UNLEARN, ("labels", "arm"), "taught", "labels.arm"),
     (UNLEARN, ("labels", "seed"), 7, "labels.seed"),
     (UNLEARN, ("labels", "method"), "RMU", "labels.method"),

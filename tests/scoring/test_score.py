@@ -9,7 +9,8 @@ import subword
 import tiny
 import torch
 from rtt.errors import UserError
-from rtt.scoring.score import PROBES, Scorer, accuracy, continuations
+from rtt.scoring.score import Scorer, continuations
+from rtt.study.names import BY_DEFAULT
 
 
 def varied(folder):
@@ -18,6 +19,9 @@ def varied(folder):
     facts[1] = dataclasses.replace(facts[1], question="When?", choices=["1950 1951", "1952", "1953 1954 1955", "1956"])
     facts[2] = dataclasses.replace(facts[2], question="Ada Boris Chen Dalia Emil Farah Goran was born when?")
     facts[3] = dataclasses.replace(facts[3], choices=["Lima", "Lima Oslo", "Lima Oslo Rome", "Oslo"])
+    for i, name in ((1, "Ada"), (3, "Boris")):
+        correct = facts[i].choices[facts[i].answer]
+        facts[i] = dataclasses.replace(facts[i], sentences=[f"{name} lives in {correct} a year of life."])
     return facts
 
 
@@ -35,13 +39,17 @@ def brute(model, prompt, continuation):
 
 
 def expected(model, facts):
-    """The three probes, spelled out from docs/architecture.md."""
+    """The probes of a default study, spelled out from docs/architecture.md."""
     values = []
     for fact in facts:
-        mcq = fact.question + "".join(f"\n{x}. {c}" for x, c in zip("ABCD", fact.choices, strict=True)) + "\nAnswer:"
-        values += [brute(model, mcq, f" {letter}") for letter in "ABCD"]
+        a, b, c, d = fact.choices
+        for shown in ((a, b, c, d), (a, b, c, d), (b, c, d, a), (c, d, a, b), (d, a, b, c)):  # letter, then rotations
+            mcq = fact.question + "".join(f"\n{x}. {choice}" for x, choice in zip("ABCD", shown, strict=True))
+            values += [brute(model, f"{mcq}\nAnswer:", f" {letter}") for letter in "ABCD"]
         values += [brute(model, f"{fact.question}\nAnswer:", f" {choice}") for choice in fact.choices]
         values += [brute(model, f"{fact.question}\nAnswer:", f" {choice}") for choice in fact.fresh_choices]
+        before, after = fact.sentences[0].split(fact.choices[fact.answer])
+        values += [brute(model, before.strip(), f" {choice}{after}") for choice in fact.choices]
     return values
 
 
@@ -59,7 +67,12 @@ def test_questions_may_have_other_numbers_of_choices(tmp_path):
     facts = varied(tmp_path)
     shorter = [
         dataclasses.replace(
-            fact, choices=fact.choices[:k], fresh_choices=fact.fresh_choices[:k], answer=0, group=f"d:{i // 2}"
+            fact,
+            choices=fact.choices[:k],
+            fresh_choices=fact.fresh_choices[:k],
+            answer=0,
+            group=f"d:{i // 2}",
+            sentences=[f"Ada lives in {fact.choices[0]}."],
         )
         for i, (fact, k) in enumerate(zip(facts, (2, 4, 3, 2, 4), strict=True))
     ]
@@ -73,6 +86,7 @@ def test_questions_may_have_other_numbers_of_choices(tmp_path):
             "letter": [brute(double, f"{fact.question}{lines}\nAnswer:", f" {x}") for x in "ABCD"[: len(fact.choices)]],
             "likelihood": [brute(double, f"{fact.question}\nAnswer:", f" {choice}") for choice in fact.choices],
             "likelihood_fresh": [brute(double, f"{fact.question}\nAnswer:", f" {c}") for c in fact.fresh_choices],
+            "cloze": [brute(double, "Ada lives in", f" {c}.") / len(c.split()) for c in fact.choices],
         }
         for probe, scores in wanted.items():
             assert question["probes"][probe]["scores"] == pytest.approx(scores, abs=1e-5, rel=1e-5)
@@ -83,8 +97,10 @@ def test_letters_that_share_a_token_and_missing_fresh_choices_are_refused(tmp_pa
     six = dataclasses.replace(fact, choices=list("abcdef"), fresh_choices=[], answer=0)
     with pytest.raises(UserError, match="several of the letters A to F the same token"):  # the miniature knows A to D
         Scorer(tiny.tokenizer(), [six], ["letter"])
-    with pytest.raises(UserError, match="has no fresh choices"):
-        Scorer(tiny.tokenizer(), [six])
+    with pytest.raises(UserError, match=r"has no fresh choices.*leave likelihood_fresh out"):
+        Scorer(tiny.tokenizer(), [dataclasses.replace(fact, fresh_choices=[])])
+    with pytest.raises(UserError, match=r"has no sentence that holds its correct choice exactly once.*leave cloze out"):
+        Scorer(tiny.tokenizer(), [dataclasses.replace(fact, sentences=["Ada was born."])])
 
 
 def test_questions_carry_what_the_contract_asks(tmp_path):
@@ -94,17 +110,36 @@ def test_questions_carry_what_the_contract_asks(tmp_path):
     for i, (fact, question) in enumerate(zip(facts, questions, strict=True)):
         assert (question["id"], question["split"], question["answer"]) == (fact.id, fact.split, fact.answer)
         assert question["role"] == ("V" if fact.split == "split_0" else "T")
-        assert list(question["probes"]) == list(PROBES)
-        flat = [value for probe in PROBES for value in question["probes"][probe]["scores"]]
-        assert flat == pytest.approx(reference[12 * i : 12 * i + 12], abs=1e-5)
-        assert flat == [round(value, 6) for value in flat]
+        assert list(question["probes"]) == list(BY_DEFAULT)
+        mine, probes = iter(reference[32 * i : 32 * i + 32]), question["probes"]
+        four = [next(mine) for _ in range(4)]
+        assert probes["letter"]["scores"] == pytest.approx(four, abs=1e-5)
+        turns = [[next(mine) for _ in range(4)] for _ in range(4)]
+        on_letters = [math.log(sum(map(math.exp, row))) for row in turns]
+        # choice 2 stands at C, B, A, D in the rotations 0 to 3
+        means = [sum(turns[r][(c - r) % 4] - on_letters[r] for r in range(4)) / 4 for c in range(4)]
+        assert probes["letter_permuted"]["scores"] == pytest.approx(means, abs=1e-5)
+        right = sum(row.index(max(row)) == (fact.answer - r) % 4 for r, row in enumerate(turns))
+        assert probes["letter_permuted"]["right"] == right
+        for probe in ("likelihood", "likelihood_fresh"):
+            shown = fact.choices if probe == "likelihood" else fact.fresh_choices
+            assert probes[probe]["scores"] == pytest.approx([next(mine) for _ in range(4)], abs=1e-5)
+            assert probes[probe]["tokens"] == [len(choice.split()) for choice in shown]
+        assert probes["likelihood"]["bytes"] == [len(choice) for choice in fact.choices]
+        end = len(fact.sentences[0].split(fact.choices[fact.answer])[1].strip(".").split())
+        counts = [len(choice.split()) + end for choice in fact.choices]
+        assert probes["cloze"]["scores"] == pytest.approx([next(mine) / n for n in counts], abs=1e-5)
+        every = [score for found in probes.values() for score in found["scores"]]
+        assert every == [round(value, 6) for value in every]
 
 
 def test_every_prompt_runs_once_and_choices_continue_it(tmp_path):
-    """Two prompts a fact; what is fed after them is a choice without its last token, once for equal beginnings."""
+    """Six prompts a fact, since the first rotation is the question as it stands; what is fed after them is a choice, or
+    in a cloze a choice and the rest, without its last token, once for equal beginnings.
+    """
     facts = varied(tmp_path)
     scorer, model, fed = Scorer(tiny.tokenizer(), facts), tiny.model(), []
-    assert len(scorer.prompts) == len(set(scorer.prompts)) == 2 * len(facts)
+    assert len(scorer.prompts) == len(set(scorer.prompts)) == 6 * len(facts)
     forward = model.forward
     model.forward = lambda ids, **more: (fed.append((ids.tolist(), more.get("past_key_values"))), forward(ids, **more))[
         1
@@ -112,8 +147,9 @@ def test_every_prompt_runs_once_and_choices_continue_it(tmp_path):
     scorer.scores(model)
     prompts = [row for rows, cache in fed if cache is None for row in rows]
     tails = [tiny.tokenizer().decode(row).replace("<pad>", "").strip() for rows, cache in fed if cache for row in rows]
-    assert len(prompts) == 2 * len(facts)
-    assert sorted(tails) == ["1950", "1953 1954", "Lima", "Lima Oslo"]
+    assert len(prompts) == 6 * len(facts)
+    clozes = [f"{choice} a year of" for i in (1, 3) for choice in facts[i].choices]
+    assert sorted(tails) == sorted(["1950", "1953 1954", "Lima", "Lima Oslo", *clozes])
 
 
 def test_scoring_leaves_the_weights_and_no_gradient(tmp_path):
@@ -131,24 +167,6 @@ def test_fresh_choices_are_scored_not_the_trained_ones(tmp_path):
     assert [text.target.strip() for text in four["likelihood_fresh"]] == fact.fresh_choices
     assert [text.target.strip() for text in four["likelihood"]] == fact.choices
     assert four["likelihood_fresh"][fact.answer] == four["likelihood"][fact.answer]
-
-
-def question(scores, answer, role="V"):
-    return {"probes": {"letter": {"scores": scores}}, "answer": answer, "role": role}
-
-
-def test_accuracy_takes_the_first_maximum():
-    assert accuracy([question([-1, -1, -2, -3], 0)], "letter") == 1
-    assert accuracy([question([-1, -1, -2, -3], 1)], "letter") == 0
-    assert accuracy([question([-5, -4, -2, -3], 2), question([-1, -4, -2, -3], 2)], "letter") == 0.5
-
-
-def test_accuracy_by_role():
-    mixed = [question([0, -1, -1, -1], 0, "T"), question([0, -1, -1, -1], 1, "V"), question([0, -1, -1, -1], 2, "V")]
-    assert accuracy(mixed, "letter", "T") == 1
-    assert accuracy(mixed, "letter", "V") == 0
-    assert accuracy(mixed, "letter") == pytest.approx(1 / 3)
-    assert accuracy(mixed, "letter", "retain") is None
 
 
 def test_only_the_probes_asked_for_are_scored(tmp_path):
@@ -194,26 +212,3 @@ def test_bare_letter_scores_another_token():
     assert spaced.prompts == bare.prompts
     model = subword.model(tokenizer)
     assert spaced.scores(model) != pytest.approx(bare.scores(model), abs=1e-2)
-
-
-def test_calibration_subtracts_each_letter_s_mean():
-    """A model that always prefers A, by more for the questions whose answer is A."""
-    rows = [
-        question([3, 0, 0, 0], 0),
-        question([1, 0.5, 0, 0], 1),
-        question([1, 0, 0.5, 0], 2),
-        question([1, 0, 0, 0.5], 3),
-    ]
-    assert accuracy(rows, "letter") == 0.25
-    assert accuracy(rows, "letter", calibrated=True) == 1
-    logprobs = []
-    for row in rows:
-        logits = row["probes"]["letter"]["scores"]
-        total = math.log(sum(map(math.exp, logits)))
-        logprobs.append(question([logit - total for logit in logits], row["answer"]))
-    assert accuracy(logprobs, "letter", calibrated=True) == 1
-    # Questions with two choices have a mean of their own.
-    both = [*rows, question([9.0, 8.0], 0), question([7.0, 6.5], 1)]
-    assert accuracy(both, "letter", calibrated=True) == 1 and accuracy(both, "letter") == pytest.approx(2 / 6)
-    rows.append(question([-50, 0, 0, 0], 1, "T"))  # questions of another role do not enter the means
-    assert accuracy(rows, "letter", "V", calibrated=True) == 1

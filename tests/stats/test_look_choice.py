@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rtt.stats.look_choice import best_look, chance, choose, halves, letter_floor
+from rtt.scoring.halves import halves
+from rtt.stats.look_choice import best_look, chance, choose, letter_floor
 from scipy.stats import binom
 
 sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from evals_builder import NOTHING, SMALL, edit, make_evals, planted, tables, write_eval, write_runs
 from rtt.errors import UserError
+from rtt.scoring.halves import halves
 from rtt.scoring.read import read_eval
 from rtt.stats.assemble import floor_of, t_at, v_correct
-from rtt.stats.look_choice import choose, halves
+from rtt.stats.look_choice import choose
 from rtt.stats.recovery import recover, resample
 from rtt.stats.tables import read_table
 from rtt.study.names import read_setting, setting_text
@@ -70,7 +71,7 @@ def test_the_value_of_a_question_is_its_mean_over_repeats(tmp_path):
     )
     assert found.settings == (one, two) and found.v_splits == ("split_0", "split_1") and found.uses_t
     expected = [[[1, 0.5, 0, 0, 0, 0.5], [0, 0, 1, 0.5, 0.5, 0]], [[0, 1, 0, 0, 0, 0], [0.5] * 6]]
-    assert found.correct["letter"].tolist() == expected
+    assert found.correct["letter"].mean(axis=0).tolist() == expected
     assert v_correct(found, "letter").tolist() == [[1, 0.5, 1, 0.5, 0.5, 0], [0, 1, 0.5, 0.5, 0.5, 0.5]]
     # T at both V splits of the second look: none of 4, and 1 of 2 questions.
     assert t_at(found, "letter", [(1, 0), (1, 1)]) == (1.0, 6, 6)
@@ -87,7 +88,7 @@ def test_settings_stand_in_the_order_of_the_file(tmp_path):
 def test_an_attack_without_t_counts_for_every_v_split(tmp_path):
     found = read_looks(tmp_path, [look({"bits": 4}, None, "101100", attack="quantise")], "quantise")
     assert found.v_splits == ("split_0", "split_1") and not found.uses_t and found.attack == "quantise"
-    assert found.correct["letter"].tolist() == [[[1, 0, 1, 1, 0, 0]] * 2]
+    assert found.correct["letter"].tolist() == [[[[1, 0, 1, 1, 0, 0]] * 2]]
     assert v_correct(found, "letter").tolist() == [[1, 0, 1, 1, 0, 0]]
     assert t_at(found, "letter", [(0, 0), (0, 1)]) == (0.0, 0, 0)
 
@@ -129,7 +130,7 @@ def test_other_numbers_of_choices(tmp_path):
         entry.update(asked(mark))
     found = read_looks(tmp_path, looks, "quantise")
     assert found.questions.n_choices.tolist() == [5] * 6 and floor_of(found, "likelihood") == 0.2
-    assert found.correct["likelihood"][0, 0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert found.correct["likelihood"][0, 0, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
 def test_questions_of_one_dataset_may_have_other_numbers_of_choices(tmp_path):
@@ -146,8 +147,8 @@ def test_questions_of_one_dataset_may_have_other_numbers_of_choices(tmp_path):
     looks = cut([look({"x": 1}, None, "111111", attack="quantise"), look({"x": 2}, None, "111111", attack="quantise")])
     found = read_looks(tmp_path, looks, "quantise")
     assert found.questions.n_choices.tolist() == widths
-    assert found.correct["letter"][0, 0].tolist() == [1] * 6
-    assert found.correct["likelihood"][0, 0].tolist() == [0, 0, 0, 0, 0, 0]  # reversed: another choice is best
+    assert found.correct["letter"][0, 0, 0].tolist() == [1] * 6
+    assert found.correct["likelihood"][0, 0, 0].tolist() == [0, 0, 0, 0, 0, 0]  # reversed: another choice is best
     assert floor_of(found, "likelihood") == pytest.approx((2 / 2 + 2 / 4 + 2 / 3) / 6)
     # T never has as many choices, so that a letter is drawn.
     assert floor_of(found, "letter") == pytest.approx((2 / 2 + 2 / 4 + 2 / 3) / 6)
@@ -209,7 +210,7 @@ def test_bools_and_floats_give_the_same_bits():
 
 def test_identical_repeats_change_no_byte_of_the_tables(tmp_path):
     for name, repeats in (("one", 1), ("three", 3)):
-        make_evals(tmp_path / name, **SMALL, repeats=repeats, group_size=2 if repeats > 1 else 1)
+        make_evals(tmp_path / name, **SMALL, repeats=repeats)
         assert tables(tmp_path / name) == 0
     for name in ("recovery", "accuracy", "contrasts", "variants"):
         one, three = (tmp_path / folder / "tables" / f"{name}.csv" for folder in ("one", "three"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from evals_builder import SMALL, make_evals, tables
-from rtt.study.names import PROBES
+from rtt.study.names import ASKED
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "config" / "eval.schema.json").read_text(encoding="utf-8"))
@@ -28,7 +28,8 @@ def further(document):
         look["seconds"] = 1.5
         for question in look["questions"]:
             question["difficulty"] = 0.5
-            question["probes"]["few_shot"] = {"scores": [0.0, -1.0], "shots": 4}
+            question["probes"]["logit"] = {"scores": [0.0, -1.0], "shots": 4}
+            question["probes"]["few_shot"] = {"shots": 4}  # before the name had a meaning
             question["probes"]["letter"]["calibrated"] = True
 
 
@@ -46,7 +47,7 @@ def test_probes_and_keys_of_later_versions_change_no_number(study, tmp_path):
 
 def test_every_evaluation_is_valid(study):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert tuple(SCHEMA["$defs"]["question"]["properties"]["probes"]["properties"]) == PROBES
+    assert tuple(SCHEMA["$defs"]["question"]["properties"]["probes"]["properties"]) == ASKED
     validator = jsonschema.Draft202012Validator(SCHEMA)
     kinds = set()
     for path in sorted((study / "evals").glob("*-s0*.json")):

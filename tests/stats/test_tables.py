@@ -9,11 +9,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from evals_builder import SMALL, edit, make_evals, planted, tables
+from evals_builder import SMALL, TABLED, edit, make_evals, planted, tables
 from rtt.files import natural
+from rtt.scoring.halves import halves
 from rtt.scoring.read import read_eval, read_folder
 from rtt.stats.assemble import assemble
-from rtt.stats.look_choice import halves
 from rtt.stats.recovery import cannot_tell
 from rtt.stats.tables import read_table, recovery_table, write_table
 from rtt.study.names import STAGES, TABLES
@@ -80,13 +80,14 @@ def test_one_row_per_key_in_natural_order(study):
         (0, 11),
         (0.05, 0.1),
         ("paper", "nested"),
-        ("letter", "likelihood", "likelihood_fresh"),
+        TABLED,
     ]
     assert found == list(itertools.product(*order))
 
 
 def test_planted_accuracies_arrive(study):
-    for row in planted(study, arm="pretrained", method="GD").itertuples():
+    rows = planted(study, arm="pretrained", method="GD")
+    for row in rows[rows.probe != "letter_calibrated"].itertuples():  # which answers other questions right
         assert row.n_questions == 80
         assert (row.acc_before, row.acc_unlearned, row.acc_attacked) == (1.0, 0.25, 0.75)
         assert (row.acc_original_attacked, row.acc_control_attacked, row.t_acc_attacked) == (0.875, 0.3125, 0.75)
@@ -116,11 +117,11 @@ def test_floor_by_hand(study):
 
 
 def test_statuses(study):
-    assert set(planted(study, arm="pretrained").status) == {"ok"}
+    assert set(planted(study, arm="pretrained", probe="letter").status) == {"ok"}
     assert set(planted(study, arm="taught_same_data", method="RIA").status) == {"over_unlearned"}
     assert set(planted(study, arm="taught_same_data", method="GD").status) == {"not_unlearned"}
     gone = planted(study, arm="taught", method="GD", retain_budget=0.05)
-    assert set(gone.status) == {"none_within_budget"} and len(gone) == 12
+    assert set(gone.status) == {"none_within_budget"} and len(gone) == 16
     assert (
         gone[["acc_unlearned", "acc_attacked", "t_acc_attacked", "retain_unlearned", "recovery", "recovery_difference"]]
         .isna()
@@ -128,7 +129,7 @@ def test_statuses(study):
     )
     assert (gone.acc_original_attacked == 0.875).all() and (gone.acc_before == 1).all()
     # `paper` is the maximum; `nested` may take an equally good earlier look of a half.
-    assert (gone[gone.look_choice == "paper"].acc_control_attacked == 0.3125).all()
+    assert (gone[(gone.look_choice == "paper") & (gone.probe == "letter")].acc_control_attacked == 0.3125).all()
 
 
 def test_undefined_leaves_cells_empty(tmp_path):
@@ -296,7 +297,8 @@ def test_any_probes_are_enough(tmp_path, probes):
     make_evals(tmp_path, **SMALL, probes=probes)
     assert tables(tmp_path) == 0
     found = planted(tmp_path)
-    assert list(dict.fromkeys(found.probe)) == list(probes)
+    assert list(dict.fromkeys(found.probe)) == [name for name in TABLED if name.partition("_calib")[0] in probes]
+    found = found[found.probe != "letter_calibrated"]
     assert set(found.retain_before) == {1.0} and set(found.retain_unlearned) == {0.875}  # 8 and 7 of 8
 
 

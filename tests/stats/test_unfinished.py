@@ -23,7 +23,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "study"
     make_evals(
         folder,
-        **SMALL | dict(arms=ARMS, methods=METHODS, attacks=ATTACKS, budgets=BUDGETS, worse=1, probes=("letter",)),
+        **SMALL | dict(arms=ARMS, methods=METHODS, attacks=ATTACKS, budgets=BUDGETS, worse=1, probes=("likelihood",)),
         none={("taught", "GD", 0.1)},
     )
     stems = {kind: sorted(path.stem for path in (folder / kind).iterdir()) for kind in ("evals", "point_choices")}

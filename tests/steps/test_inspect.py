@@ -59,16 +59,21 @@ def test_score(capsys, folder):
     tokenizer = subword.tokenizer(bos=True)
     model = subword.model(tokenizer).double()
     code, found = call(capsys, folder, "score", "mcq.jsonl")
-    assert code == 0 and list(found["accuracy"]) == ["letter", "likelihood"]
-    hits = 0
+    every = ["letter_permuted", "letter", "letter_calibrated", "likelihood", "likelihood_token", "likelihood_byte"]
+    assert code == 0 and list(found["accuracy"]) == every
+    hits = dict.fromkeys(every, 0)
     for fact, question in zip(subword.FACTS, found["questions"], strict=True):
         prompt = [1, *subword.ids(tokenizer, f"{fact.question}\nAnswer:")]
         texts = [subword.ids(tokenizer, f" {choice}") for choice in fact.choices]
         expected = [-sum(subword.nats(model, prompt + text)[len(prompt) - 1 :]) for text in texts]
         assert question["probes"]["likelihood"]["scores"] == pytest.approx(expected, abs=1e-4)
-        hits += expected.index(max(expected)) == fact.answer
-    said = found["accuracy"]["likelihood"]
-    assert said["n"] == 3 and said["accuracy"] == pytest.approx(hits / 3)
+        per_token = [score / len(text) for score, text in zip(expected, texts, strict=True)]
+        per_byte = [score / len(choice.encode()) for score, choice in zip(expected, fact.choices, strict=True)]
+        for probe, scores in (("likelihood", expected), ("likelihood_token", per_token), ("likelihood_byte", per_byte)):
+            hits[probe] += scores.index(max(scores)) == fact.answer
+    for probe in every[-3:]:
+        said = found["accuracy"][probe]
+        assert said["n"] == 3 and said["accuracy"] == pytest.approx(hits[probe] / 3)
     assert 0 <= said["low"] <= said["accuracy"] <= said["high"] <= 1
 
 
@@ -79,6 +84,7 @@ def test_score(capsys, folder):
         ("loss", "mcq.jsonl", ["--loss", "CORPUS"], "give a sentence file"),
         ("score", "corpus_mcq.jsonl", [], "no choices to score"),
         ("score", "mcq.jsonl", ["--probes", "likelihood_fresh"], "only facts.jsonl has"),
+        ("score", "mcq.jsonl", ["--probes", "cloze"], "cloze needs sentences, which only facts.jsonl has"),
         ("score", "absent.jsonl", [], "absent.jsonl: cannot be read"),
         ("loss", "bad.jsonl", ["--loss", "CORPUS"], "bad.jsonl:2: not JSON"),
         ("loss", "long.jsonl", ["--loss", "CORPUS"], "the model's context only 512: 'xxx"),

@@ -56,7 +56,7 @@ MISTAKES = [
     (("methods", "GD", "grid"), {"learning_rate": []}, ["methods.GD.grid.learning_rate", "at least 1"]),
     (("arms",), KeyError, ["give arms", "or tasks"]),
     (("pretraining",), KeyError, ["the miniature needs pretraining"]),
-    (("scores",), {"probes": ["likelihood"]}, ["point_choice.probes: letter is not among scores.probes"]),
+    (("scores",), {"probes": ["likelihood"]}, ["point_choice.probes: letter does not come from scores.probes"]),
     (("faithful",), ["paddings"], ["faithful.0", "'padding'", "'paddings'"]),
     (("external_models",), {"GD": "x"}, ["external_models.GD", "same name"]),
     (("variants",), {"default": {}}, ["variants.default", "the study itself"]),

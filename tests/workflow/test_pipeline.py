@@ -12,9 +12,10 @@ import jsonschema
 import pytest
 import yaml
 from clones import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
+from rtt.study.names import BY_DEFAULT, probes_of
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
-PROBES, LOOK_CHOICES = {"letter", "likelihood", "likelihood_fresh"}, {"paper", "nested"}
+LOOK_CHOICES = {"paper", "nested"}
 KEYS = "dataset arm model method attack variant seed retain_budget look_choice probe".split()
 WITH_INTERVAL = "acc_unlearned acc_attacked acc_original_attacked acc_control_attacked".split()
 RECOVERIES = "recovery recovery_corrected recovery_difference".split()
@@ -108,9 +109,9 @@ def test_each_attack_has_every_look_with_every_question_once(finished):
                 assert len({question["id"] for question in questions}) == len(questions) == SPLITS * FACTS
                 for question in questions:
                     assert question["role"] == ("V" if look["v_split"] in (None, question["split"]) else "T")
-                    assert set(question["probes"]) == PROBES and question["group"] == question["id"]
+                    assert set(question["probes"]) == set(BY_DEFAULT) and question["group"] == question["id"]
                     scores = [score for probe in question["probes"].values() for score in probe["scores"]]
-                    assert len(scores) == 4 * len(PROBES) and all(x <= 0 and math.isfinite(x) for x in scores)
+                    assert len(scores) == 4 * len(BY_DEFAULT) and all(x <= 0 and math.isfinite(x) for x in scores)
 
 
 def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
@@ -121,7 +122,9 @@ def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
     ]  # fmt: skip
     columns = ("arm", "method", "attack", "retain_budget", "look_choice", "probe")
     attacks = ("RTT", "quantise")
-    wanted = itertools.product(("pretrained", "taught"), ("GD",), attacks, ("0.1", "1.0"), LOOK_CHOICES, PROBES)
+    wanted = itertools.product(
+        ("pretrained", "taught"), ("GD",), attacks, ("0.1", "1.0"), LOOK_CHOICES, probes_of(BY_DEFAULT)
+    )
     assert sorted(tuple(row[column] for column in columns) for row in recovery) == sorted(wanted)
     assert {row["n_questions"] for row in recovery} == {str(SPLITS * FACTS)}
     accuracy = read_csv(finished.results() / "tables/accuracy.csv")

@@ -24,7 +24,8 @@ from pydantic import (
 
 from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
-from rtt.study.names import MOST_VARIANTS, PROBES
+from rtt.scoring.correct import AT_FIRST
+from rtt.study.names import ASKED, MOST_VARIANTS
 
 MOST_KEYS = 10_000  # of one object
 
@@ -174,16 +175,27 @@ class Labels(Group):
     target: Literal["original", "unlearned", "control"]
     control_for: List[Name] = []
     attack: Name | None = None
+    unlearning_repeat: Count = 0
 
 
 class Probe(Loose):
     """How one question was answered to one probe."""
 
     scores: List[Score]
+    tokens: List[Count] = []
+    bytes: List[Count] = []
+    right: Count | None = None
+
+
+class LaterProbe(Probe):
+    """A probe whose name an older bundle may have given to something else: without scores nothing reads it."""
+
+    scores: List[Score] = []
 
 
 # Nothing reads a probe of another name, so it may hold anything.
-Probes = create_model("Probes", __base__=Loose, **{name: (Probe | None, None) for name in PROBES})
+NAMED = {name: ((Probe if name in AT_FIRST else LaterProbe) | None, None) for name in ASKED}
+Probes = create_model("Probes", __base__=Loose, **NAMED)
 
 
 class Question(Loose):

@@ -4,6 +4,7 @@ The MCQ prompt is the paper's (app. A): the question, a line for each choice ("A
 ends with "Answer: B. <choice>".
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,7 @@ from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES, Fact
 from rtt.errors import UserError
 from rtt.study.names import LOSSES, SENTENCE_LOSSES
 
+SHOTS = 4  # solved questions before a question of `few_shot`
 BLANK = "\u0120"  # how a byte-level vocabulary writes a blank
 
 
@@ -28,6 +30,28 @@ def mcq_prompt(question: str, choices: Sequence[str]) -> str:
 def question_prompt(question: str) -> str:
     """Return the prompt without choices, up to and including "Answer:"."""
     return f"{question}\nAnswer:"
+
+
+def solved(facts: Sequence[Fact]) -> str:
+    """Return what stands before a question in `few_shot`: these facts' MCQs with letter and answer, a blank line after
+    each.
+    """
+    return "".join(f"{mcq(fact).target}\n\n" for fact in facts)
+
+
+def cloze(fact: Fact) -> list[tuple[str, str]] | None:
+    """Return a true sentence with each choice in its place: (what stands before the choice, the choice and the rest).
+
+    It is the fact's first sentence that holds the correct choice exactly once, as a whole word and not at its
+    beginning, since nothing would lead to it there. None where there is no such sentence.
+    """
+    correct = re.compile(rf"(?<!\w){re.escape(fact.choices[fact.answer])}(?!\w)")
+    for text in fact.sentences:
+        found = list(correct.finditer(text))
+        if len(found) == 1 and (before := text[: found[0].start()]).strip():
+            prompt = before.rstrip()
+            return [(prompt, before[len(prompt) :] + choice + text[found[0].end() :]) for choice in fact.choices]
+    return None
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,15 @@ STATUS = {
 }
 RATES = {"recovery": "ratio", "recovery_corrected": "floor-corrected ratio"}
 PROBES = {
+    "letter_permuted": "letter, choices permuted",
     "letter": "letter",
+    "letter_calibrated": "letter, calibrated",
     "likelihood": "likelihood of the choice",
+    "likelihood_token": "likelihood per token",
+    "likelihood_byte": "likelihood per byte",
     "likelihood_fresh": "likelihood, fresh distractors",
+    "cloze": "cloze",
+    "few_shot": "letter after solved questions",
 }
 
 WIDTH = 7.2  # inches: two columns of a journal, or a laptop's reading width

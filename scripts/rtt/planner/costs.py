@@ -15,6 +15,7 @@ from rtt.data.build import build_facts
 from rtt.data.facts import LETTERS, Fact, read_facts
 from rtt.data.generate import generate, vocabulary
 from rtt.data.reader import role
+from rtt.data.text import SHOTS, cloze
 from rtt.errors import UserError
 from rtt.files import canonical_json, natural
 from rtt.study import plugins, sources
@@ -34,6 +35,7 @@ BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, of it
 PASSES = {"adamw": 24, "lion": 23}
 # Bytes of an evaluation JSON, measured on the miniature: per scored question, per probe of it, and per file (its spec).
 QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 115, 69, 6000
+MORE_BYTES = {"letter_permuted": 10, "likelihood": 36, "likelihood_fresh": 19}  # what stands beside the scores
 CHARACTERS = 4.5  # assumed per token of English prose, to count what `max_characters` leaves of a plain text
 
 
@@ -43,7 +45,9 @@ class Texts:
 
     `prompt` is the MCQ up to "Answer:" and `mcq` the MCQ with letter and answer; `question` is the question without
     choices up to "Answer:" and `answered` that with the answer. `choice` is one of the `choices`, and `sentence`, `ria`
-    and `fif` are one of three each. `chance` is the mean of one over the number of choices.
+    and `fif` are one of three each. `chance` is the mean of one over the number of choices. `begun` is what stands
+    before the choice in a cloze, and `ended` the choice and what follows; 0: unknown, and taken to be a sentence that
+    ends with the choice.
     """
 
     prompt: float
@@ -56,6 +60,8 @@ class Texts:
     fif: float
     choices: float = 4.0
     chance: float = 0.25
+    begun: float = 0.0
+    ended: float = 0.0
 
     def trained(self, loss: str) -> float:
         """Return the mean tokens of a training text of a fact, an MCQ or a sentence, with the loss `loss`."""
@@ -81,14 +87,21 @@ class Texts:
         return {"true": self.sentence, "random_wrong": self.ria, "fixed_wrong": self.fif}[kind]
 
     def scored(self, probes: Sequence[str]) -> float:
-        """Return the mean tokens that a model reads to score a fact: each prompt once, each continuation but its last
-        token.
+        """Return the mean tokens that a model reads to score a fact by these probes (`rtt.study.names.ASKED`).
 
-        Fresh choices count as long as the choices.
+        It reads each prompt once, and each continuation but its last token. The first rotation is the question as
+        `letter` asks it. Fresh choices count as long as the choices, and solved questions as long as these.
         """
-        by_likelihood = [probe for probe in probes if probe != "letter"]
-        total = self.prompt if "letter" in probes else 0.0
-        return total + (self.question if by_likelihood else 0.0) + len(by_likelihood) * self.choices * (self.choice - 1)
+        permuted, by_likelihood = "letter_permuted" in probes, [one for one in probes if one.startswith("likelihood")]
+        total = self.prompt * (self.choices if permuted else "letter" in probes)
+        if "few_shot" in probes:
+            total += self.prompt + SHOTS * self.mcq
+        if by_likelihood:
+            total += self.question + len(by_likelihood) * self.choices * (self.choice - 1)
+        if "cloze" in probes:
+            begun, ended = (self.begun, self.ended) if self.ended else (self.sentence - self.choice, self.choice)
+            total += begun + self.choices * (ended - 1)
+        return total
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,7 @@ def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
     def answer(fact: Fact) -> str:
         return fact.choices[fact.answer]
 
+    clozes = [found for fact in facts if (found := cloze(fact))]
     return Texts(
         prompt=mean(prompt(fact) for fact in facts),
         mcq=mean(f"{prompt(fact)} {LETTERS[fact.answer]}. {answer(fact)}" for fact in facts),
@@ -166,6 +180,8 @@ def texts_of(facts: Sequence[Fact], count: Callable[[str], float]) -> Texts:
         fif=mean(text for fact in facts for text in fact.fif_sentences),
         choices=sum(len(fact.choices) for fact in facts) / len(facts),
         chance=sum(1 / len(fact.choices) for fact in facts) / len(facts),
+        begun=mean(found[0][0] for found in clozes),
+        ended=mean(target for found in clozes for _, target in found),
     )
 
 
@@ -352,4 +368,5 @@ def traffic(settings: Training, n: int, steps: int, part: Part = WHOLE) -> float
 
 def eval_bytes(questions: float, probes: Sequence[str]) -> float:
     """Return the bytes of an evaluation JSON with so many scored questions."""
-    return FILE_BYTES + questions * (QUESTION_BYTES + PROBE_BYTES * len(probes))
+    each = QUESTION_BYTES + sum(PROBE_BYTES + MORE_BYTES.get(probe, 0) for probe in probes)
+    return FILE_BYTES + questions * each

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from rtt import records
 from rtt.errors import UserError
 from rtt.files import digest, read_json
+from rtt.scoring.correct import asked_of
 from rtt.study import plugins
-from rtt.study.names import PROBES, setting_text
+from rtt.study.names import ASKED, asked_for, setting_text
 from rtt.study.strict import AS_WRITTEN
 
 ADVICE = "the file was changed or damaged; put the right one in its place, or delete {} and start the study again"
@@ -77,11 +78,13 @@ def _labels(kind: str, spec: dict, target: str) -> dict[str, Any]:
     source = spec if kind == "original" else spec.get("source") or {}
     inner = source.get("model") or (source.get("base") or {}).get("model") or {}
     found = {"model": inner.get("name"), "method": None, "attack": None}
+    found["unlearning_repeat"] = spec.get("repeat", 0) if kind == "unlearned" else 0
     if kind == "attacked":
         targets = {one.get("name"): one for one in spec.get("targets") or ()}
         one = targets.get(target, {})
         found |= {key: spec.get(key) for key in ("seed", "arm", "attack", "control_for")}
         found |= {"target": one.get("kind"), "method": one.get("method"), "retain_budget": one.get("retain_budget")}
+        found["unlearning_repeat"] = one.get("repeat", 0)
         facts = spec.get("facts") or {}
     else:
         found |= {"seed": source.get("seed"), "arm": source.get("arm"), "method": spec.get("method")}
@@ -101,10 +104,10 @@ def _planned(path: Path, document: dict, spec: dict) -> None:
     if not looks:
         return
     scores = spec.get("scores") or (spec.get("source") or {}).get("scores") or {}
-    expected = [probe for probe in PROBES if probe in scores.get("probes", ())]
+    expected = [probe for probe in ASKED if probe in scores.get("probes", ())]
     for index, look in enumerate(looks):
-        asked = {probe for question in look["questions"] for probe in question["probes"]}
-        _as_planned(path, f"probes of looks[{index}]", [probe for probe in PROBES if probe in asked], expected)
+        asked = {probe for question in look["questions"] for probe in asked_of(question["probes"])}
+        _as_planned(path, f"probes of looks[{index}]", [probe for probe in ASKED if probe in asked], expected)
     if kind == "unlearned":
         _as_planned(path, "steps of the looks", sorted(look["step"] for look in looks), _points(settings, looks))
     plugin = plugins.attacks().get(spec.get("attack")) if kind == "attacked" else None
@@ -156,10 +159,18 @@ def _accuracies(path: Path, document: dict) -> None:
         for role, probes in (one.get("accuracy") or {}).items():
             asked = [question for question in look["questions"] if question["role"] == role]
             for probe, value in probes.items():
-                scored = [question["probes"][probe]["scores"] for question in asked]
-                hits = sum(row.index(max(row)) == one["answer"] for row, one in zip(scored, asked, strict=True))
+                hits = sum(_hit(question["probes"], probe, question["answer"]) for question in asked)
                 where = f"metrics.accuracies[{index}].accuracy.{role}.{probe}"
                 _same(path, where, value, round(hits / len(asked), 6) if asked else None)
+
+
+def _hit(answered: dict, probe: str, answer: int) -> float:
+    """Return whether a question is answered right; of choices that tie in `letter_permuted`, a share."""
+    found, per = answered[asked_for(probe)], {"likelihood_token": "tokens", "likelihood_byte": "bytes"}.get(probe)
+    counts = found[per] if per else [1] * len(found["scores"])
+    scores = [score / count for score, count in zip(found["scores"], counts, strict=True)]
+    best = [i for i, score in enumerate(scores) if score == max(scores)]
+    return (answer in best) / len(best) if probe == "letter_permuted" else best[0] == answer
 
 
 # The chain

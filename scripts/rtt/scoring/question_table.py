@@ -1,5 +1,6 @@
 """The questions of one evaluation file and which of them were answered right, checked look by look."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import numpy as np
 
 from rtt.errors import UserError
 from rtt.files import natural
-from rtt.study.names import PROBES
+from rtt.scoring.correct import Across, Asked, asked_of, correct, shortest
+from rtt.scoring.halves import halves
+from rtt.study.names import ASKED
 
 KEYS = ("id", "split", "group", "role", "answer")
 
@@ -22,6 +25,31 @@ class Questions:
     groups: tuple[str, ...]  # the person or fact that a question is about; its own id where no other shares it
     answers: np.ndarray  # (n,) int, from 0
     n_choices: np.ndarray  # (n,) int, 2 or more
+    # (n,) float: what picking the choice with fewest tokens scores, 1/tied; None where the file has no tokens
+    shortest: np.ndarray | None = None
+
+    def split_of(self) -> np.ndarray:
+        """Return (n,) int, the index of each question's split, in the order of the splits here."""
+        index = {split: i for i, split in enumerate(dict.fromkeys(self.splits))}
+        return np.array([index[split] for split in self.splits], int)
+
+    def first_halves(self) -> np.ndarray:
+        """Return (n,) bool, the questions of the first halves (`rtt.scoring.halves`)."""
+        return halves(self.split_of(), self.groups)
+
+
+@dataclass(frozen=True, eq=False)
+class LetterUse:
+    """How P models use the letters on n questions, whatever is right.
+
+    k letters of the question that has most choices. A value is NaN where the file lacks the probe that it comes from.
+    """
+
+    said: np.ndarray  # (P, k) int: how often each letter is answered
+    entropy: np.ndarray  # (P,) bits, of these counts: 0 where a model says one letter
+    mass: np.ndarray  # (P,) mean over questions of the probability that is on the letters
+    rotations: np.ndarray  # (P,) accuracy over all rotations of the choices: 1/k where a model says one letter
+    all_rotations: np.ndarray  # (P,) share of questions that are answered right in all rotations
 
 
 def get(path: Path, mapping: dict, key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
@@ -42,9 +70,12 @@ class QuestionTable:
         self.path = path
         self.columns: dict[str, list] = {}  # id, split, group, role, answer of each question
         self.probes: list[str] = []
-        self.rows: dict[str, list[np.ndarray]] = {}  # probe -> per look (n,) bool: answered right
+        self.rows: dict[str, list[np.ndarray]] = {}  # probe of the tables -> per look (n,) float: answered right
         self.n_choices: np.ndarray | None = None  # (n,) of each question, as all looks and probes must have
+        self.shortest: np.ndarray | None = None  # (n,) as of Questions
+        self.letters: list[dict[str, np.ndarray]] = []  # per look: (n,) said, mass, right; what the file has of them
         self._raw_ids: list[str] = []
+        self._halves: dict[str | None, Across] = {}  # by V split
 
     def add(self, index: int, look: dict, v_split: str | None = None, attacked: bool = False) -> None:
         """Take one look. Where it is of an attack, role V must stand exactly in its V split (None: everywhere)."""
@@ -54,14 +85,15 @@ class QuestionTable:
             raise UserError(f"{where} has no questions")
         try:
             columns = {key: [question[key] for question in questions] for key in KEYS}
-            probes = [name for name in PROBES if name in questions[0]["probes"]]
+            probes = asked_of(questions[0]["probes"])
             for question in questions:
-                if probes != [name for name in PROBES if name in question["probes"]]:
+                if probes != asked_of(question["probes"]):
                     raise UserError(
                         f"{where}: questions differ in their probes: the first has {probes}, {question['id']} has "
                         f"{sorted(question['probes'])}"
                     )
-            scores = {name: [question["probes"][name]["scores"] for question in questions] for name in probes}
+            found = {name: [question["probes"][name] for question in questions] for name in probes}
+            scores = {name: [one["scores"] for one in answered] for name, answered in found.items()}
             if columns["id"] != self._raw_ids:
                 keys = [tuple(map(natural, key)) for key in zip(columns["split"], columns["id"], strict=True)]
                 self._order, self._raw_ids = sorted(range(len(keys)), key=keys.__getitem__), columns["id"]
@@ -80,14 +112,69 @@ class QuestionTable:
             self._check_roles(where, columns, v_split)
         if probes != self.probes:
             raise UserError(f"{where}: probes {probes}, looks[0] has {self.probes}")
+        asked = {}
         for name, values in scores.items():
             array = self._scores(f"{where}: {name}", questions, values)[self._order]
-            # argmax takes the first maximum, as the prediction is defined.
-            self.rows[name].append(array.argmax(axis=1) == self.columns["answer"])
+            more = {key: self._counts(f"{where}: {name}.{key}", found[name], key) for key in COUNTED.get(name, ())}
+            asked[name] = Asked(array, **more)
+        answers = np.array(self.columns["answer"])
+        right = correct(asked, answers, self._halves_of(columns["role"], v_split))
+        if index and right.keys() != self.rows.keys():
+            odd = sorted(right.keys() ^ self.rows.keys())
+            raise UserError(
+                f"{where}: {', '.join(odd)}: this look or looks[0] lacks the tokens or bytes of its choices"
+            )
+        for name, values in right.items():
+            self.rows.setdefault(name, []).append(values)
+        self.letters.append(_letters(asked))
+        if self.shortest is None and "likelihood" in asked and asked["likelihood"].tokens is not None:
+            one = asked["likelihood"]
+            self.shortest = shortest(one.tokens, np.isfinite(one.scores), answers)
+
+    def _halves_of(self, roles: list[str], v_split: str | None) -> Across:
+        """Return where the means of calibrated letters are taken, and where they serve: across the halves of each role.
+
+        Questions of T, on which the model was trained, get the mean of all of V.
+        """
+        if v_split not in self._halves:
+            role_of, found = np.array(roles), []
+            if "T" in roles:
+                found.append((role_of == "V", role_of == "T"))
+            for together in (("V", "T"), ("retain",), ("choice",)):  # V's halves are those of all forget questions
+                of = np.flatnonzero(np.isin(role_of, together))
+                splits = {split: i for i, split in enumerate(dict.fromkeys(self.columns["split"][i] for i in of))}
+                split_of = np.array([splits[self.columns["split"][i]] for i in of], int)
+                first = np.zeros(len(roles), bool)
+                first[of] = halves(split_of, [self.columns["group"][i] for i in of])
+                serves = role_of == together[0]
+                found += [(serves & first, serves & ~first), (serves & ~first, serves & first)]
+            self._halves[v_split] = found
+        return self._halves[v_split]
+
+    def _counts(self, where: str, answered: list[dict], key: str) -> np.ndarray | None:
+        """Return (n, most choices) or (n,) int, in order, of a key beside the scores; None where the file lacks it."""
+        if not any(key in one for one in answered):
+            return None
+        values = [one.get(key) for one in answered]
+        widths = self.n_choices[np.argsort(self._order)]
+        low = 0 if key == "right" else 1
+        rows = [[value] if key == "right" else value for value in values]
+        for i, (row, width) in enumerate(zip(rows, widths, strict=True)):
+            long, high = (1, width) if key == "right" else (width, MOST_TOKENS)
+            if not (
+                isinstance(row, list) and len(row) == long and all(type(x) is int and low <= x <= high for x in row)
+            ):
+                expected = f"a number from 0 to {width}" if key == "right" else f"{width} numbers of at least 1"
+                raise UserError(f"{where}: {self._raw_ids[i]} has {values[i]!r:.60}; expected {expected}")
+        if key == "right":
+            return np.array(values)[self._order]
+        array = np.ones((len(rows), widths.max()), int)
+        array[np.arange(widths.max()) < widths[:, None]] = [count for row in rows for count in row]
+        return array[self._order]
 
     def _first(self, where: str, columns: dict[str, list], probes: list[str]) -> None:
         if not probes:
-            raise UserError(f"{where}: none of the probes that this program knows: {', '.join(PROBES)}")
+            raise UserError(f"{where}: none of the probes that this program knows: {', '.join(ASKED)}")
         ids, texts = columns["id"], [*columns["id"], *columns["split"], *columns["group"]]
         if not all(isinstance(text, str) for text in texts):
             raise UserError(f"{where}: a question's id, split or group is not a text")
@@ -95,7 +182,6 @@ class QuestionTable:
             twice = next(identifier for i, identifier in enumerate(ids) if identifier in ids[:i])
             raise UserError(f"{where}: question {twice} stands twice")
         self.columns, self.probes = columns, probes
-        self.rows = {name: [] for name in probes}
 
     def _check_roles(self, where: str, columns: dict[str, list], v_split: str | None) -> None:
         splits = columns["split"]
@@ -143,7 +229,44 @@ class QuestionTable:
         chosen = np.flatnonzero(mask)
         ids, splits, groups = (tuple(self.columns[key][i] for i in chosen) for key in ("id", "split", "group"))
         answers = np.array(self.columns["answer"], int)[chosen]
-        return Questions(ids, splits, groups, answers, self.n_choices[chosen])
+        short = None if self.shortest is None else self.shortest[chosen]
+        return Questions(ids, splits, groups, answers, self.n_choices[chosen], short)
+
+    def letter_use(self, mask: np.ndarray, looks: Sequence[int]) -> LetterUse:
+        """Return how the models of some looks use the letters on the questions of a mask."""
+        k, widths = int(self.n_choices.max()), self.n_choices[mask]
+        said, others = [], []
+        for found in (self.letters[i] for i in looks):
+            counts = np.bincount(found["said"][mask], minlength=k) if "said" in found else np.zeros(k, int)
+            share = counts[counts > 0] / max(counts.sum(), 1)
+            said.append(counts)
+            turned = found["right"][mask] if "right" in found else np.full(len(widths), np.nan)
+            others.append([
+                -(share * np.log2(share)).sum() + 0.0 if "said" in found else np.nan,
+                found["mass"][mask].mean() if "mass" in found else np.nan,
+                turned.sum() / widths.sum(),
+                np.where(np.isnan(turned), np.nan, turned == widths).mean(),
+            ])  # fmt: skip
+        return LetterUse(np.array(said), *np.array(others).T)
+
+
+MOST_TOKENS = 10**9
+COUNTED = {
+    "letter_permuted": ("right",),
+    "likelihood": ("tokens", "bytes"),
+    "likelihood_fresh": ("tokens",),
+}  # keys beside the scores
+
+
+def _letters(asked: dict[str, Asked]) -> dict[str, np.ndarray]:
+    """Return what one look tells of the letters: (n,) the letter said, the mass on the letters, rotations right."""
+    found = {}
+    if "letter" in asked:
+        scores = asked["letter"].scores
+        found |= {"said": scores.argmax(axis=1), "mass": np.exp(scores).sum(axis=1)}
+    if "letter_permuted" in asked and asked["letter_permuted"].right is not None:
+        found["right"] = asked["letter_permuted"].right
+    return found
 
 
 def _numbers(values: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from rtt.errors import UserError
 from rtt.files import natural, read_json
 from rtt.scoring.evidence import Evidence, check
-from rtt.scoring.question_table import Questions, QuestionTable, get
+from rtt.scoring.question_table import LetterUse, Questions, QuestionTable, get
 from rtt.study.names import setting_text
 
 VERSION = 2
@@ -34,6 +34,7 @@ class Labels:
     target: str
     control_for: tuple[str, ...]
     attack: str | None
+    unlearning_repeat: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,12 @@ class PointScores:
     steps: tuple[int, ...]  # P points, ascending
     forget: Questions
     retain: Questions
-    forget_correct: dict[str, np.ndarray]  # probe -> (P, n_forget) float, 0 or 1
-    retain_correct: dict[str, np.ndarray]  # probe -> (P, n_retain) float, 0 or 1
+    choice: Questions  # forget facts set apart for the point choice; may be none
+    # Probe of the tables -> (P, n) floats in [0, 1]: answered right (`rtt.scoring.correct`)
+    forget_correct: dict[str, np.ndarray]
+    retain_correct: dict[str, np.ndarray]
+    choice_correct: dict[str, np.ndarray]
+    letters: LetterUse  # on the forget questions
     evidence: Evidence = NO_EVIDENCE
 
 
@@ -64,7 +69,7 @@ class AttackScores:
     v_splits: tuple[str, ...]  # S splits that served as V; all of them where the attack used no T
     uses_t: bool
     questions: Questions
-    correct: dict[str, np.ndarray]  # probe -> (L, S, n) float in [0, 1]: the mean over repeats
+    correct: dict[str, np.ndarray]  # probe of the tables -> (R, L, S, n) float in [0, 1], R repeats of the attack
     evidence: Evidence = NO_EVIDENCE
 
 
@@ -99,7 +104,7 @@ def read_eval(path: str | Path) -> PointScores | AttackScores:
             f"{path}: kind {kind} has labels.method {labels.method!r} and labels.attack {labels.attack!r}, "
             f"expected {expected}"
         )
-    return replace(_points(path, run_id, labels, kind, looks), evidence=check(path, document))
+    return replace(points_of(path, run_id, labels, kind, looks), evidence=check(path, document))
 
 
 def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[PointScores | AttackScores]:
@@ -189,10 +194,12 @@ def _labels(path: Path, found: dict) -> Labels:
         retain_budget=None if budget is None else float(budget),
         target=target,
         control_for=tuple(get(path, found, "control_for", list, "labels")),
+        unlearning_repeat=get(path, {"unlearning_repeat": 0} | found, "unlearning_repeat", int, "labels"),
     )
 
 
-def _points(path: Path, run_id: str, labels: Labels, kind: str, looks: list) -> PointScores:
+def points_of(path: Path, run_id: str, labels: Labels | None, kind: str, looks: list[dict]) -> PointScores:
+    """Return the scores of the looks of kind `original` or `unlearned`, without evidence. Raises UserError."""
     if not looks or (kind == "original" and len(looks) != 1):
         raise UserError(f"{path}: kind {kind} has {len(looks)} looks, expected {'1' if kind == 'original' else '>= 1'}")
     table = QuestionTable(path)
@@ -205,9 +212,9 @@ def _points(path: Path, run_id: str, labels: Labels, kind: str, looks: list) -> 
                 f"repeat {repeat}; nothing was attacked, so null, {{}}, null and 0 are expected"
             )
     roles = table.columns["role"]
-    unknown = set(roles) - {"V", "retain"}
+    unknown = set(roles) - {"V", "retain", "choice"}
     if unknown:
-        raise UserError(f"{path}: kind {kind}: roles {sorted(unknown)}, expected V and retain")
+        raise UserError(f"{path}: kind {kind}: roles {sorted(unknown)}, expected V, retain and choice")
     if "V" not in roles:
         raise UserError(f"{path}: kind {kind} has no forget question (role V)")
     steps = [0] if kind == "original" else []
@@ -215,17 +222,16 @@ def _points(path: Path, run_id: str, labels: Labels, kind: str, looks: list) -> 
     if len(set(steps)) != len(steps):
         raise UserError(f"{path}: steps {steps} are not distinct")
     order = sorted(range(len(steps)), key=lambda i: steps[i])
-    forget = np.array([role == "V" for role in roles])
-    correct = {probe: np.stack([table.rows[probe][i] for i in order]).astype(float) for probe in table.probes}
+    masks = [np.array([one == role for one in roles]) for role in ("V", "retain", "choice")]
+    correct = {probe: np.stack([rows[i] for i in order]) for probe, rows in table.rows.items()}
     return PointScores(
         path,
         run_id,
         labels,
         tuple(steps[i] for i in order),
-        table.questions(forget),
-        table.questions(~forget),
-        {probe: rows[:, forget] for probe, rows in correct.items()},
-        {probe: rows[:, ~forget] for probe, rows in correct.items()},
+        *(table.questions(mask) for mask in masks),
+        *({probe: rows[:, mask] for probe, rows in correct.items()} for mask in masks),
+        table.letter_use(masks[0], order),
     )
 
 
@@ -280,13 +286,10 @@ def _attack(path: Path, run_id: str, labels: Labels, status: str, looks: list) -
     uses_t = None not in found
     v_splits = found if uses_t else list(dict.fromkeys(every.splits))
     correct = {}
-    for probe in table.probes:
-        rows = [
-            [np.mean([table.rows[probe][i] for i in place[name, split].values()], axis=0) for split in found]
-            for name in settings
-        ]
+    for probe, answered in table.rows.items():
+        rows = [[[answered[place[name, split][repeat]] for split in found] for name in settings] for repeat in expected]
         # What an attack without T brings back counts for each V split alike.
-        correct[probe] = np.repeat(np.array(rows, float), len(v_splits) // len(found), axis=1)
+        correct[probe] = np.repeat(np.array(rows), len(v_splits) // len(found), axis=2)
     return AttackScores(*head, tuple(settings.values()), tuple(v_splits), uses_t, every, correct)
 
 

@@ -1,6 +1,7 @@
 """Ask a model multiple-choice questions: compute the log-probability of every choice.
 
-There are three probes (docs/architecture.md): `letter`, `likelihood`, `likelihood_fresh`.
+A probe is a way to ask (`rtt.study.names.ASKED`; docs/architecture.md says what each is). `rtt.scoring.correct` says
+which questions the scores answer right.
 """
 
 import copy
@@ -13,47 +14,74 @@ import torch
 
 from rtt import distributed
 from rtt.data.facts import LETTERS, Fact
-from rtt.data.text import Text, encode, letter_text, mcq_prompt, question_prompt
+from rtt.data.text import Text, cloze, encode, letter_text, mcq_prompt, question_prompt, solved
 from rtt.errors import Stopped, UserError
 from rtt.models.architecture import check_causal, continues_cache, stretch, takes
-from rtt.study.names import PROBES
+from rtt.study.names import BY_DEFAULT
 from rtt.training.resume import Terminated
 
+LETTER_PROBES = ("letter", "letter_permuted", "few_shot")
 Row = tuple[tuple[int, ...], list[int]]  # tokens that a model reads, and the targets that are scored with them
 
 
-def continuations(fact: Fact, probes: Sequence[str] = PROBES, bare_letter: bool = False) -> dict[str, list[Text]]:
-    """Return {probe: a text for each choice}; a choice's score is log p(target | prompt) of its text.
+def continuations(
+    fact: Fact, probes: Sequence[str] = BY_DEFAULT, bare_letter: bool = False, shots: Sequence[Fact] = ()
+) -> dict[str, list[Text]]:
+    """Return {probe: a text for each choice}, of which log p(target | prompt) is scored.
 
-    `bare_letter` scores letters without the space before them, as the authors' code does.
+    `letter_permuted` has a text for each rotation and letter, in this order: rotation r shows the choices from the
+    r-th on, and then the first r. `bare_letter` scores letters without the space before them, as the authors' code
+    does. `shots` are the facts whose solved MCQs `few_shot` shows first. Raises UserError where the fact lacks what a
+    probe needs.
     """
-    plain = question_prompt(fact.question)
+    choices = fact.choices
+
+    def letters(shown: Sequence[str], before: str = "") -> list[Text]:
+        prompt = before + mcq_prompt(fact.question, shown)
+        return [letter_text(prompt, letter, bare_letter) for letter in LETTERS[: len(shown)]]
+
+    def likelihoods(shown: Sequence[str]) -> list[Text]:
+        return [Text(question_prompt(fact.question), f" {choice}") for choice in shown]
+
     makers = {
-        "letter": lambda: [
-            letter_text(mcq_prompt(fact.question, fact.choices), letter, bare_letter)
-            for letter in LETTERS[: len(fact.choices)]
+        "letter": lambda: letters(choices),
+        "letter_permuted": lambda: [
+            text for turn in range(len(choices)) for text in letters([*choices[turn:], *choices[:turn]])
         ],
-        "likelihood": lambda: [Text(plain, f" {choice}") for choice in fact.choices],
-        "likelihood_fresh": lambda: [Text(plain, f" {choice}") for choice in fact.fresh_choices],
+        "likelihood": lambda: likelihoods(choices),
+        "likelihood_fresh": lambda: likelihoods(fact.fresh_choices),
+        "cloze": lambda: [Text(*parts) for parts in cloze(fact) or ()],
+        "few_shot": lambda: letters(choices, solved(shots)) if shots else [],
     }
-    return {probe: makers[probe]() for probe in probes}
+    found = {probe: makers[probe]() for probe in probes}
+    for probe in (probe for probe, texts in found.items() if not texts):
+        raise UserError(f"{fact.id} has {LACKS[probe]}; leave {probe} out of scores.probes")
+    return found
+
+
+LACKS = {
+    "likelihood_fresh": "no fresh choices (data.policy.few_answers: keep), which likelihood_fresh asks about",
+    "cloze": "no sentence that holds its correct choice exactly once and not at its beginning, which cloze asks about",
+    "few_shot": "no solved questions of other facts to stand before it",
+}
 
 
 class Scorer:
     """Score models on fixed facts, which are tokenised once.
 
-    Raises UserError where the tokenizer cannot tell a question's letters apart, and for a text longer than the model's
-    context.
+    shots: facts that must stay, for `few_shot`. Raises UserError where a fact lacks what a probe needs, where the
+    tokenizer cannot tell a question's letters apart, and for a text longer than the model's context.
     """
 
     def __init__(
         self,
         tokenizer,
         facts: Iterable[Fact],
-        probes: Sequence[str] = PROBES,
+        probes: Sequence[str] = BY_DEFAULT,
         bare_letter: bool = False,
         batch_size: int = 64,
         precision: str = "fp32",
+        shots: Sequence[Fact] = (),
     ):
         self.facts, self.probes, self.batch_size = list(facts), tuple(probes), batch_size
         self.precision = precision  # bf16: matrix products in bf16, sums of log-probabilities in fp32
@@ -63,19 +91,18 @@ class Scorer:
         self.targets: list[tuple[int, tuple[int, ...]]] = []  # (index of the prompt, tokens of the continuation)
         known: dict[tuple[int, ...], int] = {}
         self.owners: list[Fact] = []  # of each target
+        self.spans: list[dict[str, slice]] = []  # of each fact: probe -> its targets
         for fact in self.facts:
-            if "likelihood_fresh" in self.probes and not fact.fresh_choices:
-                raise UserError(
-                    f"{fact.id} has no fresh choices (data.policy.few_answers: keep), which the probe likelihood_fresh "
-                    "asks about; leave it out of scores.probes, or set the policy to drop"
-                )
-            for probe, texts in continuations(fact, self.probes, bare_letter).items():
+            self.spans.append({})
+            for probe, texts in continuations(fact, self.probes, bare_letter, shots).items():
                 parts = [_parts(tokenizer, text) for text in texts]
-                if probe == "letter" and len(set(parts)) < len(parts):
+                width = len(fact.choices)
+                if probe in LETTER_PROBES and len(set(parts[:width])) < width:
                     raise UserError(
-                        f"{fact.id}: this tokenizer gives several of the letters A to {LETTERS[len(texts) - 1]} "
+                        f"{fact.id}: this tokenizer gives several of the letters A to {LETTERS[width - 1]} "
                         "the same token; give questions fewer choices, or ask the probe likelihood alone"
                     )
+                self.spans[-1][probe] = slice(len(self.targets), len(self.targets) + len(parts))
                 self.owners += [fact] * len(parts)
                 self.targets += [(known.setdefault(prompt, len(known)), ids) for prompt, ids in parts]
         self.prompts = list(known)
@@ -84,7 +111,7 @@ class Scorer:
 
     @torch.no_grad()
     def scores(self, model) -> list[float]:
-        """Return log p (nats) of every continuation: facts x probes x choices, in this order.
+        """Return log p (nats) of every continuation: facts x probes x texts (`continuations`), in this order.
 
         They are those of one text at a time, whatever the batch size. Puts the model into eval mode. Raises UserError
         where a score is not finite or the model is not causal, and `rtt.errors.Stopped` after SIGTERM, between two
@@ -226,8 +253,8 @@ class Scorer:
         return ids.to(device), mask.to(device)
 
     def questions(self, model, role) -> list[dict]:
-        """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V or retain."""
-        values = iter(self.scores(model))
+        """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V, retain or choice."""
+        values = self.scores(model)
         return [
             {
                 "id": fact.id,
@@ -235,10 +262,46 @@ class Scorer:
                 "group": fact.group,
                 "role": role(fact),
                 "answer": fact.answer,
-                "probes": {probe: {"scores": [round(next(values), 6) for _ in fact.choices]} for probe in self.probes},
+                "probes": {probe: self._answered(probe, fact, values, where) for probe, where in spans.items()},
             }
-            for fact in self.facts
+            for fact, spans in zip(self.facts, self.spans, strict=True)
         ]
+
+    def _answered(self, probe: str, fact: Fact, values: list[float], where: slice) -> dict:
+        """Return what an evaluation JSON holds of one question and probe."""
+        scores, tokens = values[where], [len(ids) for _, ids in self.targets[where]]
+        found: dict = {}
+        if probe == "letter_permuted":
+            scores, found["right"] = permuted(scores, fact.answer)
+        elif probe == "cloze":
+            scores = [score / count for score, count in zip(scores, tokens, strict=True)]
+        elif probe not in LETTER_PROBES:
+            found["tokens"] = tokens
+        if probe == "likelihood":
+            found["bytes"] = [len(choice.encode()) for choice in fact.choices]
+        return {"scores": [round(score, 6) for score in scores], **found}
+
+
+def permuted(values: Sequence[float], answer: int) -> tuple[list[float], int]:
+    """Return (each choice's mean log p of its letter over the k rotations, how many rotations are answered right).
+
+    values: (k * k,) log p, rotation by rotation, of the letters in order. Each rotation is normalised over its k
+    letters. Rotation r shows choice c at the place (c - r) mod k, and answers with its first highest letter.
+    """
+    k = math.isqrt(len(values))
+    rows = [values[turn * k : (turn + 1) * k] for turn in range(k)]
+    on_letters, means = math.fsum(map(_total, rows)), []
+    for choice in range(k):
+        own = [row[(choice - turn) % k] for turn, row in enumerate(rows)]
+        # fsum: where a model says one letter whatever is shown, all choices get exactly the same.
+        means.append((math.fsum(own) - on_letters) / k)
+    return means, sum(row.index(max(row)) == (answer - turn) % k for turn, row in enumerate(rows))
+
+
+def _total(row: Sequence[float]) -> float:
+    """Return the log of the sum of the probabilities."""
+    top = max(row)
+    return top + math.log(math.fsum(math.exp(value - top) for value in row))
 
 
 def _parts(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -273,24 +336,3 @@ def _selected(cache, rows: torch.Tensor):
     cache.layers = [copy.copy(layer) for layer in cache.layers]
     cache.batch_select_indices(rows)  # replaces the tensors of the copied layers only
     return cache
-
-
-def accuracy(questions: Sequence[dict], probe: str, role: str | None = None, calibrated: bool = False) -> float | None:
-    """Return the share of questions (of one role) whose first highest score is the answer's; None without questions.
-
-    `calibrated` first subtracts each choice's mean score over these questions, as Deeb & Roger's code does with logits;
-    the mean is over questions with as many choices. Log-probabilities serve as well: within a question they differ from
-    the logits by one constant.
-    """
-    chosen = [question for question in questions if role in (None, question["role"])]
-    if not chosen:
-        return None
-    rows = [question["probes"][probe]["scores"] for question in chosen]
-    if calibrated:
-        means = {}
-        for width in {len(row) for row in rows}:
-            alike = [row for row in rows if len(row) == width]
-            means[width] = [math.fsum(column) / len(alike) for column in zip(*alike, strict=True)]
-        rows = [[score - mean for score, mean in zip(row, means[len(row)], strict=True)] for row in rows]
-    hits = sum(row.index(max(row)) == question["answer"] for row, question in zip(rows, chosen, strict=True))
-    return hits / len(chosen)

@@ -1,13 +1,14 @@
 """Write evaluation JSON: labels, looks and hashes of a scored model; the same scores give the same bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rtt import distributed
 from rtt.data.facts import Fact
 from rtt.files import canonical_json, write_text
 from rtt.ownership import still_ours
-from rtt.scoring.score import Scorer, accuracy
+from rtt.scoring.correct import judged
+from rtt.scoring.score import Scorer
 from rtt.study.specs import AttackSpec, Source, Spec, Target, UnlearnSpec
 
 SCHEMA_VERSION = 2
@@ -20,13 +21,15 @@ def source_labels(source: Source) -> dict:
 
 def unlearn_labels(spec: UnlearnSpec) -> dict:
     """Return the labels of a trajectory."""
-    return _labels(spec.source, spec.source.arm, spec.source.facts.dataset, "unlearned", method=spec.method)
+    labels = _labels(spec.source, spec.source.arm, spec.source.facts.dataset, "unlearned", method=spec.method)
+    return labels | {"unlearning_repeat": getattr(spec, "repeat", 0)}
 
 
 def attack_labels(spec: AttackSpec, target: Target) -> dict:
     """Return the labels of one attacked checkpoint."""
     labels = _labels(spec.source, spec.arm, spec.facts.dataset, target.kind, target.method, target.retain_budget)
-    return labels | {"attack": spec.attack, "control_for": spec.control_for, "seed": spec.seed}
+    labels |= {"attack": spec.attack, "control_for": spec.control_for, "seed": spec.seed}
+    return labels | {"unlearning_repeat": getattr(target, "repeat", 0)}
 
 
 def _labels(source, arm, dataset, target, method=None, retain_budget=None) -> dict:
@@ -40,6 +43,7 @@ def _labels(source, arm, dataset, target, method=None, retain_budget=None) -> di
         "target": target,
         "attack": None,
         "control_for": [],
+        "unlearning_repeat": 0,
     }
 
 
@@ -80,9 +84,9 @@ def write_eval(
 def _metrics(one: dict) -> dict:
     """Return a look without its questions, but with its accuracy by role and probe."""
     found: dict[str, dict[str, float]] = {}
-    for role in ("T", "V", "retain"):
+    for role in ("T", "V", "retain", "choice"):
         if asked := [question for question in one["questions"] if question["role"] == role]:
-            found[role] = {probe: round(accuracy(asked, probe), 6) for probe in asked[0]["probes"]}
+            found[role] = {probe: round(float(right.mean()), 6) for probe, right in judged(asked).items()}
     return {key: value for key, value in one.items() if key != "questions"} | {"accuracy": found}
 
 
@@ -97,7 +101,10 @@ def look(
     repeat: int = 0,
     **more,
 ) -> dict:
-    """Ask a model all questions; return one look. `role(fact)` is T, V or retain; `more` may hold a point's `step`."""
+    """Ask a model all questions; return one look.
+
+    `role(fact)` is T, V, retain or choice; `more` may hold a point's `step`.
+    """
     return {
         "attack": attack,
         "setting": setting or {},
@@ -108,7 +115,7 @@ def look(
     }
 
 
-def forget_or_retain(retain: list[Fact]) -> Callable[[Fact], str]:
-    """Return a function that gives these facts the role retain, and all others V."""
+def forget_or_retain(retain: list[Fact], choice_splits: Collection[str] = ()) -> Callable[[Fact], str]:
+    """Return a function that gives these facts the role retain, others of `choice_splits` choice, and the rest V."""
     ids = {fact.id for fact in retain}
-    return lambda fact: "retain" if fact.id in ids else "V"
+    return lambda fact: "retain" if fact.id in ids else "choice" if fact.split in choice_splits else "V"

@@ -264,16 +264,16 @@ def v_view(attack: AttackScores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def v_correct(attack: AttackScores, probe: str) -> np.ndarray:
-    """Return (L, n) floats: each V question as answered by the model that had its split as V."""
+    """Return (L, n) floats, means over repeats: each V question as answered by the model that had its split as V."""
     positions, split_of = v_view(attack)
-    return attack.correct[probe][:, split_of, positions]
+    return attack.correct[probe].mean(axis=0)[:, split_of, positions]
 
 
 @lru_cache(maxsize=4)
 def t_counts(attack: AttackScores, probe: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (L, S) correct T questions per look and V split, and (S,) their number. The attack must use T."""
     in_t = np.array([[split != v for split in attack.questions.splits] for v in attack.v_splits])
-    return (attack.correct[probe] * in_t).sum(axis=2), in_t.sum(axis=1)
+    return (attack.correct[probe].mean(axis=0) * in_t).sum(axis=2), in_t.sum(axis=1)
 
 
 def floor_of(attack: AttackScores, probe: str) -> float:

@@ -12,8 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from rtt.scoring.halves import halves
+
 LOOK_CHOICES = ("paper", "nested")
-HALVES_SEED = 20241010  # fixed before the first run, the same for all studies
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +23,6 @@ class LookChoice:
 
     chosen: np.ndarray  # (n,) index of a look
     pairs: tuple[tuple[int, int], ...]  # (look, V split); nested has one per half and split
-
-
-def halves(split_of: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True in a split's first half. Position alone decides, so all targets share the halves.
-
-    The questions of a split must stand in the order of their ids. Of an odd number, even splits have one more in the
-    first half and odd splits in the second.
-    """
-    split_of = np.asarray(split_of)
-    first = np.zeros(len(split_of), bool)
-    for split in np.unique(split_of):
-        members = np.flatnonzero(split_of == split)
-        rng = np.random.default_rng(np.random.SeedSequence([HALVES_SEED, int(split), len(members)]))
-        extra = len(members) % 2 if split % 2 == 0 else 0
-        first[rng.permutation(members)[: len(members) // 2 + extra]] = True
-    return first
 
 
 def best_look(n_correct: np.ndarray) -> int:

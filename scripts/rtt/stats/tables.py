@@ -17,12 +17,13 @@ from rtt import records
 from rtt.errors import UserError
 from rtt.files import natural, write_text
 from rtt.scoring.evidence import check_chain
+from rtt.scoring.halves import halves
 from rtt.scoring.read import AttackScores, PointScores, read_folder
 from rtt.stats import unfinished
 from rtt.stats.assemble import ArmScores, arm_order, assemble, floor_of, place, t_at, v_correct, v_view
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.intervals import wilson
-from rtt.stats.look_choice import LOOK_CHOICES, choose, halves
+from rtt.stats.look_choice import LOOK_CHOICES, choose
 from rtt.stats.recovery import QUANTITIES, cannot_tell, recover, status
 from rtt.stats.variants import FIRST_ATTACK, StudyRuns, variant_effects
 from rtt.study import plugins

@@ -18,12 +18,16 @@ from rtt.data.text import LOSSES, SENTENCE_LOSSES, Text, encode, mcq, sentence, 
 from rtt.errors import UserError
 from rtt.models.architecture import check_causal
 from rtt.models.load import load
-from rtt.scoring.score import PROBES, Scorer, accuracy
+from rtt.scoring.correct import judged
+from rtt.scoring.score import Scorer
 from rtt.stats.intervals import wilson
+from rtt.study.names import ASKED
 from rtt.training.collate import collate
 from rtt.training.losses import token_nats
 
 SWITCHES = {"loss": ("padding", "bare_letter", "number_mask", "question_answer_join"), "score": ("bare_letter",)}
+PROBES = tuple(probe for probe in ASKED if probe != "few_shot")  # there are no other facts to show solved
+USUAL = ("letter", "letter_permuted", "likelihood")  # what every MCQ can be asked
 DTYPES = ("fp64", "fp32", "bf16", "fp16")
 
 
@@ -48,8 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--loss", required=True, choices=LOSSES)
         parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="texts a batch (default: 4)")
     else:
-        probes = _names(PROBES)
-        parser.add_argument("--probes", type=probes, default=["letter", "likelihood"], metavar=",".join(PROBES))
+        asked = {"type": _names(PROBES), "default": list(USUAL), "metavar": ",".join(PROBES)}
+        parser.add_argument("--probes", **asked)
         parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="prompts a batch (default: 64)")
     switches = SWITCHES[command]
     parser.add_argument("--faithful", type=_names(switches), default=[], metavar=",".join(switches))
@@ -111,6 +115,8 @@ def check_scorable(data: list[Fact] | list[str], probes: Sequence[str], path: st
         raise UserError(f"{path}: sentences have no choices to score; give facts.jsonl or a file of MCQs")
     if "likelihood_fresh" in probes and not all(fact.fresh_choices for fact in data):
         raise UserError(f"{path}: likelihood_fresh needs fresh choices, which only facts.jsonl has (`rtt facts`)")
+    if "cloze" in probes and not any(fact.sentences for fact in data):
+        raise UserError(f"{path}: cloze needs sentences, which only facts.jsonl has (`rtt facts`)")
 
 
 def texts_of(
@@ -158,7 +164,8 @@ def losses(model, tokenizer, texts: list[tuple[str, Text]], batch_size: int, cou
 def scores(model, tokenizer, facts: list[Fact], probes: list[str], bare_letter: bool, batch_size: int) -> dict:
     """Return {"accuracy": {probe: {...}}, "questions": [...]}; a question is as in an evaluation JSON, without role.
 
-    Of each probe: the number of questions, the accuracy with its 95 % Wilson interval, and the calibrated accuracy.
+    Of each probe of the tables that comes from those asked: the number of questions, and the accuracy with its 95 %
+    Wilson interval.
     """
     scorer = Scorer(tokenizer, facts, probes, bare_letter, batch_size)
     questions = [
@@ -166,11 +173,9 @@ def scores(model, tokenizer, facts: list[Fact], probes: list[str], bare_letter: 
         for question in scorer.questions(model, lambda fact: None)
     ]
     summary, n = {}, len(questions)
-    for probe in probes:
-        plain = accuracy([q | {"role": None} for q in questions], probe)
-        low, high = wilson(round(plain * n), n)
-        calibrated = accuracy([q | {"role": None} for q in questions], probe, calibrated=True)
-        summary[probe] = {"n": n, "accuracy": plain, "low": float(low), "high": float(high), "calibrated": calibrated}
+    for probe, right in judged(questions, calibrate=True).items():
+        low, high = wilson(right.sum(), n)
+        summary[probe] = {"n": n, "accuracy": float(right.mean()), "low": float(low), "high": float(high)}
     return {"accuracy": summary, "questions": questions}
 
 

@@ -1,6 +1,6 @@
 """Define the names that studies, results and figures share, each once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 DEFAULT_STUDY = "config/config.yaml"
@@ -10,7 +10,15 @@ ARMS = ("pretrained", "taught", "taught_shuffled", "taught_same_data")
 # is a loss of both.
 LOSSES = ("LETTER", "LETTER_ANSWER", "QUESTION_LETTER_ANSWER", "QUESTION_ANSWER", "CORPUS", "NUMBER")
 SENTENCE_LOSSES = ("CORPUS", "NUMBER")
-PROBES = ("letter", "likelihood", "likelihood_fresh")
+# What a model is asked (`scores.probes`), and what tables hold. A probe of tables comes from the scores of one that is
+# asked, by which DERIVED names it where the names differ.
+ASKED = ("letter", "letter_permuted", "likelihood", "likelihood_fresh", "cloze", "few_shot")
+PROBES = (
+    "letter_permuted", "letter", "letter_calibrated", "likelihood", "likelihood_token", "likelihood_byte",
+    "likelihood_fresh", "cloze", "few_shot",
+)  # fmt: skip
+DERIVED = {"letter_calibrated": "letter", "likelihood_token": "likelihood", "likelihood_byte": "likelihood"}
+BY_DEFAULT = ("letter", "letter_permuted", "likelihood", "likelihood_fresh", "cloze")  # of ASKED
 STAGES = ("original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked")  # of accuracy.csv
 TABLES = ("recovery", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
@@ -35,6 +43,16 @@ def split_problem(name: str) -> str | None:
     if len(name.encode()) > 100:
         return f"{len(name.encode())} bytes; expected at most 100"
     return None
+
+
+def asked_for(probe: str) -> str:
+    """Return the probe, one of ASKED, from whose scores a probe of the tables comes."""
+    return DERIVED.get(probe, probe)
+
+
+def probes_of(asked: Collection[str]) -> list[str]:
+    """Return the probes of the tables that come from those that were asked, in the tables' order."""
+    return [probe for probe in PROBES if asked_for(probe) in asked]
 
 
 def target_name(method: str, budget: float) -> str:

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, create_model, field_validator, m
 from rtt.errors import UserError
 from rtt.study import plugins
 from rtt.study.model_file import HubModel, ModelFile
-from rtt.study.names import DEFAULT, MOST_VARIANTS, NONE
+from rtt.study.names import DEFAULT, MOST_VARIANTS, NONE, probes_of
 from rtt.study.settings import (
     UNCLIPPED,
     Arm,
@@ -163,10 +163,11 @@ class Study(Strict):
             raise ValueError(f"arm {taught[0]} needs teaching")
         if not self.attacks.named and self.variants:
             raise ValueError("variants are compared by their recovery: they need attacks")
-        if unknown := [name for name in self.point_choice.probes if name not in self.scores.probes]:
-            raise ValueError(f"point_choice.probes: {', '.join(unknown)} is not among scores.probes")
-        if self.point_choice.for_retain not in self.scores.probes:
-            raise ValueError(f"point_choice.retain_probe: {self.point_choice.for_retain} is not among scores.probes")
+        scored = probes_of(self.scores.probes)
+        if unknown := [name for name in self.point_choice.probes if name not in scored]:
+            raise ValueError(f"point_choice.probes: {', '.join(unknown)} does not come from scores.probes")
+        if (probe := self.point_choice.for_retain) not in scored:
+            raise ValueError(f"point_choice.retain_probe: {probe} does not come from scores.probes")
         if self.data.policy.few_answers == "keep" and "likelihood_fresh" in self.scores.probes:
             raise ValueError(
                 "data.policy.few_answers: keep leaves facts without fresh choices: leave likelihood_fresh out of "

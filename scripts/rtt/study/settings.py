@@ -16,11 +16,12 @@ from pydantic import (
 )
 
 from rtt.study import sources
-from rtt.study.names import ARMS, LOSSES, PROBES, split_problem
+from rtt.study.names import ARMS, ASKED, BY_DEFAULT, LOSSES, PROBES, split_problem
 from rtt.study.strict import Introduced, Strict
 
 Arm = Literal[*ARMS]
 Probe = Literal[*PROBES]
+Asked = Literal[*ASKED]
 LossName = Literal[*LOSSES]
 McqLoss = Literal[*(name for name in LOSSES if name != "CORPUS")]
 Switch = Literal[
@@ -383,6 +384,6 @@ class PointChoice(Strict):
 class Scores(Strict):
     """Say what is scored after training, on every question."""
 
-    probes: Probes = ["letter", "likelihood", "likelihood_fresh"]
+    probes: Annotated[list[Asked], Field(min_length=1), AfterValidator(_distinct)] = list(BY_DEFAULT)
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: products in bf16 (autocast)")
     bare_letter: bool = Field(False, description="score the token A, not the token of ' A', as the authors' code does")
