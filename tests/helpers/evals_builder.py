@@ -173,8 +173,8 @@ def _settings(attack, lrs, epochs):
 
 
 def write_eval(folder, name, kind, labels, looks, status="ok", group_size=1):
-    """Write one evaluation JSON under `folder/evals`; neighbouring questions form groups of `group_size`."""
-    for look in looks:
+    """Write one evaluation JSON under `folder/evals`; neighbouring questions form groups of `group_size` (None: theirs)."""
+    for look in looks if group_size else ():
         for question in look["questions"]:
             head, line = question["id"].rsplit("/", 1)
             number = int(line) - (int(line) - 1) % group_size

@@ -244,13 +244,10 @@ class Scorer:
 
     def _padded(self, model, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return token ids and attention mask, (rows, longest row) each, padded on the right."""
-        ids = torch.full((len(rows), max(map(len, rows))), self.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        device = next(model.parameters()).device
-        return ids.to(device), mask.to(device)
+        width, device = max(map(len, rows)), next(model.parameters()).device
+        ids = [[*row, *[self.pad_token_id] * (width - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def questions(self, model, role) -> list[dict]:
         """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V, retain or choice."""
