@@ -173,7 +173,7 @@ def _settings(attack, lrs, epochs):
 
 
 def write_eval(folder, name, kind, labels, looks, status="ok", group_size=1):
-    """Write one evaluation JSON under `folder/evals`; neighbouring questions form groups of `group_size` (None: theirs)."""
+    """Write one evaluation JSON under `folder/evals`; neighbours form groups of `group_size` (None: their own)."""
     for look in looks if group_size else ():
         for question in look["questions"]:
             head, line = question["id"].rsplit("/", 1)
