@@ -153,6 +153,10 @@ def audit(dataset="people_p", **changes):
         "majority_letter_accuracy": {"split_0": 0.3125},
         "sha256": {"split_0.jsonl": "ab" * 32},
         "dropped": {},
+        "guesser": {
+            "choices": {"n": 160, "groups": 160, "accuracy": 0.26, "low": 0.2, "high": 0.33, "floor": 0.25, "by": "-"},
+            "fresh_choices": None,
+        },
         "notes": ["160 of 160 questions have no choices"],
         **changes,
     }

@@ -127,6 +127,15 @@ class Detail(Loose):
     message: Text
 
 
+class Guessed(Loose):
+    """What a guesser of texts scores on a dataset."""
+
+    accuracy: Number
+    low: Number
+    high: Number
+    floor: Number
+
+
 class Audit(Loose):
     """data/<dataset>/audit.json: the keys that reports read."""
 
@@ -138,6 +147,7 @@ class Audit(Loose):
     defects: Dict[Text, Count] = {}
     dropped: Dict[Text, Count] = {}
     majority_letter_accuracy: Dict[Text, Number | None] = {}
+    guesser: Dict[Text, Guessed | None] = {}
     details: List[Detail] = []
     notes: List[Text] = []
     sha256: Dict[Text, Text] = {}

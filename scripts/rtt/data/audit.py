@@ -117,6 +117,7 @@ def audit(
         "reference_year": year,
         "sha256": folder.sha256,
         "dropped": {},
+        "guesser": {},
         "notes": _notes(folder, answers, seed),
     }
 

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from rtt.code_version import code_version
 from rtt.data.audit import KINDS, audit, fact_id
 from rtt.data.distractors import DISTRACTORS, Answers
 from rtt.data.facts import MAX_CHOICES, Fact, write_facts
+from rtt.data.guesser import guesses, warnings
 from rtt.data.reader import Folder, read_folder, role
-from rtt.errors import UserError
+from rtt.errors import UserError, printable
 from rtt.files import sha256, write_json
 from rtt.study.names import split_problem
 from rtt.study.settings import Policy
@@ -211,6 +213,10 @@ def run(args: argparse.Namespace) -> int:
     facts, result = build_facts(
         args.dir, args.dataset, splits, args.on_defect, args.seed, args.facts_per_split, args.distractors
     )
+    result["guesser"] = guesses(facts, args.seed)
+    result["notes"] += (told := warnings(result["guesser"]))
+    for line in told:
+        print(printable(f"{args.dataset}: {line}"), file=sys.stderr)
     write_facts(args.out, facts)
     write_json(args.audit, result | {"code": code_version("facts"), "facts_sha256": sha256(args.out)})
     return 0

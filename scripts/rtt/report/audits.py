@@ -9,7 +9,7 @@ from rtt.report.inputs import part
 
 @dataclass(frozen=True)
 class Audit:
-    """One dataset: its counts, its defects and what was dropped, and what a guesser of the commonest letter scores."""
+    """One dataset: counts, defects, what was dropped, and what is guessed by the commonest letter and by T's texts."""
 
     folder: str
     files: str
@@ -19,6 +19,7 @@ class Audit:
     defects: str
     dropped: str
     commonest_letter: str
+    guessed: str
     notes: list[str]
     details: list[str]
     checksums: list[tuple[str, str]]
@@ -35,12 +36,22 @@ def audit(found: dict[str, Any]) -> Audit:
         defects=_counted(part(found, "defects")) or "none found",
         dropped=_counted(part(found, "dropped")) or "none",
         commonest_letter=", ".join(f"{split} {number(value)}" for split, value in letters) or "–",
+        guessed=_guessed(part(found, "guesser")) or "–",
         notes=[f"{folder}: {note}" for note in found.get("notes") or []],
         details=[
             f"{one['path']}:{one['line']}: {str(one['kind']).replace('_', ' ')}: {one['message']}"
             for one in found.get("details") or []
         ],
         checksums=[(f"{folder}/{file}", str(hexadecimal)) for file, hexadecimal in part(found, "sha256").items()],
+    )
+
+
+def _guessed(guesser: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{kind.replace('_', ' ')} {number(one['accuracy'])} [{number(one['low'])}, {number(one['high'])}], "
+        f"floor {number(one['floor'])}"
+        for kind, one in guesser.items()
+        if one
     )
 
 
