@@ -332,9 +332,9 @@ def test_a_layer_that_the_model_has_not(refused, steps, name, changes, layer):
 
 
 def test_a_sentence_longer_than_the_context(refused, steps):
-    study = steps(**method(mcq_share=0.0))
+    study = steps(**method(mcq_share=0.0), scores={"probes": ["letter"]})
     facts = read_facts(study.folder / "birth_years_a.jsonl")
-    facts[0].sentences[1:] = ["very " * 200]
+    facts[0].sentences[:] = ["very " * 200]
     write_facts(study.folder / "birth_years_a.jsonl", facts)
     words = ["200 tokens, the model's context only 128", "'very very", "never cut", "shorten it"]
     refused(*study.unlearn(), words=words)
