@@ -21,7 +21,7 @@ CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Make the tables: accuracies, recovery, contrasts between arms, effects of variants."""
+    """Make the tables: recovery and its runs, probes, accuracies, contrasts between arms, effects of variants."""
     input:
         evals=EVALS,
         point_choices=POINT_CHOICES,
@@ -33,6 +33,14 @@ rule tables:
             category=CATEGORY,
             subcategory="Tables",
             labels=labels(ABOUT, table="recovery"),
+        ),
+        runs=f"{RESULTS}/tables/runs.csv",
+        probes=report(
+            f"{RESULTS}/tables/probes.csv",
+            caption="../report/tables.rst",
+            category=CATEGORY,
+            subcategory="Tables",
+            labels=labels(ABOUT, table="probes before any attack"),
         ),
         accuracy=f"{RESULTS}/tables/accuracy.csv",
         contrasts=report(

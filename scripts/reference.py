@@ -23,8 +23,7 @@ import spec_keys  # noqa: E402
 from rtt.__main__ import COMMANDS  # noqa: E402
 from rtt.bundle import documents, layout  # noqa: E402
 from rtt.data.facts import Fact  # noqa: E402
-from rtt.stats import contrasts, variants  # noqa: E402
-from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS  # noqa: E402
+from rtt.stats.tables import COLUMNS  # noqa: E402
 from rtt.study import plugins  # noqa: E402
 from rtt.study.load import schema  # noqa: E402
 from rtt.study.specs import SPECS  # noqa: E402
@@ -343,13 +342,7 @@ def _part_of(field: dict) -> str | None:
 
 def columns() -> str:
     """Return the columns of each table, in their order."""
-    tables = {
-        "recovery.csv": RECOVERY_COLUMNS,
-        "accuracy.csv": ACCURACY_COLUMNS,
-        "contrasts.csv": contrasts.COLUMNS,
-        "variants.csv": variants.COLUMNS,
-    }
-    rows = [f"| `{name}` | {', '.join(f'`{one}`' for one in found)} |" for name, found in tables.items()]
+    rows = [f"| `{name}.csv` | {', '.join(f'`{one}`' for one in found)} |" for name, found in COLUMNS.items()]
     return "\n".join(["| table | columns |", "|---|---|", *rows])
 
 

@@ -76,7 +76,7 @@ def test_a_results_folder_gives_the_tables_that_were_written(folder, tmp_path):
         write_table(tmp_path / name, study.table(name))
         assert (tmp_path / name).read_bytes() == (folder / f"tables/{name}.csv").read_bytes()
         assert len(study.written_table(name)) == len(study.table(name))
-    with pytest.raises(rtt.UserError, match="there is no such table; expected recovery, accuracy"):
+    with pytest.raises(rtt.UserError, match="there is no such table; expected recovery, runs, probes, accuracy"):
         study.table("nothing")
 
 
@@ -122,7 +122,7 @@ def test_a_study_file_and_a_bundle(folder, monkeypatch):
         new.table("recovery")
     bundle = rtt.load_study(ROOT / "tests/data/bundle-v2.zip")
     evaluation = bundle.evaluations(kind="original")[0]
-    assert bundle.name == "tiny" and len(bundle.table("recovery")) == 24
+    assert bundle.name == "tiny" and len(bundle.table("recovery")) == 28
     place = bundle.folder
     del bundle
     assert len(evaluation.questions())  # its file is kept as long as it is used

@@ -87,9 +87,9 @@ class Study:
         return unfinished.table(self._present()[1])
 
     def table(self, name: str, partial: bool = False) -> pd.DataFrame:
-        """Return a table: "recovery", "accuracy", "contrasts" or "variants", computed from the evaluations.
+        """Return a table, one of `rtt.study.names.TABLES`, computed from the evaluations.
 
-        All four are computed once, unless files come or go. The columns are those of `tables/<name>.csv`
+        All are computed once, unless files come or go. The columns are those of `tables/<name>.csv`
         (docs/reference/files.md). Accuracies and recoveries are fractions,
         floats here have all their digits, an unknown value is NaN. `per_seed` holds texts, numbers separated by
         semicolons.

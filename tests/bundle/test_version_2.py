@@ -56,32 +56,35 @@ def test_the_committed_bundle_is_unpacked_byte_for_byte_and_drawn(tmp_path):
     assert "quantise" in (made / "report.html").read_text()
 
 
-# In each split, the last two of four questions are the first half (rtt.stats.look_choice.halves). RTT on the unlearned
-# model answers these shares of its two repeats right, by question:
-#   epoch 1:  1 1 0 1   1 .5 .5 0    first halves 1.5, second halves 3.5, splits 3 and 2
-#   epoch 2:  0 1 1 1   0 .5 1 1     first halves 4,   second halves 1.5, splits 3 and 2.5
-# nested: the first halves choose epoch 2, which has 1.5 on the second halves. These choose epoch 1, which has 1.5 on
-# the first. paper: split_0 is a tie, which goes to epoch 1 with 3; split_1 takes epoch 2 with 2.5.
+# In each split, the last two of four questions are the first half (rtt.scoring.halves). RTT on the unlearned model
+# answers these right in its two repeats, each of which chooses its own looks:
+#   epoch 1:  1101 1100    first halves 1, second 4, splits 3 and 2      1101 1010    first 2, second 3, splits 3 and 2
+#   epoch 2:  0111 0111    first halves 4, second 2, splits 3 and 3      0111 0011    first 4, second 1, splits 3 and 2
+# nested: the first halves choose epoch 2, which has 2 on the second halves, and 1 in the second repeat; these choose
+# epoch 1, which has 1 on the first, and 2: both repeats have 3. paper: a tie goes to epoch 1; 3 + 3, and 3 + 2.
 NESTED, PAPER = 3 / 8, 5.5 / 8
-# The original is right in 1 1 1 1  1 1 1 0 at epoch 1, and in half of the last question, too, at epoch 2. nested: 3.5
-# against 3 on the first halves choose epoch 2, with 4 on the second; a tie there goes to epoch 1, with 3 on the first.
-# paper: 4 and 3.5.
+# The original is right in 1111 1110, but in 1111 1111 at epoch 2 of the first repeat. nested: there 4 against 3 on the
+# first halves choose epoch 2, with 4 on the second; a tie on these goes to epoch 1, with 3 on the first. In the second
+# repeat all is a tie: 7. paper: 8 and 7.
 ORIGINAL = {"nested": 7 / 8, "paper": 7.5 / 8}
 FLOOR = 2 / 8  # T's majority letter is right once in each split
-# T is right but for one question of four in the second repeat of epoch 1, which both choices take for half of what they
-# report.
-T_ACCURACY = 1 - 1 / 16
+# T is right but for one question of four in the second repeat of epoch 1; epoch 2 learned all of it in both repeats.
+T_ACCURACY = 1
 
 
 @pytest.mark.parametrize("look_choice, attacked", [("nested", NESTED), ("paper", PAPER)])
 def test_rtt_by_letters(tables, look_choice, attacked):
     found, original = row(tables, "RTT", look_choice, "letter"), ORIGINAL[look_choice]
     expected = {
-        "status": "ok", "n_questions": 8, "acc_before": 7 / 8, "acc_unlearned": 2 / 8, "acc_attacked": attacked,
+        # Of the headline probes this bundle has likelihood alone, by which the original knows 6 of 8.
+        "status": "not_known", "counts": False, "n_questions": 8, "n_groups": 7, "n_runs": 2,
+        "acc_before": 7 / 8, "acc_unlearned": 2 / 8, "acc_attacked": attacked,
         "acc_original_attacked": original, "acc_control_attacked": 2 / 8, "t_acc_attacked": T_ACCURACY, "floor": FLOOR,
         "retain_before": 1, "retain_unlearned": 2 / 4, "recovery": attacked / original,
         "recovery_corrected": (attacked - FLOOR) / (original - FLOOR), "recovery_difference": attacked - 2 / 8,
     }  # fmt: skip
+    words = {"status", "counts"}
+    assert {name: found[name] for name in words} == {name: expected.pop(name) for name in words}
     assert found[[*expected]].to_dict() == pytest.approx(expected, abs=1e-6)
 
 

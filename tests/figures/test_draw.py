@@ -136,7 +136,7 @@ def test_recovery_draws_both_rates_and_shows_what_has_none():
     rows = [
         recovery_row("GD", recovery=0.9, recovery_corrected=0.7),
         recovery_row("RMU", status="none_within_budget"),
-        recovery_row("RIA", status="over_unlearned"),
+        recovery_row("RIA", status="below_floor"),
     ]
     figure, _ = draw("recovery", view_of(*rows))
     axes = figure.axes[0]

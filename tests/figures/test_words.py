@@ -33,7 +33,7 @@ def test_recovery_title_counts_methods_that_were_unlearned():
     view = view_of(
         recovery_row("GD", recovery_corrected=0.81),
         recovery_row("RMU", recovery_corrected=0.8),  # not more than 80 %
-        recovery_row("RIA", recovery_corrected=0.99, status="over_unlearned"),
+        recovery_row("RIA", recovery_corrected=0.99, status="below_floor"),
         recovery_row("FIF", recovery_corrected=0.99, status="not_unlearned"),  # came back from nowhere: not counted
         recovery_row("GD", "taught", recovery_corrected=0.3),
         recovery_row("RMU", "taught", status="none_within_budget"),

@@ -185,7 +185,7 @@ def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
             for seed in seeds:
                 reached = round(level + 0.03 * i + 0.01 * (seed % 5), 6)
                 status = {
-                    ("pretrained", "RIA"): "over_unlearned",
+                    ("pretrained", "RIA"): "below_floor",
                     ("taught", "GD"): "not_unlearned",
                     ("taught", "FIF"): "none_within_budget",
                     ("taught_same_data", "RIA"): "undefined",
@@ -195,7 +195,7 @@ def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
                     "recovery_corrected": (reached - 0.27) / 0.68,
                     "recovery": reached / 0.95,
                 }
-                changes |= {"over_unlearned": {"acc_unlearned": 0.12}, "not_unlearned": {"acc_unlearned": 0.45}}.get(
+                changes |= {"below_floor": {"acc_unlearned": 0.12}, "not_unlearned": {"acc_unlearned": 0.45}}.get(
                     status, {}
                 )
                 if status == "undefined":

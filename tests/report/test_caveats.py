@@ -19,7 +19,7 @@ def caveats(*rows):
     ("changes", "text", "value"),
     [
         ({"t_acc_attacked": 0.89}, "RTT did not learn T (accuracy on T stays below .90)", " .89."),
-        ({"status": "over_unlearned"}, module.STATUSES["over_unlearned"], " .28 [.23, .33], floor .27."),
+        ({"status": "below_floor"}, module.STATUSES["below_floor"], " .28 [.23, .33], floor .27."),
         ({"status": "not_unlearned"}, module.STATUSES["not_unlearned"], " .28 [.23, .33], floor .27."),
         ({"status": "undefined"}, module.STATUSES["undefined"], " .28 [.23, .33], floor .27."),
         ({"status": "none_within_budget"}, "within 10 %, so nothing was attacked", "."),

@@ -92,7 +92,7 @@ NUMBERS = {
 
 def varied_rows():
     """Rows of two arms, probes, attacks, budgets and of each status; no two numbers of a row are equal."""
-    cases = [("GD", "pretrained", "ok"), ("RMU", "pretrained", "over_unlearned"), ("GD", "taught", "not_unlearned")]
+    cases = [("GD", "pretrained", "ok"), ("RMU", "pretrained", "below_floor"), ("GD", "taught", "not_unlearned")]
     cases += [("RMU", "taught", "none_within_budget"), ("RIA", "taught", "undefined")]
     of = [("RTT", 0.1, "letter"), ("RTT", 0.1, "likelihood"), ("RTT", 1.0, "letter"), ("quantise", 0.1, "letter")]
     rows = []

@@ -34,7 +34,7 @@ def test_a_measure_that_cannot_be_told_is_words_and_its_interval():
         ({"acc_attacked_low": 0.36}, True, True),
         ({"acc_attacked_low": 0.35}, True, False),
         ({"status": "not_unlearned"}, False, True),
-        ({"status": "over_unlearned"}, True, True),
+        ({"status": "below_floor"}, True, True),
         ({"status": "none_within_budget"}, False, None),
         ({"acc_control_attacked_high": float("nan")}, True, None),
     ],

@@ -6,14 +6,15 @@ Small files are written by hand here, so that every expected number can be count
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from evals_builder import NOTHING, SMALL, edit, make_evals, planted, tables, write_eval, write_runs
 from rtt.errors import UserError
 from rtt.scoring.halves import halves
 from rtt.scoring.read import read_eval
-from rtt.stats.assemble import floor_of, t_at, v_correct
 from rtt.stats.look_choice import choose
 from rtt.stats.recovery import recover, resample
+from rtt.stats.reported import floor_of, t_at, v_correct
 from rtt.stats.tables import read_table
 from rtt.study.names import read_setting, setting_text
 
@@ -54,7 +55,7 @@ def read_looks(folder, looks, attack="RTT", group_size=1):
 # ---- as read
 
 
-def test_the_value_of_a_question_is_its_mean_over_repeats(tmp_path):
+def test_each_repeat_is_kept_apart(tmp_path):
     one, two = {"lr": 0.5, "epoch": 1}, {"lr": 0.25, "epoch": 2}
     found = read_looks(
         tmp_path,
@@ -70,12 +71,17 @@ def test_the_value_of_a_question_is_its_mean_over_repeats(tmp_path):
         ],
     )
     assert found.settings == (one, two) and found.v_splits == ("split_0", "split_1") and found.uses_t
-    expected = [[[1, 0.5, 0, 0, 0, 0.5], [0, 0, 1, 0.5, 0.5, 0]], [[0, 1, 0, 0, 0, 0], [0.5] * 6]]
-    assert found.correct["letter"].mean(axis=0).tolist() == expected
-    assert v_correct(found, "letter").tolist() == [[1, 0.5, 1, 0.5, 0.5, 0], [0, 1, 0.5, 0.5, 0.5, 0.5]]
-    # T at both V splits of the second look: none of 4, and 1 of 2 questions.
-    assert t_at(found, "letter", [(1, 0), (1, 1)]) == (1.0, 6, 6)
-    assert t_at(found, "letter", [(0, 0)]) == (0.5, 4, 4)
+    first = [[[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]], [[0, 1, 0, 0, 0, 0], [0] * 6]]
+    second = [[[1, 0, 0, 0, 0, 1], [0, 0, 1, 0, 1, 0]], [[0, 1, 0, 0, 0, 0], [1] * 6]]
+    assert found.correct["letter"].tolist() == [first, second]
+    assert v_correct(found, "letter").tolist() == [
+        [[1, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0]], [[1, 0, 1, 0, 1, 0], [0, 1, 1, 1, 1, 1]]
+    ]  # fmt: skip
+    # T at both V splits of the second look: none of 4; and of 2, none in the first repeat and both in the second.
+    assert t_at(found, "letter", [[(1, 0), (1, 1)]] * 2) == (1.0, 6, 6)
+    assert t_at(found, "letter", [[(0, 0)]] * 2) == (0.5, 4, 4)
+    # The second look in the first repeat, and the first in the second: 0 + 0, and 1 of 4 + 0 of 2.
+    assert t_at(found, "letter", [[(1, 0), (1, 1)], [(0, 0), (0, 1)]]) == (0.5, 6, 6)
 
 
 def test_settings_stand_in_the_order_of_the_file(tmp_path):
@@ -89,8 +95,8 @@ def test_an_attack_without_t_counts_for_every_v_split(tmp_path):
     found = read_looks(tmp_path, [look({"bits": 4}, None, "101100", attack="quantise")], "quantise")
     assert found.v_splits == ("split_0", "split_1") and not found.uses_t and found.attack == "quantise"
     assert found.correct["letter"].tolist() == [[[[1, 0, 1, 1, 0, 0]] * 2]]
-    assert v_correct(found, "letter").tolist() == [[1, 0, 1, 1, 0, 0]]
-    assert t_at(found, "letter", [(0, 0), (0, 1)]) == (0.0, 0, 0)
+    assert v_correct(found, "letter").tolist() == [[[1, 0, 1, 1, 0, 0]]]
+    assert t_at(found, "letter", [[(0, 0), (0, 1)]]) == (0.0, 0, 0)
 
 
 def test_the_floor_is_the_arms_whether_an_attack_uses_t_or_not(tmp_path):
@@ -129,7 +135,7 @@ def test_other_numbers_of_choices(tmp_path):
     for entry, mark in zip(looks[0]["questions"], "110000", strict=True):
         entry.update(asked(mark))
     found = read_looks(tmp_path, looks, "quantise")
-    assert found.questions.n_choices.tolist() == [5] * 6 and floor_of(found, "likelihood") == 0.2
+    assert found.questions.n_choices.tolist() == [5] * 6 and floor_of(found, "likelihood") == pytest.approx(0.2)
     assert found.correct["likelihood"][0, 0, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
@@ -208,13 +214,22 @@ def test_bools_and_floats_give_the_same_bits():
 # ---- as rows
 
 
-def test_identical_repeats_change_no_byte_of_the_tables(tmp_path):
+def test_identical_repeats_change_no_number(tmp_path):
     for name, repeats in (("one", 1), ("three", 3)):
-        make_evals(tmp_path / name, **SMALL, repeats=repeats)
+        make_evals(tmp_path / name, **SMALL, repeats=repeats, unlearning_repeats=repeats)
         assert tables(tmp_path / name) == 0
-    for name in ("recovery", "accuracy", "contrasts", "variants"):
-        one, three = (tmp_path / folder / "tables" / f"{name}.csv" for folder in ("one", "three"))
-        assert one.read_bytes() == three.read_bytes(), name
+    one, three = (planted(tmp_path / folder) for folder in ("one", "three"))
+    assert set(one.pop("n_runs")) == {1} and set(three.pop("n_runs")) == {9}
+    pd.testing.assert_frame_equal(one, three)
+    for name in ("contrasts", "variants"):
+        paths = [tmp_path / folder / "tables" / f"{name}.csv" for folder in ("one", "three")]
+        assert paths[0].read_bytes() == paths[1].read_bytes(), name
+    runs, once = (read_table(tmp_path / folder / "tables" / "runs.csv") for folder in ("three", "one"))
+    assert len(runs) == 9 * len(once)
+    for repeats in ((0, 0), (2, 1)):
+        same = runs[(runs.unlearning_repeat == repeats[0]) & (runs.attack_repeat == repeats[1])]
+        same = same.assign(unlearning_repeat=0, attack_repeat=0)
+        pd.testing.assert_frame_equal(same.reset_index(drop=True), once)
 
 
 def test_two_repeats_by_hand(tmp_path):
@@ -238,7 +253,9 @@ def test_two_repeats_by_hand(tmp_path):
     assert rows["acc_attacked_low"].tolist() == pytest.approx([_wilson(9, 16)[0]] * 2, abs=1e-6)
     assert set(planted(tmp_path, probe="likelihood")["acc_attacked"]) == {0.5}
     text = (tmp_path / "tables" / "accuracy.csv").read_text().splitlines()
-    reached = "pretrained,miniature,GD,RTT,default,0,0.1,unlearned_attacked,split_0,V,none,letter,,30,epoch=1 lr=0.001"
+    reached = (
+        "pretrained,miniature,GD,RTT,default,0,0.1,0,unlearned_attacked,split_0,V,none,letter,,30,epoch=1 lr=0.001"
+    )
     assert f"people_p,{reached},8,4.5,0.562500," in next(line for line in text if reached in line)
 
 
@@ -317,6 +334,7 @@ def test_a_tie_of_settings_goes_to_the_gentlest(two_attacks):
     """At split_1 both settings of quantise give 2 of 8; nothing of the number of bits may decide."""
     found = read_eval(two_attacks / "evals" / "quantise-pretrained-s0.gd-0.1.json")
     correct = v_correct(found, "letter")
+    [correct] = correct  # one repeat
     choice = choose("paper", correct, np.repeat([0, 1], 8))
     assert choice.chosen[8:].tolist() == [0] * 8 and choice.chosen[:8].tolist() == [1] * 8
     # Nested, by hand: in each half the first look loses split_0's difference to the second.

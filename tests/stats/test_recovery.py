@@ -1,4 +1,4 @@
-"""Recovery: identities, exact enumeration of tiny resamplings, the status rules."""
+"""Recovery: identities, exact enumeration of tiny resamplings, groups."""
 
 import itertools
 import math
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtt.stats import recovery
 from rtt.stats.intervals import wilson
-from rtt.stats.recovery import QUANTITIES, recover, resample, status, undefined, weights
-from scipy.stats import beta, binomtest
+from rtt.stats.recovery import QUANTITIES, recover, resample, undefined, weights
+from scipy.stats import beta
 
 STRATA = np.repeat(np.arange(10), 16)
 
@@ -141,7 +141,7 @@ def test_same_numbers_every_time_and_batched():
 @given(st.integers(0, 160), st.floats(0.1, 0.6))
 def test_undefined_is_an_interval_that_does_not_lie_above_the_floor(count, floor):
     low, high = wilson(count, 160)
-    assert undefined(count, 160, floor) == ((low <= floor <= high) or high < floor)
+    assert undefined(np.arange(160) < count, floor) == ((low <= floor <= high) or high < floor)
 
 
 def test_undefined_denominator_leaves_only_the_difference():
@@ -151,25 +151,59 @@ def test_undefined_denominator_leaves_only_the_difference():
     assert found["recovery_difference"][0] > 0.2
 
 
-@pytest.mark.parametrize(
-    ("original", "unlearned", "expected"),
-    [
-        ((150, 160), None, "none_within_budget"),
-        ((40, 160), None, "none_within_budget"),
-        ((40, 160), (0, 160), "undefined"),
-        ((2, 160), (40, 160), "undefined"),
-        ((150, 160), (10, 160), "over_unlearned"),
-        ((150, 160), (80, 160), "not_unlearned"),
-        ((150, 160), (40, 160), "ok"),
-    ],
-)
-def test_status_takes_the_first_that_holds(original, unlearned, expected):
-    assert status(original, unlearned, 0.25) == expected
+# ---- groups
 
 
-@pytest.mark.parametrize("floor", [0.2375, 0.25, 0.35])
-def test_status_flips_where_scipys_wilson_interval_leaves_the_floor(floor):
-    for count in range(161):
-        ends = binomtest(count, 160).proportion_ci(0.95, method="wilson")
-        expected = "over_unlearned" if ends.high < floor else "not_unlearned" if ends.low > floor else "ok"
-        assert status((150, 160), (count, 160), floor) == expected
+def test_lone_groups_change_no_bit():
+    columns = plant(4, 0.9, 0.3, 0.7)
+    plain = recover(*columns, STRATA, 0.25)
+    named = recover(*columns, STRATA, 0.25, groups=[f"q{i}" for i in range(160)])
+    assert all(np.array_equal(plain[name], named[name]) for name in QUANTITIES)
+
+
+def test_a_group_is_drawn_as_a_whole():
+    """Pairs that answer as one are 80 questions; as if they were alone, the interval is too narrow by sqrt 2."""
+    columns = [np.repeat(column[:80], 2) for column in plant(6, 0.9, 0.3, 0.6)]
+    halved, groups = STRATA[::2], [f"g{i // 2}" for i in range(160)]
+    found = recover(*columns, STRATA, 0.25, groups=groups)
+    once = recover(*(column[::2] for column in columns), halved, 0.25)
+    for name in QUANTITIES:
+        assert np.allclose(found[name], once[name], atol=1e-12)
+    alone = recover(*columns, STRATA, 0.25)["recovery_difference"]
+    whole = found["recovery_difference"]
+    assert 1.25 < (whole[2] - whole[1]) / (alone[2] - alone[1]) < 1.6
+
+
+def test_groups_of_several_sizes_against_every_possible_draw(monkeypatch):
+    """One stratum with groups of 3, 2 and 1 questions: enumerate the draws of 2 of 3, a ratio of sums."""
+    monkeypatch.setattr(recovery, "PSEUDO", 1e-9)
+    weights.cache_clear()
+    correct, groups = np.array([1, 1, 0, 0, 1, 1.0]), ["a", "a", "a", "b", "b", "c"]
+    right, size = {"a": 2, "b": 1, "c": 1}, {"a": 3, "b": 2, "c": 1}
+    exact: dict = {}
+    for drawn in itertools.product("abc", repeat=2):
+        share = round(sum(right[g] for g in drawn) / sum(size[g] for g in drawn), 6)
+        exact[share] = exact.get(share, 0) + 1 / 9
+    x, _, _ = resample(correct, correct, correct, np.zeros(6, int), 40_000, groups)
+    weights.cache_clear()
+    found, counts = np.unique(np.round(x, 6), return_counts=True)
+    assert dict(zip(found, counts / 40_000, strict=True)) == pytest.approx(exact, abs=0.01)
+
+
+def test_a_group_that_reaches_into_two_strata_stands_in_its_first():
+    groups = [f"g{i % 80}" for i in range(160)]  # each in the i-th stratum and in the (i + 5)-th
+    columns = plant(7, 0.9, 0.3, 0.6)
+    found = recover(*columns, STRATA, 0.25, groups=groups)
+    moved = recover(*columns, np.tile(STRATA[:80], 2), 0.25, groups=groups)
+    assert np.allclose(numbers(found), numbers(moved))
+
+
+def test_the_original_may_have_a_floor_of_its_own():
+    original, unlearned, attacked = plant(8, 0.9, 0.3, 0.6)
+    value = recover(original, unlearned, attacked, STRATA, 0.25, original_floor=0.4)["recovery_corrected"][0]
+    assert value == pytest.approx((attacked.mean() - 0.25) / (original.mean() - 0.4))
+    assert math.isnan(recover(original, unlearned, attacked, STRATA, 0.25, original_floor=0.9)["recovery"][0])
+    # Undefined respects groups: 60 of 160 lie above .25 as lone questions, and do not as 20 groups of 8.
+    some = np.repeat(np.arange(20) < 8, 8) & (np.arange(160) < 60)
+    groups = [f"g{i // 8}" for i in range(160)]
+    assert not undefined(some, 0.25) and undefined(some, 0.25, groups)

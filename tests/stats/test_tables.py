@@ -9,23 +9,25 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from evals_builder import SMALL, TABLED, edit, make_evals, planted, tables
+from evals_builder import SMALL, edit, make_evals, planted, tables
 from rtt.files import natural
 from rtt.scoring.halves import halves
 from rtt.scoring.read import read_eval, read_folder
 from rtt.stats.assemble import assemble
 from rtt.stats.recovery import cannot_tell
 from rtt.stats.tables import read_table, recovery_table, write_table
-from rtt.study.names import STAGES, TABLES
+from rtt.study.names import STAGES, TABLES, probes_of
 from scipy.stats import binomtest
 
 COLUMNS = (
-    "dataset arm model method attack variant seed retain_budget look_choice probe n_questions acc_before "
-    "acc_unlearned acc_unlearned_low acc_unlearned_high acc_attacked acc_attacked_low acc_attacked_high "
+    "dataset arm model method attack variant seed retain_budget look_choice probe n_questions n_groups n_runs "
+    "acc_before acc_unlearned acc_unlearned_low acc_unlearned_high acc_attacked acc_attacked_low acc_attacked_high "
     "acc_original_attacked acc_original_attacked_low acc_original_attacked_high acc_control_attacked "
-    "acc_control_attacked_low acc_control_attacked_high t_acc_attacked retain_before retain_unlearned floor "
+    "acc_control_attacked_low acc_control_attacked_high acc_oracle_attacked acc_oracle_attacked_low "
+    "acc_oracle_attacked_high t_acc_attacked t_acc_original_attacked t_acc_control_attacked control_learned "
+    "retain_before retain_unlearned floor original_floor "
     "recovery recovery_low recovery_high recovery_corrected recovery_corrected_low recovery_corrected_high "
-    "recovery_difference recovery_difference_low recovery_difference_high status cannot_tell "
+    "recovery_difference recovery_difference_low recovery_difference_high counts status cannot_tell "
 ).split()
 
 
@@ -61,6 +63,9 @@ def study(tmp_path_factory):
     return folder
 
 
+ASKED = ["letter", "likelihood", "likelihood_fresh"]  # whose accuracies are planted; letter_calibrated follows
+
+
 def test_recovery_columns(study):
     with open(study / "tables" / "recovery.csv", encoding="utf-8", newline="") as file:
         assert next(csv.reader(file)) == COLUMNS
@@ -72,6 +77,10 @@ def test_the_tables_are_those_of_the_names(study):
 
 def test_one_row_per_key_in_natural_order(study):
     table = planted(study)
+    strongest = table.probe == "strongest"
+    assert set(table.look_choice[strongest]) == {"nested"} and strongest.sum() == 3 * 2 * 2 * 2
+    assert table.probe.shift(1)[strongest].tolist() == ["likelihood_fresh"] * 24  # behind the others
+    table = table[~strongest]
     keys = ["arm", "method", "seed", "retain_budget", "look_choice", "probe"]
     found = list(table[keys].itertuples(index=False, name=None))
     order = [
@@ -80,15 +89,15 @@ def test_one_row_per_key_in_natural_order(study):
         (0, 11),
         (0.05, 0.1),
         ("paper", "nested"),
-        TABLED,
+        ("letter", "letter_calibrated", "likelihood", "likelihood_fresh"),
     ]
     assert found == list(itertools.product(*order))
 
 
 def test_planted_accuracies_arrive(study):
-    rows = planted(study, arm="pretrained", method="GD")
-    for row in rows[rows.probe != "letter_calibrated"].itertuples():  # which answers other questions right
-        assert row.n_questions == 80
+    table = planted(study, arm="pretrained", method="GD")
+    for row in table[table.probe.isin(ASKED)].itertuples():
+        assert (row.n_questions, row.n_groups, row.n_runs) == (80, 80, 1)
         assert (row.acc_before, row.acc_unlearned, row.acc_attacked) == (1.0, 0.25, 0.75)
         assert (row.acc_original_attacked, row.acc_control_attacked, row.t_acc_attacked) == (0.875, 0.3125, 0.75)
         assert row.recovery == pytest.approx(0.75 / 0.875, abs=1e-6)
@@ -116,12 +125,11 @@ def test_floor_by_hand(study):
     )
 
 
-def test_statuses(study):
-    assert set(planted(study, arm="pretrained", probe="letter").status) == {"ok"}
-    assert set(planted(study, arm="taught_same_data", method="RIA").status) == {"over_unlearned"}
-    assert set(planted(study, arm="taught_same_data", method="GD").status) == {"not_unlearned"}
+def test_cells_without_a_point(study):
     gone = planted(study, arm="taught", method="GD", retain_budget=0.05)
-    assert set(gone.status) == {"none_within_budget"} and len(gone) == 16
+    gone = gone[gone.probe.isin(ASKED)]
+    assert set(gone.status) == {"none_within_budget"} and len(gone) == 12
+    assert set(gone.n_runs) == {0} and not gone.counts.any()
     assert (
         gone[["acc_unlearned", "acc_attacked", "t_acc_attacked", "retain_unlearned", "recovery", "recovery_difference"]]
         .isna()
@@ -137,7 +145,8 @@ def test_undefined_leaves_cells_empty(tmp_path):
     assert tables(tmp_path) == 0
     with open(tmp_path / "tables" / "recovery.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["status"] for row in rows} == {"undefined"}
+    rows = [row for row in rows if row["probe"] in ASKED]
+    assert {row["status"] for row in rows} == {"undefined"} and len(rows) == 6
     for row in rows:
         assert all(row[name] == "" for name in COLUMNS if re.fullmatch(r"recovery(_corrected)?(_low|_high)?", name))
         assert row["recovery_difference_low"] != ""
@@ -146,12 +155,12 @@ def test_undefined_leaves_cells_empty(tmp_path):
 def test_accuracy_table(study):
     table = read_table(study / "tables" / "accuracy.csv")
     assert " ".join(table.columns) == (
-        "dataset arm model method attack variant seed retain_budget stage v_split set look_choice probe run step "
-        "setting n_questions n_correct accuracy low high"
+        "dataset arm model method attack variant seed retain_budget unlearning_repeat stage v_split set look_choice "
+        "probe run step setting n_questions n_correct accuracy low high"
     )
     keys = [name for name in table.columns if name not in ("n_questions", "n_correct", "accuracy", "low", "high")]
     assert not table.duplicated(keys).any()
-    assert set(table.stage) == set(STAGES)
+    assert set(table.stage) == set(STAGES) - {"oracle_attacked"}
     assert set(table.attack[table.stage.str.endswith("_attacked")]) == {"RTT"}
     assert set(table.attack[~table.stage.str.endswith("_attacked")]) == {"none"}
     here = table[(table.arm == "pretrained") & (table.seed == 0) & (table.probe == "letter")]
@@ -195,7 +204,7 @@ def test_control_rows_are_repeated_for_each_arm(study):
 
 
 def test_floats_have_six_decimals_and_budgets_their_own(study):
-    for name in ("recovery", "accuracy", "contrasts", "variants"):
+    for name in TABLES:
         with open(study / "tables" / f"{name}.csv", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 for column, value in row.items():
@@ -264,11 +273,11 @@ def test_halves_are_by_position_so_that_the_control_shares_the_halves(tmp_path):
 def test_questions_are_resampled_within_v_split_and_half(study, monkeypatch):
     seen = []
 
-    def spy(original, unlearned, attacked, strata, floor):
+    def spy(original, unlearned, attacked, strata, floor, **more):
         seen.append(strata)
-        return {}
+        return {"recovery": (0.5, 0.4, 0.6)}
 
-    monkeypatch.setattr("rtt.stats.tables.recover", spy)
+    monkeypatch.setattr("rtt.stats.runs.recover", spy)
     recovery_table(assemble(read_folder(study / "evals"), study / "point_choices")[:1])
     split_of = np.repeat(np.arange(5), 16)
     expected = set(zip(split_of, halves(split_of), strict=True))
@@ -297,8 +306,9 @@ def test_any_probes_are_enough(tmp_path, probes):
     make_evals(tmp_path, **SMALL, probes=probes)
     assert tables(tmp_path) == 0
     found = planted(tmp_path)
-    assert list(dict.fromkeys(found.probe)) == [name for name in TABLED if name.partition("_calib")[0] in probes]
-    found = found[found.probe != "letter_calibrated"]
+    per = ("likelihood_token", "likelihood_byte")  # which need the numbers of tokens and bytes
+    assert list(dict.fromkeys(found.probe)) == [*(p for p in probes_of(probes) if p not in per), "strongest"]
+    found = found[found.probe.isin(probes)]
     assert set(found.retain_before) == {1.0} and set(found.retain_unlearned) == {0.875}  # 8 and 7 of 8
 
 

@@ -207,7 +207,15 @@ GOOD = {"evals": [], "point_choices": [], "reported": "nested"}
         ({"variants": {"default": GOOD}, "study": {}}, "study.point_choice is None"),
         (
             {"variants": {"default": GOOD}, "study": {"point_choice": {"probes": ["word"]}}},
-            "study.point_choice.probes: 'word', expected some of letter, likelihood",
+            "study.point_choice.probes: 'word', expected some of letter_permuted, letter, letter_calibrated",
+        ),
+        (
+            {"variants": {"default": GOOD}, "study": {"point_choice": {}, "criteria": {"headline": ["word"]}}},
+            "study.criteria.headline is ['word'], expected some of letter_permuted, letter",
+        ),
+        (
+            {"variants": {"default": GOOD}, "study": {"point_choice": {}, "criteria": {"margin": "wide"}}},
+            "study.criteria.margin is 'wide', expected a number from 0 to 1",
         ),
         (
             {"variants": {"default": GOOD}, "study": {"point_choice": {}, "attacks": ["RTT"]}},

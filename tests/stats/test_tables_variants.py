@@ -96,7 +96,11 @@ def test_the_study_names_its_main_probe_and_it_comes_first(varied, tmp_path):
     default = json.loads((varied / "runs.json").read_text())["variants"]["default"]
     assert tables(tmp_path, *write_runs(tmp_path, {"default": default}, ["likelihood", "letter"])) == 0
     found = list(dict.fromkeys(planted(tmp_path).probe))
-    assert found == ["likelihood", "letter", "letter_calibrated", "likelihood_fresh"]
+    assert found == ["likelihood", "letter", "letter_calibrated", "likelihood_fresh", "strongest"]
+    criteria = {"headline": ["likelihood_fresh", "letter"]}
+    assert tables(tmp_path, *write_runs(tmp_path, {"default": default}, ["likelihood"], criteria=criteria)) == 0
+    found = list(dict.fromkeys(planted(tmp_path).probe))
+    assert found == ["likelihood_fresh", "letter", "letter_calibrated", "likelihood", "strongest"]
 
 
 def test_attacks_come_in_the_order_of_their_classes_not_of_the_files_keys(tmp_path):

@@ -12,15 +12,15 @@ import jsonschema
 import pytest
 import yaml
 from clones import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
-from rtt.study.names import BY_DEFAULT, probes_of
+from rtt.study.names import BY_DEFAULT, TABLES, probes_of
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
 LOOK_CHOICES = {"paper", "nested"}
 KEYS = "dataset arm model method attack variant seed retain_budget look_choice probe".split()
-WITH_INTERVAL = "acc_unlearned acc_attacked acc_original_attacked acc_control_attacked".split()
+WITH_INTERVAL = "acc_unlearned acc_attacked acc_original_attacked acc_control_attacked acc_oracle_attacked".split()
 RECOVERIES = "recovery recovery_corrected recovery_difference".split()
-ACCURACY = """dataset arm model method attack variant seed retain_budget stage v_split set look_choice probe run step
-    setting n_questions n_correct accuracy low high""".split()
+ACCURACY = """dataset arm model method attack variant seed retain_budget unlearning_repeat stage v_split set look_choice
+    probe run step setting n_questions n_correct accuracy low high""".split()
 
 
 def with_intervals(names: list[str]) -> list[str]:
@@ -58,7 +58,7 @@ def test_the_files_of_the_contract_are_there(finished):
         assert (results / "data" / folder / "facts.jsonl").stat().st_size
         assert (results / "data" / folder / "audit.json").stat().st_size
     tables = {path.stem for path in results.glob("tables/*.csv")}
-    assert tables == {"recovery", "accuracy", "contrasts", "variants"}
+    assert tables == set(TABLES)
     for name in ("accuracy", "recovery", "tradeoff", "curves"):
         assert (results / f"figures/{name}.svg").read_text().lstrip().startswith("<?xml")
         assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -117,20 +117,22 @@ def test_each_attack_has_every_look_with_every_question_once(finished):
 def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
     recovery = read_csv(finished.results() / "tables/recovery.csv")
     assert list(recovery[0]) == [
-        *KEYS, "n_questions", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_attacked", "retain_before",
-        "retain_unlearned", "floor", *with_intervals(RECOVERIES), "status", "cannot_tell",
+        *KEYS, "n_questions", "n_groups", "n_runs", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_attacked",
+        "t_acc_original_attacked", "t_acc_control_attacked", "control_learned", "retain_before", "retain_unlearned",
+        "floor", "original_floor", *with_intervals(RECOVERIES), "counts", "status", "cannot_tell",
     ]  # fmt: skip
     columns = ("arm", "method", "attack", "retain_budget", "look_choice", "probe")
     attacks = ("RTT", "quantise")
-    wanted = itertools.product(
-        ("pretrained", "taught"), ("GD",), attacks, ("0.1", "1.0"), LOOK_CHOICES, probes_of(BY_DEFAULT)
-    )
+    cells = ("pretrained", "taught"), ("GD",), attacks, ("0.1", "1.0")
+    wanted = [*itertools.product(*cells, LOOK_CHOICES, probes_of(BY_DEFAULT)),
+              *itertools.product(*cells, ("nested",), ("strongest",))]  # fmt: skip
     assert sorted(tuple(row[column] for column in columns) for row in recovery) == sorted(wanted)
     assert {row["n_questions"] for row in recovery} == {str(SPLITS * FACTS)}
     accuracy = read_csv(finished.results() / "tables/accuracy.csv")
     assert list(accuracy[0]) == ACCURACY
     assert {row["stage"] for row in accuracy} == {
         "original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked",
+        "oracle_attacked",
     }  # fmt: skip
     assert all(re.fullmatch(r"[01]\.\d{6}", row["accuracy"]) for row in accuracy)
 

@@ -17,10 +17,14 @@ from rtt.stats.tables import read_table
 
 KEYS = ["dataset", "arm", "model", "method", "attack", "variant", "seed", "retain_budget", "look_choice", "probe"]
 WITH_INTERVAL = (
-    *("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked"),
+    *("acc_unlearned", "acc_attacked", "acc_original_attacked", "acc_control_attacked", "acc_oracle_attacked"),
     *("recovery", "recovery_corrected", "recovery_difference"),
 )
-ALONE = ("acc_before", "t_acc_attacked", "retain_before", "retain_unlearned", "floor")
+ALONE = (
+    *("acc_before", "t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "retain_before"),
+    *("retain_unlearned", "floor", "original_floor"),
+)
+SAID = ("status", "counts")  # in words
 WHERE = (
     "packages",
     "hardware",
@@ -78,10 +82,11 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Any]:
         cell = dict(zip(keys, map(_plain, key if isinstance(key, tuple) else (key,)), strict=True))
         for name in (*WITH_INTERVAL, *ALONE):
             rows.append({"key": cell, "number": name, **_difference(name, left.loc[key], right.loc[key])})
-        status = [str(table.loc[key, "status"]) for table in (left, right)]
-        if status[0] != status[1]:
-            rows.append({"key": cell, "number": "status", "a": status[0], "b": status[1], "difference": None,
-                         "bound": None, "verdict": "differs"})  # fmt: skip
+        for name in SAID:
+            said = [str(table.loc[key, name]) for table in (left, right)]
+            if said[0] != said[1]:
+                rows.append({"key": cell, "number": name, "a": said[0], "b": said[1], "difference": None,
+                             "bound": None, "verdict": "differs"})  # fmt: skip
     only = {
         name: [
             list(map(_plain, key if isinstance(key, tuple) else (key,))) for key in one.index if key not in other.index

@@ -39,9 +39,12 @@ BLACK, GREY, FLOOR = "#000000", "#666666", "#999999"
 # A status that is not `ok`, as a sign beside the method's name and as words in the legend.
 STATUS = {
     "none_within_budget": ("¶", "no point within the budget"),
-    "not_unlearned": ("‡", "not unlearned"),
-    "over_unlearned": ("†", "over-unlearned: below the floor"),
+    "not_known": ("#", "the original does not know the facts"),
     "undefined": ("§", "rate undefined: attacked original at the floor"),
+    "original_not_learned": ("×", "no rate: the attack on the original did not learn T"),
+    "below_floor": ("†", "below the floor"),
+    "not_unlearned": ("‡", "not unlearned"),
+    "attack_failed": ("≥", "lower bound: the attack did not learn T"),
 }
 RATES = {"recovery": "ratio", "recovery_corrected": "floor-corrected ratio"}
 PROBES = {

@@ -14,6 +14,7 @@ from rtt.study import plugins
 from rtt.study.names import DEFAULT, read_setting, setting_text
 
 MAIN_BUDGET = 0.1
+WORDS = ("status", "cannot_tell", "counts", "control_learned")  # columns that hold no numbers
 EPOCH = "epoch"  # the key of a setting along which an attack's looks form a curve
 
 
@@ -204,7 +205,7 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             table[column] = table[column].astype(str)
         numbers = columns[columns.index("n_questions") :]
         try:
-            for column in ("retain_budget", *(c for c in numbers if c not in ("status", "cannot_tell"))):
+            for column in ("retain_budget", *(c for c in numbers if c not in WORDS)):
                 if column in table:
                     table[column] = pd.to_numeric(table[column])
         except ValueError as error:

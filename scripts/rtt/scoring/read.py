@@ -124,10 +124,10 @@ def _listed(folder: str | Path, stems: Iterable[str] | None) -> list[Path]:
 
 @dataclass(frozen=True)
 class ChosenPoints:
-    """The points chosen for one group (dataset, arm, model, method, seed) over all its trajectories."""
+    """The points chosen for one group (dataset, arm, model, method, seed, unlearning repeat), over its trajectories."""
 
     path: Path
-    group: tuple[str, str, str, str, int]
+    group: tuple[str, str, str, str, int, int]
     runs: tuple[str, ...]  # the trajectories that were looked at
     document: dict  # as it was read
     points: dict[float, tuple[str, int] | None]  # retain budget -> (trajectory's run id, step), None: no point fits
@@ -170,7 +170,10 @@ def _point_choice(path: Path, document: Any) -> ChosenPoints:
     runs = dict.fromkeys(
         get(path, point if isinstance(point, dict) else {}, "run", str, f"points[{i}]") for i, point in seen
     )
-    return ChosenPoints(path, (*group, get(path, labels, "seed", int, "labels")), tuple(runs), document, points)
+    numbers = (
+        get(path, {"unlearning_repeat": 0} | labels, key, int, "labels") for key in ("seed", "unlearning_repeat")
+    )
+    return ChosenPoints(path, (*group, *numbers), tuple(runs), document, points)
 
 
 def _labels(path: Path, found: dict) -> Labels:

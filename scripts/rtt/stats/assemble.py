@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,39 +11,53 @@ import numpy as np
 from rtt.errors import UserError
 from rtt.files import natural
 from rtt.scoring.read import AttackScores, ChosenPoints, PointScores, Questions, read_point_choices
-from rtt.stats.look_choice import chance, letter_floor
 from rtt.stats.point_rule import check_choice
+from rtt.study import plugins
 from rtt.study.names import ARMS
 
 
 @dataclass(eq=False)
 class ArmScores:
-    """The evaluations of one (dataset, arm, model, seed)."""
+    """The evaluations of one (dataset, arm, model, seed). `repeat` is that of unlearning."""
 
     key: tuple[str, str, str, int]
     original: PointScores | None = None
-    unlearned: dict[str, list[PointScores]] = field(default_factory=dict)  # by method: its trajectories, by run id
-    # By (method, budget): the chosen point's trajectory and step; None: no point keeps within the budget
-    chosen: dict[tuple[str, float], tuple[str, int] | None] = field(default_factory=dict)
+    # By (method, repeat): its trajectories, by run id
+    unlearned: dict[tuple[str, int], list[PointScores]] = field(default_factory=dict)
+    # By (method, budget, repeat): the chosen point's trajectory and step; None: no point keeps within the budget
+    chosen: dict[tuple[str, float, int], tuple[str, int] | None] = field(default_factory=dict)
     original_attacked: dict[str, AttackScores] = field(default_factory=dict)  # by attack
-    controls: dict[str, AttackScores] = field(default_factory=dict)  # by attack
-    attacks: dict[tuple[str, str, float], AttackScores] = field(default_factory=dict)  # by (attack, method, budget)
+    # By (attack, method, budget, repeat)
+    attacks: dict[tuple[str, str, float, int], AttackScores] = field(default_factory=dict)
+    # Models that never learned the facts that they are asked: the oracle the arm's own, the control others; where
+    # there are no others, the oracle is the control, too. Before any attack, and by attack
+    control: PointScores | None = None
+    oracle: PointScores | None = None
+    controls: dict[str, AttackScores] = field(default_factory=dict)
+    oracles: dict[str, AttackScores] = field(default_factory=dict)
 
-    def point(self, method: str, budget: float) -> tuple[PointScores, int] | None:
+    def point(self, method: str, budget: float, repeat: int) -> tuple[PointScores, int] | None:
         """Return the trajectory and the index of the point chosen for a budget; None where no point fits it."""
-        if (chosen := self.chosen[method, budget]) is None:
+        if (chosen := self.chosen[method, budget, repeat]) is None:
             return None
         run, step = chosen
-        points = next(points for points in self.unlearned[method] if points.run_id == run)
+        points = next(points for points in self.unlearned[method, repeat] if points.run_id == run)
         return points, points.steps.index(step)
+
+    def cells(self) -> dict[tuple[str, float], list[int]]:
+        """Return {(method, budget): the repeats of unlearning}, in the tables' order."""
+        found: dict[tuple[str, float], list[int]] = {}
+        for method, budget, repeat in in_order(self.chosen):
+            found.setdefault((method, budget), []).append(repeat)
+        return found
 
     def attack_names(self) -> list[str]:
         """Return the attacks that were run on this arm."""
-        return list(dict.fromkeys([*self.original_attacked, *(name for name, _, _ in self.attacks)]))
+        return list(dict.fromkeys([*self.original_attacked, *(attack for attack, *_ in self.attacks)]))
 
-    def has(self, attack: str, method: str, budget: float) -> bool:
+    def has(self, attack: str, method: str, budget: float, repeat: int) -> bool:
         """Return whether the point chosen for a budget, if any, was attacked. Only a partial study answers no."""
-        return self.chosen[method, budget] is None or (attack, method, budget) in self.attacks
+        return self.chosen[method, budget, repeat] is None or (attack, method, budget, repeat) in self.attacks
 
 
 def assemble(
@@ -60,18 +73,16 @@ def assemble(
     In a `partial` study whatever lacks something that it needs is left out instead.
     """
     arms: dict[tuple, ArmScores] = {}
-    controls: list[AttackScores] = []
+    controls: dict[str | None, list[PointScores | AttackScores]] = {}  # by attack; None: before any
     for found in evals:
         labels = found.labels
-        if isinstance(found, AttackScores) and labels.target == "control":
-            controls.append(found)
-            continue
         if labels.target == "control":
-            continue  # the control's own model before an attack belongs to no arm
+            controls.setdefault(labels.attack, []).append(found)
+            continue
         key = labels.dataset, labels.arm, labels.model, labels.seed
         arm = arms.setdefault(key, ArmScores(key))
         if isinstance(found, AttackScores) and labels.target == "unlearned":
-            _put(arm.attacks, (found.attack, labels.method, labels.retain_budget), found)
+            _put(arm.attacks, (found.attack, labels.method, labels.retain_budget, labels.unlearning_repeat), found)
         elif isinstance(found, AttackScores):
             _put(arm.original_attacked, found.attack, found)
         elif labels.method is None:
@@ -79,7 +90,7 @@ def assemble(
                 raise _twice(found, arm.original)
             arm.original = found
         else:
-            arm.unlearned.setdefault(labels.method, []).append(found)
+            arm.unlearned.setdefault((labels.method, labels.unlearning_repeat), []).append(found)
     chosen = read_point_choices(choices_folder, point_choices)
     if partial:
         arms = {key: arm for key, arm in arms.items() if arm.original is not None}
@@ -88,10 +99,13 @@ def assemble(
     for arm in arms.values():
         _complete(arm, chosen, choices_folder, partial)
         datasets = {key[0] for key in arms if key[1:] == arm.key[1:]}
-        for name in dict.fromkeys(control.attack for control in controls):
-            control = _control(arm, [control for control in controls if control.attack == name], datasets)
-            if control is not None:
-                arm.controls[name] = control
+        for name, some in controls.items():
+            control, oracle = _controls(arm, some, datasets)
+            if name is None:
+                arm.control, arm.oracle = control, oracle
+                continue
+            arm.controls |= {} if control is None else {name: control}
+            arm.oracles |= {} if oracle is None else {name: oracle}
         _check_questions(arm)
     return sorted(arms.values(), key=lambda arm: arm_order(*arm.key))
 
@@ -99,6 +113,11 @@ def assemble(
 def arm_order(dataset: str, arm: str, model: str, seed: int) -> tuple:
     """Return the sort key of an arm's runs: by arm, dataset, model and seed."""
     return place(ARMS, arm), dataset, model, seed
+
+
+def in_order(chosen: Iterable[tuple[str, float, int]]) -> list[tuple[str, float, int]]:
+    """Return (method, budget, repeat) in the tables' order."""
+    return sorted(chosen, key=lambda key: (plugins.place("methods", key[0]), *key[1:]))
 
 
 def place(known: Sequence[str], name: str) -> tuple:
@@ -119,15 +138,17 @@ def _twice(found: PointScores | AttackScores, first: PointScores | AttackScores)
 def _leave_out(arm: ArmScores, chosen: dict[tuple, ChosenPoints]) -> None:
     """Take out of an unfinished arm, and of `chosen`, what lacks something that it needs."""
     dataset, name, model, seed = arm.key
-    for method, trajectories in arm.unlearned.items():
-        group = dataset, name, model, method, seed
+    for (method, repeat), trajectories in arm.unlearned.items():
+        group = dataset, name, model, method, seed, repeat
         if group in chosen and set(chosen[group].runs) != {points.run_id for points in trajectories}:
             del chosen[group]
     originals = {attack for attack, found in arm.original_attacked.items() if found.settings}
     arm.attacks = {
-        (attack, method, budget): found
-        for (attack, method, budget), found in arm.attacks.items()
-        if attack in originals and method in arm.unlearned and (dataset, name, model, method, seed) in chosen
+        (attack, method, budget, repeat): found
+        for (attack, method, budget, repeat), found in arm.attacks.items()
+        if attack in originals
+        and (method, repeat) in arm.unlearned
+        and (dataset, name, model, method, seed, repeat) in chosen
     }
 
 
@@ -146,29 +167,38 @@ def _complete(arm: ArmScores, point_choices: dict, folder: str | Path, partial: 
                 "denominator"
             )
     dataset, arm_name, model, seed = arm.key
-    for method, trajectories in arm.unlearned.items():
+    for (method, repeat), trajectories in arm.unlearned.items():
         trajectories.sort(key=lambda points: natural(points.run_id))
         steps = {points.run_id: points.steps for points in trajectories}
         if len(steps) < len(trajectories):
             raise UserError(f"{trajectories[0].path}: its run_id stands in a second evaluation of kind unlearned")
-        chosen = point_choices.get((dataset, arm_name, model, method, seed))
+        chosen = point_choices.get((dataset, arm_name, model, method, seed, repeat))
         if chosen is None and partial:
             continue
         if chosen is None:
-            raise UserError(f"{trajectories[0].path}: no point choice for {method} of ({name}) in {folder}; run choose")
-        _check_choice(arm, method, chosen, steps, partial)
-    for (_, method, budget), found in arm.attacks.items():
-        if method not in arm.unlearned:
-            raise UserError(f"{found.path}: no evaluation of kind unlearned for method {method} of ({name})")
-        if (method, budget) not in arm.chosen:
-            file = point_choices[dataset, arm_name, model, method, seed].path
+            run = f", unlearning repeat {repeat}," if repeat else ""
+            raise UserError(
+                f"{trajectories[0].path}: no point choice for {method}{run} of ({name}) in {folder}; run choose"
+            )
+        _check_choice(arm, method, repeat, chosen, steps, partial)
+    for (_, method, budget, repeat), found in arm.attacks.items():
+        if (method, repeat) not in arm.unlearned:
+            run = f", unlearning repeat {repeat}," if repeat else ""
+            raise UserError(f"{found.path}: no evaluation of kind unlearned for method {method}{run} of ({name})")
+        if (method, budget, repeat) not in arm.chosen:
+            file = point_choices[dataset, arm_name, model, method, seed, repeat].path
             raise UserError(f"{found.path}: retain_budget {budget} is not in {file}")
 
 
 def _check_choice(
-    arm: ArmScores, method: str, choice: ChosenPoints, steps: dict[str, tuple[int, ...]], partial: bool
+    arm: ArmScores,
+    method: str,
+    repeat: int,
+    choice: ChosenPoints,
+    steps: dict[str, tuple[int, ...]],
+    partial: bool,
 ) -> None:
-    """Take in a method's chosen points. `steps` are the scored ones of each trajectory."""
+    """Take in a method's chosen points, in one repeat. `steps` are the scored ones of each trajectory."""
     if odd := sorted(set(choice.runs) ^ set(steps)):
         side = "was scored, but no point choice read it" if odd[0] in steps else "has no evaluation of kind unlearned"
         raise UserError(f"{choice.path}: trajectory {odd[0]} {side}; run the step `choose` again")
@@ -177,7 +207,7 @@ def _check_choice(
             scored = list(steps.get(point[0], ())) or "none"
             raise UserError(f"{choice.path}: chosen step {point[1]} is not in {point[0]} (scored steps: {scored})")
         for name in arm.attack_names():
-            attack = arm.attacks.get((name, method, budget))
+            attack = arm.attacks.get((name, method, budget, repeat))
             if point is not None and (attack is None or not attack.settings) and not (partial and attack is None):
                 found = "is missing" if attack is None else f"({attack.path}) has no looks"
                 raise UserError(
@@ -186,35 +216,41 @@ def _check_choice(
                 )
             if point is None and attack is not None and attack.settings:
                 raise UserError(f"{attack.path}: has looks, but {choice.path} chooses no step for budget {budget}")
-        arm.chosen[method, budget] = point
-    check_choice(choice, arm.original, {points.run_id: points for points in arm.unlearned[method]})
+        arm.chosen[method, budget, repeat] = point
+    check_choice(choice, arm.original, {points.run_id: points for points in arm.unlearned[method, repeat]})
 
 
-def _control(arm: ArmScores, controls: list[AttackScores], datasets: set[str]) -> AttackScores | None:
-    """Return the control that serves this arm, or None; `controls` are those of one attack.
+def _controls(arm: ArmScores, found: list, datasets: set[str]) -> tuple[Any, Any]:
+    """Return the control and the oracle that serve this arm, or None; `found` are those of one attack, or before any.
 
-    One on the arm's own dataset goes first. One on another of the arm's `datasets` serves that dataset alone.
+    Asked about the arm's own dataset it is the oracle, and the control as well where there is no other. One on another
+    of the arm's `datasets` serves that dataset alone.
     """
     dataset, name, model, seed = arm.key
-    fitting = [c for c in controls if name in c.labels.control_for and (c.labels.model, c.labels.seed) == (model, seed)]
+    fitting = [c for c in found if name in c.labels.control_for and (c.labels.model, c.labels.seed) == (model, seed)]
     own = [control for control in fitting if control.labels.dataset == dataset]
-    fitting = own or [control for control in fitting if control.labels.dataset not in datasets]
-    if len(fitting) > 1:
-        raise UserError(f"{fitting[1].path}: a second control for arm {name}, seed {seed}, beside {fitting[0].path}")
-    return fitting[0] if fitting and fitting[0].settings else None
+    others = [control for control in fitting if control.labels.dataset not in datasets]
+    for some in (own, others):
+        if len(some) > 1:
+            raise UserError(f"{some[1].path}: a second control for arm {name}, seed {seed}, beside {some[0].path}")
+    oracle, control = (
+        next((one for one in some if isinstance(one, PointScores) or one.settings), None) for some in (own, others)
+    )
+    return (oracle if control is None else control), oracle
 
 
 def _check_questions(arm: ArmScores) -> None:
     """Check that all evaluations can be paired by position: the same ids in the arm, the same shape in the control."""
     reference = arm.original
     for points in chain(*arm.unlearned.values()):
-        for set_name in ("forget", "retain"):
+        for set_name in ("forget", "retain", "choice"):
             _same_questions(reference.path, getattr(reference, set_name), points.path, getattr(points, set_name))
     for attack in (*arm.original_attacked.values(), *arm.attacks.values()):
         if attack.settings:
             _same_questions(reference.path, reference.forget, attack.path, attack.questions)
             _same_splits(arm.original_attacked[attack.attack], attack)
-    for name, control in arm.controls.items():
+            _same_repeats(arm.original_attacked[attack.attack], attack)
+    for name, control in chain(arm.controls.items(), arm.oracles.items()):
         if name in arm.original_attacked:
             original = arm.original_attacked[name]
             a, b = (_shape(attack) for attack in (original, control))
@@ -252,54 +288,10 @@ def _same_splits(a: AttackScores, b: AttackScores) -> None:
         )
 
 
-def v_view(attack: AttackScores) -> tuple[np.ndarray, np.ndarray]:
-    """Return the V questions of an attack: (n,) positions in `attack.questions` and (n,) their V split's index.
-
-    A question whose split only ever served as T is left out.
-    """
-    index = {split: i for i, split in enumerate(attack.v_splits)}
-    split_of = np.array([index.get(split, -1) for split in attack.questions.splits])
-    positions = np.flatnonzero(split_of >= 0)
-    return positions, split_of[positions]
-
-
-def v_correct(attack: AttackScores, probe: str) -> np.ndarray:
-    """Return (L, n) floats, means over repeats: each V question as answered by the model that had its split as V."""
-    positions, split_of = v_view(attack)
-    return attack.correct[probe].mean(axis=0)[:, split_of, positions]
-
-
-@lru_cache(maxsize=4)
-def t_counts(attack: AttackScores, probe: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return (L, S) correct T questions per look and V split, and (S,) their number. The attack must use T."""
-    in_t = np.array([[split != v for split in attack.questions.splits] for v in attack.v_splits])
-    return (attack.correct[probe].mean(axis=0) * in_t).sum(axis=2), in_t.sum(axis=1)
-
-
-def floor_of(attack: AttackScores, probe: str) -> float:
-    """Return the accuracy on V of an attacker who knows nothing: T's majority letter, or the mean of one over
-    the number of choices.
-
-    T is the other splits here, even where the attack used none, so that all attacks of an arm share a floor.
-    """
-    questions = attack.questions
-    if probe != "letter" or len(set(questions.splits)) < 2:
-        return chance(questions.n_choices[v_view(attack)[0]])
-    names, split_of = np.unique(np.array(questions.splits), return_inverse=True)
-    v_splits = np.flatnonzero(np.isin(names, attack.v_splits))
-    return letter_floor(questions.answers, questions.n_choices, split_of, v_splits.tolist())
-
-
-def t_at(attack: AttackScores, probe: str, pairs: Iterable[tuple[int, int]]) -> tuple[float, int, int]:
-    """Count T over (look, V split) pairs: correct answers, answers, and distinct questions among them.
-
-    All three are 0 for an attack that used no T.
-    """
-    if not attack.uses_t:
-        return 0.0, 0, 0
-    counts, totals = t_counts(attack, probe)
-    pairs = list(pairs)
-    used = {v for _, v in pairs}
-    # With two V splits or more, every question is in T at least once.
-    distinct = len(attack.questions.ids) if len(used) > 1 else int(totals[min(used)])
-    return float(sum(counts[pair] for pair in pairs)), int(sum(totals[v] for _, v in pairs)), distinct
+def _same_repeats(a: AttackScores, b: AttackScores) -> None:
+    counts = [len(next(iter(one.correct.values()))) for one in (a, b)]
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{b.path}: {counts[1]} repeats of the attack, but {a.path} has {counts[0]}; each repeat on an unlearned "
+            "model is compared with the same one on the original"
+        )

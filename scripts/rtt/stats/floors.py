@@ -5,6 +5,7 @@ what the attack may learn from: the splits other than the question's own. Before
 so that a model has the same floor before and after.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Asked:
 
 def floor(asked: Asked, probe: str, v_splits: Sequence[int] | None = None) -> float:
     """Return the floor of a probe over the V questions: before any attack, or after one with these `v_splits`."""
-    return float(np.mean(guesses(asked, probe, v_splits)))
+    return mean(guesses(asked, probe, v_splits))
 
 
 def guesses(asked: Asked, probe: str, v_splits: Sequence[int] | None = None) -> np.ndarray:
@@ -63,6 +64,11 @@ def guesses(asked: Asked, probe: str, v_splits: Sequence[int] | None = None) -> 
 
 def _better(drawn: np.ndarray, other: np.ndarray) -> np.ndarray:
     return other if other.mean() > drawn.mean() else drawn
+
+
+def mean(values: np.ndarray) -> float:
+    """Return the mean of guesses, whose order makes no difference."""
+    return math.fsum(values) / len(values)
 
 
 def chance(n_choices: np.ndarray) -> float:

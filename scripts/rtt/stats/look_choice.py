@@ -1,7 +1,7 @@
 """Which look of an attack is reported (`paper`, `nested`), and the floor that accuracies are compared with.
 
 Shapes: L looks, one per setting of the attack, gentlest first; n V questions; S V splits. `correct` is (L, n) floats in
-[0, 1], the mean over repeats: column i is scored by the model that was attacked with question i's split as V.
+[0, 1]: column i is scored by the model that was attacked with question i's split as V.
 `split_of` is (n,) int, the index of that split.
 """
 
@@ -31,12 +31,13 @@ def best_look(n_correct: np.ndarray) -> int:
     return int(np.argmax(np.round(np.asarray(n_correct, float), 9)))
 
 
-def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray) -> LookChoice:
+def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray, first: np.ndarray | None = None) -> LookChoice:
     """Choose the looks at which one attacked model is reported.
 
     `paper` takes the best look of each V split, by the very questions that it reports. `nested` chooses ONE look on
     all first halves together and reports it on all second halves, then the reverse, so that a question takes no part
-    in the choice of its own look, and counts once.
+    in the choice of its own look, and counts once. `first`: (n,) bool, the first halves; None: those of questions that
+    share no group.
     """
     chosen = np.empty(correct.shape[1], int)
     pairs = []
@@ -47,7 +48,7 @@ def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray) -> LookC
             chosen[mask] = look
             pairs.append((look, int(split)))
     elif look_choice == "nested":
-        first = halves(split_of)
+        first = halves(split_of) if first is None else first
         for decides in (first, ~first):
             look = best_look(correct[:, decides].sum(axis=1))
             chosen[~decides] = look

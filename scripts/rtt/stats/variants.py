@@ -10,6 +10,7 @@ import pandas as pd
 
 from rtt.errors import UserError, brief
 from rtt.files import read_json
+from rtt.stats.criteria import DEFAULT_CRITERIA, Criteria
 from rtt.stats.intervals import t_interval
 from rtt.stats.look_choice import LOOK_CHOICES
 from rtt.study import plugins
@@ -39,6 +40,8 @@ class StudyRuns:
     variants: dict[str, Variant]
     probes: tuple[str, ...]  # the main one first
     attacks: tuple[str, ...]
+    criteria: Criteria = DEFAULT_CRITERIA
+    trained: bool = True  # the study pretrains its model itself, as the miniature
 
     @classmethod
     def read(cls, path: Path | None) -> "StudyRuns":
@@ -62,10 +65,15 @@ class StudyRuns:
         main = _part(path, study, "point_choice", "study.").get("probes") or PROBES
         if unknown := sorted(set(map(str, main)) - set(PROBES)):
             raise UserError(f"{path}: study.point_choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
+        criteria = Criteria.read(path, study.get("criteria"))
+        first = criteria.headline if "criteria" in study else main[:1]  # an earlier day's main probe was that of points
+        model = study.get("model")
+        trained = not (isinstance(model, dict) and any(model.get(key) for key in ("hub", "path", "gguf")))
         attacks = _part(path, study, "attacks", "study.") if study.get("attacks") is not None else {}
         # Canonical JSON sorts keys: the order is that of the attacks' classes, as in the study.
         order = sorted((name for name in attacks if attacks[name] is not None), key=partial(plugins.place, "attacks"))
-        return cls(variants, tuple(dict.fromkeys([main[0], *PROBES])), tuple(order) or FIRST_ATTACK)
+        probes = tuple(dict.fromkeys([*first, *PROBES]))
+        return cls(variants, probes, tuple(order) or FIRST_ATTACK, criteria, trained)
 
 
 def _part(path: Path, mapping: Any, key: str, where: str = "") -> dict:

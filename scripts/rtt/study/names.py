@@ -19,8 +19,16 @@ PROBES = (
 )  # fmt: skip
 DERIVED = {"letter_calibrated": "letter", "likelihood_token": "likelihood", "likelihood_byte": "likelihood"}
 BY_DEFAULT = ("letter", "letter_permuted", "likelihood", "likelihood_fresh", "cloze")  # of ASKED
-STAGES = ("original", "unlearned", "original_attacked", "unlearned_attacked", "control_attacked")  # of accuracy.csv
-TABLES = ("recovery", "accuracy", "contrasts", "variants")
+STRONGEST = "strongest"  # in tables: the probe that lies highest above its floor, chosen on other questions
+STAGES = (
+    "original",
+    "unlearned",
+    "original_attacked",
+    "unlearned_attacked",
+    "control_attacked",
+    "oracle_attacked",
+)  # of accuracy.csv
+TABLES = ("recovery", "runs", "probes", "accuracy", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 
