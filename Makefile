@@ -6,12 +6,13 @@ CORES ?= 2
 STUDY ?=
 ARTIFACTS ?=
 TEXTS ?=
+COMPACT ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 UPGRADE ?=
 
 # What a user gives reaches commands through the environment, as it was typed: as text of this file or of a shell line,
 # `demo #2.zip` would be cut short and `$(shell ...)` or backquotes would run.
-GIVEN := PYTHON TORCH_INDEX CORES STUDY ARTIFACTS TEXTS PYTEST_ARGS UPGRADE
+GIVEN := PYTHON TORCH_INDEX CORES STUDY ARTIFACTS TEXTS COMPACT PYTEST_ARGS UPGRADE
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -21,6 +22,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # An environment without torch, for figures from a bundle; if .venv is complete, it is used instead.
 ANALYSIS := .venv-analysis
+# The bundle of the project's own results (config/seeds.yaml), which is committed.
+REFERENCE := results/reference
 FIGURES_VENV := $(if $(wildcard $(STAMP)),$(VENV),$(ANALYSIS))
 
 # Snakemake then prints only errors and what the steps say.
@@ -41,8 +44,9 @@ help:  ## show this list
 	@echo "               empty: the index that pip is configured for)"
 	@echo "  CORES        number of processes that 'make demo' runs at once (default: 2)"
 	@echo "  STUDY        study file for 'make demo' and 'make bundle' (default: config/config.yaml)"
-	@echo "  ARTIFACTS    path or URL of the bundle for 'make figures'"
+	@echo "  ARTIFACTS    path or URL of the bundle for 'make figures' (default: $(REFERENCE), the project's own results)"
 	@echo "  TEXTS        not empty: 'make bundle' includes the texts of the questions (some datasets should not spread)"
+	@echo "  COMPACT      not empty: 'make bundle' puts answers in the place of scores, some hundredth of the size"
 	@echo "  PYTEST_ARGS  arguments for pytest (default: $$PYTEST_ARGS)"
 
 setup: $(STAMP)  ## install the environment (.venv)
@@ -55,13 +59,15 @@ demo: setup  ## run the default study, print the recovery table and say where th
 
 bundle: setup  ## pack the finished study (STUDY) into dist/<study>-<hash>.zip, without weights
 	@$(BIN)/python -m rtt check $${STUDY:+"$$STUDY"} >/dev/null
-	@PATH="$$(cd $(BIN) && pwd):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores "$$CORES" \
-	  $${STUDY:+--configfile "$$STUDY"} $${TEXTS:+--config bundle_texts=true}
+	@options="$$TEXTS$$COMPACT"; \
+	  PATH="$$(cd $(BIN) && pwd):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores "$$CORES" \
+	  $${STUDY:+--configfile "$$STUDY"} $${options:+--config} $${TEXTS:+bundle_texts=true} $${COMPACT:+bundle_compact=true}
 
-figures: $(FIGURES_VENV)/.complete  ## redraw the figures of a bundle (ARTIFACTS), without torch
-	@test -n "$$ARTIFACTS" || { echo "make figures: name a bundle: make figures ARTIFACTS=PATH_OR_URL" >&2; exit 1; }
+figures: $(FIGURES_VENV)/.complete  ## redraw the figures of a bundle (ARTIFACTS), or the project's own, without torch
+	@test -n "$$ARTIFACTS" || ls $(REFERENCE)/*.zip >/dev/null 2>&1 || { echo "make figures: $(REFERENCE) holds no bundle;" \
+	  "name one: make figures ARTIFACTS=PATH_OR_URL" >&2; exit 1; }
 	@PATH="$$(cd $(FIGURES_VENV)/bin && pwd):$$PATH" $(FIGURES_VENV)/bin/snakemake figures $(QUIET) --cores "$$CORES" \
-	  --config "artifacts=$$ARTIFACTS"
+	  --config "artifacts=$${ARTIFACTS:-$(REFERENCE)}"
 
 $(ANALYSIS)/.complete: requirements-analysis.lock
 	@sh scripts/setup.sh $(ANALYSIS) $@ requirements-analysis.lock
@@ -101,6 +107,7 @@ lock: setup  ## make the .lock files from the .in files again (UPGRADE=--upgrade
 	  --constraints requirements.lock --custom-compile-command "make lock" \
 	  requirements-analysis.in --output-file requirements-analysis.lock
 
-clean:  ## delete results and caches, but not .venv
+clean:  ## delete results and caches, but not .venv, and not the project's own results (results/reference)
 
-	rm -rf results .snakemake report.zip dist .pytest_cache .hypothesis .ruff_cache
+	find results -mindepth 1 -maxdepth 1 ! -path $(REFERENCE) -exec rm -rf {} + 2>/dev/null || true
+	rm -rf .snakemake report.zip dist .pytest_cache .hypothesis .ruff_cache

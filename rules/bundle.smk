@@ -21,8 +21,9 @@ rule bundle:
     params:
         results=subpath(input.recovery, ancestor=2),
         texts="--texts" if option(workflow, "bundle_texts").lower() == "true" else "",
+        compact="--compact" if option(workflow, "bundle_compact").lower() == "true" else "",
     shell:
         """
         exec &> >(tee {log:q})
-        python -m rtt bundle --results {params.results:q} {params.texts}
+        python -m rtt bundle --results {params.results:q} {params.texts} {params.compact}
         """

@@ -92,7 +92,7 @@ def state_folder(wildcards):
 
 
 # Keys of --config that are not keys of a study.
-OPTIONS = ("artifacts", "bundle_texts", before.OVERRIDE)
+OPTIONS = ("artifacts", "bundle_compact", "bundle_texts", before.OVERRIDE)
 
 
 def option(workflow, name):

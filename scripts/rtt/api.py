@@ -17,6 +17,7 @@ from rtt import places
 from rtt.bundle import opening
 from rtt.errors import UserError
 from rtt.files import read_json
+from rtt.scoring import compact
 from rtt.scoring.correct import asked_of
 from rtt.scoring.read import read_eval
 from rtt.stats import unfinished
@@ -176,10 +177,12 @@ class Evaluation:
         Columns: `attack` and `v_split` (None where there is none), `setting` (text, as `epoch=8 lr=0.001`), `repeat`
         (int), `step` (of an unlearning point, otherwise None).
         """
-        keys = ("attack", "v_split", "repeat")
+        keys, document = ("attack", "v_split", "repeat"), self.document
+        if compact.is_compact(document):
+            _, document = compact.table(self.path, document)
         rows = [
             {key: look[key] for key in keys} | {"setting": setting_text(look["setting"]), "step": look.get("step")}
-            for look in self.document["looks"]
+            for look in document["looks"]
         ]
         columns = ["attack", "setting", "v_split", "repeat", "step"]
         return pd.DataFrame(rows, columns=columns, dtype=object).rename_axis("look")
@@ -190,7 +193,14 @@ class Evaluation:
         Columns: `look` (int, a row of `looks`), `id`, `split`, `group`, `role` ("T", "V", "retain" or "choice"),
         `answer` (the right choice, from 0), `probe` (one that was asked), `scores` (list of floats, one per choice:
         log-probabilities in nats), `predicted` (the first choice with the highest score), `correct` (bool).
+
+        Of a compact bundle, which has no scores, `scores` and `predicted` are None, `probe` is one of the tables, and
+        `correct` is 0, 1 or, where choices tie, one over their number.
         """
+        if compact.is_compact(self.document):
+            columns = ["look", *QUESTION, "probe", "correct"]
+            table = pd.DataFrame(list(compact.rows(self.path, self.document)), columns=columns)
+            return table.assign(scores=None, predicted=None)[["look", *QUESTION, "probe", *JUDGED]]
         rows = [
             {"look": number, **_plain(question), "probe": probe, "scores": question["probes"][probe]["scores"]}
             for number, look in enumerate(self.document["looks"])
@@ -264,6 +274,7 @@ def score(
 
 
 QUESTION = ("id", "split", "group", "role", "answer")
+JUDGED = ("scores", "predicted", "correct")
 
 
 def _plain(question: Mapping[str, Any]) -> dict[str, Any]:

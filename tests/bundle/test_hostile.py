@@ -154,9 +154,9 @@ def test_another_bundle_than_its_name_says(files, tmp_path, refused):
     "version, advice",
     [
         (1, "ask its author"),
-        (3, "git pull"),
+        (4, "git pull"),
         (10**40, "too large"),
-        ("2", "this program reads 2"),
+        ("2", "this program reads 2 and 3"),
         (2.0, ""),
         (True, ""),
     ],

@@ -30,7 +30,7 @@ def rebuilt(bundle: Path, folder: Path, **variables: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **variables}
     done = subprocess.run([sys.executable, "-c", code, bundle, folder], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return rebuild.verdicts(folder / "given/results/tiny", folder / "results/tiny", shown=True)
+    return rebuild.verdicts(folder / "given/results/tiny", folder / "results/tiny", opening.look(bundle).index)
 
 
 def test_threads_and_cpu_features_change_no_byte(bundle, tmp_path):
@@ -53,7 +53,7 @@ def test_a_rebuilt_file_that_differs_is_named(bundle, tmp_path, capsys):
     (made / "tables/recovery.csv").write_text("another\n")
     (made / "figures/curves.svg").unlink()
     (tmp_path / "given/results/tiny/report.html").unlink()
-    found = rebuild.verdicts(tmp_path / "given/results/tiny", made, shown=True)
+    found = rebuild.verdicts(tmp_path / "given/results/tiny", made, opening.look(bundle).index)
     odd = {name: verdict for name, verdict in found.items() if verdict != rebuild.EQUAL}
     assert odd == {
         "tables/recovery.csv": rebuild.DIFFERS, "figures/curves.svg": rebuild.LOST, "report.html": rebuild.ABSENT

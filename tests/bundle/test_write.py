@@ -110,7 +110,7 @@ def test_the_bundle_of_a_study_without_attacks_has_tables_and_no_figures(results
     assert "the tables made from them" in readme and "2 evaluations" in promises[1]
     opening.unpack(opening.look(bundle), tmp_path / "out")
     rebuild.rebuild(tmp_path / "out", "tiny", opening.look(bundle).index.shown)
-    assert rebuild.run(type("Arguments", (), {"root": tmp_path / "out"})) == 0
+    assert rebuild.run(type("Arguments", (), {"root": tmp_path / "out", "full": None})) == 0
     assert "4 of 4 equal the bundle's" in capsys.readouterr().out
     assert len(list((tmp_path / "out/results/tiny/data").glob("*/audit.json"))) == 3
 

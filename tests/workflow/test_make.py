@@ -39,6 +39,8 @@ def test_names_arrive_as_they_were_typed(folder, name):
 
     assert words("figures", f"ARTIFACTS={name}")[-2:] == ["--config", f"artifacts={name}"]
     assert words("figures", ARTIFACTS=name)[-1] == f"artifacts={name}"
+    assert words("bundle", f"COMPACT={name}")[-2:] == ["--config", "bundle_compact=true"]
+    assert words("bundle", "TEXTS=1", "COMPACT=1")[-3:] == ["--config", "bundle_texts=true", "bundle_compact=true"]
     demo = words("demo", f"STUDY={name}", f"CORES={name}", f"PYTHON={name}", f"TORCH_INDEX={name}")
     assert demo[1:] == ["-m", "rtt", "run", "--cores", name, "--configfile", name]
     assert words("bundle", f"STUDY={name}", f"TEXTS={name}")[-4:] == [
@@ -47,3 +49,28 @@ def test_names_arrive_as_they_were_typed(folder, name):
     assert words("demo")[-1] == "2" and words("bundle")[-2:] == ["--cores", "2"]
     assert words("test", "PYTEST_ARGS=-n 0 -k `touch${IFS}ran`")[-4:] == ["-n", "0", "-k", "`touch${IFS}ran`"]
     assert sorted(folder.rglob("*")) == before
+
+
+def test_figures_are_those_of_the_project_s_own_results_where_none_is_named(folder):
+    def figures(*given):
+        command, environment = ["make", "-s", "figures", *given], clone_environment(folder)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    done = figures()
+    assert (
+        done.returncode != 0 and "results/reference holds no bundle; name one: make figures ARTIFACTS=" in done.stderr
+    )
+    (folder / "results/reference").mkdir(parents=True)
+    (folder / "results/reference/seeds-0123456789.zip").touch()
+    assert figures().stdout.split("\0")[-3:-1] == ["--config", "artifacts=results/reference"]
+    assert figures("ARTIFACTS=x.zip").stdout.split("\0")[-2] == "artifacts=x.zip"
+
+
+def test_clean_leaves_the_project_s_own_results(folder):
+    for name in ("results/reference/seeds.zip", "results/demo/report.html", "results/.locks/x", "dist/x.zip"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for _ in range(2):
+        subprocess.run(["make", "-s", "clean"], cwd=folder, env=clone_environment(folder), check=True)
+        assert [path.name for path in folder.glob("results/*")] == ["reference"] and not (folder / "dist").exists()
+    assert (folder / "results/reference/seeds.zip").is_file()

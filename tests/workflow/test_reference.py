@@ -35,10 +35,10 @@ def test_a_command_s_table_names_every_option_of_its_help(name, capsys):
 def test_a_document_s_table_names_every_key_that_is_checked():
     tables = re.split(r"^### `.*`$", "\n".join(reference.shapes()), flags=re.MULTILINE)[1:]
     shapes = [shape for pattern, shape in documents.SHAPES if not pattern.startswith("evals/")]
-    assert len(tables) == len(shapes) == 4
+    assert len(tables) == len(shapes) == 5
     for shape, table in zip(shapes, tables, strict=True):
         assert not [name for name in shape.model_fields if not re.search(rf"^\| `{name}[`.]", table, re.MULTILINE)]
-    plan, audit, _, point_choice = tables
+    plan, audit, _, _, point_choice = tables
     for table, row in (
         (plan, r"\| `variants\.NAME\.evals` \| list of: string .*\*\*required\*\*"),
         (audit, r"\| `details\.N\.line` \| integer \| \*\*required\*\*"),

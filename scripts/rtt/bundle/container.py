@@ -1,6 +1,7 @@
 """The files of a bundle, in a zip or in the folder of an unpacked one, checked before anything is written."""
 
 import hashlib
+import io
 import os
 import stat
 import zipfile
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from rtt.bundle.layout import FREE, INDEX, MAX_FILE, MAX_FILES, MAX_TOTAL, RATIO, Entry, check_name, index_limit
+from rtt.bundle.layout import FREE, INDEX, MAX_FILE, MAX_FILES, MAX_TOTAL, RATIO, Entry, Index, check_name, index_limit
 from rtt.errors import UserError
 from rtt.files import disk_errors
 
@@ -137,9 +138,10 @@ def index_bytes(files: Zip | Folder) -> bytes:
         return stream.read(limit + 1)[:limit]
 
 
-def check_names(files: Zip | Folder, expected: dict[str, Entry]) -> None:
+def check_names(files: Zip | Folder, index: Index) -> None:
     """Raise UserError where bundle.json names other files than there are, or other sizes."""
-    listed = {**{name: entry.bytes for name, entry in expected.items()}, INDEX: files.sizes.get(INDEX)}
+    sizes = {member: sum(index.files[name].bytes for name in names) for member, names in index.members().items()}
+    listed = {**sizes, INDEX: files.sizes.get(INDEX)}
     if missing := sorted(listed.keys() - files.sizes.keys()):
         raise UserError(f"{files.path}: {missing[0]} is missing ({len(missing)} files are); {AGAIN}")
     if extra := sorted(files.sizes.keys() - listed.keys()):
@@ -147,6 +149,27 @@ def check_names(files: Zip | Folder, expected: dict[str, Entry]) -> None:
     for name, size in files.sizes.items():
         if size != listed[name]:
             raise UserError(f"{files.path}: {name} has {size} bytes, bundle.json says {listed[name]}; {AGAIN}")
+
+
+class Joined:
+    """The files of a compact bundle, also those that lie in one member with others."""
+
+    def __init__(self, files: Zip | Folder, index: Index):
+        self.path, self.files, self.index = files.path, files, index
+        self.members = index.members()
+        self._read: tuple[str, dict[str, bytes]] = ("", {})
+
+    def open(self, name: str) -> BinaryIO:
+        """Return the stream of a file. The member in which it lies is kept until another one is read."""
+        member = self.index.member(name)
+        if member == name:
+            return self.files.open(name)
+        if self._read[0] != member:
+            sizes = {one: self.index.files[one].bytes for one in self.members[member]}
+            with reading(self.path), self.files.open(member) as stream:
+                found = {one: stream.read(size) for one, size in sizes.items()}
+            self._read = member, found
+        return io.BytesIO(self._read[1][name])
 
 
 def extract(files: Container, name: str, entry: Entry, target: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rtt.bundle.layout import (
+    COMPACT,
     FORMAT,
     LIMITS,
     STUDY,
@@ -40,6 +41,8 @@ class Contents:
     made: dict[str, Maker | None] = field(default_factory=dict)
     texts: bool = False
     shown: bool = False
+    compact: bool = False
+    left_out: list[str] = field(default_factory=list)  # of `paths`, what a compact bundle has only the sha256 of
 
     def open(self, name: str) -> BinaryIO:
         """Return the stream of a file."""
@@ -126,6 +129,8 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
         wanted += [(f"data/{name}/audit.json", name, True) for name in data]
         wanted += [(f"data/{name}/facts.jsonl", name, True) for name in data if texts]
         wanted += [(f"manifests/{run}.json", run, False) for run in manifests]
+        # Of compact evaluations, which lie there after such a bundle was unpacked.
+        wanted += [(f"questions/{path.name}", "", False) for path in sorted(results.glob("questions/*.json"))]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{results / 'runs.json'}: {error} is missing or garbled; start the study again") from None
     wanted += [(name, "", False) for name, _ in derived_files(shown) if derived]
@@ -224,19 +229,21 @@ def derived_files(shown: bool) -> list[tuple[str, str]]:
 
 def index(found: Contents) -> Index:
     """Return the index of these files as they are on disk now."""
-    files = {}
+    files, left_out = {}, {}
     for name, path in sorted(found.paths.items()):
         made = found.made.get(name) or (None, None, None)
-        files[name] = Entry(path.stat().st_size, sha256(path), *made)
-    index = Index(VERSION, found.study, found.texts, found.shown, files)
+        (left_out if name in found.left_out else files)[name] = Entry(path.stat().st_size, sha256(path), *made)
+    version = COMPACT if found.compact else VERSION
+    index = Index(version, found.study, found.texts, found.shown, files, left_out)
     read_index(written(index), f"results of {found.study}")
     return index
 
 
 def written(index: Index) -> bytes:
     """Return an index as the bytes of bundle.json, the same ones for the same files."""
-    files = {name: vars(entry) for name, entry in index.files.items()}
+    files, left_out = ({name: vars(one) for name, one in some.items()} for some in (index.files, index.left_out))
     rest = {"study": index.study, "texts": index.texts, "shown": index.shown}
+    rest |= {"left_out": left_out} if index.version == COMPACT else {}
     return (canonical_json({"format": FORMAT, "version": index.version, "files": files, **rest}) + "\n").encode()
 
 

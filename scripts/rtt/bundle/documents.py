@@ -24,6 +24,7 @@ from pydantic import (
 
 from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
+from rtt.scoring.compact import is_compact
 from rtt.scoring.correct import AT_FIRST
 from rtt.study.names import ASKED, MOST_VARIANTS
 
@@ -74,6 +75,8 @@ Split = Annotated[str, Field(pattern=r"^[^=+@\t\n-][^\t\n]*$", max_length=300)]
 Id = Annotated[str, Field(pattern=r"^[^\t\n]+$", max_length=600)]
 Choice = Annotated[int, Field(ge=0, lt=1000)]  # rtt.scoring.read compares it with the number of scores
 Score = Annotated[float, Field(ge=-1e9, le=1e9)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$", max_length=100_000_000)]
 # A setting is written into tables as text: `epoch=8 lr=0.001`.
 SettingKey = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 Whole = Annotated[int, Field(ge=-(10**12), le=10**12)]
@@ -241,6 +244,72 @@ class Evaluation(Loose):
     looks: List[Look]
 
 
+class Full(Loose):
+    """The full evaluation from which a compact one was made."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class CompactPoints(Loose):
+    """The points of a compact evaluation."""
+
+    steps: List[Count]
+
+
+class CompactAttack(Loose):
+    """The looks of a compact evaluation of an attack: each setting with each V split and repeat."""
+
+    settings: List[Setting]
+    v_splits: List[Split]
+    uses_t: bool
+    repeats: Annotated[int, Field(ge=0, le=10_000)]
+
+
+class Answers(Loose):
+    """Which questions of a set were answered right. `rtt.scoring.compact` unpacks the bits and checks them."""
+
+    bits: Base64
+    at: List[Count]
+    tied: List[Choice]
+
+
+class Probabilities(Loose):
+    """Probabilities of the choices at one look."""
+
+    look: Dict[Text, Any]
+    probes: Dict[Name, Base64]
+
+
+class CompactEvaluation(Loose):
+    """evals/<stem>.json in the compact form."""
+
+    schema_version: Literal[2]
+    compact: Literal[1]
+    kind: Literal["original", "unlearned", "attacked"]
+    run_id: EvalStem
+    labels: Labels
+    status: Literal["ok", "none_within_budget"]
+    full: Full
+    points: CompactPoints | None = None
+    attack: CompactAttack | None = None
+    probes: List[Name]
+    questions: Dict[Name, Sha256]
+    answers: Dict[Name, Answers]
+    accuracies: Sha256
+    probabilities: List[Probabilities] = []
+
+
+class QuestionColumns(Loose):
+    """questions/<first digits of its sha256>.json: the questions of compact evaluations."""
+
+    ids: List[Id]
+    splits: List[Split]
+    groups: List[Id]
+    answers: List[Choice]
+    n_choices: List[Choice]
+
+
 class Point(Loose):
     """A point of a trajectory."""
 
@@ -261,6 +330,7 @@ SHAPES = (
     (r"data/[^/]+/audit\.json", Audit),
     (r"manifests/[^/]+\.json", Manifest),
     (r"evals/[^/]+(/[^/]+)?\.json", Evaluation),
+    (r"questions/[0-9a-f]{10}\.json", QuestionColumns),
     (r"point_choices/[^/]+\.json", PointChoices),
 )
 
@@ -278,6 +348,8 @@ def check(results: Path) -> None:
         shape = next((shape for pattern, shape in SHAPES if re.fullmatch(pattern, name)), None)
         if shape is None:
             continue
+        if shape is Evaluation and is_compact(document):
+            shape = CompactEvaluation
         _fits(shape, document, where)
         if shape is Runs:
             _complete(results, document, where)

@@ -8,12 +8,16 @@ A bundle is one zip (docs/bundle.md). `bundle.json` names every other file with 
 
 `step`, `code` and `plugin` name the step that wrote a file, the hash of its code and the method or attack that it ran
 (`rtt.code_version.Maker`). They are null where nothing tells, and `plugin` where there is none.
+
+A compact bundle has version COMPACT. The files of each folder of JOINED, which are many and alike, lie one after the
+other in one member of the zip, `results/<study>/<folder>.joined`, in the order of their names; `files` says how long
+each is. What is made of the scores and is large stays out: `left_out` has its bytes and sha256, in the form of `files`.
 """
 
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,6 +27,7 @@ from rtt.files import canonical_json
 
 FORMAT = "unlearning-rtt bundle"
 VERSION = 2  # bundles of version 1 were made before the first release; nothing reads them any more
+COMPACT = 3
 INDEX, CRATE = "bundle.json", "ro-crate-metadata.json"
 STUDY = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,199}")
@@ -30,7 +35,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 CODE = re.compile(r"[0-9a-f]{10}")
 
 # What stands below results/<study>/: what figures are made of, and what is made of it.
-SOURCES = ("specs", "evals", "point_choices", "data", "manifests", "runs.json", "study.yaml")
+SOURCES = ("specs", "evals", "questions", "point_choices", "data", "manifests", "runs.json", "study.yaml")
+JOINED = ("specs", "evals", "questions", "point_choices", "manifests")  # each folder one member of a compact bundle
+LEFT_OUT = re.compile(r"tables/accuracy\.csv|figures/.+\.png|report\.html")  # of a compact bundle
 DERIVED = ("tables", "figures", "report.html")
 BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
 
@@ -38,6 +45,7 @@ BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
 MAX_FILES = 100_000
 MAX_FILE = 1 << 30  # bytes
 MAX_TOTAL = 64 << 30
+MAX_JOINED = 256 << 20  # of a member that holds a folder's files, and is read whole; ten seeds take 20 MB
 MAX_DOWNLOAD = 4 << 30  # of an archive
 # Bytes that need no excuse; beyond them at most RATIO times the archive. Whole bundles of ours unpack to 3 or 4 times.
 FREE, RATIO = 4 << 20, 30
@@ -76,11 +84,24 @@ class Index:
     texts: bool
     shown: bool  # the study has recovery, so figures and a report
     files: dict[str, Entry]
+    left_out: dict[str, Entry] = field(default_factory=dict)  # of a compact bundle: made of the scores, not in it
 
     def below(self, *parts: str) -> list[str]:
         """Names of the files below `results/<study>/<part>/` of each part, or of that file."""
         starts = [f"results/{self.study}/{part}" for part in parts]
         return [name for name in self.files if any(name == one or name.startswith(f"{one}/") for one in starts)]
+
+    def member(self, name: str) -> str:
+        """Return the member of the archive in which a file lies: itself, but for joined ones."""
+        head, _, rest = name.removeprefix(f"results/{self.study}/").partition("/")
+        return f"results/{self.study}/{head}.joined" if self.version == COMPACT and rest and head in JOINED else name
+
+    def members(self) -> dict[str, list[str]]:
+        """Return {member of the archive: its files, in the order in which they lie there}."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.files):
+            found.setdefault(self.member(name), []).append(name)
+        return found
 
     @property
     def runs(self) -> dict[str, Maker]:
@@ -117,6 +138,8 @@ def check_place(name: str, study: str, where: str) -> None:
 def limit_of(name: str) -> int:
     """Return the most bytes that a file of this name in a bundle may have."""
     head, *rest = name.split("/")
+    if name.endswith(".joined"):
+        return MAX_JOINED
     if head == "results" and len(rest) > 1 and (name.endswith(".json") or rest[1] == "study.yaml"):
         return LIMITS.get(rest[1], SMALL)
     return MAX_FILE
@@ -197,12 +220,13 @@ def read_index(data: bytes, where: str) -> Index:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{where}: expected format {FORMAT!r}; this is no bundle")
     version = found.get("version")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in (VERSION, COMPACT):
         advice = "ask its author for one that today's program makes"
-        if type(version) is int and version > VERSION:
+        if type(version) is int and version > COMPACT:
             advice = "it needs a newer program: `git pull`"
-        raise UserError(f"{where}: version is {str(version)[:20]!r}, this program reads {VERSION}; {advice}")
-    keys = {"format", "version", "study", "texts", "shown", "files"}
+        reads = f"{VERSION} and {COMPACT}"
+        raise UserError(f"{where}: version is {str(version)[:20]!r}, this program reads {reads}; {advice}")
+    keys = {"format", "version", "study", "texts", "shown", "files", *(["left_out"] if version == COMPACT else [])}
     if set(found) != keys:
         raise UserError(f"{where}: keys {sorted(map(str, found))[:12]}, expected {sorted(keys)}")
     study, files = found["study"], found["files"]
@@ -212,11 +236,15 @@ def read_index(data: bytes, where: str) -> Index:
         raise UserError(f"{where}: texts and shown are true or false, files an object")
     if not files or len(files) > MAX_FILES:
         raise UserError(f"{where}: {len(files)} files, expected 1 to {MAX_FILES}")
-    entries = {}
-    for name, value in files.items():
-        check_name(name, where)
-        check_place(name, study, where)
-        entries[name] = _entry(name, value, where)
+    left_out = found.get("left_out", {})
+    if not isinstance(left_out, dict) or len(left_out) > MAX_FILES:
+        raise UserError(f"{where}: left_out is an object of at most {MAX_FILES} files")
+    entries, absent = (
+        {name: _entry(name, one, study, where) for name, one in some.items()} for some in (files, left_out)
+    )
+    start = f"results/{study}/"
+    if odd := [one for one in absent if one in entries or not LEFT_OUT.fullmatch(one.removeprefix(start))]:
+        raise UserError(f"{where}: left_out names {odd[0][:80]}, which a compact bundle has; get the bundle again")
     folded = {name.lower() for name in entries}
     if len(folded) != len(entries):
         raise UserError(f"{where}: two names differ in upper and lower case alone, which some disks take for one")
@@ -228,10 +256,16 @@ def read_index(data: bytes, where: str) -> Index:
             raise UserError(f"{where}: no results/{study}/{name}; get the whole bundle again")
     if sum(entry.bytes for entry in entries.values()) > MAX_TOTAL:
         raise UserError(f"{where}: more than {MAX_TOTAL >> 30} GiB of files")
-    return Index(version, study, found["texts"], found["shown"], entries)
+    index = Index(version, study, found["texts"], found["shown"], entries, absent)
+    for member, names in index.members().items():
+        if sum(entries[name].bytes for name in names) > limit_of(member):
+            raise UserError(f"{where}: {member[:80]} has more than {limit_of(member)} bytes")
+    return index
 
 
-def _entry(name: str, value: Any, where: str) -> Entry:
+def _entry(name: str, value: Any, study: str, where: str) -> Entry:
+    check_name(name, where)
+    check_place(name, study, where)
     keys = ("bytes", "sha256", "step", "code", "plugin")
     if not isinstance(value, dict) or set(value) != set(keys):
         raise UserError(f"{where}: files[{name[:80]!r}]: expected {', '.join(keys)}")

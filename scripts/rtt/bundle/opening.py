@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtt.bundle import contents, documents
-from rtt.bundle.container import Container, check_names, container, extract, index_bytes
+from rtt.bundle.container import Container, Joined, check_names, container, extract, index_bytes
 from rtt.bundle.layout import DERIVED, INDEX, MAX_DOWNLOAD, SOURCES, Index, read_index
 from rtt.code_version import changed
 from rtt.errors import UserError
@@ -75,9 +75,12 @@ def _is_results(path: Path) -> bool:
 
 
 def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
-    """Return the path of an artifact; one at a URL is downloaded first, unless it was before. Raises UserError."""
+    """Return the path of an artifact; one at a URL is downloaded first, unless it was before.
+
+    A folder that holds one zip, and neither results nor an unpacked bundle, stands for that zip. Raises UserError.
+    """
     if not is_url(str(artifacts)):
-        return Path(artifacts)
+        return _only_bundle(Path(artifacts))
     url = str(artifacts)
     try:
         name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
@@ -106,6 +109,16 @@ def local(artifacts: str | Path, downloads: Path = DOWNLOADS) -> Path:
     return folder / name
 
 
+def _only_bundle(path: Path) -> Path:
+    """Return the bundle of a folder that holds one, such as results/reference; any other path as it is."""
+    if not path.is_dir() or (path / INDEX).is_file() or (path / "runs.json").is_file():
+        return path
+    bundles = sorted(path.glob("*.zip"))
+    if len(bundles) > 1:
+        raise UserError(f"{path}: {len(bundles)} bundles in it, {bundles[0].name} and others; name one of them")
+    return bundles[0] if bundles else path
+
+
 def look(artifacts: str | Path) -> Opened:
     """Return what a bundle says of itself. Its names and sizes are checked, its contents not yet.
 
@@ -123,7 +136,7 @@ def look(artifacts: str | Path) -> Opened:
     with container(path) as files:
         data = index_bytes(files)
         index = read_index(data, f"{path}: {INDEX}")
-        check_names(files, index.files)
+        check_names(files, index)
         inputs = (str(path),) if path.is_file() else tuple(str(path / name) for name in sorted(files.sizes))
     opened = Opened(path, index, data, inputs)
     named = NAMED.fullmatch(path.name)
@@ -168,16 +181,16 @@ def unpack(opened: Opened, out: Path) -> None:
                 f"{opened.path}: {INDEX} says shown: {str(opened.index.shown).lower()}, its runs.json says otherwise; "
                 "get the bundle again"
             )
+        made.mkdir()
         for name in SOURCES:
-            (made / name).parent.mkdir(exist_ok=True)
             if (results / name).exists():
                 (results / name).rename(made / name)
-            elif "." not in name:
+            elif "." not in name and name != "questions":  # only compact evaluations have these beside them
                 (made / name).mkdir()
         place = out / "results" / study
         place.mkdir(parents=True, exist_ok=True)
-        for name in SOURCES:
-            _put(made / name, place / name)
+        for path in sorted(made.iterdir()):
+            _put(path, place / path.name)
         _put(whole, out / GIVEN)
 
 
@@ -189,7 +202,7 @@ def _files(opened: Opened) -> Iterator[Container]:
     with container(opened.path) as files:
         if index_bytes(files) != opened.data:
             raise UserError(f"{opened.path}: changed while it was read; try again")
-        yield files
+        yield Joined(files, opened.index)
 
 
 def _put(source: Path, target: Path) -> None:

@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from rtt.bundle import contents, forged
+from rtt.bundle import compacting, contents, forged
 from rtt.bundle.layout import BESIDE, CRATE, DERIVED, INDEX, Index, read_index
 from rtt.errors import UserError, printable
 from rtt.figures import render
 from rtt.figures.view import load, make_view
-from rtt.files import atomic_path, write_text
+from rtt.files import atomic_path, sha256, write_text
 from rtt.report import page as report
 from rtt.stats import tables
 from rtt.stats.variants import StudyRuns
 from rtt.study.names import FIGURES
 
 FORGED = "FORGED"
-EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
+EQUAL, SUM, PIXELS, DIFFERS, ABSENT, LOST = (
     "equal, byte for byte",
+    "equal, by its sha256",
     "equal, pixel for pixel",
     "differs",
     "not in the bundle",
@@ -35,6 +36,9 @@ EQUAL, PIXELS, DIFFERS, ABSENT, LOST = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `verify`."""
     parser.add_argument("root", type=Path, help="folder that `rtt unpack` and the rebuilding steps wrote")
+    parser.add_argument(
+        "--full", type=Path, metavar="RESULTS", help="results folder with the scores from which a compact bundle came"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     index = read_index(path.read_bytes(), f"{path}")
     made = args.root / "results" / index.study
     given = args.root / "given" / "results" / index.study
-    found = verdicts(given, made, index.shown)
+    found = verdicts(given, made, index)
     odd = {name: forged.why(name, (given / name).read_bytes(), (made / name).read_bytes())
+           if (given / name).is_file() else None
            for name, verdict in found.items() if verdict == DIFFERS}  # fmt: skip
     lies = judge(args.root, index, odd)
     for name, verdict in found.items():
@@ -55,10 +60,13 @@ def run(args: argparse.Namespace) -> int:
             print(printable(f"{'':<24} {odd[name]}"))
     for name in sorted(lies.keys() - found.keys()):
         print(printable(f"{name:<24} {FORGED}: {lies[name]}"))
-    same = sum(verdict in (EQUAL, PIXELS) for verdict in found.values())
+    same = sum(verdict in (EQUAL, SUM, PIXELS) for verdict in found.values())
     print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
     if set(odd) - set(lies):
         print(f"possible reasons: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
+    if args.full is not None:
+        n = compacting.check_full(made, args.full)
+        print(f"{n} compact evaluations are what the full ones in {args.full} give")
     if lies:
         raise UserError(
             f"{args.root / 'given'}: {len(lies)} files are forged or damaged: {', '.join(sorted(lies))} cannot come "
@@ -82,28 +90,28 @@ def judge(root: Path, index: Index, odd: dict[str, str | None]) -> dict[str, str
 
 def reasons(index: Index) -> list[str]:
     """Return the known reasons why rebuilt files may differ."""
-    now = {name: contents.current(name, index.study) for name in index.files}
-    steps = {
-        now[name].step for name, one in index.files.items() if now[name] and one.code not in (None, now[name].code)
-    }
+    files = index.files | index.left_out
+    now = {name: contents.current(name, index.study) for name in files}
+    steps = {now[name].step for name, one in files.items() if now[name] and one.code not in (None, now[name].code)}
     text = f"the bundle was made by other code or other locked packages: {', '.join(sorted(steps))}"
     return [text] * bool(steps) or [f"packages here: {one}" for one in forged.off_lock()[:5]]
 
 
-def verdicts(given: Path, made: Path, shown: bool) -> dict[str, str]:
+def verdicts(given: Path, made: Path, index: Index) -> dict[str, str]:
     """Return {name below results/<study>/: whether the rebuilt file equals the given one}.
 
     Given files that nothing rebuilds are named, too.
     """
     found = {}
-    names = [name for name, _ in contents.derived_files(shown)]
+    names = [name for name, _ in contents.derived_files(index.shown)]
+    sums = {name.removeprefix(f"results/{index.study}/"): one.sha256 for name, one in index.left_out.items()}
     there = sorted(path.relative_to(given).as_posix() for path in given.rglob("*") if path.is_file())
     for name in dict.fromkeys([*names, *(one for one in there if one.split("/")[0] in DERIVED)]):
         one, other = given / name, made / name
         if not other.is_file():
             found[name] = LOST
         elif not one.is_file():
-            found[name] = ABSENT
+            found[name] = ABSENT if name not in sums else SUM if sha256(other) == sums[name] else DIFFERS
         else:
             found[name] = same(one.read_bytes(), other.read_bytes())
     return found

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rtt import places
-from rtt.bundle import contents, crate, documents, licences, rebuild
-from rtt.bundle.layout import CRATE, INDEX, strict_json
+from rtt.bundle import compacting, contents, crate, documents, licences, rebuild
+from rtt.bundle.layout import CRATE, INDEX, LEFT_OUT, strict_json
 from rtt.files import atomic_path, disk_errors, new_folder, read_json, write_json, write_text
 
 # Messages about these defects quote no text of the dataset.
@@ -37,17 +37,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--texts", action="store_true", help="add the facts' texts, which of some datasets should not spread"
     )
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="answers in place of scores, and the sha256 of what is large in place of it: some hundredth of the size",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle and print its path."""
-    path = write(args.results, args.out, args.texts)
+    path = write(args.results, args.out, args.texts, args.compact)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
+def write(results: str | Path, out: str | Path, texts: bool = False, compact: bool = False) -> Path:
     """Write `<study>-<hash>.zip` below `out` and return its path; the same results give the same bytes.
+
+    With `compact`, and where the results are compact already, evaluations are compact (`rtt.scoring.compact`), and of
+    what is made of them and large the bundle holds only the sha256.
 
     Everything derived is made again on the way, so that a bundle holds nothing that its scores do not give. Raises
     UserError where the study is not finished, or where today's code makes other tables or figures from its scores.
@@ -62,6 +70,9 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
         if not texts:
             for path in place.glob("data/*/audit.json"):
                 write_json(path, _without_texts(read_json(path)))
+        found.compact = compact or any("/questions/" in name for name in found.paths)
+        if found.compact:
+            compacting.compacted(place, contents.stems(contents.read_runs(place), "evals"))
         documents.check(place)
         rebuild.rebuild(root, study, found.shown)
         rebuild.check_current(results, root, study, found.shown)
@@ -70,15 +81,24 @@ def write(results: str | Path, out: str | Path, texts: bool = False) -> Path:
         _beside(root, found, commits)
         found.paths = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
         found.made |= {name: now for name in found.paths if (now := contents.current(name, study))}
-        write_text(root / CRATE, crate.metadata(contents.index(found), _date(results, manifests), commits))
-        found.paths[CRATE] = root / CRATE
-        data = contents.written(contents.index(found))
+        if found.compact:  # a crate describes each file, and most of these lie in members with others
+            start = f"results/{study}/"
+            found.left_out = [name for name in found.paths if LEFT_OUT.fullmatch(name.removeprefix(start))]
+        else:
+            write_text(root / CRATE, crate.metadata(contents.index(found), _date(results, manifests), commits))
+            found.paths[CRATE] = root / CRATE
+        index = contents.index(found)
+        data = contents.written(index)
         target = out / f"{study}-{hashlib.sha256(data).hexdigest()[:10]}.zip"
+        members = index.members() | {INDEX: [INDEX]}
         with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name in sorted([*found.paths, INDEX]):
-                info = zipfile.ZipInfo(name, EPOCH)
+            for member in sorted(members):
+                info = zipfile.ZipInfo(member, EPOCH)
                 info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
-                archive.writestr(info, data if name == INDEX else found.paths[name].read_bytes())
+                content = (
+                    data if member == INDEX else b"".join(found.paths[one].read_bytes() for one in members[member])
+                )
+                archive.writestr(info, content, compresslevel=9 if found.compact else None)
     return target
 
 

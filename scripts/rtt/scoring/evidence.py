@@ -28,6 +28,7 @@ class Evidence(NamedTuple):
     facts: str | None = None  # hash of the spec of its facts
     dataset: str | None = None  # sha256 of its facts
     model: str | None = None  # hash of the model that was scored, or that the method began with
+    full: str | None = None  # of a compact evaluation: sha256 of the file that it was made from
 
 
 def check(path: Path, document: dict) -> Evidence:
@@ -64,6 +65,7 @@ def _check(path: Path, document: dict) -> Evidence:
         digest(facts) if isinstance(facts, dict) else None,
         hashes.get("dataset"),
         hashes.get("model"),
+        (document.get("full") or {}).get("sha256"),
     )
 
 
@@ -185,7 +187,7 @@ def check_chain(found: Iterable, root: Path | None = None) -> None:
     originals = {one.evidence.spec: one for one in found if one.evidence.spec == one.evidence.source}
     datasets: dict[str, tuple[str, Path]] = {}
     if root is not None:
-        _as_recorded(root, {one.path for one in found})
+        _as_recorded(root, {one.path: one.evidence.full for one in found})
         for path in sorted(root.glob("data/*/audit.json")):
             audit = read_json(path)
             if isinstance(audit, dict) and isinstance(audit.get("facts_sha256"), str):
@@ -200,13 +202,16 @@ def check_chain(found: Iterable, root: Path | None = None) -> None:
             _agree(one.path, "hashes.model", said.model, original.evidence.model, original.path)
 
 
-def _as_recorded(root: Path, paths: set[Path]) -> None:
-    """Compare evaluations with the sha256 that the manifests of their steps have, where these are there."""
+def _as_recorded(root: Path, paths: dict[Path, str | None]) -> None:
+    """Compare evaluations with the sha256 that the manifests of their steps have, where these are there.
+
+    paths: with the sha256 of the full evaluation, where that is a compact one.
+    """
     for manifest in sorted({root / "manifests" / f"{path.relative_to(root / 'evals').parts[0]}" for path in paths}):
         manifest = manifest.with_name(f"{manifest.name.removesuffix('.json')}.json")
         made = records.read_record(manifest).get("made")
         for path in records.changed(root, made):
-            if path in paths:
+            if path in paths and paths[path] != made[path.relative_to(root).as_posix()]:
                 again = path.parent if path.parent != root / "evals" else path
                 raise UserError(f"{path}: its sha256 is not the one in {manifest}; {ADVICE.format(again)}")
 
@@ -222,5 +227,10 @@ def _agree(path: Path, what: str, found: Any, expected: Any, other: Path) -> Non
 def checked(path: Path) -> dict:
     """Read an evaluation as a step does that needs its scores, and compare it with itself. Raises UserError."""
     document = read_json(path)
+    if isinstance(document, dict) and "compact" in document:
+        raise UserError(
+            f"{path}: is a compact evaluation, which holds answers and no scores; put the full one in its place, or "
+            "delete it and start the study again"
+        )
     check(Path(path), document)
     return document

@@ -11,6 +11,7 @@ import numpy as np
 
 from rtt.errors import UserError
 from rtt.files import natural, read_json
+from rtt.scoring import compact
 from rtt.scoring.evidence import Evidence, check
 from rtt.scoring.question_table import LetterUse, Questions, QuestionTable, get
 from rtt.study.names import setting_text
@@ -18,6 +19,7 @@ from rtt.study.names import setting_text
 VERSION = 2
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*")  # of a method, an external model or an attack
 NO_EVIDENCE = Evidence()
+Table = QuestionTable | compact.CompactTable
 LABELS = ("dataset", "arm", "model", "method", "seed", "retain_budget", "target", "control_for", "attack")
 
 
@@ -76,6 +78,7 @@ class AttackScores:
 def read_eval(path: str | Path) -> PointScores | AttackScores:
     """Read one evaluation JSON; probes and keys that this program does not know are ignored.
 
+    One in the compact form (`rtt.scoring.compact`) gives the same as the full one that it was made from.
     Raises UserError that names the file and the place: evidence that contradicts itself (`rtt.scoring.evidence`), a key
     that is missing or of the wrong type, a score that is not a finite number, a question that stands twice, looks that
     do not hold the same questions, a setting that lacks a V split or a repeat.
@@ -92,9 +95,12 @@ def read_eval(path: str | Path) -> PointScores | AttackScores:
     status = document.get("status", "ok")
     if status not in ("ok", "none_within_budget"):
         raise UserError(f"{path}: status is {status!r}, expected ok or none_within_budget")
+    table = QuestionTable(path)
+    if compact.is_compact(document):
+        table, document = compact.table(path, document)
     looks = get(path, document, "looks", list)
     if kind == "attacked":
-        found = _attack(path, run_id, labels, status, looks)
+        found = _attack(path, run_id, labels, status, looks, table)
         return replace(found, evidence=check(path, document))
     if kind not in ("original", "unlearned"):
         raise UserError(f"{path}: kind is {kind!r}, expected original, unlearned or attacked")
@@ -104,7 +110,7 @@ def read_eval(path: str | Path) -> PointScores | AttackScores:
             f"{path}: kind {kind} has labels.method {labels.method!r} and labels.attack {labels.attack!r}, "
             f"expected {expected}"
         )
-    return replace(points_of(path, run_id, labels, kind, looks), evidence=check(path, document))
+    return replace(points_of(path, run_id, labels, kind, looks, table), evidence=check(path, document))
 
 
 def read_folder(folder: str | Path, stems: Iterable[str] | None = None) -> list[PointScores | AttackScores]:
@@ -201,11 +207,16 @@ def _labels(path: Path, found: dict) -> Labels:
     )
 
 
-def points_of(path: Path, run_id: str, labels: Labels | None, kind: str, looks: list[dict]) -> PointScores:
-    """Return the scores of the looks of kind `original` or `unlearned`, without evidence. Raises UserError."""
+def points_of(
+    path: Path, run_id: str, labels: Labels | None, kind: str, looks: list[dict], table: Table | None = None
+) -> PointScores:
+    """Return the scores of the looks of kind `original` or `unlearned`, without evidence. Raises UserError.
+
+    table: where the answers are taken from; None: from the looks' own scores.
+    """
+    table = table or QuestionTable(path)
     if not looks or (kind == "original" and len(looks) != 1):
         raise UserError(f"{path}: kind {kind} has {len(looks)} looks, expected {'1' if kind == 'original' else '>= 1'}")
-    table = QuestionTable(path)
     for index, look in enumerate(looks):
         attack, setting, v_split, repeat = _head(path, index, look)
         table.add(index, look)
@@ -238,7 +249,7 @@ def points_of(path: Path, run_id: str, labels: Labels | None, kind: str, looks: 
     )
 
 
-def _attack(path: Path, run_id: str, labels: Labels, status: str, looks: list) -> AttackScores:
+def _attack(path: Path, run_id: str, labels: Labels, status: str, looks: list, table: Table) -> AttackScores:
     if (labels.target == "unlearned") != (labels.method is not None and labels.retain_budget is not None):
         raise UserError(
             f"{path}: labels: target {labels.target} with method {labels.method!r}, retain_budget "
@@ -253,7 +264,6 @@ def _attack(path: Path, run_id: str, labels: Labels, status: str, looks: list) -
         return AttackScores(*head, (), (), False, Questions((), (), (), np.zeros(0, int), np.zeros(0, int)), {})
     if not looks:
         raise UserError(f"{path}: status ok, but no looks; a target without a point has status none_within_budget")
-    table = QuestionTable(path)
     settings: dict[str, dict] = {}
     place: dict[tuple[str, str | None], dict[int, int]] = {}  # (setting, V split) -> repeat -> index of its look
     for index, look in enumerate(looks):

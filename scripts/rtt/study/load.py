@@ -104,7 +104,7 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
         if key not in OVERRIDES:
             raise UserError(
                 f"--config {key}: this key cannot be set here; allowed: {', '.join(OVERRIDES)}; and for Snakemake "
-                "artifacts (figures of a bundle) and bundle_texts"
+                "artifacts (figures of a bundle), bundle_compact and bundle_texts"
             )
         if isinstance(value, list):  # Snakemake leaves a list's items as texts: seeds=[1, 2] comes as ["1", "2"]
             value = [parse_yaml(item, f"--config {key}") if isinstance(item, str) else item for item in value]

@@ -1,0 +1,85 @@
+"""The project's own results, `results/reference/`: one compact bundle, whose tables may be shown beside a study's.
+
+They are read as they stand in the bundle. `make figures` makes them again from its answers, and compares.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rtt import places
+from rtt.code_version import Maker, changed, code_version
+from rtt.stats.tables import read_table
+
+FOLDER = places.SHIPPED / "results/reference"
+# Keys of a study that decide what its numbers mean. Of SHARED those parts count that both studies have, some at least.
+ALIKE = ("data", "model", "pretraining", "teaching", "scores", "point_choice", "retain_budgets", "faithful", "criteria")
+SHARED = ("methods", "attacks")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The tables of the reference bundle. They are shared: change nothing in them."""
+
+    name: str  # of the bundle: its study and hash
+    study: Mapping[str, Any]  # as in its runs.json
+    tables: Mapping[str, pd.DataFrame]  # by name, such as seeds, recovery, runs and probes; accuracy is not among them
+    changed: tuple[str, ...]  # steps whose code has changed since: what they make today may differ
+
+    def fits(self, study: Mapping[str, Any]) -> bool:
+        """Return whether a study, as in a runs.json, is one of its seeds: all that decides the numbers is the same."""
+
+        def shared(key: str) -> bool:
+            one, other = (
+                {name: value for name, value in (found.get(key) or {}).items() if value is not None}
+                for found in (study, self.study)
+            )
+            both = one.keys() & other.keys()
+            return bool(both) and all(one[name] == other[name] for name in both)
+
+        return all(study.get(key) == self.study.get(key) for key in ALIKE) and all(map(shared, SHARED))
+
+
+def read(study: Mapping[str, Any] | None = None, folder: Path = FOLDER) -> Reference | None:
+    """Return the reference; None where there is none, it is damaged, or other code made its tables.
+
+    study: a study as in runs.json, to which the reference must fit (`Reference.fits`), or None is returned. Opening it
+    takes some tenths of a second, and only once.
+    """
+    bundles = sorted(folder.glob("*.zip"))
+    if len(bundles) != 1:
+        return None
+    found = _open(bundles[0], bundles[0].stat().st_mtime_ns)
+    return None if found is None or (study is not None and not found.fits(study)) else found
+
+
+@lru_cache(maxsize=1)
+def _open(path: Path, changed_at: int) -> Reference | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read("bundle.json"))
+            start, files = f"results/{index['study']}/", index["files"]
+            names = [name for name in files if name.startswith(f"{start}tables/")]
+            if not names or any(files[name]["code"] != code_version("tables") for name in names):
+                return None
+            wanted = {name: archive.read(name) for name in (*names, f"{start}runs.json")}
+        if any(hashlib.sha256(data).hexdigest() != files[name]["sha256"] for name, data in wanted.items()):
+            return None
+        made = {
+            name: Maker(*(entry[key] for key in ("step", "code", "plugin")))
+            for name, entry in files.items()
+            if name.startswith((f"{start}manifests/", f"{start}point_choices/")) and entry["code"]
+        }
+        study = json.loads(wanted[f"{start}runs.json"])["study"]
+        tables = {Path(name).stem: read_table(io.BytesIO(wanted[name])) for name in names}
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
+        return None
+    return Reference(path.stem, study, tables, tuple(changed(made)))
