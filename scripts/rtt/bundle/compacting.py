@@ -11,8 +11,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, read_json, sha256, write_text
 from rtt.scoring import compact, probabilities
 from rtt.scoring.read import AttackScores, PointScores, read_eval, read_point_choices
-from rtt.stats.assemble import v_view
-from rtt.stats.look_choice import choose
+from rtt.stats.reported import attacked
 from rtt.study.names import ASKED, asked_for
 
 HEADLINE = ("letter_permuted", "likelihood")  # where the study names no others
@@ -67,12 +66,11 @@ def _points(scores: PointScores, chosen: Mapping[str, set[int]]) -> list[tuple[d
 
 def _looks(scores: AttackScores, study: Mapping) -> list[tuple[dict, Sequence[str]]]:
     """Return the looks that nested choice takes by each headline probe in each repeat, with that probe."""
-    positions, split_of = v_view(scores)
     headline = (study.get("criteria") or {}).get("headline", HEADLINE)
     found: dict[tuple, list[str]] = {}
     for probe in (probe for probe in headline if probe in scores.correct):
-        for repeat, answered in enumerate(scores.correct[probe]):
-            for look, split in choose("nested", answered[:, split_of, positions], split_of).pairs:
+        for repeat, pairs in enumerate(attacked(scores, probe, "nested").pairs):
+            for look, split in pairs:
                 probes = found.setdefault((repeat, look, split if scores.uses_t else 0), [])
                 probes += [asked_for(probe)] * (asked_for(probe) not in probes)
     v_splits = scores.v_splits if scores.uses_t else [None]
