@@ -1,4 +1,4 @@
-"""Simulate how often intervals of recovery cover the truth; docs/statistics.md holds the output.
+"""Simulate how often one seed's intervals of recovery cover the truth; docs/statistics.md holds the output.
 
     PYTHONPATH=scripts python benchmarks/interval_coverage.py              # the tables of docs/statistics.md
     PYTHONPATH=scripts python benchmarks/interval_coverage.py --quick      # seconds, for the tests
@@ -9,7 +9,9 @@ rho pairs the targets (a latent 0, .6 or .95 is 0, .41 or .80 between right and 
 looks of one target share of a question's difficulty. The best look has the planted accuracy, and the others lie below
 it (`LOOKS`, in probit units, two of them almost as good as the best). Splits differ by up to .4 probit.
 The estimand is the expected accuracy, over questions like these, of the chosen looks of the trained models at hand
-(for `nested` the mean over its two looks), and the ratios and differences of such accuracies.
+(for `nested` the mean over its two looks), and the ratios and differences of such accuracies: these weights. What a
+method does is benchmarks/seed_coverage.py's estimand. In a design with groups, each w correlates by `alike` within
+neighbouring questions.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rtt.scoring.halves import halves
-from rtt.stats.intervals import Z95, wilson
+from rtt.stats.intervals import Z95, interval, wilson
 from rtt.stats.look_choice import best_look, choose
 from rtt.stats.recovery import PSEUDO, recover, weights
 from scipy.special import ndtr, ndtri
@@ -41,24 +43,38 @@ class Design:
     size: int
     looks: tuple[float, ...]
     shared: float = 0.9
+    group: int = 1  # questions that are about one person, which the intervals keep together
+    alike: float = 0.7
+
+    def groups(self) -> list[str] | None:
+        """Return (n,) what each question is about; None where that is the question alone."""
+        return [str(i // self.group) for i in range(self.splits * self.size)] if self.group > 1 else None
+
+    def normal(self, rng: np.random.Generator, reps: int) -> np.ndarray:
+        """Return (reps, n) standard normal numbers, correlated within groups."""
+        own = rng.standard_normal((reps, self.splits * self.size), dtype=np.float32)
+        if self.group == 1:
+            return own
+        both = rng.standard_normal((reps, self.splits * self.size // self.group), dtype=np.float32)
+        return np.sqrt(1 - self.alike) * own + np.sqrt(self.alike) * np.repeat(both, self.group, axis=1)
 
 
 def draw(rng: np.random.Generator, design: Design, accuracies: tuple, rho: float, reps: int):
     """Return strata (n,) and, per target, (correct (reps, n) bool at the chosen looks, estimand (reps,))."""
     n = design.splits * design.size
     split_of = np.repeat(np.arange(design.splits), design.size)
-    first = halves(split_of)
+    first = halves(split_of, design.groups())
     shift = np.linspace(-0.2, 0.2, design.splits)[split_of] if design.splits > 1 else np.zeros(n)
-    common = np.sqrt(rho) * rng.standard_normal((reps, n), dtype=np.float32)
+    common = np.sqrt(rho) * design.normal(rng, reps)
     targets = []
     for accuracy, looks in zip(accuracies, (design.looks, (0.0,), design.looks), strict=True):
         # sqrt(1 + var) undoes, nearly, that splits differ; the estimand below is exact all the same.
         top = ndtri(accuracy) * np.sqrt(1 + shift.var())
         k = max(design.shared, rho)
-        own = common + np.sqrt(k - rho) * rng.standard_normal((reps, n), dtype=np.float32)
+        own = common + np.sqrt(k - rho) * design.normal(rng, reps)
         correct = np.empty((reps, len(looks), n), bool)
         for look, below in enumerate(looks):
-            noise = np.sqrt(1 - k) * rng.standard_normal((reps, n), dtype=np.float32)
+            noise = np.sqrt(1 - k) * design.normal(rng, reps)
             correct[:, look] = own + noise < (top - below + shift).astype(np.float32)
         expected = np.array([ndtr(top - below + shift) for below in looks])  # (L, n)
         # The nested choice for all replicates at once: argmax is the first best, as choose() has it for these looks.
@@ -70,13 +86,13 @@ def draw(rng: np.random.Generator, design: Design, accuracies: tuple, rho: float
     return 2 * split_of + first, targets
 
 
-def shipped(original, unlearned, attacked, strata, resamples=1000):
+def shipped(original, unlearned, attacked, strata, groups=None, resamples=1000):
     """Return the intervals of the tables, with fewer resamples."""
-    found = recover(original, unlearned, attacked, strata, FLOOR, resamples)
+    found = recover(original, unlearned, attacked, strata, FLOOR, resamples, groups)
     return {name: values[1:] for name, values in found.items()}
 
 
-def bootstrap(original, unlearned, attacked, strata, resamples=1000, rescaled=False):
+def bootstrap(original, unlearned, attacked, strata, groups=None, resamples=1000, rescaled=False):
     """Return percentile intervals of a bootstrap within strata: of m questions m are drawn, or m - 1 and rescaled."""
     order = np.argsort(strata, kind="stable")
     sizes = tuple(np.unique(strata, return_counts=True)[1].tolist())
@@ -91,7 +107,7 @@ def bootstrap(original, unlearned, attacked, strata, resamples=1000, rescaled=Fa
         return {name: np.quantile(value, [0.025, 0.975], axis=0) for name, value in values.items()}
 
 
-def mover(original, unlearned, attacked, strata):
+def mover(original, unlearned, attacked, strata, groups=None):
     """Combine score intervals (Newcombe 1998 method 10 without its continuity term; Donner & Zou 2012 for ratios)."""
     (po, lo, ho), (pu, lu, hu), (pr, lr, hr) = (_wilson3(x) for x in (original, unlearned, attacked))
     c = _phi(attacked, unlearned)
@@ -114,7 +130,7 @@ def mover(original, unlearned, attacked, strata):
     return result
 
 
-def fieller(original, unlearned, attacked, strata):
+def fieller(original, unlearned, attacked, strata, groups=None):
     """Return Fieller's interval with the paired sample covariance; it holds all numbers where it is unbounded."""
     n = original.shape[1]
     (po, pu, pr) = (x.mean(axis=1) for x in (original, unlearned, attacked))
@@ -169,7 +185,7 @@ def coverage(design: Design, methods: dict, reps: int, accuracies=ACCURACIES, co
         found = []
         for part in [500] * (reps // 500) + [reps % 500] * (reps % 500 > 0):  # little memory
             strata, targets = draw(rng, design, (p_original, UNLEARNED, p_attacked), rho, part)
-            found.append(_judge(strata, targets, methods))
+            found.append(_judge(strata, targets, methods, design.groups()))
         for name in found[0]:
             held, issued, width = (np.concatenate([part[name][i] for part in found]) for i in range(3))
             if issued.sum() >= 100:
@@ -179,7 +195,7 @@ def coverage(design: Design, methods: dict, reps: int, accuracies=ACCURACIES, co
     return cells
 
 
-def _judge(strata, targets, methods) -> dict:
+def _judge(strata, targets, methods, groups=None) -> dict:
     (original, e_original), (unlearned, e_unlearned), (attacked, e_attacked) = targets
     truth = {
         "acc_attacked": e_attacked,
@@ -190,9 +206,12 @@ def _judge(strata, targets, methods) -> dict:
     n = original.shape[1]
     everywhere = np.ones(len(e_attacked), bool)
     defined = wilson(original.sum(axis=1), n)[0] > FLOOR
-    intervals = {("acc_attacked", "Wilson"): wilson(attacked.sum(axis=1), n)}
+    ends = [interval(row, groups) for row in attacked] if groups else zip(*wilson(attacked.sum(axis=1), n), strict=True)
+    intervals = {("acc_attacked", "Wilson"): np.array(list(ends)).T}
     for method, function in methods.items():
-        intervals |= {(name, method): ends for name, ends in function(original, unlearned, attacked, strata).items()}
+        intervals |= {
+            (name, method): ends for name, ends in function(original, unlearned, attacked, strata, groups).items()
+        }
     result = {}
     for (name, method), (low, high) in intervals.items():
         issued = everywhere if name in ("acc_attacked", "recovery_difference") else defined
@@ -283,6 +302,11 @@ def main() -> None:
         Design("nested, n = 160, shared .8, all looks equal", 5, 32, (0.0,) * 10, 0.8),
     ]
     show(table(hard, ours, reps // 2, **(few | grid)))
+    print("## Two questions per person, kept together and not\n")
+    two = {"splits": 5, "size": 32, "looks": (0.0,) * 10, "shared": 0.5, "group": 2}
+    show(table([Design("nested, n = 160, groups of 2", **two)], ours, reps // 2, **(few | grid)))
+    alone = {name: lambda *args: shipped(*args[:4]) for name in ours}
+    show(table([Design("the same, as single questions", **two)], alone, reps // 2, **(few | grid)))
     print("## Coin flips: chance .25, 20 independent looks, n = 160\n")
     for name, (mean, error) in coin_flips(reps).items():
         print(f"- {name}: mean accuracy {mean:.4f} (standard error {error:.4f})")
