@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rtt.stats.intervals import wilson
-from rtt.stats.seed_intervals import accuracy_interval, ratio_interval, t_quantile
+from rtt.stats.intervals import t_quantile, wilson
+from rtt.stats.seed_intervals import accuracy_interval, ratio_interval
 from scipy.special import ndtri
 
 ACCURACIES = (0.35, 0.5, 0.7, 0.85, 0.95, 0.99)
@@ -109,14 +109,31 @@ def seed_values(values: np.ndarray, seeds: int, repeats: int) -> np.ndarray:
     return values[:, :, :seeds, :repeats, :repeats].mean(axis=-1).mean(axis=-1)
 
 
-def jackknife(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the ratio's jackknife t interval, from paired (..., S)."""
+def of_accuracies(values: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return {interval: ends} of accuracies (..., S), of those that are not shipped."""
+    mean, seeds = values.mean(axis=-1), values.shape[-1]
+    half = t_quantile(0.975, seeds - 1) * values.std(axis=-1, ddof=1) / np.sqrt(seeds)
+    inside = np.clip(mean, 0.5 / (N * seeds), 1 - 0.5 / (N * seeds))
+    turned, slope = np.arcsin(np.sqrt(inside)), 1 / (2 * np.sqrt(inside * (1 - inside)))
+    odds, steep = np.log(inside / (1 - inside)), 1 / (inside * (1 - inside))
+    with np.errstate(over="ignore"):
+        return {
+            "plain t": (mean - half, mean + half),
+            "t, arcsine": tuple(np.sin(np.clip(turned + x * half * slope, 0, np.pi / 2)) ** 2 for x in (-1, 1)),
+            "t, log odds": tuple(1 / (1 + np.exp(-odds - x * half * steep)) for x in (-1, 1)),
+        }
+
+
+def of_rates(a: np.ndarray, b: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return {interval: ends} of the ratio of paired (..., S), of those that are not shipped: the jackknife's."""
     n = a.shape[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         value = a.sum(axis=-1) / b.sum(axis=-1)
         without = (a.sum(axis=-1, keepdims=True) - a) / (b.sum(axis=-1, keepdims=True) - b)
-        spread = np.sqrt((n - 1) / n * ((without - without.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
-    return value - t_quantile(n) * spread, value + t_quantile(n) * spread
+        centre = without.mean(axis=-1)
+        half = t_quantile(0.975, n - 1) * np.sqrt((n - 1) / n * ((without - centre[..., None]) ** 2).sum(axis=-1))
+        better = n * value - (n - 1) * centre
+        return {"jackknife t": (value - half, value + half), "jackknife t, unbiased": (better - half, better + half)}
 
 
 def judge(design: Design, reps: int) -> list[dict]:
@@ -150,48 +167,58 @@ def judge(design: Design, reps: int) -> list[dict]:
             add(1, repeats, "accuracy", "Wilson, one seed", r, r, truth, *wilson(one[r] * groups, groups))
         for seeds in SEEDS:
             o, r = (seed_values(values, seeds, repeats) for values in (original, attacked))
-            mean, low, high = accuracy_interval(r, groups)
-            half = t_quantile(seeds) * r.std(axis=-1, ddof=1) / np.sqrt(seeds)
+            _, low, high = accuracy_interval(r, groups)
+            others = of_accuracies(r)
             for i, truth in enumerate(planted[1]):
                 add(seeds, repeats, "accuracy", "shipped", i, i, truth, low[i], high[i])
-                add(seeds, repeats, "accuracy", "plain t", i, i, truth, mean[i] - half[i], mean[i] + half[i])
+                for name, ends in others.items():
+                    add(seeds, repeats, "accuracy", name, i, i, truth, ends[0][i], ends[1][i])
             for i, j in np.ndindex(len(ACCURACIES), len(ACCURACIES)):
                 truth = (planted[1][j] - FLOOR) / (planted[0][i] - FLOOR)
                 _, low, high, _ = ratio_interval(r[j] - FLOOR, o[i] - FLOOR)
                 add(seeds, repeats, "corrected", "shipped", i, j, truth, low, high)
-                add(seeds, repeats, "corrected", "jackknife t", i, j, truth, *jackknife(r[j] - FLOOR, o[i] - FLOOR))
+                for name, ends in of_rates(r[j] - FLOOR, o[i] - FLOOR).items():
+                    add(seeds, repeats, "corrected", name, i, j, truth, *ends)
     return rows
 
 
 def show(rows: list[dict]) -> None:
-    """Print a Markdown table: mean coverage in per cent [lowest, highest cell] over the planted accuracies.
+    """Print Markdown tables: coverage in per cent as mean [lowest, highest cell] over the planted accuracies.
 
-    ends: share of replicates with an interval; "given ends" is the coverage among those, where denominators are .5 or
-    more; width: the median of medians, there too.
+    A replicate without ends counts as covered: it refuses no value. "with ends" leaves those out, where the original's
+    accuracy is .5 or more; the width is the median of the cells' medians, there too.
     """
-    print("| design | seeds | repeats | quantity | interval | cells | coverage | given ends | ends | width |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    found: dict[tuple, list[dict]] = {}
+    cells: dict[tuple, list[dict]] = {}
     for row in rows:
-        key = (row["quantity"], row["design"], row["interval"], int(row["seeds"]), int(row["repeats"]))
-        found.setdefault(key, []).append({name: float(row[name]) for name in ("original", *NUMBERS)})
-    for (quantity, design, interval, seeds, repeats), cells in found.items():
-        above = [cell for cell in cells if cell["original"] >= 0.5 and not np.isnan(cell["given"])]
-        texts = [
-            _percent([cell["covered"] for cell in cells]),
-            _percent([cell["given"] for cell in above]),
-            f"{np.mean([cell['ends'] for cell in cells]):.2f}",
-            f"{np.median([cell['width'] for cell in above]):.2f}",
-        ]
-        print(f"| {design} | {seeds} | {repeats} | {quantity} | {interval} | {len(cells)} | {' | '.join(texts)} |")
+        key = (row["design"], row["quantity"], row["interval"], int(row["seeds"]), int(row["repeats"]))
+        cells.setdefault(key, []).append({name: float(row[name]) for name in NUMBERS})
+    runs = [f"{n} x {n} runs" for n in REPEATS]
+    heads = [f"{what}, {run}" for what in ("coverage", "with ends", "width") for run in runs]
+    print(f"| design | quantity | seeds | {' | '.join(heads)} |")
+    print("|---|---|---|" + "---|" * len(heads))
+    designs = list(dict.fromkeys(key[0] for key in cells))
+    for design in designs:
+        for quantity, seeds in ((quantity, seeds) for quantity in ("accuracy", "corrected") for seeds in SEEDS):
+            found = [cells[design, quantity, "shipped", seeds, repeats] for repeats in REPEATS]
+            above = [[cell for cell in one if cell["original"] >= 0.5] for one in found]
+            texts = [_percent([cell["covered"] for cell in one]) for one in found]
+            texts += [_percent([cell["given"] for cell in one if not np.isnan(cell["given"])]) for one in above]
+            texts += [f"{np.median([cell['width'] for cell in one]):.2f}" for one in above]
+            print(f"| {design} | {quantity} | {seeds} | {' | '.join(texts)} |")
+    print(f"\n| quantity | interval | {' | '.join(designs)} |")
+    print("|---|---|" + "---|" * len(designs))
+    for quantity, interval in dict.fromkeys(key[1:3] for key in cells):
+        alike = {key: found for key, found in cells.items() if key[1:3] == (quantity, interval)}
+        held = [[cell["covered"] for key in alike if key[0] == name for cell in alike[key]] for name in designs]
+        print(f"| {quantity} | {interval} | {' | '.join(map(_percent, held))} |")
     print(flush=True)
 
 
-NUMBERS = ("covered", "given", "ends", "width")
+NUMBERS = ("original", "covered", "given", "ends", "width")
 
 
 def _percent(values: list[float]) -> str:
-    return f"{100 * np.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
+    return f"{100 * np.mean(values):.1f} [{100 * min(values):.0f}, {100 * max(values):.0f}]"
 
 
 def main() -> None:

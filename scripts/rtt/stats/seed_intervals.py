@@ -8,16 +8,9 @@ import math
 
 import numpy as np
 
-from rtt.stats.intervals import wilson
+from rtt.stats.intervals import t_quantile, wilson
 
 FEW = 10  # with fewer wrong (or right) answers in all seeds together, seeds alone tell too little about their spread
-
-
-def t_quantile(seeds: int) -> float:
-    """Return the 97.5 % quantile of Student's t with seeds - 1 degrees of freedom (seeds >= 2)."""
-    from scipy.special import stdtrit  # half a second, which steps without an interval are spared
-
-    return float(stdtrit(seeds - 1, 0.975))
 
 
 def accuracy_interval(values: np.ndarray, groups: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,7 +28,7 @@ def accuracy_interval(values: np.ndarray, groups: float) -> tuple[np.ndarray, np
         return mean, np.full_like(mean, math.nan), np.full_like(mean, math.nan)
     n = groups * seeds
     inside = np.clip(mean, 0.5 / n, 1 - 0.5 / n)
-    half = t_quantile(seeds) * values.std(axis=-1, ddof=1) / math.sqrt(seeds) / (inside * (1 - inside))
+    half = t_quantile(0.975, seeds - 1) * values.std(axis=-1, ddof=1) / math.sqrt(seeds) / (inside * (1 - inside))
     centre = np.log(inside / (1 - inside))
     with np.errstate(over="ignore"):
         low, high = (1 / (1 + np.exp(-(centre + side * half))) for side in (-1, 1))
@@ -65,7 +58,7 @@ def ratio_interval(
     low = high = np.full_like(value, math.nan)
     if seeds >= 2:
         da, db = a - mean_a[..., None], b - mean_b[..., None]
-        scale = t_quantile(seeds) ** 2 / (seeds * (seeds - 1))
+        scale = t_quantile(0.975, seeds - 1) ** 2 / (seeds * (seeds - 1))
         square = mean_b**2 - scale * (db**2).sum(axis=-1)
         cross = mean_a * mean_b - scale * (da * db).sum(axis=-1)
         plain = mean_a**2 - scale * (da**2).sum(axis=-1)

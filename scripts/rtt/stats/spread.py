@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rtt.stats.seed_intervals import t_quantile
+from rtt.stats.intervals import t_quantile
 
 TARGET = 0.05  # the half-width that `needed` seeds reach
 MOST_SEEDS = 10_000
@@ -28,7 +28,7 @@ class Spread:
         """Return half of the t interval's expected width over seeds; None with one seed."""
         if seeds < 2:
             return None
-        return t_quantile(seeds) * self.of_seeds(unlearning, attack) / math.sqrt(seeds)
+        return t_quantile(0.975, seeds - 1) * self.of_seeds(unlearning, attack) / math.sqrt(seeds)
 
     def needed(self, half: float, unlearning: int, attack: int) -> int:
         """Return the fewest seeds whose interval reaches at most `half` either way; `MOST_SEEDS` stands for more."""
