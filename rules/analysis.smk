@@ -21,7 +21,7 @@ CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Make the tables: recovery and its runs, probes, accuracies, contrasts between arms, effects of variants."""
+    """Make the tables: recovery and its runs, probes, accuracies, cells over seeds, contrasts, effects of variants."""
     input:
         evals=EVALS,
         point_choices=POINT_CHOICES,
@@ -43,6 +43,13 @@ rule tables:
             labels=labels(ABOUT, table="probes before any attack"),
         ),
         accuracy=f"{RESULTS}/tables/accuracy.csv",
+        seeds=report(
+            f"{RESULTS}/tables/seeds.csv",
+            caption="../report/tables.rst",
+            category=CATEGORY,
+            subcategory="Tables",
+            labels=labels(ABOUT, table="cells over seeds"),
+        ),
         contrasts=report(
             f"{RESULTS}/tables/contrasts.csv",
             caption="../report/tables.rst",

@@ -20,6 +20,7 @@ from rtt.files import write_json
 from rtt.models.load import save
 from rtt.stats.tables import write_table
 from rtt.study.load import load_study, to_yaml
+from rtt.study.names import TABLES
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_results_folder_gives_the_tables_that_were_written(folder, tmp_path):
     study = rtt.load_study(folder)
     assert (study.name, study.folder, len(study.missing())) == ("smoke", folder, 0)
     assert study.settings["seeds"] == [0]
-    for name in ("recovery", "accuracy", "contrasts", "variants"):
+    for name in TABLES:
         write_table(tmp_path / name, study.table(name))
         assert (tmp_path / name).read_bytes() == (folder / f"tables/{name}.csv").read_bytes()
         assert len(study.written_table(name)) == len(study.table(name))

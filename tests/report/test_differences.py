@@ -16,8 +16,8 @@ NONE = {"n_seeds": 0, "per_seed": "", "mean": NAN, "low": NAN, "high": NAN}
 
 def contrast(**changes):
     row = {"arm_a": "a", "arm_b": "b", "dataset_a": "d", "dataset_b": "e", "method": "GD", "attack": "RTT"}
-    row |= {"retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "quantity": "acc_attacked", **TWO}
-    return row | {"comparable": "yes", "why": ""} | changes
+    row |= {"retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "set": "counting", **TWO}
+    return row | {"quantity": "acc_attacked", "comparable": "yes", "why": ""} | changes
 
 
 def contrasts_of(*rows, view=None):
@@ -41,7 +41,13 @@ def test_a_contrast_has_its_interval_its_seeds_and_a_verdict(changes, expected):
 
 
 def test_contrasts_of_methods_stand_apart_and_other_views_are_left_out():
-    others = [{"retain_budget": 0.3}, {"look_choice": "paper"}, {"probe": "likelihood"}, {"attack": "quantise"}]
+    others = [
+        {"set": "known"},
+        {"retain_budget": 0.3},
+        {"look_choice": "paper"},
+        {"probe": "likelihood"},
+        {"attack": "quantise"},
+    ]
     arms, methods = contrasts_of(
         contrast(), contrast(arm_b="a", dataset_b="d", method="GD - RMU"), *(contrast(**one) for one in others)
     )

@@ -25,8 +25,9 @@ EVIL = '<script>alert("x")</script>'
 GOLDEN = Path(__file__).parents[1] / "data" / "report.txt"
 CONTRAST = {
     **{"arm_a": "pretrained", "arm_b": "taught", "dataset_a": "people_p", "dataset_b": "people_f", "method": "GD"},
-    **{"attack": "RTT", "retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "quantity": "acc_attacked"},
-    **{"n_seeds": 1, "per_seed": "0.3", "mean": 0.3, "low": NAN, "high": NAN, "comparable": "yes", "why": ""},
+    **{"attack": "RTT", "retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "set": "counting"},
+    **{"quantity": "acc_attacked", "n_seeds": 1, "per_seed": "0.3", "mean": 0.3, "low": NAN, "high": NAN},
+    **{"comparable": "yes", "why": ""},
 }
 INCOMPARABLE = {"method": "RMU", "comparable": "no", "why": "not comparable: unlearned accuracy .20 vs .45"}
 CONTRASTS = pd.DataFrame([CONTRAST, CONTRAST | INCOMPARABLE], columns=COLUMNS)

@@ -1,11 +1,13 @@
-"""Contrasts over seeds, when arms are comparable, and the criterion on the control."""
+"""Contrasts over seeds and over questions, when arms are comparable, and the criterion on the control."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from rtt.stats.contrasts import contrasts, exceeds_control
+from rtt.stats.answers import ANSWER_KEY, Answers
+from rtt.stats.contrasts import by_question, contrasts, exceeds_control
+from rtt.stats.seed_intervals import ratio_interval
 from scipy import stats
 
 
@@ -20,15 +22,17 @@ def row(arm, method, seed, acc_attacked, before=0.97, unlearned=0.28, corrected=
             acc_unlearned=unlearned,
             acc_attacked=acc_attacked,
         ),
-        **dict(recovery_corrected=acc_attacked if corrected is None else corrected, status="ok"),
+        **dict(recovery_corrected=acc_attacked if corrected is None else corrected, status="ok", counts=True),
+        **dict(acc_original_attacked=1.0, floor=0.0, original_floor=0.0, variant="default"),
         **more,
     }
 
 
-def pick(table, arm_a, arm_b, method="GD", quantity="acc_attacked"):
+def pick(table, arm_a, arm_b, method="GD", quantity="acc_attacked", which="counting"):
     found = table[
         (table.arm_a == arm_a) & (table.arm_b == arm_b) & (table.method == method) & (table.quantity == quantity)
-    ]
+        & (table["set"] == which)
+    ]  # fmt: skip
     assert len(found) == 1
     return found.iloc[0]
 
@@ -100,7 +104,7 @@ def test_undefined_and_missing_values_drop_out_of_their_quantity_only():
 
 
 def test_a_pair_without_a_point_keeps_its_row():
-    gone = row("taught", "GD", 0, math.nan, unlearned=math.nan, status="none_within_budget")
+    gone = row("taught", "GD", 0, math.nan, unlearned=math.nan, status="none_within_budget", counts=False)
     found = pick(contrasts(pd.DataFrame([row("pretrained", "GD", 0, 0.9), gone])), "pretrained", "taught")
     assert found.n_seeds == 0 and found.per_seed == [] and math.isnan(found["mean"]) and found.comparable == "no"
     assert "no seed with both values" in found.why and "taught none_within_budget" in found.why
@@ -118,7 +122,7 @@ def test_an_arm_with_two_datasets_is_compared_within_each():
     rows.append(row("taught_same_data", "GD", 0, 0.2, dataset="w"))
     rows.append(row("pretrained", "RMU", 0, 0.7, dataset="x"))
     table = contrasts(pd.DataFrame(rows))
-    found = table[table.quantity == "acc_attacked"]
+    found = table[(table.quantity == "acc_attacked") & (table["set"] == "known")]
     assert set(found[["arm_a", "arm_b", "dataset_a", "dataset_b", "method"]].itertuples(index=False, name=None)) == {
         ("pretrained", "taught", "y", "y", "GD"),  # not x with y; and w, alone in its arm, faces two datasets
         ("pretrained", "pretrained", "x", "x", "GD - RMU"),
@@ -135,6 +139,87 @@ def test_two_models_of_an_arm_are_not_mixed_up():
     rows = [row("pretrained", "GD", 0, 0.9), row("pretrained", "GD", 0, 0.8, model="n"), row("taught", "GD", 0, 0.5)]
     found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught")
     assert found.n_seeds == 0 and "2 models: m, n" in found.why and found.comparable == "no"
+
+
+def test_cells_that_do_not_count_stand_in_the_known_ones_alone():
+    rows = [row("pretrained", "GD", s, 0.9) for s in (0, 1)]
+    rows += [
+        row("taught", "GD", 0, 0.6, status="not_unlearned", counts=False),
+        row("taught", "GD", 1, 0.5, status="not_known", counts=False),
+    ]
+    table = contrasts(pd.DataFrame(rows))
+    known, counting = (pick(table, "pretrained", "taught", which=name) for name in ("known", "counting"))
+    assert known.n_seeds == 1 and known["mean"] == pytest.approx(0.3)
+    assert counting.n_seeds == 0 and "taught not_known, not_unlearned" in counting.why
+
+
+def test_rates_over_seeds_differ_as_their_ratios_of_means_do():
+    rng = np.random.default_rng(1)
+    r, o = {}, {}
+    for arm, level in (("pretrained", 0.8), ("taught", 0.5)):
+        r[arm], o[arm] = rng.normal(level, 0.1, 5), rng.normal(0.9, 0.05, 5)
+    rows = [
+        row(arm, "GD", s, r[arm][s], corrected=(r[arm][s] - 0.25) / (o[arm][s] - 0.25))
+        | {"acc_original_attacked": o[arm][s], "floor": 0.25, "original_floor": 0.25}
+        for arm in r
+        for s in range(5)
+    ]
+    found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "taught", quantity="recovery_corrected")
+    sides = [ratio_interval(r[arm] - 0.25, o[arm] - 0.25) for arm in ("pretrained", "taught")]
+    assert found["mean"] == pytest.approx(float(sides[0][0] - sides[1][0])) and found.over == "seeds"
+    # The jackknife of the difference of the two ratios, by brute force, leaving out one seed of both at a time.
+    without = [
+        np.subtract(*(float(np.delete(r[a] - 0.25, i).sum() / np.delete(o[a] - 0.25, i).sum()) for a in r))
+        for i in range(5)
+    ]
+    error = math.sqrt(4 / 5 * sum((x - np.mean(without)) ** 2 for x in without))
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * error, rel=0.03)
+
+
+def answered(rows, values):
+    """Answers by row of a recovery table."""
+    return {tuple(one[name] for name in ANSWER_KEY): found for one, found in zip(rows, values, strict=True)}
+
+
+def test_methods_of_one_seed_are_compared_question_by_question():
+    """Groups of two: differences 1 1, 0 0, -1 0 and 1 1; their sums less the mean of .375 each."""
+    groups = np.array([5, 5, 2, 2, 9, 9, 4, 4])
+    a = Answers(np.array([1, 1, 1, 0, 0, 0, 1, 1.0]), np.ones(8), groups, 0.25, 0.25)
+    b = Answers(np.array([0, 0, 1, 0, 1, 0, 0, 0.0]), np.ones(8), groups, 0.25, 0.25)
+    rows = [row("pretrained", "GD", 0, 5 / 8), row("pretrained", "RMU", 0, 2 / 8)]
+    table = contrasts(pd.DataFrame(rows), answered(rows, [a, b]))
+    found = pick(table, "pretrained", "pretrained", "GD - RMU")
+    sums = np.array([2, 0, -1, 2]) - 2 * 0.375
+    half = stats.t.ppf(0.975, 3) * math.sqrt(4 / 3 * (sums**2).sum()) / 8
+    assert (found["mean"], found.low, found.high) == pytest.approx((0.375, 0.375 - half, 0.375 + half))
+    assert found.over == "questions" and found.n_seeds == 1
+    # Lone questions: the paired t test.
+    lone = [Answers(one.attacked, one.original, np.arange(8), 0.25, 0.25) for one in (a, b)]
+    expected = stats.ttest_rel(a.attacked, b.attacked).confidence_interval()
+    assert by_question(*lone, "acc_attacked")[1:] == pytest.approx((expected.low, expected.high))
+    # Without the answers, and over two seeds, as before.
+    assert pick(contrasts(pd.DataFrame(rows)), "pretrained", "pretrained", "GD - RMU").over == ""
+    more = [*rows, row("pretrained", "GD", 1, 0.7), row("pretrained", "RMU", 1, 0.2)]
+    both = pick(contrasts(pd.DataFrame(more), answered(rows, [a, b])), "pretrained", "pretrained", "GD - RMU")
+    assert both.over == "seeds" and both["mean"] == pytest.approx((0.375 + 0.5) / 2)
+
+
+def test_a_rates_difference_by_question_is_its_bootstraps():
+    """Groups drawn with replacement, 4000 times: the linearised interval is as wide within 10 %."""
+    rng, groups = np.random.default_rng(2), np.repeat(np.arange(80), 2)
+    skill = rng.normal(0, 1, 80)[groups]
+    a, b, o = (
+        ((skill * way + rng.normal(0, 1, 160)) > cut).astype(float) for way, cut in ((1, -1), (1, 1), (-1, -0.8))
+    )
+    sides = [Answers(one, o, groups, floor, 0.25) for one, floor in ((a, 0.3), (b, 0.2))]
+    value, low, high = by_question(*sides, "recovery_corrected")
+    assert value == pytest.approx((a.mean() - 0.3 - (b.mean() - 0.2)) / (o.mean() - 0.25))
+    drawn = rng.integers(0, 80, (4000, 80))
+    sums = [np.bincount(groups, x)[drawn].sum(axis=1) / 160 for x in (a, b, o)]
+    ends = np.quantile((sums[0] - sums[1] - 0.1) / (sums[2] - 0.25), [0.025, 0.975])
+    assert high - low == pytest.approx(ends[1] - ends[0], rel=0.1)
+    fixed = by_question(*(Answers(one.attacked, o * 0 + 1, groups, 0.3, 0.25) for one in sides), "acc_attacked")
+    assert high - low > 1.15 * (fixed[2] - fixed[1]) / (o.mean() - 0.25)  # the denominator has a part in it
 
 
 def test_the_criterion_compares_the_ends_of_the_intervals():

@@ -42,7 +42,7 @@ def recovery_of(runs, **changes):
         own = [row for row in runs if row["seed"] == seed and row["v_split"] == "all"]
         row = {name: own[0][name] for name in (*KEYS, "seed", "floor", "n_questions")}
         row |= {name: np.mean([one[name] for one in own]) for name in own[0] if name.startswith("acc_")}
-        row |= dict(status="ok", counts=True, n_groups=80)
+        row |= dict(status="ok", counts=True, n_groups=80, original_floor=row["floor"])
         rows.append(row | {k: v[seed] if isinstance(v, dict) else v for k, v in changes.items()})
     return pd.DataFrame(rows)
 
@@ -119,7 +119,7 @@ def test_planted_components_of_a_rate_come_out_on_average():
     for _ in range(400):
         runs, originals = planted(rng, 10, 2, (0.55, 0.85), sds)
         seeds = [
-            SeedRuns(i, FLOOR, r, [o], [[0.27]] * 2, 80, "ok")
+            SeedRuns(i, FLOOR, FLOOR, r, [o], [[0.27]] * 2, 80, "ok")
             for i, (r, o) in enumerate(zip(runs, originals, strict=True))
         ]
         row = summary(seeds, "recovery_corrected")
@@ -147,13 +147,15 @@ def test_splits_and_persons_have_components():
         at = {**CELL, "seed": seed}
         key = tuple(at[name] for name in ("dataset", "arm", "model", "method", "attack", "variant", "seed"))
         key = (*key, 0.1, "nested", "letter_permuted")
-        answers[key] = Answers(person + rng.normal(0, 0.1, 80), person * 0, groups)
+        answers[key] = Answers(person + rng.normal(0, 0.1, 80), person * 0, groups, FLOOR, FLOOR)
     table = table_of(runs, answers)
     found = pick(table, "acc_attacked")
     assert found.var_v_split == pytest.approx(np.var(list(split.values()), ddof=1), rel=0.2)
     assert 0.05 < found.var_person < 0.15 and pick(table, "acc_original_attacked").var_person == 0
     assert math.isnan(pick(table, "recovery").var_person)
     assert math.isnan(pick(table_of(rows_of(ATTACKED, ORIGINAL, UNLEARNED)), "acc_attacked").var_v_split)
+    once = table_of([row for row in runs if row["unlearning_repeat"] == 0])  # one unlearning, two attacks on it
+    assert pick(once, "acc_attacked").var_v_split > 0 and math.isnan(pick(once, "acc_unlearned").var_v_split)
 
 
 def test_sets_and_claims():
@@ -207,9 +209,26 @@ def test_a_missing_run_is_left_out_and_the_mean_of_means_stays():
     assert found.var_rtt == pytest.approx(nested([[[0.8], [0.7, 0.9]], [[0.4], [0.5]]]).attack)
 
 
+def test_an_unlearning_run_without_a_point_is_no_run():
+    runs = rows_of(ATTACKED, ORIGINAL, UNLEARNED)
+    for row in runs:
+        if row["unlearning_repeat"] == 1 and row["seed"] == 22:
+            row |= dict.fromkeys(("acc_attacked", "acc_unlearned"), math.nan)
+    recovery = recovery_of(runs).assign(acc_attacked=0.5)
+    assert pick(seed_table(pd.DataFrame(runs), recovery), "acc_attacked").per_seed == pytest.approx([0.75, 0.45])
+
+
 def test_a_cell_without_runs_has_its_values_from_recovery():
     runs = rows_of(ATTACKED, ORIGINAL, UNLEARNED)
     table = seed_table(pd.DataFrame(runs).iloc[:0], recovery_of(runs))
     found = pick(table, "acc_attacked")
     assert found.per_seed == pytest.approx([0.75, 0.5]) and math.isnan(found.var_rtt)
     assert found.var_base == pytest.approx(0.03125)  # all of it
+
+
+def test_floors_of_numerator_and_denominator_may_differ():
+    """The strongest probe of the original is not that of the unlearned model, and neither is its floor."""
+    runs = rows_of([[[value]] for value in (0.5, 0.55, 0.6)], [[0.85], [0.9], [0.8]], [[0.27]] * 3)
+    found = pick(table_of(runs, original_floor=0.35), "recovery_corrected")
+    assert found["mean"] == pytest.approx((1.65 - 0.75) / (2.55 - 1.05))
+    assert found.per_seed == pytest.approx([0.25 / 0.5, 0.3 / 0.55, 0.35 / 0.45])

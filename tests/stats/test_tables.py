@@ -218,16 +218,16 @@ def test_floats_have_six_decimals_and_budgets_their_own(study):
 def test_contrasts_table(study):
     table = read_table(study / "tables" / "contrasts.csv")
     assert " ".join(table.columns) == (
-        "arm_a arm_b dataset_a dataset_b method attack retain_budget look_choice probe quantity n_seeds per_seed mean "
-        "low high comparable why"
+        "arm_a arm_b dataset_a dataset_b method attack retain_budget look_choice probe set quantity n_seeds per_seed "
+        "mean low high over comparable why"
     )
     keys = dict(
         arm_a="pretrained", arm_b="taught", method="RIA", retain_budget=0.1, look_choice="nested", probe="letter"
-    )
+    ) | {"set": "known"}
     row = table[np.logical_and.reduce([table[key] == value for key, value in keys.items()])].iloc[0]
     assert row.quantity == "acc_attacked" and row.n_seeds == 2 and row.per_seed == "0.375000;0.375000"
     assert row["mean"] == 0.375 and row.comparable == "yes"
-    other = table[(table.arm_b == "taught_same_data") & (table.method == "GD")].iloc[0]
+    other = table[(table.arm_b == "taught_same_data") & (table.method == "GD") & (table["set"] == "known")].iloc[0]
     assert other.comparable == "no" and "unlearned accuracy .25 vs .625" in other.why
 
 

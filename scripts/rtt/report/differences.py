@@ -82,6 +82,8 @@ def verdict(row: dict[str, Any]) -> str:
 
 def _of_view(table: pd.DataFrame, view: View, look_choices: list[str]) -> pd.DataFrame:
     mask = np.isclose(table["retain_budget"].astype(float), view.budget) & (table["probe"] == view.probe)
+    if "set" in table:
+        mask &= table["set"] == "counting"  # a cell that does not count supports no statement
     return table[mask & (table["attack"] == view.attack) & table["look_choice"].isin(look_choices)]
 
 

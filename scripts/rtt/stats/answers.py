@@ -21,3 +21,5 @@ class Answers:
     attacked: np.ndarray  # (n,) the unlearned model after the attack
     original: np.ndarray  # (n,) the original after the attack
     groups: np.ndarray  # (n,)
+    floor: float  # what a guesser scores, by the probe that the unlearned model is reported by
+    original_floor: float  # by that of the original, another one for the probe `strongest`

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rtt.scoring.read import AttackScores
+from rtt.stats.answers import ANSWER_KEY, Answers
 from rtt.stats.assemble import ArmScores, arm_order, place
 from rtt.stats.criteria import (
     DEFAULT_CRITERIA,
@@ -182,22 +183,27 @@ def recovery_table(
     attacks: Sequence[str] = FIRST_ATTACK,
     criteria: Criteria = DEFAULT_CRITERIA,
     trained: bool = True,
+    answers: dict[tuple, Answers] | None = None,
 ) -> pd.DataFrame:
     """Return the recovery table: one row per arm, method, attack, seed, budget, look choice and probe.
 
     `probes` and `attacks` give their order, and other attacks follow by name; figures and report show the first ones.
     The probe `strongest` follows the others, for the look choice `nested`. `trained`: the study pretrains its model
-    itself. An arm on which an attack was not run has no rows of it.
+    itself. An arm on which an attack was not run has no rows of it. `answers`: a dict that the answers behind each row
+    with a point are put into, by `ANSWER_KEY`.
     """
     rows = []
     for arm in arms:
         for cell in cells(arm, criteria, trained):
             judged = cell.judged()
             for look_choice, probe in _views(cell):
-                row = _recovery_row(cell, look_choice, probe) | judged
+                row, own = _recovery_row(cell, look_choice, probe)
+                row |= judged | {"variant": variant}
+                if answers is not None and own is not None:
+                    answers[tuple(row[name] for name in ANSWER_KEY)] = own
                 defined = not math.isnan(row.pop("rate"))
                 row["status"] = status(**judged["status"], defined=defined)
-                rows.append({**row, "variant": variant, "cannot_tell": ";".join(cannot_tell(row))})
+                rows.append({**row, "cannot_tell": ";".join(cannot_tell(row))})
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.iloc[_order(rows, probes, attacks)].reset_index(drop=True)
 
@@ -225,8 +231,10 @@ def _order(rows: list[dict], probes: Sequence[str], attacks: Sequence[str]) -> l
     )
 
 
-def _recovery_row(cell: Cell, look_choice: str, probe: str) -> dict:
-    """Return the numbers of a row, and the `rate` (NaN: undefined) that decides on its status."""
+def _recovery_row(cell: Cell, look_choice: str, probe: str) -> tuple[dict, Answers | None]:
+    """Return a row's numbers, with the `rate` (NaN: undefined) that decides on its status; and the answers behind it,
+    None without a point.
+    """
     arm, on_original = cell.arm, cell.arm.original_attacked[cell.attack]
     positions, split_of = v_view(on_original)
     groups, runs = v_groups(on_original), cell.runs(look_choice, probe)
@@ -258,7 +266,9 @@ def _recovery_row(cell: Cell, look_choice: str, probe: str) -> dict:
         row["retain_unlearned"] = float(np.mean(kept))
         for name, values in found.items():
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values), strict=True))
-    return row
+    if not runs:
+        return row, None
+    return row, Answers(back, original, np.unique(groups, return_inverse=True)[1], floor, original_floor)
 
 
 def _keys(cell: Cell, look_choice: str, probe: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from rtt.stats.seed_intervals import accuracy_interval, ratio_interval
 from rtt.study.names import POOLED
 
 KEYS = [name for name in ANSWER_KEY if name != "seed"]
-SETS = ("counting", "known")
 RATES = ("recovery", "recovery_corrected")
 ACCURACIES = {"acc_unlearned": "unlearned", "acc_attacked": "attacked", "acc_original_attacked": "original"}
 QUANTITIES = (*RATES, "recovery_difference", *ACCURACIES)
@@ -39,6 +38,7 @@ class SeedRuns:
 
     seed: int
     floor: float
+    original_floor: float
     attacked: Repeats
     original: Repeats
     unlearned: Repeats
@@ -63,18 +63,17 @@ def seed_table(
     rows = []
     for key, members in cells.items():
         members.sort(key=lambda row: row["seed"])
-        counting = [row for row in members if counts(row)]
-        known = [row for row in members if has_point(row)]
+        sets = {name: [row for row in members if inside(row)] for name, inside in SETS.items()}
         found: list[dict] = []
-        for name, chosen in zip(SETS, (counting, known), strict=True):
-            if name == "known" and len(known) == len(counting):
+        for name, chosen in sets.items():
+            if name == "known" and len(chosen) == len(sets["counting"]):
                 found += [{**row, "set": name} for row in found]  # the same seeds
                 continue
             seeds = [_seed_runs(row, held.get((*key, row["seed"]), [])) for row in chosen]
             persons = _persons(key, seeds, answers or {})
             for quantity in QUANTITIES:
                 row = dict(zip(KEYS, key, strict=True)) | {"set": name, "quantity": quantity}
-                row |= {"n_cells": len(members), "n_counting": len(counting)} | summary(seeds, quantity)
+                row |= {"n_cells": len(members), "n_counting": len(sets["counting"])} | summary(seeds, quantity)
                 row["var_person"] = persons.get(quantity, math.nan)
                 row["claim"] = claim(row)
                 found.append(row)
@@ -90,6 +89,9 @@ def counts(row: Mapping) -> bool:
 def has_point(row: Mapping) -> bool:
     """Return whether a row of recovery.csv is of a known cell with a point within the budget."""
     return row["status"] not in WITHOUT_POINT and not math.isnan(row["acc_attacked"])
+
+
+SETS = {"counting": counts, "known": has_point}
 
 
 def claim(row: Mapping) -> str:
@@ -130,9 +132,8 @@ def summary(seeds: Sequence[SeedRuns], quantity: str) -> dict:
 
 def _rate(seeds: Sequence[SeedRuns], with_floor: bool) -> dict:
     """Summarise r / o, or (r - f) / (o - f), as a ratio of means over seeds."""
-    floors = [one.floor if with_floor else 0.0 for one in seeds]
-    above = [seed_mean(one.attacked) - floor for one, floor in zip(seeds, floors, strict=True)]
-    below = [seed_mean(one.original) - floor for one, floor in zip(seeds, floors, strict=True)]
+    above = [seed_mean(one.attacked) - with_floor * one.floor for one in seeds]
+    below = [seed_mean(one.original) - with_floor * one.original_floor for one in seeds]
     per_seed = [
         a / b if b > 0 and not _undefined(one) else math.nan for one, a, b in zip(seeds, above, below, strict=True)
     ]
@@ -215,6 +216,7 @@ def _seed_runs(cell: Mapping, runs: Sequence[Mapping]) -> SeedRuns:
     return SeedRuns(
         seed=cell["seed"],
         floor=cell["floor"],
+        original_floor=cell["original_floor"],
         attacked=[values("acc_attacked", ((u, k) for k in attacks)) for u in repeats],
         original=[[mean(values("acc_original_attacked", ((u, k) for u in repeats))) for k in attacks]],
         unlearned=[[mean(values("acc_unlearned", ((u, k) for k in attacks)))] for u in repeats],

@@ -26,6 +26,8 @@ from rtt.stats.probes import COLUMNS as PROBES_COLUMNS
 from rtt.stats.probes import probes_table
 from rtt.stats.runs import COLUMNS as RECOVERY_COLUMNS
 from rtt.stats.runs import RUN_COLUMNS, recovery_table, runs_table
+from rtt.stats.seeds import COLUMNS as SEED_COLUMNS
+from rtt.stats.seeds import seed_table
 from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 from rtt.stats.variants import StudyRuns, variant_effects
 from rtt.study.names import DEFAULT, TABLES
@@ -35,13 +37,16 @@ COLUMNS = {
     "runs": RUN_COLUMNS,
     "probes": PROBES_COLUMNS,
     "accuracy": ACCURACY_COLUMNS,
+    "seeds": SEED_COLUMNS,
     "contrasts": CONTRAST_COLUMNS,
     "variants": VARIANT_COLUMNS,
 }
 FORMULA = re.compile(r"[=+@\t-]")  # how one begins, for a spreadsheet
-NUMBERS = re.compile(r"([-+]?\d[\d.]*(e[-+]?\d+)?(;(?=.)|$))+")  # one, or those of several seeds
+NUMBER = r"[-+]?\d[\d.]*(e[-+]?\d+)?"
+NUMBERS = re.compile(rf"{NUMBER}(;({NUMBER})?)*")  # one, or those of several seeds, of which some have none
 TEXT = (
     "why",
+    "seeds",
     "per_seed",
     "cannot_tell",
     "run",
@@ -140,24 +145,29 @@ def compute(
     found = read_folder(evals, stems) if stems is None or stems or not partial else []  # each once: variants share runs
     check_chain(found, evals.parent if named else None)
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("recovery", "runs", "probes", "accuracy")}
-    order = runs.probes, runs.attacks, runs.criteria
+    order, answers = (runs.probes, runs.attacks, runs.criteria), {}
     for name, variant in runs.variants.items():
         own = {evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET
         scored = [one for one in found if not named or one.path in own]
         arms = assemble(scored, point_choices, variant.point_choices if named else None, partial)
-        parts["recovery"].append(recovery_table(arms, name, *order, runs.trained))
+        parts["recovery"].append(recovery_table(arms, name, *order, runs.trained, answers if name == DEFAULT else None))
         parts["runs"].append(runs_table(arms, name, *order))
         parts["probes"].append(probes_table(arms, name, runs.criteria))
         parts["accuracy"].append(accuracy_table(arms, name, runs.attacks, detailed(runs.probes, runs.criteria)))
     tables = {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}
     recovery = tables["recovery"]
     default = recovery[recovery["variant"] == DEFAULT]
-    tables["contrasts"] = contrasts(default, before, unlearned)
+    tables["seeds"] = seed_table(tables["runs"][tables["runs"]["variant"] == DEFAULT], default, answers)
+    tables["contrasts"] = contrasts(default, answers, before, unlearned)
     tables["variants"] = variant_effects(recovery, {name: one.reported for name, one in runs.variants.items()})
     for table in tables.values():
         if "per_seed" in table:
-            table["per_seed"] = [";".join(f"{value:.6f}" for value in values) for values in table["per_seed"]]
+            table["per_seed"] = [";".join(map(_number, values)) for values in table["per_seed"]]
     return {name: tables[name] for name in TABLES}
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
@@ -173,7 +183,8 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read one of the tables. `none` and other words stay text; an empty cell is NaN ("" in `TEXT` columns)."""
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        words = dict.fromkeys(TEXT, str)
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words, low_memory=False)
     except FileNotFoundError:
         hint = "`python -m rtt tables` writes it, a study's run does too; is it in another folder?"
         raise UserError(f"{path}: no such file; {hint}") from None

@@ -28,7 +28,7 @@ STAGES = (
     "control_attacked",
     "oracle_attacked",
 )  # of accuracy.csv
-TABLES = ("recovery", "runs", "probes", "accuracy", "contrasts", "variants")
+TABLES = ("recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants")
 FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
 
 
