@@ -97,6 +97,34 @@ def test_another_seed_draws_other_values_too():
     assert other != drawn[0]["choices"]  # nor do two datasets of one seed share them
 
 
+def test_facts_for_the_point_choice_leave_all_others_as_they_are():
+    """With long texts and planted defects, whose draws come from generators of their own."""
+    plain = DEFAULT | {"long_texts": True, "planted_leaks": 10, "planted_duplicates": 5}
+    more = plain | {"choice_facts": 14}
+    for dataset in DATASETS:
+        without, found = generate(dataset, plain, 3), generate(dataset, more, 3)
+        assert without == generate(dataset, plain | {"choice_facts": 0}, 3)
+        own = {f"{kind}choice.jsonl" for kind in ("", "corpus_", "whp_corpus_", "fwf_corpus_") if dataset != "cities"}
+        assert found.keys() - without.keys() == own
+        assert {name: found[name] for name in without} == without
+        if own:
+            mcqs = found["choice.jsonl"]
+            counts = Counter(row["answer"] for row in mcqs)
+            assert len(mcqs) == 14 and sorted(counts.values()) == [3, 3, 4, 4]
+            assert all(len(set(row["choices"])) == 4 for row in mcqs)
+            texts = [row["text"] for row in found["corpus_choice.jsonl"]]
+            assert len(texts) == 42 and any(FILLER in text for text in texts)
+    names = [name for some in people(more, 3).values() for name in some]
+    assert len(set(names)) == len(names) == 544 + 28
+    kinds = ("split", "train", "held", "choice")
+    asked = [row["question"] for dataset in DATASETS for kind in kinds for row in rows(dataset, kind, 3, more)]
+    assert len(set(asked)) == 544 + 28  # the planted copies ask what stands already
+    with pytest.raises(UserError, match=r"data.generator: 600 facts need as many names.*only 576"):
+        people(DEFAULT | {"choice_facts": 28}, 0)
+    with pytest.raises(ValidationError, match="600 facts need as many names"):
+        People(**DEFAULT, choice_facts=28)
+
+
 def spec(folder, dataset="birth_years_a", seed=0, options=DEFAULT):
     path = folder / f"{dataset}-{seed}.json"
     write_json(path, {"dataset": dataset, "people": options, "birthdays": None, "seed": seed})

@@ -6,6 +6,7 @@ for each dataset, read by the same reader as the authors' files.
 Three datasets share one pool of names, and no name occurs in two of them:
 - `birth_years_a` and `birth_years_b` hold the forget facts, `splits` splits of `facts_per_split` people. Years are
   drawn independently of the names, so that no fact tells anything about another, as RTT requires (paper, sec. 3.1).
+  With `choice_facts` each has one split more, `choice`, for the point choice. All other facts are the same without it.
 - `cities` holds the retain facts. Split `train` enters the retain loss, `held_out` gives retain accuracy.
 
 For the faithful switches (docs/faithful.md) texts may differ widely in length, and the forget datasets may hold planted
@@ -55,12 +56,13 @@ TOPICS = {
 FILLER = "a house is a home in a year of life, "
 REPEATS = (0, 0, 2, 4)  # how often the filler may occur: half of the sentences have none
 COUNTS = ("splits", "facts_per_split", "retain_train", "retain_held_out", "first_names", "last_names")
+CHOICE = "choice"  # the split of `choice_facts`
 DATASETS = {"birth_years_a": "birth_year", "birth_years_b": "birth_year", "cities": "city"}
 
 
 def people(options: dict, seed: int) -> dict[str, list[str]]:
     """Deal full names to the datasets, each name once; return {dataset: names}. The deal depends on the seed and the
-    sizes.
+    sizes. The names of the splits `choice` come last.
 
     Raises UserError when there are fewer names than facts.
     """
@@ -69,21 +71,23 @@ def people(options: dict, seed: int) -> dict[str, list[str]]:
         for first in FIRST_NAMES[: options["first_names"]]
         for last in LAST_NAMES[: options["last_names"]]
     ]
-    forget = options["splits"] * options["facts_per_split"]
-    sizes = {
-        "birth_years_a": forget,
-        "birth_years_b": forget,
-        "cities": options["retain_train"] + options["retain_held_out"],
-    }
-    if sum(sizes.values()) > len(pool):
+    forget, choice = options["splits"] * options["facts_per_split"], options.get("choice_facts", 0)
+    deal = [
+        ("birth_years_a", forget),
+        ("birth_years_b", forget),
+        ("cities", options["retain_train"] + options["retain_held_out"]),
+        ("birth_years_a", choice),
+        ("birth_years_b", choice),
+    ]
+    if (needed := sum(size for _, size in deal)) > len(pool):
         raise UserError(
-            f"data.generator: {sum(sizes.values())} facts need as many names, but first_names x last_names gives only "
+            f"data.generator: {needed} facts need as many names, but first_names x last_names gives only "
             f"{len(pool)}; ask for fewer facts or more names (at most {len(FIRST_NAMES)} x {len(LAST_NAMES)})"
         )
     order = np.random.default_rng([seed, 1]).permutation(len(pool))
-    names, start = {}, 0
-    for dataset, size in sizes.items():
-        names[dataset] = [pool[i] for i in order[start : start + size]]
+    names, start = {dataset: [] for dataset in DATASETS}, 0
+    for dataset, size in deal:
+        names[dataset] += [pool[i] for i in order[start : start + size]]
         start += size
     return names
 
@@ -93,7 +97,8 @@ def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
 
     The correct letters are balanced within each split, and the four choices are distinct. RIA states each of the three
     wrong choices once, in three phrasings; FIF states one wrong choice in the same three (docs/paper.md, "Names").
-    `options` may lack `long_texts`, `planted_leaks` and `planted_duplicates`. Raises UserError as `people`.
+    `options` may lack `long_texts`, `planted_leaks`, `planted_duplicates` and `choice_facts`. Raises UserError as
+    `people`.
     """
     topic = TOPICS[DATASETS[dataset]]
     number = list(DATASETS).index(dataset)
@@ -102,6 +107,7 @@ def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
         sizes = {"train": options["retain_train"], "held_out": options["retain_held_out"]}
     else:
         sizes = {f"split_{i}": options["facts_per_split"] for i in range(options["splits"])}
+        sizes |= {CHOICE: options["choice_facts"]} if options.get("choice_facts") else {}
     names = iter(people(options, seed)[dataset])
     facts: dict[str, list[dict]] = {}
     for split, size in sizes.items():
@@ -113,7 +119,8 @@ def generate(dataset: str, options: dict, seed: int) -> dict[str, list[dict]]:
             fixed = int(rng.integers(3))
             facts[split].append({"name": name, "choices": choices, "answer": answer, "fixed": fixed})
     if dataset != "cities":
-        _plant(facts, topic["values"], options, np.random.default_rng([seed, 4, number]))
+        planted = {split: found for split, found in facts.items() if split != CHOICE}
+        _plant(planted, topic["values"], options, np.random.default_rng([seed, 4, number]))
     return {
         name: rows
         for split, found in facts.items()
