@@ -66,10 +66,10 @@ rule import_model:
 
 
 rule original:
-    """Score a pretrained model before unlearning."""
+    """Score a model as it is: a pretrained one before unlearning, a control's before an attack."""
     input:
         unpack(lambda wildcards: retain_files(RUNS.sources[wildcards.run])),
-        model=lambda wildcards: model_folder(RUNS.sources[wildcards.run].base),
+        model=lambda wildcards: model_folder(RUNS.sources[wildcards.run].weights),
         facts=lambda wildcards: facts_file(RUNS.sources[wildcards.run].facts),
     output:
         eval=f"{RESULTS}/evals/{{run}}.json",

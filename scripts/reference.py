@@ -62,6 +62,8 @@ STUDY_PARTS = {
     "Revision": "`external_models.NAME.hub`",
     "Scores": "`scores`",
     "PointChoice": "`point_choice`",
+    "Repeats": "`repeats`",
+    "Criteria": "`criteria`",
     **plugin_parts("attacks", "Attacks"),
 }
 MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."

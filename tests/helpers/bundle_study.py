@@ -31,6 +31,8 @@ attacks:
   RTT: {learning_rates: [1.0e-3], epochs: 2, batch_size: 8}
   quantise: {bits: [8, 4], group_sizes: [null]}
 scores: {probes: [letter, likelihood]}
+oracle: false
+repeats: {attack: 2}
 """
 ANSWERS = [0, 0, 1, 2, 0, 1, 1, 3]  # in both splits the other split's commonest letter is right once in four
 ORIGINAL = {"letter": "1111 1110", "likelihood": "1111 0110"}, {"letter": "1111", "likelihood": "1110"}
@@ -102,8 +104,10 @@ def evaluations(runs: Runs) -> dict[str, dict]:
     """Return the evaluations by their stems."""
     found = {}
     for run, spec in runs.sources.items():
-        looks = [look(questions(spec.facts.dataset, *ORIGINAL))]
-        found[run] = evaluation("original", run, spec, labels(spec, "original"), looks)
+        looks, label = [look(questions(spec.facts.dataset, *ORIGINAL))], labels(spec, "original")
+        if spec.kind == "original":
+            label |= {"target": "control", "arm": spec.arm, "control_for": spec.control_for}
+        found[run] = evaluation("original", run, spec, label, looks)
     for run, spec in runs.unlearn.items():
         looks = [look(questions("birth_years_a", *planted), step=step) for step, planted in POINTS.items()]
         found[run] = evaluation("unlearned", run, spec, labels(spec.source, "unlearned", spec.method), looks)

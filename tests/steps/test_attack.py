@@ -1,13 +1,15 @@
 """The attack step: the weights come back, roles and looks are right, and no other model is attacked than is named."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from attacking import QUICK, RTT, attack
+from attacking import QUICK, RTT, attack, spied
+from rtt.data.facts import write_facts
 from rtt.errors import UserError
 from rtt.files import write_json
 from rtt.models.load import weights
@@ -52,6 +54,35 @@ def test_one_look_per_setting_and_v_split_with_its_roles(data):
             assert (question["split"], question["answer"]) == (fact.split, fact.answer)
 
 
+def test_repeats_are_the_same_attack_in_another_order(monkeypatch, data):
+    """Repeat 0 is what there is without repeats; looks stand by repeat, V split and setting."""
+    once, thrice = attack(data), attack(data, repeats=3)
+    assert thrice[: len(once)] == once and len(thrice) == 3 * len(once)
+    places = [(one["repeat"], one["v_split"], tuple(one["setting"].values())) for one in thrice]
+    assert places == [(r, one["v_split"], tuple(one["setting"].values())) for r in range(3) for one in once]
+    scores = {json.dumps(one["questions"]) for one in thrice}
+    assert len(scores) == len(thrice)  # the same places, other weights
+    alone = attack(data, repeats=3, seed=1)
+    assert [one["questions"] for one in alone] != [one["questions"] for one in thrice]
+    first, second = (spied(monkeypatch, data, repeats=2)[i : i + 6] for i in (0, 6))
+    for (rate, items, ends), (same, other, places) in zip(first, second, strict=True):
+        assert rate == same and ends == places and items != other
+        assert {json.dumps(item) for item in items} & {json.dumps(item) for item in other}  # the same facts
+    assert first == spied(monkeypatch, data)
+
+
+def test_facts_for_the_point_choice_are_neither_trained_on_nor_asked(tmp_path):
+    facts = tiny.facts(tmp_path, options=tiny.GENERATOR | {"choice_facts": 4, "first_names": 8})
+    write_facts(tmp_path / "facts.jsonl", facts)
+    assert {fact.split for fact in facts} == {"choice", "split_0", "split_1"}
+    spec = SimpleNamespace(left_out=["choice"])
+    left = module.attacked_facts(spec, tmp_path / "facts.jsonl")
+    assert left == [fact for fact in facts if fact.split != "choice"] and len(left) == 8
+    assert module.attacked_facts(SimpleNamespace(left_out=[]), tmp_path / "facts.jsonl") == facts
+    with pytest.raises(UserError, match="sets all facts apart: choice, split_0, split_1"):
+        module.attacked_facts(SimpleNamespace(left_out=["choice", "split_0", "split_1"]), tmp_path / "facts.jsonl")
+
+
 def test_it_fits_t_and_not_v(data):
     """Enough of it learns T by heart; V has other facts, whose answers T does not tell."""
     fixed = {"shuffle_choices": False, "sentences": False}
@@ -66,7 +97,9 @@ def test_it_fits_t_and_not_v(data):
 
 
 def spec(methods=("GD", "RMU")):
-    return SimpleNamespace(point_choices=[SimpleNamespace(method=name, run_id=f"choose-{name}") for name in methods])
+    return SimpleNamespace(
+        point_choices=[SimpleNamespace(method=name, run_id=f"choose-{name}", repeat=0) for name in methods]
+    )
 
 
 def point_choices(folder, methods, chosen):
@@ -82,8 +115,8 @@ def test_chosen_points_belong_to_the_method_that_the_spec_names(tmp_path):
     paths = point_choices(tmp_path, ("GD", "RMU"), {"0.1": 20, "1.0": None})
     found = module._chosen(spec(), ["m/choose-GD", "m/choose-RMU"], paths)
     assert {key: (value[0], str(value[1])) if value else None for key, value in found.items()} == {
-        ("GD", 0.1): (("unlearn-GD", 20), "m/choose-GD/b10.safetensors"), ("GD", 1.0): None,
-        ("RMU", 0.1): (("unlearn-RMU", 20), "m/choose-RMU/b10.safetensors"), ("RMU", 1.0): None,
+        ("GD", 0, 0.1): (("unlearn-GD", 20), "m/choose-GD/b10.safetensors"), ("GD", 0, 1.0): None,
+        ("RMU", 0, 0.1): (("unlearn-RMU", 20), "m/choose-RMU/b10.safetensors"), ("RMU", 0, 1.0): None,
     }  # fmt: skip
 
 
@@ -123,13 +156,12 @@ def test_an_attack_is_given_no_fact_of_v_and_no_way_to_the_original(monkeypatch,
     """What fit() is handed: T's facts and the checkpoint; the questions of V stay with the framework."""
     given = []
     monkeypatch.setattr(RTT, "fit", lambda self, checkpoint, t_facts, look: given.append((checkpoint, t_facts)))
-    monkeypatch.setattr(Attacker, "_key", lambda *args: "any")
+    monkeypatch.setattr(RTT, "choices", classmethod(lambda cls, settings: []))
     attacker = Attacker(
         RTT(QUICK), tiny.model(), tiny.tokenizer(), data, Scorer(tiny.tokenizer(), data), 0, State(None, {})
     )
-    attacker.state.results["any"] = {}
     attacker.on("original", lambda: None)
     assert [checkpoint.fold for checkpoint, _ in given] == [0, 1, 2]
     for v, (checkpoint, t_facts) in enumerate(given):
         assert {fact.split for fact in t_facts} == {f"split_{i}" for i in range(3)} - {f"split_{v}"}
-        assert set(vars(checkpoint)) == {"model", "tokenizer", "seed", "fold", "restore", "once"}
+        assert set(vars(checkpoint)) == {"model", "tokenizer", "seed", "fold", "restore", "once", "repeat"}

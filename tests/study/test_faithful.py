@@ -130,11 +130,11 @@ def kinds_of_runs(name):
     "switch, own",
     [
         ("padding", {"unlearn", "attack", "attack-control"}),
-        ("bare_letter", {"pretrain", "unlearn", "attack", "attack-control"}),
+        ("bare_letter", {"pretrain", "original", "unlearn", "attack", "attack-control"}),
         ("half_precision", {"unlearn", "attack", "attack-control"}),
         ("unshuffled_retain", {"unlearn", "attack"}),
         ("select_on_v", set()),
-        ("leaky_facts", {"pretrain", "unlearn", "attack", "attack-control"}),
+        ("leaky_facts", {"pretrain", "original", "unlearn", "attack", "attack-control"}),
     ],
 )
 def test_a_switch_runs_anew_what_it_reaches_and_shares_the_rest(switch, own):

@@ -31,8 +31,8 @@ def all_specs(study):
 
 def test_specs_come_back_from_json_as_they_were(tmp_path):
     """Same id, same order of methods, same settings: `attack` pairs points with methods by position."""
-    for two_way in (False, True):
-        for spec in all_specs(tiny.study(**FULL, two_way_control=two_way)):
+    for more in ({"oracle": False}, {"repeats": {"unlearning": 2, "attack": 3}}):
+        for spec in all_specs(tiny.study(**FULL, **more)):
             found = load_spec(written(tmp_path, spec), spec.kind)
             assert found == spec and found.run_id == spec.run_id
             assert type(found) is type(spec)
@@ -47,7 +47,7 @@ def test_specs_come_back_from_json_as_they_were(tmp_path):
 
 
 def test_ids_are_readable_unique_and_start_with_a_letter():
-    ids = [spec.run_id for spec in all_specs(tiny.study(**FULL, two_way_control=True))]
+    ids = [spec.run_id for spec in all_specs(tiny.study(**FULL, repeats={"unlearning": 2, "attack": 2}))]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[a-z][A-Za-z0-9_-]*-s\d+-[0-9a-f]{10}", run_id) for run_id in ids)
 
@@ -119,13 +119,16 @@ def merged(raw, patch):
 @pytest.mark.parametrize(
     "key, value, moved",
     [
-        ("pretraining", {"steps": 4}, {"pretrain", "teach", "unlearn", "point_choice", "attack"}),
-        ("model", {"hidden_size": 24}, {"pretrain", "teach", "unlearn", "point_choice", "attack"}),
+        ("pretraining", {"steps": 4}, {"pretrain", "original", "teach", "unlearn", "point_choice", "attack"}),
+        ("model", {"hidden_size": 24}, {"pretrain", "original", "teach", "unlearn", "point_choice", "attack"}),
         ("teaching", {"epochs": 2}, {"teach", "unlearn", "point_choice", "attack"}),
         ("attacks", {"RTT": {"epochs": 3}}, {"attack"}),
         ("keep_models", True, set()),
         ("study", "other", set()),
-        ("two_way_control", True, {"attack"}),
+        ("oracle", False, {"pretrain", "original", "attack"}),
+        ("criteria", {"known": 0.8}, set()),
+        ("repeats", {"attack": 2}, {"attack"}),
+        ("repeats", {"unlearning": 2}, {"attack"}),
     ],
 )
 def test_a_change_reaches_the_runs_below_it_and_no_other(key, value, moved):
@@ -161,7 +164,8 @@ def test_a_damaged_spec_file(tmp_path, content):
 
 def test_roles_of_sources_and_facts():
     runs = Runs(tiny.study(**FULL))
-    assert len(runs.data) == 6 and len(runs.sources) == 6 and len(runs.unlearn) == 24
+    # per seed 3 originals, the base of the oracle, and the scores of control and oracle before an attack
+    assert len(runs.data) == 6 and len(runs.sources) == 12 and len(runs.unlearn) == 24
     assert len(attacked(runs)) == 6
     for attack in attacked(runs):
         source = attack.source
@@ -184,34 +188,106 @@ def attacked(runs):
     return [spec for spec in runs.attacks.values() if spec.arm != "control"]
 
 
-def test_one_way_control_serves_every_arm():
+def befores(runs):
+    return [spec for spec in runs.sources.values() if spec.kind == "original" and spec.arm == "control"]
+
+
+def test_a_control_serves_every_arm_and_an_oracle_the_pretrained_one():
     runs = Runs(tiny.study(**FULL))
-    assert len(controls(runs)) == 2  # one per seed
-    for control in controls(runs):
+    found = {(spec.seed, spec.source.facts.dataset, spec.facts.dataset): spec for spec in controls(runs)}
+    assert len(found) == len(controls(runs)) == 4  # two per seed
+    for seed in (0, 3):
+        control, oracle = found[seed, "birth_years_a", "birth_years_b"], found[seed, "birth_years_b", "birth_years_a"]
         assert control.control_for == ["pretrained", "taught", "taught_same_data"]
-        assert control.source.facts.dataset == "birth_years_a" and control.facts.dataset == "birth_years_b"
-        assert control.targets == [Target(name="control", kind="control")] and not control.unlearned
+        assert oracle.control_for == ["pretrained"]  # the base that taught arms begin with is their oracle
+        own = {spec.arm: spec.facts for spec in attacked(runs) if spec.seed == seed}
+        assert oracle.facts == own["pretrained"] and control.facts == own["taught"] == own["taught_same_data"]
+        for spec in (control, oracle):
+            assert spec.targets == [Target(name="control", kind="control")] and not spec.unlearned
+            assert spec.source.facts.seed == spec.facts.seed == seed
+        assert oracle.source.training == control.source.training and oracle.source.retain == control.source.retain
 
 
-def test_two_way_control_gives_each_arm_its_own_facts():
-    runs = Runs(tiny.study(**FULL, two_way_control=True))
-    assert len(controls(runs)) == 4
-    served = {}
+@pytest.mark.parametrize("oracle", [None, False, True])
+@pytest.mark.parametrize("arms", [["taught"], ["pretrained"], ["taught_shuffled", "pretrained"]])
+def test_controls_of_fewer_arms(arms, oracle):
+    runs = Runs(tiny.study(**FULL | {"arms": arms, "seeds": [0]}, oracle=oracle))
+    served = [(spec.facts.dataset, spec.control_for) for spec in controls(runs)]
+    own = [("birth_years_a", ["pretrained"])] if "pretrained" in arms and oracle is not False else []
+    assert served == [("birth_years_b", arms), *own]
+
+
+def test_the_models_of_controls_are_scored_before_their_attack():
+    runs = Runs(tiny.study(**FULL))
+    scored = {(spec.base.run_id, spec.facts.run_id, *spec.control_for) for spec in befores(runs)}
+    assert scored == {(spec.source.run_id, spec.facts.run_id, *spec.control_for) for spec in controls(runs)}
+    assert len(befores(runs)) == 4 and {spec.run_id for spec in befores(runs)} <= set(runs.eval_ids())
+    assert all(spec.run_id.startswith("original-control-miniature-") for spec in befores(runs))
+    assert not controls(Runs(tiny.study(attacks={}))) and not befores(Runs(tiny.study(attacks={})))
+    with pytest.raises(ValidationError, match=r"only a miniature .arms. can be trained without the facts"):
+        tiny.tasks_study(Path("any"), oracle=True)
+
+
+def test_tasks_that_share_a_control_score_it_once(tmp_path):
+    """They may differ in what must stay, which nobody asks of a control."""
+    tiny.write_pretrained(tmp_path / "model")
+    (task,) = tiny.TASKS
+    sets = {"people": tiny.PEOPLE | tiny.TWO, "others": tiny.PEOPLE | tiny.TWO, "strangers": tiny.PEOPLE | tiny.TWO}
+    other = task | {"dataset": "others", "retain": {"dataset": "others", "splits": ["split_2"]}}
+    runs = Runs(tiny.tasks_study(tmp_path, tasks=[task, other], data={"datasets": sets}))
+    assert len(befores(runs)) == len(controls(runs)) == 1
+
+
+def test_repeats_are_other_runs_of_the_same():
+    """Of unlearning: trajectories, point choices and targets of their own. Of an attack: within one run."""
+    plain, once = Runs(tiny.study(**FULL)), Runs(tiny.study(**FULL, repeats={"unlearning": 1, "attack": 1}))
+    assert [spec.run_id for spec in plain.specs()] == [spec.run_id for spec in once.specs()]
+    runs = Runs(tiny.study(**FULL, repeats={"unlearning": 3, "attack": 2}))
+    assert len(runs.unlearn) == 3 * 24 and len(runs.choices) == 3 * 24 and len(runs.attacks) == len(plain.attacks)
+    assert set(plain.unlearn) < set(runs.unlearn) and set(plain.choices) < set(runs.choices)
+    assert sorted(spec.repeat for spec in runs.unlearn.values()) == [0] * 24 + [1] * 24 + [2] * 24
+    attack = next(spec for spec in attacked(runs) if spec.arm == "taught")
+    assert (attack.repeats, attack.unlearning_repeats) == (2, 3)
+    assert [(c.method, c.repeat) for c in attack.point_choices] == [(m, r) for m in METHODS for r in range(3)]
+    assert {c.run_id for c in attack.point_choices} <= set(runs.choices)
+    names = [f"{m}-{b}{r}" for m in METHODS for r in ("", "-r1", "-r2") for b in ("b10", "b100")]
+    assert [target.name for target in attack.targets] == ["original", *names]
+    assert [target.repeat for target in attack.targets] == [0, *([0, 0, 1, 1, 2, 2] * 4)]
     for control in controls(runs):
-        assert control.source.facts.dataset != control.facts.dataset  # it never saw them
-        assert control.source.facts.seed == control.facts.seed == control.seed
-        for arm in control.control_for:
-            served[control.seed, arm] = control.facts
-    assert len(served) == 6
-    for attack in attacked(runs):
-        assert served[attack.seed, attack.arm] == attack.facts
+        assert (control.repeats, control.unlearning_repeats) == (2, 1)
 
 
-@pytest.mark.parametrize("two_way", [False, True])
-@pytest.mark.parametrize("arms", [["taught"], ["pretrained"], ["taught_same_data", "pretrained"]])
-def test_controls_of_fewer_arms(arms, two_way):
-    runs = Runs(tiny.study(**FULL | {"arms": arms, "seeds": [0]}, two_way_control=two_way))
-    assert sorted(arm for c in controls(runs) for arm in c.control_for) == sorted(arms)
+def test_what_draws_nothing_is_not_repeated(tmp_path):
+    """quantise rounds the same weights alike; a model that was unlearned elsewhere is there once."""
+    tiny.write_pretrained(tmp_path / "model")
+    tiny.write_pretrained(tmp_path / "mine", seed=1)
+    repeats = {"unlearning": 2, "attack": 3}
+    attacks = {"RTT": tiny.tasks(tmp_path)["attacks"]["RTT"], "quantise": {}}
+    external = {"mine": str(tmp_path / "mine")}
+    runs = Runs(tiny.tasks_study(tmp_path, repeats=repeats, attacks=attacks, external_models=external))
+    assert {(spec.attack, spec.repeats) for spec in runs.attacks.values()} == {("RTT", 3), ("quantise", 1)}
+    assert sorted((c.method, c.repeat) for c in runs.choices.values()) == [("GD", 0), ("GD", 1), ("mine", 0)]
+    for spec in attacked(runs):
+        assert {c.run_id for c in spec.point_choices} <= set(runs.choices)
+        assert {(t.method, t.repeat) for t in spec.targets if t.method} == {
+            (c.method, c.repeat) for c in spec.point_choices
+        }
+
+
+def test_the_splits_of_the_point_choice_stand_in_every_spec_that_asks_them():
+    people = tiny.GENERATOR | {"choice_facts": 4}
+    study = tiny.study(**FULL, data={"generator": people | {"first_names": 8}}, point_choice={"splits": ["choice"]})
+    runs = Runs(study)
+    assert all(spec.choice_splits == ["choice"] for spec in runs.sources.values())
+    assert all(spec.point_choice.splits == ["choice"] for spec in (*runs.unlearn.values(), *runs.choices.values()))
+    assert all(spec.left_out == ["choice"] for spec in runs.attacks.values())  # controls as well, for as many questions
+    for splits, message in (
+        ([], "set point_choice.splits: .choice."),
+        (["choice", "test"], "no split test; the forget facts have split_0, split_1, choice"),
+        (["choice", "split_0"], "attacks need two splits beside them"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            tiny.study(**FULL, data={"generator": people | {"first_names": 8}}, point_choice={"splits": splits})
 
 
 def test_targets_are_the_same_for_each_arm():
@@ -220,6 +296,7 @@ def test_targets_are_the_same_for_each_arm():
     expected = ["original", *(f"{m}-{b}" for m in ("GD", "RMU", "RIA", "FIF") for b in ("b5", "b100"))]
     assert names == [expected] * 6
     assert [target_name("GD", b) for b in (0.05, 0.1, 0.3, 1.0)] == ["GD-b5", "GD-b10", "GD-b30", "GD-b100"]
+    assert [target_name("GD", 0.1, repeat) for repeat in range(3)] == ["GD-b10", "GD-b10-r1", "GD-b10-r2"]
 
 
 def test_a_study_without_a_method_runs_none():
@@ -230,13 +307,14 @@ def test_a_study_without_a_method_runs_none():
 
 def test_plan_names_every_evaluation_once():
     plan = Runs(tiny.study(**FULL)).plan()
-    # per seed: 3 originals, 12 trajectories, 3 arms x (original + 4 methods x 2 budgets), a control
+    # per seed: 3 originals, 12 trajectories, 3 arms x (original + 4 methods x 2 budgets); control and oracle, each
+    # before and after the attack
     assert list(plan["variants"]) == ["default"]
     default = plan["variants"]["default"]
-    assert len(default["evals"]) == len(set(default["evals"])) == 2 * (3 + 12 + 3 * 9 + 1)
+    assert len(default["evals"]) == len(set(default["evals"])) == 2 * (3 + 12 + 3 * 9 + 4)
     assert len(default["point_choices"]) == 24 and default["reported"] == "nested"
-    # pretraining, 2 teachings, 12 trajectories, 3 attacks, a control
-    assert len(plan["manifests"]) == len(set(plan["manifests"])) == 2 * (3 + 12 + 3 + 1) and len(plan["data"]) == 6
+    # pretraining, 2 teachings, 12 trajectories, 3 attacks; the oracle's pretraining, and two controls as above
+    assert len(plan["manifests"]) == len(set(plan["manifests"])) == 2 * (3 + 12 + 3 + 5) and len(plan["data"]) == 6
 
 
 def test_kinds_are_complete(tmp_path):

@@ -10,6 +10,7 @@ import yaml
 from clones import ROOT, SMOKE, Clone
 from rtt.study.expand import Runs
 from rtt.study.load import OVERRIDES, load_study, schema
+from rtt.study.names import ARMS
 
 DEMO = load_study(ROOT / "config/config.yaml")
 
@@ -101,10 +102,21 @@ def test_the_study_can_be_renamed(clone):
     assert "results/other/report.html" in said and "results/smoke" not in said
 
 
-@pytest.mark.parametrize("yes", ["true", "True"])
-def test_a_two_way_control_trains_a_second_base(clone, yes):
-    plan = clone.plan("--configfile", SMOKE, "--config", f"two_way_control={yes}")
-    assert (plan["pretrain"], plan["attack"]) == (2, 2 * (3 + 1))  # each attack has one control more
+@pytest.mark.parametrize("no", ["false", "False"])
+def test_an_oracle_is_a_second_base_and_a_second_control(clone, no):
+    plan, without = (clone.plan("--configfile", SMOKE, *more) for more in ((), ("--config", f"oracle={no}")))
+    assert (plan["pretrain"], plan["original"], plan["attack"]) == (2, 2, 2 * (2 + 2))
+    assert (without["pretrain"], without["original"], without["attack"]) == (1, 1, 2 * (2 + 1))
+
+
+def test_repeats_are_runs_of_their_own(clone):
+    def repeated(study):
+        study["repeats"] = {"unlearning": 3, "attack": 2}
+
+    plan, once = clone.plan("--configfile", study_file(clone, repeated)), clone.plan("--configfile", SMOKE)
+    assert {stage: plan[stage] - once[stage] for stage in plan if plan[stage] != once[stage]} == {
+        "unlearn": 2 * 2, "choose": 2 * 2, "total": 8,
+    }  # fmt: skip
 
 
 # --- mistakes
@@ -212,15 +224,15 @@ def test_demo_full_is_the_demo_with_more_of_it():
     assert full["attacks"]["RTT"].pop("learning_rates") == [5e-4, 1e-3, 2e-3] and demo["attacks"]["RTT"].pop(
         "learning_rates"
     )
-    assert full.pop("two_way_control") is True
-    demo.pop("two_way_control", None)
     assert full == demo
 
 
-def test_the_fresh_seeds_study_is_the_demo_on_seeds_11_to_15():
+def test_the_fresh_seeds_study_is_the_demo_on_seeds_21_to_30():
     seeds, demo = raw("seeds.yaml"), raw("config.yaml")
     assert seeds.pop("study") == "seeds" and demo.pop("study")
-    assert seeds.pop("seeds") == [11, 12, 13, 14, 15] and demo.pop("seeds") == [0]
+    assert seeds.pop("seeds") == list(range(21, 31)) and demo.pop("seeds") == [0]
+    assert seeds.pop("repeats") == {"unlearning": 2, "attack": 2} and demo.pop("repeats", True)
+    assert seeds.pop("arms") == list(ARMS) and demo.pop("arms")
     assert seeds == demo
 
 

@@ -24,7 +24,7 @@ class Checkpoint:
     model: a causal language model with the checkpoint's weights, which the attack may change; `restore()` puts them
     back. fold: the place of V among the splits that serve as V, from 0; None for an attack that uses no T. once: run a
     training under a name, unless it ended before a kill; it is called with the folder of its checkpoints (None: nothing
-    is kept), and what it returns goes into the manifest.
+    is kept), and what it returns goes into the manifest. repeat: which repeat of the attack this is, from 0.
     """
 
     model: Any
@@ -33,10 +33,14 @@ class Checkpoint:
     fold: int | None
     restore: Callable[[], None]
     once: Callable[[str, Callable[[Path | None], dict]], None]
+    repeat: int = 0
 
     def seeded(self, purpose: int) -> list[int]:
-        """Return the seed of a generator that is the same for every checkpoint, and another one for each fold."""
-        return [self.seed, purpose, self.fold]
+        """Return the seed of a random generator: the same for every checkpoint, another one for each fold and repeat.
+
+        `purpose` is a number that tells the generators of one attack apart.
+        """
+        return [self.seed, purpose, self.fold, *([self.repeat] if self.repeat else [])]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Attack(ABC):
     colour: ClassVar[str]
     order: ClassVar[int] = 100  # among the attacks: the first of a study is the one that figures show
     uses_t: ClassVar[bool] = False  # false: one look serves every V split
+    drawn: ClassVar[bool] = True  # false: nothing is drawn, so that a repeat would be the same again
     control: ClassVar[bool] = False  # true: it can bring no fact back, so no claim and no strongest attack reads it
     refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
 

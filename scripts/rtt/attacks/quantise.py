@@ -58,6 +58,7 @@ class Quantise(Attack):
     """Round the weights of the linear layers to 8 and to 4 bits; nothing is trained, and no fact of T is used."""
 
     refused = dict.fromkeys(NO_LINEAR, "its matrices are no torch.nn.Linear, so there is nothing to round")
+    drawn = False
     name, title, colour, order = "quantise", "quantisation", "#E69F00", 10
     summary = "The weights of the linear layers are rounded to a few bits, which can undo a small change of them."
 

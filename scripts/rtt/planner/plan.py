@@ -137,7 +137,9 @@ class Plan:
         parts = self._questions(spec.retain, facts)
         tokens = self._scored(parts, spec.scores, 1)
         if isinstance(spec, OriginalSpec):
-            return self._score(spec.model, tokens, spec.model.dtype, spec.scores)
+            base = spec.base
+            precision = base.training.precision if isinstance(base, PretrainSpec) else base.model.dtype
+            return self._score(spec.model, tokens, precision, spec.scores)
         training = spec.training
         if isinstance(training, Pretraining):
             learn = self.sizes.of(spec.retain.learn, spec.retain.learn_splits)
@@ -177,20 +179,26 @@ class Plan:
         """Return the number of a trajectory's scored points."""
         return len(costs.points(spec, len(self.sizes.of(spec.source.facts))))
 
+    def attacked(self, spec: AttackSpec) -> costs.Facts:
+        """Return the facts that an attack trains on and asks: all but those set apart for the point choice."""
+        facts = self.sizes.of(spec.facts)
+        splits = [name for name in facts.splits if name not in spec.left_out]
+        return self.sizes.of(spec.facts, splits) if len(splits) < len(facts.splits) else facts
+
     def v_sizes(self, spec: AttackSpec) -> tuple[costs.Facts, list[int]]:
         """Return the attacked facts, and the sizes of the splits that serve as V."""
-        facts = self.sizes.of(spec.facts)
+        facts = self.attacked(spec)
         return facts, list(facts.splits.values())[: spec.plugin.v_splits(spec.settings)]
 
     def folds(self, spec: AttackSpec) -> list[Cost]:
-        """Return what an attack on one checkpoint costs, for each V split; once for an attack that uses no T."""
+        """Return what an attack on one checkpoint costs, for each repeat and V split; an attack without T has one."""
         facts, v_sizes = self.v_sizes(spec)
         sizes = v_sizes if spec.plugin.uses_t else [len(facts)]
-        return [spec.plugin.cost(spec.settings, len(facts) - size, facts.texts) for size in sizes]
+        return [spec.plugin.cost(spec.settings, len(facts) - size, facts.texts) for size in sizes * spec.repeats]
 
     def checkpoint(self, spec: AttackSpec) -> Bill:
         """Return what an attack on one checkpoint costs: its trainings, and its looks."""
-        model, facts, bill = spec.source.model, self.sizes.of(spec.facts), Bill()
+        model, facts, bill = spec.source.model, self.attacked(spec), Bill()
         for fold in self.folds(spec):
             for settings, steps, tokens in fold.trained:
                 longest, title = memory.longest(facts), spec.plugin.title
@@ -243,7 +251,7 @@ class Plan:
         for spec in runs.attacks.values():
             checkpoints = self.checkpoints(spec)[1]
             stages["attack"] += self._job(spec, self.attack(spec, checkpoints))
-            questions = self.looks(spec) * len(self.sizes.of(spec.facts))
+            questions = self.looks(spec) * len(self.attacked(spec))
             self.eval_size += checkpoints * costs.eval_bytes(questions, spec.scores.probes)
         stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}

@@ -16,7 +16,9 @@ SCHEMA_VERSION = 2
 
 def source_labels(source: Source) -> dict:
     """Return the labels of an original model."""
-    return _labels(source, source.arm, source.facts.dataset, "original")
+    control_for = getattr(source, "control_for", [])
+    labels = _labels(source, source.arm, source.facts.dataset, "control" if control_for else "original")
+    return labels | {"control_for": control_for}
 
 
 def unlearn_labels(spec: UnlearnSpec) -> dict:

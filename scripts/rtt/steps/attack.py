@@ -51,6 +51,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, help="folder from which a killed run resumes; none: nothing is kept")
 
 
+def attacked_facts(spec: AttackSpec, path: str) -> list[Fact]:
+    """Return the facts of an attack: all but those that are set apart for the point choice.
+
+    Raises UserError when none remains.
+    """
+    every = read_facts(path)
+    facts = [fact for fact in every if fact.split not in spec.left_out]
+    if every and not facts:
+        apart = ", ".join(spec.left_out)
+        raise UserError(f"{path}: point_choice.splits sets all facts apart: {apart}; nothing is left to attack")
+    return facts
+
+
 def folds(facts: Sequence[Fact], attack: Attack) -> list[str | None]:
     """Return the splits that serve as V, in the facts' order; [None] for an attack that uses no T.
 
@@ -67,11 +80,17 @@ def folds(facts: Sequence[Fact], attack: Attack) -> list[str | None]:
 
 
 class Attacker:
-    """Run one attack on checkpoint after checkpoint, and score its models; `state` holds what a killed run had done."""
+    """Run one attack, `repeats` times, on checkpoint after checkpoint, and score its models.
 
-    def __init__(self, attack: Attack, model, tokenizer, facts: list[Fact], scorer, seed: int, state: State):
+    `state` holds what a killed run had done.
+    """
+
+    def __init__(
+        self, attack: Attack, model, tokenizer, facts: list[Fact], scorer, seed: int, state: State, repeats: int = 1
+    ):
         self.attack, self.model, self.tokenizer, self.facts = attack, model, tokenizer, facts
         self.scorer, self.seed, self.state = scorer, seed, state
+        self.runs = [(repeat, v_split) for repeat in range(repeats) for v_split in folds(facts, attack)]
         self.folds, self.settings = folds(facts, attack), attack.choices(attack.settings)
 
     def on(self, name: str, progress) -> list[dict]:
@@ -81,32 +100,34 @@ class Attacker:
         """
         start = weights(self.model)
         restore = partial(self.model.load_state_dict, start)
-        for index, v_split in enumerate(self.folds):
+        for repeat, v_split in self.runs:
             t_facts = [fact for fact in self.facts if fact.split != v_split] if self.attack.uses_t else []
+            fold = self.folds.index(v_split) if self.attack.uses_t else None
             checkpoint = Checkpoint(
-                self.model, self.tokenizer, self.seed, index if self.attack.uses_t else None, restore,
-                partial(self._once, f"{name}-{v_split}"),
+                self.model, self.tokenizer, self.seed, fold, restore,
+                partial(self._once, self._key(name, repeat, v_split)), repeat,
             )  # fmt: skip
-            self.attack.fit(checkpoint, t_facts, partial(self._look, name, v_split))
+            self.attack.fit(checkpoint, t_facts, partial(self._look, name, repeat, v_split))
             progress()
         restore()
-        return [
-            self.state.results[self._key(name, v_split, setting)] for v_split in self.folds for setting in self.settings
-        ]
+        keys = [f"{self._key(name, *run)} {setting}" for run in self.runs for setting in self.settings]
+        return [self.state.results[key] for key in keys]
 
-    def _key(self, name: str, v_split: str | None, setting: dict) -> str:
-        return f"{name}-{v_split} {setting}"
+    @staticmethod
+    def _key(name: str, repeat: int, v_split: str | None) -> str:
+        return f"{name}-{v_split}" + (f"-r{repeat}" if repeat else "")
 
-    def _look(self, name: str, v_split: str | None, setting: dict, model) -> None:
+    def _look(self, name: str, repeat: int, v_split: str | None, setting: dict, model) -> None:
         """Score a model on every question, unless that was done before a kill."""
-        key = self._key(name, v_split, setting)
+        key = f"{self._key(name, repeat, v_split)} {setting}"
         if key in self.state.results:
             return
 
         def role(fact: Fact) -> str:
             return "V" if v_split in (None, fact.split) else "T"
 
-        self.state.keep(key, look(model, self.scorer, role, attack=self.attack.name, setting=setting, v_split=v_split))
+        where = {"attack": self.attack.name, "setting": setting, "v_split": v_split, "repeat": repeat}
+        self.state.keep(key, look(model, self.scorer, role, **where))
 
     def _once(self, prefix: str, name: str, train) -> None:
         """Run a training, unless it had ended before a kill; then delete its checkpoints."""
@@ -124,20 +145,25 @@ def run(args: argparse.Namespace) -> int:
     spec = load_spec(args.spec, "attack")
     if not len(args.chosen) == len(args.point_choices) == len(spec.point_choices):
         raise UserError(
-            f"{args.spec}: the spec has {len(spec.point_choices)} methods; give as many --chosen and --point-choices"
+            f"{args.spec}: the spec has {len(spec.point_choices)} point choices, of each method and repeat of its "
+            "unlearning; give as many --chosen and --point-choices"
         )
     code = code_version("attack", spec.attack)
     manifest = Manifest("attack", spec, spec.attack)
-    facts, attack = read_facts(args.facts), spec.plugin(spec.settings)
+    facts, attack = attacked_facts(spec, args.facts), spec.plugin(spec.settings)
     prepare_torch(spec.seed)
     chosen = _chosen(spec, args.chosen, args.point_choices)
     for (trajectory, _), weights_file in filter(None, chosen.values()) if distributed.is_main() else ():
         verify_file(weights_file, _again(weights_file, trajectory))
     model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))
     state = State(args.state, {"run": spec.run_id, "code": code})
-    attacker = Attacker(attack, model, tokenizer, facts, scorer_of(spec, tokenizer, facts), spec.seed, state)
-    starts = [chosen[target.method, target.retain_budget] if target.method else ORIGINAL for target in spec.targets]
-    progress = Countdown(attack.title, len({point for point, _ in filter(None, starts)}) * len(attacker.folds))
+    scorer = scorer_of(spec, tokenizer, facts)
+    attacker = Attacker(attack, model, tokenizer, facts, scorer, spec.seed, state, spec.repeats)
+    starts = [
+        chosen[target.method, target.repeat, target.retain_budget] if target.method else ORIGINAL
+        for target in spec.targets
+    ]
+    progress = Countdown(attack.title, len({point for point, _ in filter(None, starts)}) * len(attacker.runs))
     attacked: dict[tuple, list[dict]] = {}
     for target, start in zip(spec.targets, starts, strict=True):
         point, weights_file = start or (None, None)
@@ -184,7 +210,7 @@ def _trained(state: State) -> dict:
 
 
 def _chosen(spec: AttackSpec, folders: list[str], point_choices: list[str]) -> dict:
-    """Return {(method, budget): ((run, step), weights of that point), or None where the budget admits none}.
+    """Return {(method, repeat, budget): ((run, step), weights of that point), or None where no point is admitted}.
 
     Raises UserError where a folder or a point choice belongs to another run than the spec names, so that no model is
     attacked under another's name.
@@ -197,7 +223,8 @@ def _chosen(spec: AttackSpec, folders: list[str], point_choices: list[str]) -> d
                 raise UserError(f"{place}: found {found}, expected the {choice.method} point choice {choice.run_id}")
         for budget, point in document["selected"].items():
             file = Path(folder) / f"{budget_name(float(budget))}.safetensors"
-            points[choice.method, float(budget)] = ((point["run"], point["step"]), file) if point else None
+            found = ((point["run"], point["step"]), file) if point else None
+            points[choice.method, choice.repeat, float(budget)] = found
     return points
 
 

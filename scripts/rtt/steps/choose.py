@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 "model": source.model.name,
                 "method": spec.method,
                 "seed": spec.seed,
+                "unlearning_repeat": spec.repeat,
             },
             "rule": spec.point_choice.rule,
             "probes": spec.point_choice.probes,

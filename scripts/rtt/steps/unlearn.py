@@ -25,9 +25,9 @@ from rtt.point_choice.choose import describe, retain_accuracy
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights
 from rtt.scoring.evidence import checked
 from rtt.scoring.manifest import Manifest
-from rtt.scoring.write import forget_or_retain, look, unlearn_labels, write_eval
+from rtt.scoring.write import look, unlearn_labels, write_eval
 from rtt.stats.point_rule import best
-from rtt.steps.original import scorer_of
+from rtt.steps.original import role_of, scorer_of
 from rtt.study import plugins
 from rtt.study.digests import folder_digest
 from rtt.study.model_folder import check_folder, is_adapter
@@ -79,7 +79,7 @@ def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
     if settings.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     method = plugins.methods()[spec.method](model, settings, spec.seed)
-    rng = np.random.default_rng([spec.seed, 20])
+    rng = np.random.default_rng([spec.seed, 20, *([spec.repeat] if spec.repeat else [])])
     items = unlearning_pairs(forget, learn, method, settings, tokenizer, rng)
     steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
     checkpoints = state.training("unlearning")
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load(args.source, "fp32" if external else start_dtype(settings.precision))
     if external:
         take_weights(model, args.source, external_folder(settings, args.external))
-    scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), forget_or_retain(held_out)
+    scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), role_of(spec.source, facts, held_out)
     owner = {"run": spec.run_id, "code": code}
     state = State(args.state, owner, lambda: damaged_weights(args.state / spec.run_id))
     kept = kept_weights(spec, args) if distributed.is_main() else None

@@ -71,6 +71,7 @@ class Runs:
     def _expand(self, name: str, study: Study) -> None:
         reported = "paper" if "select_on_v" in study.faithful else "nested"
         self.study_now = study
+        self.controls: dict[tuple, OriginalSpec] = {}  # of this variant: the models of controls before any attack
         self.now = {"evals": [], "point_choices": [], "reported": reported}
         for seed in study.seeds:
             if study.tasks:
@@ -101,13 +102,14 @@ class Runs:
             if arm != "pretrained":
                 source = TeachSpec(
                     seed=seed, arm=arm, base=base, facts=b, retain=base.retain, training=study.taught(arm),
-                    scores=study.scores,
+                    scores=study.scores, choice_splits=study.point_choice.splits,
                 )  # fmt: skip
             self._arm(self._put(self.sources, source))
-        other_way = study.two_way_control and "pretrained" in study.arms
-        self._control(base, b, [arm for arm in study.arms if arm != "pretrained" or not other_way])
-        if other_way:
-            self._control(self._put(self.sources, self._pretrain(b, seed)), a, ["pretrained"])
+        if not study.attacks.named:
+            return
+        self._control(base, b, list(study.arms), base.retain, seed)  # taught arms have their oracle in it
+        if study.has_oracle and "pretrained" in study.arms:
+            self._control(self._put(self.sources, self._pretrain(b, seed)), a, ["pretrained"], base.retain, seed)
 
     def _people(self, name: str, seed: int) -> DataSpec:
         data = self.study_now.data
@@ -118,8 +120,9 @@ class Runs:
         study, cities = self.study_now, self._people("cities", seed)
         retain = Retain(learn=cities, learn_splits=["train"], held_out=cities, held_out_splits=["held_out"])
         spec = PretrainSpec(
-            seed=seed, model=study.model, facts=facts, retain=retain, training=study.pretraining, scores=study.scores
-        )
+            seed=seed, model=study.model, facts=facts, retain=retain, training=study.pretraining, scores=study.scores,
+            choice_splits=study.point_choice.splits,
+        )  # fmt: skip
         return self._put(self.sources, spec)
 
     # A pretrained model on datasets by name
@@ -144,6 +147,7 @@ class Runs:
             facts = self._dataset(task.dataset, seed, per_split=size(task.dataset))
             retain = self._retain(task, seed)
             shared = {"seed": seed, "base": base, "facts": facts, "retain": retain, "scores": study.scores}
+            shared["choice_splits"] = study.point_choice.splits
             if task.arm == "pretrained":
                 source: Source = OriginalSpec(**shared)
             else:
@@ -152,7 +156,8 @@ class Runs:
             texts = [self._texts(part) for part in (task.forget_texts or []) if study.methods.named]
             self._arm(self._put(self.sources, source), texts)
             if study.attacks.named:
-                self._control(base, self._dataset(task.control, seed, per_split=size(task.dataset)), [task.arm], seed)
+                control = self._dataset(task.control, seed, per_split=size(task.dataset))
+                self._control(base, control, [task.arm], retain, seed)
 
     def _texts(self, wanted: RetainTexts) -> TextsSpec:
         spec = TextsSpec(
@@ -293,12 +298,16 @@ class Runs:
         study, methods = self.study_now, self._methods(source, list(texts))
         self.now["evals"].append(source.run_id)
         shared = {"seed": source.seed, "source": source, "point_choice": study.point_choice}
+        repeats = {method.method: method.repeats(study.repeats.unlearning) for method in methods}
         for method in methods:
-            choice = PointChoiceSpec(unlearned=method, retain_budgets=study.retain_budgets, **shared)
-            self._put(self.choices, choice)
-            self.unlearn |= {spec.run_id: spec for spec in choice.trajectories}
-            self.now["point_choices"].append(choice.run_id)
-            self.now["evals"] += [spec.run_id for spec in choice.trajectories]
+            for repeat in repeats[method.method]:
+                choice = PointChoiceSpec(
+                    unlearned=method, retain_budgets=study.retain_budgets, repeat=repeat, **shared
+                )  # fmt: skip
+                self._put(self.choices, choice)
+                self.unlearn |= {spec.run_id: spec for spec in choice.trajectories}
+                self.now["point_choices"].append(choice.run_id)
+                self.now["evals"] += [spec.run_id for spec in choice.trajectories]
         if not study.attacks.named:
             return
         shared |= {"arm": source.arm, "facts": source.facts, "scores": study.scores}
@@ -306,36 +315,47 @@ class Runs:
         unlearned = {
             method.method: [
                 Target(
-                    name=target_name(method.method, budget), kind="unlearned", method=method.method,
-                    retain_budget=budget,
+                    name=target_name(method.method, budget, repeat), kind="unlearned", method=method.method,
+                    retain_budget=budget, repeat=repeat,
                 )
+                for repeat in repeats[method.method]
                 for budget in study.retain_budgets
             ]
             for method in methods
         }  # fmt: skip
-        budgets = study.retain_budgets
+        unlearning = {"retain_budgets": study.retain_budgets, "unlearning_repeats": study.repeats.unlearning}
         if study.attack_jobs == "arm" and methods:
             targets = [original, *(target for some in unlearned.values() for target in some)]
-            self._attacks(unlearned=methods, retain_budgets=budgets, targets=targets, **shared)
+            self._attacks(unlearned=methods, targets=targets, **shared, **unlearning)
             return
         self._attacks(targets=[original], **shared | {"point_choice": None})
         for method in methods:
             targets = unlearned[method.method]
-            self._attacks(unlearned=[method], retain_budgets=budgets, targets=targets, **shared)
+            self._attacks(unlearned=[method], targets=targets, **shared, **unlearning)
 
-    def _control(self, source: PretrainSpec | ImportSpec, facts: DataSpec, arms: list[str], seed=None) -> None:
-        """Add every attack on a model that never saw these facts."""
-        if arms:
-            self._attacks(
-                seed=source.seed if seed is None else seed, arm="control", control_for=arms, source=source, facts=facts,
-                targets=[Target(name="control", kind="control")], scores=self.study_now.scores,
+    def _control(self, source: PretrainSpec | ImportSpec, facts: DataSpec, arms: list[str], retain: Retain, seed: int):
+        """Add every attack on a model that never saw these facts, and its scores before any attack."""
+        study, key = self.study_now, (source.run_id, facts.run_id, *arms)
+        if key not in self.controls:  # tasks with the same control may differ in what must stay
+            self.controls[key] = OriginalSpec(
+                seed=seed, arm="control", control_for=arms, base=source, facts=facts, retain=retain,
+                scores=study.scores, choice_splits=study.point_choice.splits,
             )  # fmt: skip
+            self.now["evals"].append(self._put(self.sources, self.controls[key]).run_id)
+        self._attacks(
+            seed=seed, arm="control", control_for=arms, source=source, facts=facts,
+            targets=[Target(name="control", kind="control")], scores=study.scores,
+        )  # fmt: skip
 
     def _attacks(self, **shared) -> None:
         """Add one run for each attack of the study."""
-        for name, settings in self.study_now.attacks.named.items():
-            spec = self._put(self.attacks, AttackSpec(attack=name, settings=settings, **shared))
-            self.now["evals"] += spec.eval_ids()
+        study = self.study_now
+        for name, settings in study.attacks.named.items():
+            repeats = study.repeats.attack if plugins.attacks()[name].drawn else 1
+            spec = AttackSpec(
+                attack=name, settings=settings, repeats=repeats, left_out=study.point_choice.splits, **shared
+            )  # fmt: skip
+            self.now["evals"] += self._put(self.attacks, spec).eval_ids()
 
     def specs(self) -> Iterator[Spec]:
         """Yield every spec once."""

@@ -19,7 +19,7 @@ from rtt.yaml_files import parse_yaml, read_yaml
 
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
 OVERRIDES = (
-    "study", "seeds", "model", "arms", "methods", "retain_budgets", "two_way_control", "keep_models", "faithful",
+    "study", "seeds", "model", "arms", "methods", "retain_budgets", "oracle", "keep_models", "faithful",
     "attn_backend", "threads", "mirror", "device", "launcher", "devices", "deepspeed", "micro_batch",
     "packing", "gradient_checkpointing", "checkpoint_minutes",
 )  # fmt: skip
@@ -34,8 +34,8 @@ MOST_MESSAGES = 20
 MOST_RUNS = 20_000  # Snakemake needs minutes for so many
 # Of the machine, or of the study as a whole: the same for all variants.
 SHARED = (
-    "study", "seeds", "retain_budgets", "variants", "threads", "attn_backend", "device", "launcher", "devices",
-    "deepspeed", "micro_batch", "packing", "gradient_checkpointing", "checkpoint_minutes", "keep_models",
+    "study", "seeds", "retain_budgets", "criteria", "variants", "threads", "attn_backend", "device", "launcher",
+    "devices", "deepspeed", "micro_batch", "packing", "gradient_checkpointing", "checkpoint_minutes", "keep_models",
 )  # fmt: skip
 
 
@@ -145,6 +145,7 @@ def _size(study: Study) -> int:
     """Return about how many runs a study has, without its variants."""
     grids = sum(math.prod(map(len, settings.grid.values())) for settings in study.methods.named.values())
     arms, attacks = len(study.arms or study.tasks or ()), len(study.attacks.named)
+    grids *= study.repeats.unlearning
     each = 1 + grids + len(study.external_models) + attacks * (2 + len(study.methods.named))
     return len(study.seeds) * arms * each
 

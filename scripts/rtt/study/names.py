@@ -63,9 +63,9 @@ def probes_of(asked: Collection[str]) -> list[str]:
     return [probe for probe in PROBES if asked_for(probe) in asked]
 
 
-def target_name(method: str, budget: float) -> str:
-    """Return the part of a file name for an unlearned target: the method and the retain budget in percent."""
-    return f"{method}-{budget_name(budget)}"
+def target_name(method: str, budget: float, repeat: int = 0) -> str:
+    """Return the part of a file name for an unlearned target: method, retain budget in percent, repeat from 1 on."""
+    return f"{method}-{budget_name(budget)}" + (f"-r{repeat}" if repeat else "")
 
 
 def budget_name(budget: float) -> str:

@@ -19,12 +19,14 @@ from rtt.study.settings import (
     Budget,
     Count,
     Data,
+    Fraction,
     Model,
     Name,
     Passes,
     Place,
     PointChoice,
     Pretraining,
+    Probes,
     Scores,
     Switch,
     Task,
@@ -78,6 +80,27 @@ Attacks = _chosen(
 )
 
 
+class Repeats(Strict):
+    """Runs of the same study with the data in another order: they tell how much of a result is the luck of one run."""
+
+    unlearning: Annotated[int, Field(ge=1, le=100)] = Field(1, description="of each trajectory")
+    attack: Annotated[int, Field(ge=1, le=100)] = Field(
+        1, description="of each attack that draws anything, on every checkpoint"
+    )
+
+
+class Criteria(Strict):
+    """What the tables ask of a cell before it counts (docs/statistics.md); in no spec, so it renames no run."""
+
+    headline: Annotated[Probes, Field(max_length=2)] = Field(
+        ["letter_permuted", "likelihood"],
+        description="the first is that of the headline; an original must know by each, an attack must teach T by one",
+    )
+    known: Fraction = Field(0.9, description="accuracy of an original that was trained on its facts here")
+    margin: Fraction = Field(0.15, description="above its floor, where a probe's upper limit may lie after unlearning")
+    learned: Fraction = Field(0.97, description="accuracy on T that an attack must reach")
+
+
 class Study(Strict):
     """A study: everything that decides its numbers."""
 
@@ -105,11 +128,13 @@ class Study(Strict):
     variants: Annotated[dict[Name, dict[str, Any]], Field(max_length=MOST_VARIANTS)] = Field(
         {}, description="name -> keys of the study that differ from the study itself, run beside it"
     )
-    two_way_control: bool = Field(
-        False,
-        description="also train a base model on the other facts, so that the pretrained arm's control is RTT on its "
-        "own facts; otherwise its control is RTT on birth_years_b, with the same base",
+    oracle: Annotated[bool | None, Introduced(False)] = Field(
+        None,
+        description="train a base model without the pretrained arm's facts too (on birth_years_b instead), and ask and "
+        "attack it on them; null: for a miniature that has this arm",
     )
+    repeats: Annotated[Repeats, Introduced({"unlearning": 1, "attack": 1})] = Repeats()
+    criteria: Annotated[Criteria, Introduced({})] = Criteria()
     keep_models: bool = Field(False, description="keep the weights that no later step needs")
     attack_jobs: Literal["arm", "method"] = Field(
         "arm", description="what one process attacks: all checkpoints of an arm, or those of one method"
@@ -168,11 +193,19 @@ class Study(Strict):
             raise ValueError(f"point_choice.probes: {', '.join(unknown)} does not come from scores.probes")
         if (probe := self.point_choice.for_retain) not in scored:
             raise ValueError(f"point_choice.retain_probe: {probe} does not come from scores.probes")
+        if self.attacks.named and (unknown := [name for name in self.criteria.headline if name not in scored]):
+            raise ValueError(
+                f"criteria.headline: {', '.join(unknown)} does not come from scores.probes; name one or two of "
+                f"{', '.join(scored)}"
+            )
         if self.data.policy.few_answers == "keep" and "likelihood_fresh" in self.scores.probes:
             raise ValueError(
                 "data.policy.few_answers: keep leaves facts without fresh choices: leave likelihood_fresh out of "
                 "scores.probes, or set drop"
             )
+        self._choice_splits_exist()
+        if self.oracle and not self.arms:
+            raise ValueError("oracle: only a miniature (arms) can be trained without the facts; leave it out")
         if DEFAULT in self.variants:
             raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
         self._external_names_differ()
@@ -196,6 +229,22 @@ class Study(Strict):
             name, arm = twice[0]
             raise ValueError(f"tasks: {name} in arm {arm} stands twice; give the second one a study of its own")
         return self
+
+    def _choice_splits_exist(self) -> None:
+        """Raise ValueError for splits of the point choice that the miniature's facts do not have, or that they must."""
+        people, apart = self.data.generator, self.point_choice.splits
+        if not self.arms:
+            return
+        splits = [f"split_{i}" for i in range(people.splits)] + (["choice"] if people.choice_facts else [])
+        if unknown := [name for name in apart if name not in splits]:
+            raise ValueError(f"point_choice.splits: no split {unknown[0]}; the forget facts have {', '.join(splits)}")
+        if people.choice_facts and "choice" not in apart:
+            raise ValueError(
+                "data.generator.choice_facts: the split `choice` would be attacked like any other; set "
+                "point_choice.splits: [choice]"
+            )
+        if len(splits) - len(apart) < 2 and self.attacks.named:
+            raise ValueError(f"point_choice.splits: found {', '.join(apart)}; attacks need two splits beside them")
 
     def _external_names_differ(self) -> None:
         """Raise ValueError for names that tables, figures or disks could not tell apart."""
@@ -222,6 +271,11 @@ class Study(Strict):
             except UserError as error:
                 raise ValueError(f"methods.{name}: {error}") from None
         return self
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether a model is trained without the pretrained arm's facts."""
+        return self.oracle is not False and self.arms is not None
 
     @property
     def gpus(self) -> int:

@@ -80,6 +80,10 @@ class People(Strict):
         0, description="facts of each forget dataset that stand twice in their split, with two answers"
     )
 
+    choice_facts: Annotated[int, Field(ge=0, le=512), Introduced(0)] = Field(
+        0, description="further facts of each forget dataset, its split `choice`; set point_choice.splits: [choice]"
+    )
+
     @model_validator(mode="after")
     def _planted_fit(self):
         for name in ("planted_leaks", "planted_duplicates"):
@@ -92,7 +96,7 @@ class People(Strict):
 
     @model_validator(mode="after")
     def _names_suffice(self):
-        needed = 2 * self.splits * self.facts_per_split + self.retain_train + self.retain_held_out
+        needed = 2 * (self.splits * self.facts_per_split + self.choice_facts) + self.retain_train + self.retain_held_out
         if needed > self.first_names * self.last_names:
             raise ValueError(
                 f"{needed} facts need as many names, but first_names x last_names gives only "
@@ -374,6 +378,13 @@ class PointChoice(Strict):
     rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
     probes: Probes = ["letter"]
     retain_probe: Probe | None = Field(None, description="of retain accuracy; null: the first of probes")
+    splits: Annotated[
+        list[Annotated[str, AfterValidator(_split)]], Field(max_length=1000), AfterValidator(_distinct), Introduced([])
+    ] = Field(
+        [],
+        description="splits of the forget facts that are set apart for this choice: unlearned with the others, never V "
+        "or T; none: the choice is made on all forget facts",
+    )
 
     @property
     def for_retain(self) -> str:

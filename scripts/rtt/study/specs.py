@@ -120,6 +120,9 @@ class Retain(Strict):
     held_out_splits: list[str] | None = None
 
 
+ChoiceSplits = Annotated[list[str], Introduced([])]  # splits whose questions have the role `choice`
+
+
 class PretrainSpec(Spec):
     """The miniature, trained from scratch on forget facts and retain facts."""
 
@@ -130,6 +133,7 @@ class PretrainSpec(Spec):
     retain: Retain
     training: Pretraining
     scores: Scores
+    choice_splits: ChoiceSplits = []
 
     @property
     def slug(self):
@@ -166,22 +170,26 @@ class ImportSpec(Spec):
 
 
 class OriginalSpec(Spec):
-    """A pretrained model as the original of an arm: it learned these facts in its pretraining."""
+    """A model that is scored as it is: the original of an arm, which learned these facts in its pretraining, or the
+    model of a control or an oracle, which never saw them (`control_for` names the arms that it serves).
+    """
 
     kind: Literal["original"] = "original"
-    arm: Literal["pretrained"] = "pretrained"
-    base: ImportSpec
+    arm: Literal["pretrained", "control"] = "pretrained"
+    base: ImportSpec | PretrainSpec
     facts: DataSpec
     retain: Retain
     scores: Scores
+    choice_splits: ChoiceSplits = []
+    control_for: Annotated[list[str], Introduced([])] = []
 
     @property
     def slug(self):
-        """Model and facts."""
-        return f"original-{self.base.model.name}-{self.facts.dataset}"
+        """Model and facts, and whether it is a control's."""
+        return f"original-{'control-' if self.control_for else ''}{self.base.model.name}-{self.facts.dataset}"
 
     @property
-    def model(self) -> ModelFile:
+    def model(self) -> AnyModel:
         """The base model."""
         return self.base.model
 
@@ -202,6 +210,7 @@ class TeachSpec(Spec):
     retain: Retain
     training: Teaching | Pretraining
     scores: Scores
+    choice_splits: ChoiceSplits = []
 
     @property
     def slug(self):
@@ -230,6 +239,8 @@ class External(Strict):
     fetched: Annotated[ImportSpec | None, Introduced(None)] = None
 
 
+Repeat = Annotated[int, Introduced(0)]  # of an unlearning, from 0: another order of the same data
+
 # A method may add keys to Unlearning, which its class reads and writes.
 Strength = SerializeAsAny[Unlearning | External]
 
@@ -254,6 +265,7 @@ class UnlearnSpec(Spec):
     settings: Strength
     point_choice: PointChoice
     retain_budgets: list[float]
+    repeat: Repeat = 0
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -278,6 +290,10 @@ class Trajectories(Strict):
     def _of_the_method(cls, raw, info):
         return [_strength(one, info) for one in raw] if isinstance(raw, list) else raw
 
+    def repeats(self, wanted: int) -> range:
+        """Return which repeats there are: a model that was unlearned elsewhere has one."""
+        return range(wanted if any(isinstance(one, Unlearning) for one in self.strengths) else 1)
+
 
 class PointChoiceSpec(Spec):
     """The choice of a point for each retain budget, over all trajectories of a method."""
@@ -287,6 +303,7 @@ class PointChoiceSpec(Spec):
     unlearned: Trajectories
     point_choice: PointChoice
     retain_budgets: list[float]
+    repeat: Repeat = 0
 
     @property
     def method(self) -> str:
@@ -301,7 +318,8 @@ class PointChoiceSpec(Spec):
     @cached_property
     def trajectories(self) -> list[UnlearnSpec]:
         """The specs of the trajectories."""
-        shared = {name: getattr(self, name) for name in ("seed", "method", "source", "point_choice", "retain_budgets")}
+        names = ("seed", "method", "source", "point_choice", "retain_budgets", "repeat")
+        shared = {name: getattr(self, name) for name in names}
         shared["texts"] = self.unlearned.texts
         return [UnlearnSpec(settings=settings, **shared) for settings in self.unlearned.strengths]
 
@@ -313,6 +331,7 @@ class Target(Strict):
     kind: Literal["original", "unlearned", "control"]
     method: str | None = None
     retain_budget: float | None = None
+    repeat: Repeat = 0  # of the unlearning
 
 
 class AttackSpec(Spec):
@@ -330,6 +349,9 @@ class AttackSpec(Spec):
     targets: list[Target]
     settings: SerializeAsAny[Strict]  # of the attack, by its name
     scores: Scores
+    repeats: Annotated[int, Introduced(1)] = 1  # of the attack
+    unlearning_repeats: Annotated[int, Introduced(1)] = 1
+    left_out: Annotated[list[str], Introduced([])] = []  # splits set apart for the point choice: never V or T
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -351,9 +373,13 @@ class AttackSpec(Spec):
 
     @cached_property
     def point_choices(self) -> list[PointChoiceSpec]:
-        """The specs of the point choices that are attacked, one per method."""
+        """The specs of the point choices that are attacked, one per method and repeat of its unlearning."""
         shared = {name: getattr(self, name) for name in ("seed", "source", "point_choice", "retain_budgets")}
-        return [PointChoiceSpec(unlearned=method, **shared) for method in self.unlearned]
+        return [
+            PointChoiceSpec(unlearned=method, repeat=repeat, **shared)
+            for method in self.unlearned
+            for repeat in method.repeats(self.unlearning_repeats)
+        ]
 
     def eval_ids(self) -> list[str]:
         """Return the stems of the evaluation files, one per target."""
