@@ -1,14 +1,19 @@
 """Which point of a method's trajectories is attacked: rules, ties, floors and the budget's edge, by hand."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rtt.errors import UserError
 from rtt.point_choice.choose import describe, floor_before_attack
+from rtt.scoring.read import points_of
 from rtt.stats.point_rule import best
 from rtt.study.settings import PointChoice
 from trajectories import asked
+
+LETTER = PointChoice(rule="nearest_floor", probes=["letter"])
 
 
 def point(step, forget, retain=0.9, at_floor=False, floor=0.25, run="run"):
@@ -23,9 +28,15 @@ def point(step, forget, retain=0.9, at_floor=False, floor=0.25, run="run"):
     }
 
 
+def scored(questions, step=1, run="run"):
+    """Return questions as the reader hands them on, of a trajectory with one point."""
+    look = {"attack": None, "setting": {}, "v_split": None, "repeat": 0, "step": step, "questions": questions}
+    return points_of(Path("file.json"), run, None, "unlearned", [look])
+
+
 def choose(points, before, budget, rule):
     """Return the step chosen for one budget."""
-    chosen = best(points, before, [budget], PointChoice(rule=rule))[budget]
+    chosen = best(points, before, [budget], PointChoice(rule=rule, probes=["letter"]))[budget]
     return chosen and chosen["step"]
 
 
@@ -45,6 +56,41 @@ NEAREST = [
 @pytest.mark.parametrize("points, expected", NEAREST)
 def test_nearest_floor(points, expected):
     assert choose(points, 0.9, 1.0, "nearest_floor") == expected
+
+
+STRONGEST = [
+    ([point(1, 0.9), point(2, 0.5), point(3, 0.4)], 3),
+    ([point(1, 0.4), point(2, 0.0)], 1),  # far below the floor is not forgetting
+    ([point(1, 0.5), point(2, 0.0, retain=0.99)], 2),  # equally far: higher retain
+    ([point(1, 0.3, 0.9, True), point(2, 0.26, 0.85, True)], 2),  # nearest, though both hold the floor
+    ([point(7, 0.4, 0.9), point(8, 0.4, 0.95), point(9, 0.4, 0.95)], 8),
+]
+
+
+@pytest.mark.parametrize("points, expected", STRONGEST)
+def test_strongest(points, expected):
+    assert choose(points, 0.9, 1.0, "strongest") == expected
+
+
+def test_a_collapse_to_one_letter_gains_nothing_under_strongest():
+    """Two points of 40 facts, by hand. One says A whatever is asked and keeps the facts by likelihood; the other has
+    half forgotten them by both probes."""
+    collapsed, forgetting = asked(10, 36), asked(20, 36)
+    for i, (one, other) in enumerate(zip(collapsed[:40], forgetting[:40], strict=True)):
+        right = [0.0 if k == one["answer"] else -1.0 for k in range(4)]
+        one["probes"] = {"letter": {"scores": [0.0, -1.0, -1.0, -1.0]}, "likelihood": {"scores": right}}
+        other["probes"]["likelihood"] = {"scores": right if i < 20 else right[::-1]}
+    both = PointChoice(probes=["letter", "likelihood"])
+    points = [describe(scored(questions, step), 0, both) for step, questions in ((1, collapsed), (2, forgetting))]
+    assert points[0]["forget"] == {"letter": 0.25, "likelihood": 1.0} and points[0]["distance"] == 0.75
+    assert points[1]["distance"] == 0.25
+    chosen = {
+        probes: best(points, 0.9, [1.0], PointChoice(probes=list(probes)))[1.0]
+        for probes in (("letter",), ("letter", "likelihood"))
+    }
+    assert chosen["letter", "likelihood"]["step"] == 2
+    alone = [describe(scored(questions, step), 0, LETTER) for step, questions in ((1, collapsed), (2, forgetting))]
+    assert best(alone, 0.9, [1.0], LETTER)[1.0]["step"] == 1  # by letters alone the collapse is taken for removal
 
 
 def test_lowest():
@@ -69,7 +115,7 @@ def test_the_budget_comes_before_the_floor():
 def test_a_point_is_described_by_hand():
     """40 questions, floor 10 of 40. The Wilson interval of k of 40 holds .25 exactly for k = 5 .. 16."""
     hits = [4, 5, 10, 16, 17]
-    points = [describe("run", k, asked(k, 40 - k), PointChoice()) for k in hits]
+    points = [describe(scored(asked(k, 40 - k), k), 0, LETTER) for k in hits]
     assert [p["step"] for p in points] == hits
     assert [p["forget"]["letter"] for p in points] == [k / 40 for k in hits]
     assert [p["floor"]["letter"] for p in points] == [0.25] * 5
@@ -86,24 +132,56 @@ def test_of_several_probes_the_one_farthest_from_its_floor_counts_and_retain_has
         other = [0.0 if k == q["answer"] else -1.0 for k in range(4)]
         right = i < 30 or 40 <= i < 60
         q["probes"]["likelihood"]["scores"] = other if right else [-score for score in other]
-    found = describe("run", 1, questions, PointChoice(probes=["letter", "likelihood"], retain_probe="likelihood"))
+    both = PointChoice(rule="nearest_floor", probes=["letter", "likelihood"], retain_probe="likelihood")
+    found = describe(scored(questions), 0, both)
     assert found["forget"] == {"letter": 0.25, "likelihood": 0.75} and found["distance"] == 0.5
     assert not found["at_floor"] and found["retain"] == {"likelihood": 0.5}
+
+
+def test_with_facts_set_apart_the_choice_sees_those_alone():
+    """12 of 40 V questions right, 3 of 8 of the split `choice`: all of a point but its retain accuracy is of the 8."""
+    questions = asked(12, 36)
+    apart = asked(3, 0, n=8)[:8]
+    for i, question in enumerate(apart):
+        question |= {"id": f"d/choice/{i}", "split": "choice", "group": f"d/choice/{i}", "role": "choice"}
+    found = describe(scored([*questions, *apart]), 0, LETTER)
+    without = describe(scored(questions), 0, LETTER)
+    assert found["forget"] == {"letter": 0.375} and without["forget"] == {"letter": 0.3}
+    assert found["floor"] == {"letter": 0.25} and found["distance"] == 0.125  # one split: nobody has seen its letters
+    assert found["retain"] == without["retain"] == {"letter": 0.9}
+    changed = [dict(question) for question in questions]
+    for question in changed[:40]:
+        question["probes"] = {probe: {"scores": [0.0] * 4} for probe in question["probes"]}
+    assert describe(scored([*changed, *apart]), 0, LETTER) == found  # whatever V says
+
+
+def test_a_probe_that_was_not_scored_is_named():
+    with pytest.raises(
+        UserError, match=r"file.json: no scores by cloze, which the point choice asks for; it has letter"
+    ):
+        describe(scored(asked(1, 1)), 0, PointChoice(probes=["cloze"]))
 
 
 def test_the_floor_of_letters_is_the_majority_letter_of_t_scored_on_v():
     """split_0 has the letters A A A B, split_1 A B B B: a guesser says B on split_0 and A on split_1."""
     letters = {"split_0": [0, 0, 0, 1], "split_1": [0, 1, 1, 1]}
-    probes = {probe: {"scores": [0.0] * 4} for probe in ("letter", "likelihood")}
-    questions = [
-        {"split": split, "answer": answer, "probes": probes} for split, answers in letters.items() for answer in answers
-    ]
-    assert floor_before_attack(questions, "letter") == 2 / 8
-    assert floor_before_attack(questions[::-1], "letter") == 2 / 8
-    assert floor_before_attack(questions[:4], "letter") == 0.25  # without T there is no majority to learn
-    assert floor_before_attack(questions, "likelihood") == 0.25
-    two = [q | {"probes": {"likelihood": {"scores": [0.0] * 2}}} for q in questions]
-    assert floor_before_attack([*questions, *two], "likelihood") == 0.375
+
+    def floor(choices=(4,), order=1, splits=("split_0", "split_1"), probe="letter"):
+        rows = [
+            {
+                "id": f"{split}/{i}/{k}", "split": split, "group": f"{split}/{i}/{k}", "role": "V", "answer": answer,
+                "probes": {name: {"scores": [0.0] * k} for name in ("letter", "likelihood")},
+            }
+            for k in choices
+            for split in splits
+            for i, answer in enumerate(letters[split])
+        ]  # fmt: skip
+        return floor_before_attack(scored(rows[::order]).forget, probe)
+
+    assert floor() == floor(order=-1) == 2 / 8
+    assert floor(splits=["split_0"]) == 0.25  # without T there is no majority to learn
+    assert floor(probe="likelihood") == 0.25
+    assert floor((4, 2), probe="likelihood") == 0.375
 
 
 @given(
@@ -114,7 +192,7 @@ def test_the_floor_of_letters_is_the_majority_letter_of_t_scored_on_v():
         min_size=1, max_size=12, unique_by=lambda p: p[:2],
     ),
     st.sampled_from([0.05, 0.1, 0.3, 1.0]),
-    st.sampled_from(["nearest_floor", "lowest"]),
+    st.sampled_from(["strongest", "nearest_floor", "lowest"]),
     st.randoms(use_true_random=False),
 )  # fmt: skip
 def test_in_any_order_the_choice_is_that_of_brute_force(rows, budget, rule, random):
@@ -128,7 +206,7 @@ def test_in_any_order_the_choice_is_that_of_brute_force(rows, budget, rule, rand
             return k < k2
         if rule == "nearest_floor" and at != at2:
             return at
-        if rule == "nearest_floor" and not at and abs(k - 10) != abs(k2 - 10):
+        if (rule == "strongest" or (rule == "nearest_floor" and not at)) and abs(k - 10) != abs(k2 - 10):
             return abs(k - 10) < abs(k2 - 10)
         if kept != kept2:
             return kept > kept2
@@ -139,6 +217,6 @@ def test_in_any_order_the_choice_is_that_of_brute_force(rows, budget, rule, rand
         point(step, round(k / 40, 6), round(kept / 40, 6), at, run=run) for (run, step), (k, kept, at) in points.items()
     ]
     random.shuffle(listed)
-    chosen = best(listed, 0.9, [budget], PointChoice(rule=rule))[budget]
+    chosen = best(listed, 0.9, [budget], PointChoice(rule=rule, probes=["letter"]))[budget]
     assert len(first) == bool(admitted)
     assert (chosen and (chosen["run"], chosen["step"])) == (first[0] if first else None)

@@ -20,7 +20,7 @@ def point(run, step, forget, retain):
 
 def kept(folder, run, runs=("a", "b"), budgets=(0.1, 1.0)):
     def choose(points):
-        return best(points, 1.0, list(budgets), PointChoice())
+        return best(points, 1.0, list(budgets), PointChoice(rule="nearest_floor", probes=["letter"]))
 
     return KeptWeights(folder / run, [folder / other for other in runs if other != run], folder / ".lock", choose)
 

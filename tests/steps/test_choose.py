@@ -15,7 +15,8 @@ class Group:
 
     def __init__(self, folder, hits, retain, budgets=(0.1, 1.0), before=40, **point_choice):
         method = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2], "grid": {"retain_coefficient": [1.0, 2.0]}}
-        study = tiny.study(methods={"GD": method}, retain_budgets=list(budgets), point_choice=point_choice)
+        how = {"rule": "nearest_floor", "probes": ["letter"]} | point_choice
+        study = tiny.study(methods={"GD": method}, retain_budgets=list(budgets), point_choice=how)
         self.folder, (self.spec,) = folder, Runs(study).choices.values()
         self.path = folder / f"{self.spec.run_id}.json"
         write_text(self.path, canonical_json(self.spec.model_dump(mode="json")))

@@ -18,7 +18,7 @@ def described(study: Study) -> dict[str, str]:
         "methods": ", ".join([*study.methods.named, *study.external_models]) or "none",
         "seeds": ", ".join(map(str, study.seeds)),
         "budgets": ", ".join(f"{100 * budget:g} %" for budget in study.retain_budgets),
-        "probe": study.point_choice.probes[0],
+        "probe": study.headline[0],
         "probes": ", ".join(study.scores.probes),
         "attacks": ", ".join(attacks) or "none",
         "variants": ", ".join(study.variants) or "none",

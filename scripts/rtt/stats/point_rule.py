@@ -40,6 +40,8 @@ def best(points: list[dict], retain_before: float, budgets: list[float], point_c
         tail = (-retain(point), point["step"], point["run"])
         if point_choice.rule == "lowest":
             return (max(point["forget"].values()), *tail)
+        if point_choice.rule == "strongest":
+            return (point["distance"], *tail)
         return (not point["at_floor"], 0.0 if point["at_floor"] else point["distance"], *tail)
 
     # 1e-6: accuracies are rounded to six decimals
@@ -69,7 +71,8 @@ def _check(choice: ChosenPoints, original: PointScores, runs: Mapping[str, Point
     for index, point in enumerate(found["points"]):
         scores = runs[point["run"]]
         at = scores.steps.index(point["step"])
-        for kind, correct in (("forget", scores.forget_correct), ("retain", scores.retain_correct)):
+        forget = scores.choice_correct if scores.choice.ids else scores.forget_correct
+        for kind, correct in (("forget", forget), ("retain", scores.retain_correct)):
             for one, value in point[kind].items():
                 _same(path, f"points[{index}].{kind}.{one}", value, _share(correct, one, at))
     expected = best(found["points"], before, list(choice.points), Said(found["rule"], probe))

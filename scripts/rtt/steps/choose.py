@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rtt.code_version import code_version
 from rtt.errors import UserError
-from rtt.files import read_json, write_json
+from rtt.files import write_json
 from rtt.point_choice.choose import describe, retain_accuracy
 from rtt.point_choice.kept_weights import link_chosen
 from rtt.records import record
@@ -41,11 +41,10 @@ def run(args: argparse.Namespace) -> int:
         unlearned = _read(path)
         if unlearned.run_id != trajectory.run_id:
             raise UserError(f"{path}: found {unlearned.run_id}, expected the run {trajectory.run_id}")
-        if original.forget.ids != unlearned.forget.ids or original.retain.ids != unlearned.retain.ids:
+        if _asked(original) != _asked(unlearned):
             raise UserError(f"{path}: its questions differ from those of {args.original}; give two files of one arm")
-        for look in read_json(path)["looks"]:
-            points.append(describe(trajectory.run_id, look["step"], look["questions"], spec.point_choice))
-    retain_before = round(retain_accuracy(read_json(args.original)["looks"][0]["questions"], spec.point_choice), 6)
+        points += [describe(unlearned, at, spec.point_choice) for at in range(len(unlearned.steps))]
+    retain_before = round(retain_accuracy(original, 0, spec.point_choice), 6)
     found = best(points, retain_before, spec.retain_budgets, spec.point_choice)
     chosen = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in found.items()}
     folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}
@@ -71,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             },
             "rule": spec.point_choice.rule,
             "probes": spec.point_choice.probes,
+            "splits": spec.point_choice.splits,
             "retain_before": {spec.point_choice.for_retain: retain_before},
             "points": points,
             "selected": chosen,
@@ -81,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
         what = f"{point['run']}, step {point['step']}" if point else "no point is admitted"
         print(f"{spec.run_id}: retain budget {budget}: {what}")
     return 0
+
+
+def _asked(scores: PointScores) -> list[tuple[str, ...]]:
+    return [part.ids for part in (scores.forget, scores.choice, scores.retain)]
 
 
 def _read(path: Path) -> PointScores:

@@ -23,8 +23,8 @@ from rtt.models.checkpoint import check_names, empty_model
 from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
 from rtt.point_choice.choose import describe, retain_accuracy
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights
-from rtt.scoring.evidence import checked
 from rtt.scoring.manifest import Manifest
+from rtt.scoring.read import points_of, read_eval
 from rtt.scoring.write import look, unlearn_labels, write_eval
 from rtt.stats.point_rule import best
 from rtt.steps.original import role_of, scorer_of
@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def kept_weights(spec: UnlearnSpec, args: argparse.Namespace) -> KeptWeights:
     """Return the trajectory's weights that its point choice may still take, also those from before a kill."""
-    before = round(retain_accuracy(checked(args.original)["looks"][0]["questions"], spec.point_choice), 6)
+    before = round(retain_accuracy(read_eval(args.original), 0, spec.point_choice), 6)
     folder, siblings = args.points, args.siblings
     if args.state:  # --points is an output, which Snakemake deletes before each attempt
         folder = args.state / spec.run_id
@@ -125,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
             return
         scored, found = look(model, scorer, role, step=step), distributed.whole_weights(model)
         if kept:
-            point = describe(spec.run_id, step, scored["questions"], spec.point_choice)
-            kept.add(point, lambda path: write_weights(found, path))
+            scores = points_of(Path(args.eval), spec.run_id, None, "unlearned", [scored])
+            kept.add(describe(scores, 0, spec.point_choice), lambda path: write_weights(found, path))
         state.keep(str(step), scored)
 
     if external:

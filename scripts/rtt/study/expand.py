@@ -297,7 +297,7 @@ class Runs:
         """Add everything that starts from one original: trajectories, point choices, attacks."""
         study, methods = self.study_now, self._methods(source, list(texts))
         self.now["evals"].append(source.run_id)
-        shared = {"seed": source.seed, "source": source, "point_choice": study.point_choice}
+        shared = {"seed": source.seed, "source": source, "point_choice": study.points}
         repeats = {method.method: method.repeats(study.repeats.unlearning) for method in methods}
         for method in methods:
             for repeat in repeats[method.method]:
@@ -375,8 +375,11 @@ class Runs:
 
     def plan(self) -> dict:
         """Return runs.json, which tells the analysis the file stems of this study; its folder may hold older runs."""
+        study = self.study.model_dump(mode="json")
+        study["point_choice"] |= {"probes": self.study.points.probes}
+        study["criteria"] |= {"headline": self.study.headline}
         return {
-            "study": self.study.model_dump(mode="json"),
+            "study": study,
             "variants": self.variants,
             "data": list(self.data),
             "manifests": [*self.imports, *self.sources, *self.unlearn, *self.attacks],

@@ -92,9 +92,10 @@ class Repeats(Strict):
 class Criteria(Strict):
     """What the tables ask of a cell before it counts (docs/statistics.md); in no spec, so it renames no run."""
 
-    headline: Annotated[Probes, Field(max_length=2)] = Field(
-        ["letter_permuted", "likelihood"],
-        description="the first is that of the headline; an original must know by each, an attack must teach T by one",
+    headline: Annotated[Probes, Field(max_length=2)] | None = Field(
+        None,
+        description="the first is that of the headline; an original must know by each, an attack must teach T by one. "
+        "null: letter_permuted and likelihood, or what comes nearest to them among scores.probes",
     )
     known: Fraction = Field(0.9, description="accuracy of an original that was trained on its facts here")
     margin: Fraction = Field(0.15, description="above its floor, where a probe's upper limit may lie after unlearning")
@@ -189,15 +190,12 @@ class Study(Strict):
         if not self.attacks.named and self.variants:
             raise ValueError("variants are compared by their recovery: they need attacks")
         scored = probes_of(self.scores.probes)
-        if unknown := [name for name in self.point_choice.probes if name not in scored]:
+        if unknown := [name for name in self.points.probes if name not in scored]:
             raise ValueError(f"point_choice.probes: {', '.join(unknown)} does not come from scores.probes")
-        if (probe := self.point_choice.for_retain) not in scored:
+        if (probe := self.points.for_retain) not in scored:
             raise ValueError(f"point_choice.retain_probe: {probe} does not come from scores.probes")
-        if self.attacks.named and (unknown := [name for name in self.criteria.headline if name not in scored]):
-            raise ValueError(
-                f"criteria.headline: {', '.join(unknown)} does not come from scores.probes; name one or two of "
-                f"{', '.join(scored)}"
-            )
+        if unknown := [name for name in self.headline if name not in scored]:
+            raise ValueError(f"criteria.headline: {', '.join(unknown)} does not come from scores.probes")
         if self.data.policy.few_answers == "keep" and "likelihood_fresh" in self.scores.probes:
             raise ValueError(
                 "data.policy.few_answers: keep leaves facts without fresh choices: leave likelihood_fresh out of "
@@ -271,6 +269,19 @@ class Study(Strict):
             except UserError as error:
                 raise ValueError(f"methods.{name}: {error}") from None
         return self
+
+    @property
+    def points(self) -> PointChoice:
+        """The point choice with its probes named."""
+        return self.point_choice.among(probes_of(self.scores.probes))
+
+    @property
+    def headline(self) -> list[str]:
+        """The one or two headline probes: those that the study names, or a letter probe and likelihood."""
+        scored = probes_of(self.scores.probes)
+        letter = next((name for name in ("letter_permuted", "letter") if name in scored), None)
+        first = [name for name in (letter, "likelihood") if name in scored]
+        return self.criteria.headline or [*first, *(name for name in scored if name not in first)][:2]
 
     @property
     def has_oracle(self) -> bool:

@@ -375,8 +375,8 @@ class Unlearning(Training, Forms):
 class PointChoice(Strict):
     """Say which point of a trajectory is attacked."""
 
-    rule: Literal["nearest_floor", "lowest"] = "nearest_floor"
-    probes: Probes = ["letter"]
+    rule: Literal["strongest", "nearest_floor", "lowest"] = "strongest"
+    probes: Probes | None = Field(None, description="null: all that come from scores.probes")
     retain_probe: Probe | None = Field(None, description="of retain accuracy; null: the first of probes")
     splits: Annotated[
         list[Annotated[str, AfterValidator(_split)]], Field(max_length=1000), AfterValidator(_distinct), Introduced([])
@@ -386,9 +386,13 @@ class PointChoice(Strict):
         "or T; none: the choice is made on all forget facts",
     )
 
+    def among(self, scored: list[str]) -> "PointChoice":
+        """Return the same with its probes named; `scored` are all that there are."""
+        return self if self.probes else self.model_copy(update={"probes": scored})
+
     @property
     def for_retain(self) -> str:
-        """The probe that gives retain accuracy."""
+        """The probe that gives retain accuracy, where the probes are named."""
         return self.retain_probe or self.probes[0]
 
 
