@@ -110,5 +110,6 @@ def test_other_code_and_lost_manifests_are_named_and_other_data_are_another_run(
     study = arrived.folder / SMOKE
     study.write_text(study.read_text().replace("    facts_per_split: 8\n", "    facts_per_split: 4\n"))
     assert planned(arrived) == {
-        "generate": 3, "facts": 3, "pretrain": 1, "teach": 1, "unlearn": 2, "choose": 2, "attack": 6, **AFTER_TABLES
+        "generate": 3, "facts": 3, "pretrain": 2, "original": 2, "teach": 1, "unlearn": 2, "choose": 2, "attack": 8,
+        **AFTER_TABLES,
     }  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_plan_of_the_smoke_study_in_an_empty_folder(installed, tmp_path):
     done = installed.run(
         tmp_path, "snakemake", "-n", "-c1", "--snakefile", snakefile, "--configfile", f"{config}/smoke.yaml"
     )
-    assert done.returncode == 0 and job_counts(done.stdout)["attack"] == 6, done.stdout + done.stderr
+    assert done.returncode == 0 and job_counts(done.stdout)["attack"] == 8, done.stdout + done.stderr
 
 
 def test_a_study_and_a_model_file_of_ones_own_come_first(installed, tmp_path):
