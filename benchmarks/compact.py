@@ -11,16 +11,18 @@ import hashlib
 import tempfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from rtt.bundle import opening, rebuild, write
-from rtt.bundle.compacting import HEADLINE
+from rtt.bundle.layout import JOINED
 from rtt.files import canonical_json, write_json, write_text
 from rtt.scoring import compact, probabilities
 from rtt.scoring.question_table import LetterUse, Questions
 from rtt.scoring.read import AttackScores, Labels, PointScores
 from rtt.scoring.write import attack_labels, source_labels, unlearn_labels
+from rtt.stats.criteria import Criteria
 from rtt.study import plugins
 from rtt.study.expand import Runs
 from rtt.study.load import load_study, to_yaml
@@ -151,7 +153,7 @@ class Planted:
             repeats, looks, splits = next(iter(scores.correct.values())).shape[:3]
             wanted = [
                 ({"setting": scores.settings[i], "v_split": scores.v_splits[s], "repeat": r}, (r, i, s), [probe])
-                for r in range(repeats) for i, probe in enumerate(HEADLINE) for s in range(splits)
+                for r in range(repeats) for i, probe in enumerate(Criteria().headline) for s in range(splits)
                 if scores.uses_t and i < looks
             ]  # fmt: skip
         questions, correct = compact.sets(scores)["forget"]
@@ -212,6 +214,7 @@ def main() -> None:
     """Write the study, bundle it, open it, and say how large and slow each is."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study")
+    parser.add_argument("--sizes", action="store_true", help="only say how large the parts are, and draw nothing")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, clock = Path(folder), [time.perf_counter()]
@@ -223,6 +226,13 @@ def main() -> None:
         planted = Planted(args.study, root / "results" / load_study(args.study, {}).study)
         planted.write()
         planting, evals = lap(), len(list(planted.results.glob("evals/**/*.json")))
+        if args.sizes:
+            print("| folder | files | bytes | packed |\n|---|---|---|---|")
+            for name in JOINED:
+                paths = sorted(path for path in (planted.results / name).rglob("*") if path.is_file())
+                data = b"".join(path.read_bytes() for path in paths)
+                print(f"| {name} | {len(paths)} | {len(data)} | {len(zlib.compress(data, 9))} |")
+            return
         rebuild.rebuild(root, planted.study.study, True)
         drawing = lap()
         bundle = write.write(planted.results, root / "dist")

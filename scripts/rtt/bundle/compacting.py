@@ -11,10 +11,9 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, read_json, sha256, write_text
 from rtt.scoring import compact, probabilities
 from rtt.scoring.read import AttackScores, PointScores, read_eval, read_point_choices
+from rtt.stats.criteria import Criteria
 from rtt.stats.reported import attacked
 from rtt.study.names import ASKED, asked_for
-
-HEADLINE = ("letter_permuted", "likelihood")  # where the study names no others
 
 
 def compacted(results: Path, stems: Iterable[str]) -> None:
@@ -66,9 +65,8 @@ def _points(scores: PointScores, chosen: Mapping[str, set[int]]) -> list[tuple[d
 
 def _looks(scores: AttackScores, study: Mapping) -> list[tuple[dict, Sequence[str]]]:
     """Return the looks that nested choice takes by each headline probe in each repeat, with that probe."""
-    headline = (study.get("criteria") or {}).get("headline", HEADLINE)
     found: dict[tuple, list[str]] = {}
-    for probe in (probe for probe in headline if probe in scores.correct):
+    for probe in Criteria.read(Path("runs.json"), study.get("criteria")).judges(scores.correct):
         for repeat, pairs in enumerate(attacked(scores, probe, "nested").pairs):
             for look, split in pairs:
                 probes = found.setdefault((repeat, look, split if scores.uses_t else 0), [])
