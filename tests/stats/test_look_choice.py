@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rtt.scoring.halves import halves
-from rtt.stats.look_choice import best_look, chance, choose, letter_floor
+from rtt.stats.floors import chance, letter_floor
+from rtt.stats.look_choice import best_look, choose
 from scipy.stats import binom
 
 sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)

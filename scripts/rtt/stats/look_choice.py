@@ -1,14 +1,11 @@
-"""Which look of an attack is reported (`paper`, `nested`), and the floor that accuracies are compared with.
+"""Which look of an attack is reported (`paper`, `nested`).
 
 Shapes: L looks, one per setting of the attack, gentlest first; n V questions; S V splits. `correct` is (L, n) floats in
 [0, 1]: column i is scored by the model that was attacked with question i's split as V.
 `split_of` is (n,) int, the index of that split.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
@@ -56,26 +53,3 @@ def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray, first: n
     else:
         raise ValueError(f"look choice {look_choice!r} is not one of {LOOK_CHOICES}")
     return LookChoice(chosen, tuple(pairs))
-
-
-def chance(n_choices: np.ndarray) -> float:
-    """Return what drawing a choice scores: the mean of one over each question's number of choices."""
-    counts = Counter(np.asarray(n_choices).tolist())
-    return float(sum(Fraction(n, choices) for choices, n in counts.items()) / counts.total())
-
-
-def letter_floor(answers: np.ndarray, n_choices: np.ndarray, split_of: np.ndarray, v_splits: Sequence[int]) -> float:
-    """Return the accuracy on V of T's majority letter, found per V split and pooled over the V questions.
-
-    `answers`, `n_choices` and `split_of` are (n,) ints of all questions. With one of `v_splits` as V, all other splits
-    are T. The majority is that of T's questions with as many choices as the V question has, since everybody sees that
-    number; where T has none, a letter is drawn. A tie of letters goes to the first letter.
-    """
-    answers, n_choices, split_of = (np.asarray(values) for values in (answers, n_choices, split_of))
-    value = np.zeros(len(answers))
-    for split in v_splits:
-        for width in np.unique(n_choices[split_of == split]):
-            alike = n_choices == width
-            learned, asked = answers[alike & (split_of != split)], alike & (split_of == split)
-            value[asked] = answers[asked] == np.bincount(learned).argmax() if len(learned) else 1 / width
-    return float(np.mean(value[np.isin(split_of, v_splits)]))
