@@ -12,6 +12,7 @@ rule attack:
     input:
         source=lambda wildcards: model_folder(attack_of(wildcards).source.weights),
         facts=lambda wildcards: facts_file(attack_of(wildcards).facts),
+        shots=lambda wildcards: [facts_file(one.learn) for one in [attack_of(wildcards).shots] if one],
         chosen=lambda wildcards: [model_folder(spec) for spec in attack_of(wildcards).point_choices],
         point_choices=lambda wildcards: [point_choice_file(spec) for spec in attack_of(wildcards).point_choices],
     output:
@@ -41,6 +42,7 @@ rule attack:
             --facts {input.facts:q} \
             --chosen {input.chosen:q} \
             --point-choices {input.point_choices:q} \
+            --shots {input.shots:q} \
             --evals {output.evals:q} \
             --manifest {output.manifest:q} \
             --state {params.state:q}

@@ -8,17 +8,20 @@ from datetime import datetime
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import tiny
 import torch
 from rtt.__main__ import main
-from rtt.data.facts import write_facts
+from rtt.data.facts import read_facts, write_facts
 from rtt.files import canonical_json, read_json, write_text
-from rtt.models.load import load, weights
+from rtt.models.load import load, load_weights, weights
 from rtt.scoring.read import AttackScores, PointScores, read_eval
+from rtt.scoring.score import Scorer
 from rtt.scoring.write import write_eval
 from rtt.steps import attack, choose, unlearn
 from rtt.study.expand import Runs
+from rtt.study.names import ASKED, PROBES
 from rtt.training.resume import State
 from safetensors.torch import load_file
 
@@ -28,6 +31,7 @@ STUDY = {
     "arms": ["pretrained", "taught"],
     "methods": {name: METHOD for name in ("GD", "RMU", "RIA", "FIF")},
     "attacks": {"RTT": {"learning_rates": [1e-3, 2e-3], "epochs": 1, "batch_size": 4}},
+    "scores": {"probes": list(ASKED)},
 }
 
 
@@ -88,14 +92,14 @@ class Chain:
     def point_choice(self, spec):
         return self.folder / f"point_choices/{spec.run_id}.json"
 
-    def attacked(self, point_choices=None):
+    def attacked(self, point_choices=None, shots=("cities",)):
         point_choices = self.attack.point_choices if point_choices is None else point_choices
         evals = str(self.folder / "evals" / self.attack.run_id)
         return main(["attack", *self.common(self.attack), "--source", self.model(self.base),
                      "--facts", self.facts("birth_years_a"),
                      "--chosen", *map(self.model, point_choices),
                      "--point-choices", *map(str, map(self.point_choice, point_choices)),
-                     "--evals", evals])  # fmt: skip
+                     "--shots", *map(self.facts, shots), "--evals", evals])  # fmt: skip
 
 
 # Kept and chosen, whatever the accuracies: GD has nothing at 10 %, RMU and FIF have one point for both budgets.
@@ -136,7 +140,7 @@ def chain(tmp_path_factory):
         patch.setattr(attack.Attacker, "on", real)
         control = made.control
         assert main(["attack", *made.common(control), "--source", made.model(made.base),
-                     "--facts", made.facts("birth_years_b"),
+                     "--facts", made.facts("birth_years_b"), "--shots", made.facts("cities"),
                      "--evals", str(folder / "evals" / control.run_id)]) == 0  # fmt: skip
     torch.use_deterministic_algorithms(False)
     return made
@@ -248,7 +252,8 @@ def test_metrics_are_the_accuracies(chain):
             keys = ("attack", "setting", "v_split", "repeat")
             assert [entry[key] for key in keys] == [result[key] for key in keys]
             for role in {q["role"] for q in result["questions"]}:
-                for probe in ("letter", "likelihood", "likelihood_fresh"):
+                assert entry["accuracy"][role].keys() == set(PROBES) - {"letter_calibrated"}
+                for probe in ("letter", "likelihood", "likelihood_fresh", "cloze", "few_shot"):
                     hits = [
                         max(range(4), key=lambda i, s=q["probes"][probe]["scores"]: (s[i], -i)) == q["answer"]
                         for q in result["questions"]
@@ -257,12 +262,34 @@ def test_metrics_are_the_accuracies(chain):
                     assert entry["accuracy"][role][probe] == round(sum(hits) / len(hits), 6)
 
 
+def shown(chain):
+    """The facts that few_shot shows: four of those in the retain loss, by the seed."""
+    learn = [fact for fact in read_facts(chain.facts("cities")) if fact.split == "train"]
+    return [learn[i] for i in np.random.default_rng([0, 50]).choice(len(learn), 4, replace=False)]
+
+
+def test_few_shot_shows_the_same_retain_facts_before_an_attack_and_after(chain):
+    """Never forget facts, nor those that measure what must stay; an attack reads them from where its spec says."""
+    assert len({fact.id for fact in shown(chain)}) == 4
+    facts = read_facts(chain.facts("birth_years_a"))
+    model, tokenizer = load(chain.model(chain.base), "fp32")
+    scorer = Scorer(tokenizer, facts, ["few_shot"], shots=shown(chain))
+    again = scorer.questions(model, lambda fact: "V")
+    found = read_json(chain.eval(chain.base.run_id))["looks"][0]["questions"][: len(facts)]
+    assert [one["id"] for one in found] == [one["id"] for one in again]
+    for one, other in zip(found, again, strict=True):
+        assert one["probes"]["few_shot"]["scores"] == pytest.approx(other["probes"]["few_shot"]["scores"], abs=2e-6)
+    for spec in chain.runs.attacks.values():  # the control's, too
+        assert (spec.shots.learn.dataset, spec.shots.learn_splits) == ("cities", ["train"])
+
+
+def test_an_attack_that_is_not_given_the_facts_to_show_is_refused(chain, capsys):
+    assert chain.attacked(shots=[]) == 1
+    assert "few_shot shows 4 solved questions of retain facts: found 0 in the retain loss" in capsys.readouterr().err
+
+
 def test_points_are_the_weights_that_were_scored(chain):
     """Score a saved point anew: the same numbers as in the trajectory's evaluation."""
-    from rtt.data.facts import read_facts
-    from rtt.models.load import load_weights
-    from rtt.scoring.score import Scorer
-
     retain = [fact for fact in read_facts(chain.facts("cities")) if fact.split == "held_out"]
     facts = [*read_facts(chain.facts("birth_years_a")), *retain]
     for spec in chain.trajectories:
@@ -273,7 +300,7 @@ def test_points_are_the_weights_that_were_scored(chain):
         assert files == {"points.json", "sha256.json", *(f"step-{step}.safetensors" for step in kept)}
         for result in (r for r in document["looks"] if r["step"] in kept):
             load_weights(model, f"{chain.model(spec)}/step-{result['step']}.safetensors")
-            again = Scorer(tokenizer, facts).questions(model, lambda fact: "V")
+            again = Scorer(tokenizer, facts, ASKED, shots=shown(chain)).questions(model, lambda fact: "V")
             assert [q["probes"] for q in again] == [q["probes"] for q in result["questions"]]
         assert document["looks"][0]["questions"] != document["looks"][1]["questions"]
 
@@ -317,7 +344,7 @@ def test_wrong_files_are_a_users_mistake(chain, monkeypatch, capsys, drop):
     before = {path: path.read_bytes() for path in (chain.folder / "evals").rglob("*.json")}
     point_choices = chain.attack.point_choices
     if drop == "points":
-        code, words = chain.attacked(point_choices[:-1]), ["4 methods", "--chosen"]
+        code, words = chain.attacked(point_choices[:-1]), ["4 point choices", "--chosen"]
     else:
         code, words = (
             chain.attacked(sorted(point_choices, key=lambda s: s.method)),

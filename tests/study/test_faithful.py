@@ -207,7 +207,7 @@ def test_bare_letter_scores_other_tokens(tokenizer, raw):
     pieces, scores = {}, {}
     for name in ("default", "bare_letter"):
         spec = next(s for s in Runs(STUDY).sources.values() if s.scores == STUDY.variant(name).scores)
-        scorer = scorer_of(spec, tokenizer, facts)
+        scorer = scorer_of(spec, tokenizer, facts, [])
         questions = scorer.questions(made, lambda fact: "V")
         scores[name] = {kind: [q["probes"][kind]["scores"] for q in questions] for kind in ("letter", "likelihood")}
         ids = [tokens[0] for prompt, tokens in scorer.targets[:4]]

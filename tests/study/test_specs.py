@@ -290,6 +290,14 @@ def test_the_splits_of_the_point_choice_stand_in_every_spec_that_asks_them():
             tiny.study(**FULL, data={"generator": people | {"first_names": 8}}, point_choice={"splits": splits})
 
 
+def test_attacks_name_the_facts_that_few_shot_shows_and_none_without_it():
+    with_shots = Runs(tiny.study(scores={"probes": ["letter", "few_shot"]}))
+    assert {spec.shots for spec in Runs(tiny.study()).attacks.values()} == {None}
+    assert len(with_shots.attacks) > 1
+    for spec in with_shots.attacks.values():
+        assert spec.shots.learn.run_id in with_shots.data and spec.shots.learn != spec.facts
+
+
 def test_targets_are_the_same_for_each_arm():
     runs = Runs(tiny.study(**FULL, retain_budgets=[0.05, 1.0]))
     names = [[target.name for target in attack.targets] for attack in attacked(runs)]

@@ -2,10 +2,15 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rtt.data.facts import Fact, read_facts
+from rtt.data.text import SHOTS
 from rtt.errors import UserError
+from rtt.study.settings import Scores
 from rtt.study.specs import Retain, TextsSpec
 
 
@@ -21,17 +26,34 @@ def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | 
     Raises UserError when a split has no facts.
     """
 
-    def facts(path, splits):
-        found = read_facts(path)
-        known = {fact.split for fact in found}
-        if absent := [split for split in splits or () if split not in known]:
-            there = ", ".join(sorted(known)) or "none"
-            raise UserError(f"{path}: retain splits: found no fact in {', '.join(absent)}; expected some of {there}")
-        return [fact for fact in found if splits is None or fact.split in splits]
-
+    held_out = read_splits(args.held_out, retain.held_out_splits)
     if isinstance(retain.learn, TextsSpec):
-        return read_texts(args.retain, retain.learn.max_characters), facts(args.held_out, retain.held_out_splits)
-    return facts(args.retain, retain.learn_splits), facts(args.held_out, retain.held_out_splits)
+        return read_texts(args.retain, retain.learn.max_characters), held_out
+    return read_splits(args.retain, retain.learn_splits), held_out
+
+
+def read_splits(path: str | Path, splits: Sequence[str] | None) -> list[Fact]:
+    """Read the retain facts of these splits; None: of all. Raises UserError when a split has no facts."""
+    found = read_facts(path)
+    known = {fact.split for fact in found}
+    if absent := [split for split in splits or () if split not in known]:
+        there = ", ".join(sorted(known)) or "none"
+        raise UserError(f"{path}: retain splits: found no fact in {', '.join(absent)}; expected some of {there}")
+    return [fact for fact in found if splits is None or fact.split in splits]
+
+
+def shots(scores: Scores, learn: Sequence[Fact | str], seed: int) -> list[Fact]:
+    """Return the facts whose solved questions `few_shot` shows, drawn by the seed from those in the retain loss.
+
+    None where it is not asked. Raises UserError where there are too few facts.
+    """
+    if "few_shot" not in scores.probes:
+        return []
+    if len(learn) < SHOTS:
+        raise UserError(
+            f"few_shot shows {SHOTS} solved questions of retain facts: found {len(learn)} in the retain loss"
+        )
+    return [learn[i] for i in np.random.default_rng([seed, 50]).choice(len(learn), SHOTS, replace=False)]
 
 
 def read_texts(path: str | Path, max_characters: int | None = None) -> list[str]:

@@ -21,6 +21,7 @@ from rtt.attacks.base import Attack, Checkpoint
 from rtt.checksums import verify_file
 from rtt.code_version import code_version
 from rtt.data.facts import Fact, read_facts
+from rtt.data.retain import read_splits
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.models.load import load, load_weights, model_hash, weights
@@ -46,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--chosen", nargs="*", default=[], help="folders of the chosen weights, in the order of the spec's methods"
     )
     parser.add_argument("--point-choices", nargs="*", default=[], help="point choice files, in the same order")
+    parser.add_argument("--shots", nargs="*", default=[], help="retain facts, for the probe few_shot alone")
     parser.add_argument("--evals", required=True, type=Path, help="folder for one evaluation JSON per target")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--state", type=Path, help="folder from which a killed run resumes; none: nothing is kept")
@@ -157,7 +159,8 @@ def run(args: argparse.Namespace) -> int:
         verify_file(weights_file, _again(weights_file, trajectory))
     model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))
     state = State(args.state, {"run": spec.run_id, "code": code})
-    scorer = scorer_of(spec, tokenizer, facts)
+    learn = [fact for path in args.shots for fact in read_splits(path, spec.shots.learn_splits)]
+    scorer = scorer_of(spec, tokenizer, facts, learn)
     attacker = Attacker(attack, model, tokenizer, facts, scorer, spec.seed, state, spec.repeats)
     starts = [
         chosen[target.method, target.repeat, target.retain_budget] if target.method else ORIGINAL
@@ -184,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
             looks=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
-    read = [args.source, args.facts, *args.chosen, *args.point_choices]
+    read = [args.source, args.facts, *args.chosen, *args.point_choices, *args.shots]
     manifest.write(args.manifest, model, read=read, made=[args.evals], **_trained(state))
     state.finish()
     return 0

@@ -42,15 +42,15 @@ def configure_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", help="folder from which a killed run resumes; none: nothing is kept")
 
 
-def scorer_of(spec, tokenizer, facts) -> Scorer:
-    """Return the scorer of a spec's probes for these facts."""
-    scores = spec.scores
-    return Scorer(tokenizer, facts, scores.probes, scores.bare_letter, precision=scores.precision)
+def scorer_of(spec, tokenizer, facts, learn) -> Scorer:
+    """Return the scorer of a spec's probes for these facts; `learn` is what stands in the retain loss."""
+    scores, shown = spec.scores, retain.shots(spec.scores, learn, spec.seed)
+    return Scorer(tokenizer, facts, scores.probes, scores.bare_letter, precision=scores.precision, shots=shown)
 
 
-def scores_of(spec: Source, model, tokenizer, facts, held_out) -> dict:
+def scores_of(spec: Source, model, tokenizer, facts, learn, held_out) -> dict:
     """Return the look of a model before unlearning: its scores on the forget facts and the held-out retain facts."""
-    return look(model, scorer_of(spec, tokenizer, [*facts, *held_out]), role_of(spec, facts, held_out))
+    return look(model, scorer_of(spec, tokenizer, [*facts, *held_out], learn), role_of(spec, facts, held_out))
 
 
 def role_of(spec: Source, facts: Sequence[Fact], held_out: Sequence[Fact]) -> Callable[[Fact], str]:
@@ -82,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
     """Score the model, and write its evaluation and manifest."""
     spec = load_spec(args.spec, "original")
     manifest = Manifest("original", spec)
-    facts, (_, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)
+    facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.retain, args)
     prepare_torch(spec.seed)
     base = spec.base
     dtype = start_dtype(base.training.precision) if isinstance(base, PretrainSpec) else base.model.dtype
     model, tokenizer = load(args.model, dtype)
-    write_original(spec, scores_of(spec, model, tokenizer, facts, held_out), args)
+    write_original(spec, scores_of(spec, model, tokenizer, facts, learn, held_out), args)
     read = [args.model, args.facts, args.retain, args.held_out]
     manifest.write(args.manifest, model, read=read, made=[args.eval], tokens=0)
     return 0

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     scores, last = [], len(items) // training.batch_size
 
     def score(step, model):
-        scores.append(scores_of(spec, model, tokenizer, facts, held_out))
+        scores.append(scores_of(spec, model, tokenizer, facts, learn, held_out))
 
     state = State(args.state, {"run": spec.run_id, "code": code_version(spec.kind)})
     title, at = f"teaching ({spec.arm})", state.training("training")

@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load(args.source, "fp32" if external else start_dtype(settings.precision))
     if external:
         take_weights(model, args.source, external_folder(settings, args.external))
-    scorer, role = scorer_of(spec.source, tokenizer, [*facts, *held_out]), role_of(spec.source, facts, held_out)
+    scorer = scorer_of(spec.source, tokenizer, [*facts, *held_out], learn)
+    role = role_of(spec.source, facts, held_out)
     owner = {"run": spec.run_id, "code": code}
     state = State(args.state, owner, lambda: damaged_weights(args.state / spec.run_id))
     kept = kept_weights(spec, args) if distributed.is_main() else None

@@ -326,12 +326,12 @@ class Runs:
         unlearning = {"retain_budgets": study.retain_budgets, "unlearning_repeats": study.repeats.unlearning}
         if study.attack_jobs == "arm" and methods:
             targets = [original, *(target for some in unlearned.values() for target in some)]
-            self._attacks(unlearned=methods, targets=targets, **shared, **unlearning)
+            self._attacks(source.retain, unlearned=methods, targets=targets, **shared, **unlearning)
             return
-        self._attacks(targets=[original], **shared | {"point_choice": None})
+        self._attacks(source.retain, targets=[original], **shared | {"point_choice": None})
         for method in methods:
             targets = unlearned[method.method]
-            self._attacks(unlearned=[method], targets=targets, **shared, **unlearning)
+            self._attacks(source.retain, unlearned=[method], targets=targets, **shared, **unlearning)
 
     def _control(self, source: PretrainSpec | ImportSpec, facts: DataSpec, arms: list[str], retain: Retain, seed: int):
         """Add every attack on a model that never saw these facts, and its scores before any attack."""
@@ -343,17 +343,18 @@ class Runs:
             )  # fmt: skip
             self.now["evals"].append(self._put(self.sources, self.controls[key]).run_id)
         self._attacks(
-            seed=seed, arm="control", control_for=arms, source=source, facts=facts,
+            retain, seed=seed, arm="control", control_for=arms, source=source, facts=facts,
             targets=[Target(name="control", kind="control")], scores=study.scores,
         )  # fmt: skip
 
-    def _attacks(self, **shared) -> None:
-        """Add one run for each attack of the study."""
+    def _attacks(self, retain: Retain, **shared) -> None:
+        """Add one run for each attack of the study; `retain` is what must stay."""
         study = self.study_now
         for name, settings in study.attacks.named.items():
             repeats = study.repeats.attack if plugins.attacks()[name].drawn else 1
             spec = AttackSpec(
-                attack=name, settings=settings, repeats=repeats, left_out=study.point_choice.splits, **shared
+                attack=name, settings=settings, repeats=repeats, left_out=study.point_choice.splits,
+                shots=retain if "few_shot" in study.scores.probes else None, **shared,
             )  # fmt: skip
             self.now["evals"] += self._put(self.attacks, spec).eval_ids()
 

@@ -27,6 +27,7 @@ from rtt.study.settings import (
     PointChoice,
     Pretraining,
     Probes,
+    RetainTexts,
     Scores,
     Switch,
     Task,
@@ -204,6 +205,12 @@ class Study(Strict):
         self._choice_splits_exist()
         if self.oracle and not self.arms:
             raise ValueError("oracle: only a miniature (arms) can be trained without the facts; leave it out")
+        plain = [i for i, task in enumerate(self.tasks or []) if isinstance(task.retain, RetainTexts)]
+        if "few_shot" in self.scores.probes and plain:
+            raise ValueError(
+                f"scores.probes: few_shot shows solved questions of retain facts, but tasks.{plain[0]}.retain names "
+                "plain texts; leave few_shot out"
+            )
         if DEFAULT in self.variants:
             raise ValueError(f"variants.{DEFAULT}: this name is the study itself")
         self._external_names_differ()

@@ -352,6 +352,7 @@ class AttackSpec(Spec):
     repeats: Annotated[int, Introduced(1)] = 1  # of the attack
     unlearning_repeats: Annotated[int, Introduced(1)] = 1
     left_out: Annotated[list[str], Introduced([])] = []  # splits set apart for the point choice: never V or T
+    shots: Annotated[Retain | None, Introduced(None)] = None  # whose `learn` facts the probe few_shot shows
 
     @field_validator("settings", mode="before")
     @classmethod
