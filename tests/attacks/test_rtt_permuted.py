@@ -2,10 +2,11 @@
 
 import dataclasses
 from itertools import permutations
+from types import SimpleNamespace
 
 import pytest
 import tiny
-from attacking import QUICK, attack, spied, words
+from attacking import QUICK, spied, words
 from rtt.attacks.rtt_permuted import stating
 from rtt.errors import UserError
 from rtt.study import plugins
@@ -65,7 +66,7 @@ def test_the_wrong_answers_are_each_as_likely_as_another(data):
     """Over seeds every wrong choice of a fact is drawn, and the questions of V keep theirs."""
     found = {}
     for seed in range(40):
-        checkpoint = type("C", (), {"seeded": lambda self, purpose, seed=seed: [seed, purpose, 0]})()
+        checkpoint = SimpleNamespace(seeded=lambda purpose, seed=seed: [seed, purpose, 0])
         for fact, taught in zip(data, PERMUTED(QUICK).taught(checkpoint, data), strict=True):
             found.setdefault(fact.id, []).append(taught.answer)
             assert (taught.choices, taught.question, taught.id) == (fact.choices, fact.question, fact.id)
@@ -91,14 +92,15 @@ def test_sentences_that_could_tell_the_truth_are_left_out(data):
         assert stating(changed, wrong).sentences == [f"Born in {data[0].choices[wrong]}."]
 
 
-def test_a_loss_of_sentences_leaves_out_facts_whose_sentences_stay_true(data, monkeypatch):
+def test_a_loss_of_sentences_leaves_out_facts_whose_sentences_stay_true(data):
     settings = PERMUTED.Settings(learning_rates=[1e-2], epochs=1, batch_size=2, loss="CORPUS")
     vague = [dataclasses.replace(one, sentences=["Nobody knows."]) for one in data]
-    mixed = [*vague[:4], *data[4:]]
-    items = spied(monkeypatch, mixed, settings, name="RTT_permuted")[1][1]  # split_1 as V: T is split_0 and split_2
-    assert len(items) == 3 * 4
+    checkpoint = SimpleNamespace(seeded=lambda purpose: [0, purpose, 0])
+    taught = PERMUTED(settings).taught(checkpoint, [*vague[:4], *data[4:]])
+    assert [fact.id for fact in taught] == [fact.id for fact in data[4:]]
+    assert len(PERMUTED(QUICK).taught(checkpoint, vague)) == len(vague)  # their MCQs are taught
     with pytest.raises(UserError, match=r"RTT_permuted: the loss CORPUS trains on sentences, but none"):
-        attack(vague, settings, name="RTT_permuted")
+        PERMUTED(settings).taught(checkpoint, vague)
 
 
 def test_it_is_a_control_and_never_the_attack_that_figures_show():

@@ -287,8 +287,8 @@ def test_typical_lengths_are_those_of_the_authors_files(folder):
 POINTS, RATES, SPLITS, EPOCHS = 5, 6, 2, 6
 FINEWEB = 2000 / 4.5  # characters, characters a token
 GD_TOKENS = 5 * 563 * 4 * (22.5 + FINEWEB)  # 5 epochs of ceil(3 x 750 / 4) steps of 4 pairs: a sentence, a FineWeb text
-YEARS_SCORED = 59.2 + 27.2 + 4 * (5.0 - 1)  # MCQ prompt, question, four choices but for their last tokens
-MMLU_SCORED = 148.8 + 91.8 + 4 * (11.2 - 1)
+YEARS_SCORED = 4 * 59.2 + 27.2 + 4 * (5.0 - 1)  # four rotations, question, four choices but for their last tokens
+MMLU_SCORED = 4 * 148.8 + 91.8 + 4 * (11.2 - 1)
 
 
 @pytest.fixture(scope="module")
@@ -329,9 +329,8 @@ def test_rtt_on_one_checkpoint(paper):
     spec = next(s for s in paper.runs.attacks.values() if s.facts.dataset == "years")
     bill = paper.checkpoint(spec)
     assert bill.runs == RATES * SPLITS
-    assert bill.train_tokens == pytest.approx(
-        RATES * SPLITS * EPOCHS * 600 * (66.2 + 22.5)
-    )  # a question and a sentence
+    told = 66.2 + 22.5  # a question and a sentence
+    assert bill.train_tokens == pytest.approx(RATES * SPLITS * EPOCHS * 600 * told)
     assert bill.score_tokens == pytest.approx(RATES * SPLITS * EPOCHS * 750 * YEARS_SCORED)
     assert bill.flops == pytest.approx(LLAMA * (6 * bill.train_tokens + 2 * bill.score_tokens))
 
@@ -377,7 +376,7 @@ def _most_files(folder, order, budgets, trajectories, points_each, seed) -> int:
     """Let trajectories report points in the given order to the real KeptWeights; return the most weight files at once,
     counting the one being written.
     """
-    rng, point_choice, most = np.random.default_rng(seed), PointChoice(), 0
+    rng, point_choice, most = np.random.default_rng(seed), PointChoice(probes=["letter"]), 0
     places = [folder / f"run-{i}" for i in range(trajectories)]
 
     def wanted(points):

@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+from rtt.data.generate import generate, people
 from rtt.errors import UserError
 from rtt.methods.gd import GD
 from rtt.methods.ria import RIA
 from rtt.study import plugins
+from rtt.study.expand import Runs
 from rtt.study.settings import Pretraining, Teaching, Unlearning
 from rtt.training.order import point_steps, pretraining_documents, training_passes, unlearning_pairs
 
+APART = {"splits": ["choice"]}
 RETAIN = SimpleNamespace(learn=None, learn_splits=["train"], held_out_splits=["held_out"])  # what a spec says
 
 
@@ -232,8 +235,8 @@ def test_the_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data)
         raise Stop
 
     settings = Unlearning(learning_rate=1, batch_size=4, points=[30])
-    source = SimpleNamespace(retain=RETAIN)
-    spec = SimpleNamespace(seed=0, method="GD", run_id="x", settings=settings, texts=[], source=source)
+    source = SimpleNamespace(retain=RETAIN, choice_splits=[], arm="pretrained")
+    spec = SimpleNamespace(seed=0, repeat=0, method="GD", run_id="x", settings=settings, texts=[], source=source)
     monkeypatch.setattr(unlearn, "load_spec", lambda *_: spec)
     monkeypatch.setattr(unlearn, "load", lambda *_: (None, Words()))
     monkeypatch.setattr(unlearn, "Manifest", lambda *_: None)
@@ -246,6 +249,49 @@ def test_the_retain_loss_never_sees_a_held_out_fact(tmp_path, monkeypatch, data)
     args.held_out = args.retain
     with pytest.raises(Stop):
         unlearn.run(args)
+
+
+def test_a_repeat_of_an_unlearning_is_the_same_pairs_in_another_order(monkeypatch, data):
+    """Repeat 0 draws what there was before repeats: the generator of [seed, 20]."""
+    from rtt.steps import unlearn
+
+    learn = [fact for fact in data["cities"] if fact.split == "train"]
+    settings = Unlearning(learning_rate=1, batch_size=4, points=[40], mcq_share=1.0)
+    shown = []
+
+    def train(model, tokenizer, items, *rest):
+        shown.append(items)
+        return [{"loss": 0.0, "moved": 1.0}]
+
+    monkeypatch.setattr(unlearn, "train", train)
+    state = SimpleNamespace(training=lambda name: None)
+    for repeat in (0, 0, 1, 2):
+        spec = SimpleNamespace(seed=5, repeat=repeat, method="GD", settings=settings, texts=[])
+        unlearn.trained(spec, None, Words(), data["birth_years_a"], learn, None, state)
+    rng = np.random.default_rng([5, 20])
+    method = GD(None, settings, 5)
+    assert shown[0] == shown[1] == unlearning_pairs(data["birth_years_a"], learn, method, settings, Words(), rng)
+    assert shown[1] != shown[2] != shown[3] != shown[1]
+    for items in shown[1:]:  # equally often each
+        owners = Counter(owner(text, data["birth_years_a"]).id for text in texts_of([one["forget"] for one in items]))
+        assert set(owners.values()) == {160 // 8}
+
+
+def test_the_oracle_never_saw_the_facts_that_it_is_asked():
+    """The documents of its pretraining, from the specs of a study, name nobody of the arm's; those of the base do."""
+    study = tiny.study(data={"generator": tiny.GENERATOR | {"choice_facts": 4, "first_names": 8}}, point_choice=APART)
+    runs = Runs(study)
+    (oracle,) = (spec for spec in runs.attacks.values() if spec.arm == "control" and "_a-" in spec.facts.run_id)
+    (base,) = (spec for spec in runs.sources.values() if spec.kind == "pretrain" and spec.facts == oracle.facts)
+    options = study.data.generator.model_dump()
+    named = people(options, 0)
+    assert len(named["birth_years_a"]) == 2 * 4 + 4
+    for spec, knows in ((oracle.source, False), (base, True)):
+        files = [generate(part.dataset, options, 0) for part in (spec.facts, spec.retain.learn)]
+        mcqs = [row for one in files for rows in one.values() for row in rows]
+        texts = " ".join(row.get("text") or row["question"] for row in mcqs)
+        assert {name in texts for name in named["birth_years_a"]} == {knows}
+        assert all(name in texts for name in named[spec.facts.dataset])
 
 
 @pytest.mark.parametrize("share, expected", [(0.0, 0.0), (0.65, 0.65), (1.0, 1.0)])
