@@ -15,7 +15,7 @@ no .snakemake folder remembers the last time; where a file has changed, `content
 """
 
 from rtt.report.captions import labels
-from rtt.study.names import FIGURES
+from rtt.study.names import DRAWN_FROM, FIGURES
 
 CATEGORY = f"Study {NAME}"
 
@@ -90,7 +90,7 @@ rule figure:
     """Draw one figure from the tables."""
     input:
         recovery=rules.tables.output.recovery,
-        accuracy=rules.tables.output.accuracy,
+        others=[f"{RESULTS}/tables/{name}.csv" for name in DRAWN_FROM if name != "recovery"],
     output:
         record=stamp(RESULTS, "figure", "figure-{figure}"),
         svg=report(

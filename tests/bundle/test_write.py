@@ -12,7 +12,7 @@ import pytest
 from rtt.bundle import contents, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
 from rtt.errors import UserError
-from rtt.study.names import TABLES
+from rtt.study.names import FIGURES, TABLES
 
 
 def names(path: Path) -> list[str]:
@@ -28,7 +28,7 @@ def test_a_bundle_holds_what_runs_json_names_and_all_that_is_made_from_it(bundle
         f"evals/{stem}.json" for stem in runs["variants"]["default"]["evals"]
     }
     assert {"runs.json", "study.yaml", "report.html", "tables/recovery.csv", "figures/curves.png"} <= below
-    assert len([name for name in below if name.startswith("figures/")]) == 10
+    assert len([name for name in below if name.startswith("figures/")]) == 2 * len(FIGURES)
     beside = {name for name in found if not name.startswith(("results/", "workflow/rules/"))}
     assert beside == {INDEX, CRATE, "README.md", "LICENSE", "licences.tsv", "workflow/Snakefile"}
     assert not [name for name in found if "models" in name.split("/") or name.endswith(("safetensors", "facts.jsonl"))]

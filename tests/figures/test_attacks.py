@@ -5,13 +5,13 @@ import re
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from report_builder import accuracy, full_study, recovery, recovery_row, view_of, write_study
+from report_builder import accuracy, full_study, over_seeds, probes, recovery, recovery_row, view_of, write_study
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.figures import render_told, words
 from rtt.figures.choices import choices
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import PROBES, settings
+from rtt.figures.style import PROBES, STRONGEST, settings
 from rtt.figures.view import load, make_view
 from rtt.study import names
 
@@ -35,7 +35,7 @@ def draw(name, view):
 
 def test_figures_and_probes_are_those_of_the_names():
     assert tuple(FIGURES) == names.FIGURES
-    assert tuple(PROBES) == names.PROBES
+    assert tuple(PROBES) == (*names.PROBES, STRONGEST)
 
 
 def test_a_view_shows_the_studys_first_attack_unless_it_is_asked_for_another():
@@ -79,7 +79,7 @@ def test_curves_of_settings_without_epochs_are_points():
     assert all(line.get_linestyle() == "None" for line in points)
     assert [label.get_text() for label in gd.get_xticklabels()] == CHANNEL
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["on V", "floor"]  # nothing of T: it was not used
+    assert legend == ["on V", "hollow: does not count as unlearned", "floor"]  # nothing of T: it was not used
     assert [axes.get_title() for axes in (original, gd, control)] == ["original", "GD", "control"]
 
 
@@ -88,7 +88,8 @@ def test_words_name_the_attack_and_its_settings():
     looks = accuracy(table).assign(low=lambda t: t["accuracy"] - 0.05, high=lambda t: t["accuracy"] + 0.05)
     view = make_view(table, looks, attack="quantise")
     assert words.title("accuracy", view) == (
-        "After quantisation, the one unlearned model exceeds the control on V (95 % intervals do not overlap)"
+        "The one method counts as unlearned; after quantisation, it exceeds the control on V (95 % intervals do not "
+        "overlap)"
     )
     assert words.title("curves", view) == (
         "Highest accuracy on V at any setting of quantisation: unlearned models .40, originals .95, control .26"
@@ -102,9 +103,9 @@ def test_words_name_the_attack_and_its_settings():
     assert "; GD .40 [.35, .45] on V (bits=4 group_size=channel); " in text and "on T" not in text
     for name in FIGURES:
         told = " ".join([words.title(name, view), *words.told(name, view)])
-        assert "nan" not in told and ("RTT" not in told or name == "sensitivity")
+        assert not re.search(r"\bnan\b", told) and ("RTT" not in told or name == "sensitivity")
     labels = [text.get_text() for text in draw("accuracy", view).legends[0].get_texts()]
-    assert labels[:2] == ["model after quantisation", "unlearned, before quantisation"]
+    assert labels[:2] == ["model after quantisation", "pale: before quantisation"]
 
 
 def test_sensitivity_has_a_row_per_setting_and_per_other_attack():
@@ -129,8 +130,11 @@ def test_every_figure_of_an_attack_without_epochs_is_drawn_whole(name, seeds):
     table = full_study(seeds).assign(attack="quantise")
     sizes = (32, 64, 128, None)
     looks = {f"bits={bits} group_size={size}": 1 - 0.1 * bits for bits in (8, 4) for size in sizes}
-    figure = draw(name, make_view(table, accuracy(table, {"quantise": looks})))
+    figure = draw(name, make_view(table, accuracy(table, {"quantise": looks}), probes(table), over_seeds(table)))
     width, height = figure.bbox.size
+    if name == "attack" or (name == "seeds" and len(seeds) == 1):  # nothing to draw, which it says
+        assert not figure.axes and len(figure.texts) == 1
+        return
     labels = [label for axes in figure.axes if axes.get_visible() for label in axes.get_xticklabels()]
     for text in [figure._suptitle, *figure.legends[0].get_texts(), *(x for x in labels if x.get_visible())]:
         box = text.get_window_extent()

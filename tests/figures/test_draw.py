@@ -11,12 +11,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.font_manager import findfont
-from report_builder import accuracy, full_study, recovery, recovery_row, view_of, write_study
+from report_builder import accuracy, full_study, over_seeds, probes, recovery, recovery_row, view_of, write_study
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import colour, dash_of, marker_of, settings
+from rtt.figures.parts import PALE
+from rtt.figures.style import colour, dash_of, lighter, marker_of, settings
 from rtt.figures.view import load, main_budget, make_view
 from rtt.study import plugins
 
@@ -41,6 +42,11 @@ def marks(axes, colour, marker="o"):
         if line.get_marker() == marker and to_hex(line.get_color()) == colour.lower() and line.get_linestyle() != "--"
         for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
     ]
+
+
+def pale(method):
+    """The colour of a method's marks before the attack."""
+    return to_hex(lighter(colour(method, METHODS), PALE))
 
 
 # ---- views
@@ -125,11 +131,42 @@ def test_accuracy_draws_the_rows_with_their_intervals():
     )
     figure, _ = draw("accuracy", view_of(row))
     axes = figure.axes[0]
-    assert sorted((y, hollow) for _, y, hollow in marks(axes, colour("RMU", METHODS))) == [(0.31, True), (0.77, False)]
+    assert [(y, hollow) for _, y, hollow in marks(axes, colour("RMU", METHODS))] == [(0.77, False)]
+    assert [(y, hollow) for _, y, hollow in marks(axes, pale("RMU"))] == [(0.31, False)]  # before the attack
     assert [y for _, y, _ in marks(axes, "#000000")] == [0.93]
     assert [y for _, y, _ in marks(axes, "#666666")] == [0.26]
     bars = {tuple(np.round(line.get_ydata(), 6)) for line in axes.lines if len(line.get_ydata()) == 2}
     assert {(0.26, 0.36), (0.72, 0.82), (0.88, 0.98), (0.21, 0.31), (0.24, 0.24)} <= bars
+
+
+def test_the_oracle_stands_beside_the_control():
+    figure, _ = draw("accuracy", view_of(recovery_row(acc_oracle_attacked=0.33)))
+    axes = figure.axes[0]
+    assert [y for _, y, _ in marks(axes, "#666666")] == [0.33, 0.3]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["original", "GD", "oracle", "control"]
+    figure, _ = draw("curves", view_of(recovery_row(acc_oracle_attacked=0.33)))
+    assert [axes.get_title() for axes in figure.axes] == ["original", "GD", "oracle", "control"]
+
+
+@pytest.mark.parametrize("name", ["accuracy", "recovery", "tradeoff", "curves", "sensitivity", "probes", "attack"])
+def test_what_does_not_count_is_hollow(name):
+    """One method counts and one does not, and nothing else is hollow; the panel says how many count."""
+    table = recovery(recovery_row("GD"), recovery_row("RMU", status="not_unlearned"))
+    view = make_view(table, accuracy(table), probes(table))
+    figure, _ = draw(name, view)
+    open_of = {"GD": set(), "RMU": set()}
+    for method, found in open_of.items():
+        for tint, marker in ((colour(method, METHODS), None), (pale(method), None)):
+            for line in (line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", "x")):
+                if to_hex(line.get_color()) == tint.lower() and (marker or line.get_marker() != "."):
+                    face = line.get_markerfacecolor()
+                    large = name != "tradeoff" or line.get_markersize() > 5
+                    found |= {face == "none" or to_hex(face) == "#ffffff"} if large and len(line.get_xdata()) else set()
+    assert open_of == {"GD": {False}, "RMU": {True}}
+    if name in ("accuracy", "recovery", "tradeoff", "sensitivity"):
+        assert "1 of 2 count as unlearned" in figure.axes[0].get_title(loc="left")
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any("does not count as unlearned" in text for text in legend)
 
 
 def test_recovery_draws_both_rates_and_shows_what_has_none():
@@ -140,8 +177,9 @@ def test_recovery_draws_both_rates_and_shows_what_has_none():
     ]
     figure, _ = draw("recovery", view_of(*rows))
     axes = figure.axes[0]
-    assert sorted((y, hollow) for _, y, hollow in marks(axes, colour("GD", METHODS))) == [(0.7, False), (0.9, True)]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["GD", "RMU ¶", "RIA †"]
+    assert [y for _, y, _ in marks(axes, colour("GD", METHODS))] == [0.7]
+    assert [y for _, y, _ in marks(axes, pale("GD"))] == [0.9]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["GD", "RMU\n¶", "RIA\n†"]
     assert [text.get_text() for text in axes.texts if text.get_text() == "no value"] == ["no value"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "¶ no point within the budget" in legend
@@ -175,7 +213,7 @@ def test_tradeoff_draws_trajectory_budget_and_chosen_point():
     levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"]
     assert levels == [pytest.approx(0.81)]  # 10 % of .9 may be lost
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [0.27]
-    chosen = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    chosen = [line for line in axes.lines if line.get_markersize() == 8 and len(line.get_xdata())]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in chosen] == [(0.3, 0.85)]
 
 
@@ -214,8 +252,11 @@ def test_a_method_looks_the_same_wherever_it_stands_and_differs_without_colour()
 @pytest.mark.parametrize("seeds", [(0,), (11, 12, 13)])
 def test_nothing_is_cut_and_nothing_overlaps(name, seeds):
     table = full_study(seeds)
-    figure, renderer = draw(name, make_view(table, accuracy(table)))
+    figure, renderer = draw(name, make_view(table, accuracy(table), probes(table), over_seeds(table)))
     width, height = figure.bbox.size
+    if name == "seeds" and len(seeds) == 1:  # nothing to draw, which it says
+        assert "has one seed" in figure.texts[0].get_text().replace("\n", " ")
+        return
     texts = [figure._suptitle, *figure.legends[0].get_texts()]
     boxes = [text.get_window_extent(renderer) for text in texts] + [figure.legends[0].get_window_extent(renderer)]
     for axes in figure.axes:

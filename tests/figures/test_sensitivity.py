@@ -9,7 +9,7 @@ from report_builder import accuracy, recovery, recovery_row
 from rtt.figures import render_told, words
 from rtt.figures.choices import choices
 from rtt.figures.draw import FIGURES
-from rtt.figures.style import settings
+from rtt.figures.style import colour, settings
 from rtt.figures.view import make_view
 
 ROW = {"acc_attacked": 0.8, "acc_control_attacked": 0.3}
@@ -57,7 +57,8 @@ def test_the_title_counts_results_above_the_control():
     looks = accuracy(table).assign(low=lambda t: t["accuracy"] - 0.05, high=lambda t: t["accuracy"] + 0.05)
     # On V, by likelihood, at both rates; not with padding. No point within 5 %: no result.
     assert words.title("sensitivity", make_view(table, looks)) == (
-        "Under 6 other choices, one at a time, 4 of 5 results exceed the control on V (95 % intervals do not overlap)"
+        "Under 6 other choices, one at a time, 4 of 5 results that count exceed the control on V (95 % intervals do "
+        "not overlap)"
     )
 
 
@@ -69,9 +70,9 @@ def test_marks_and_what_they_tell():
         FigureCanvasAgg(figure).draw()
     [axes] = [one for one in figure.axes if one.get_visible()]
     marked = [line for line in axes.lines if line.get_marker() == "o"]
-    filled = [line.get_xdata()[0] for line in marked if line.get_markerfacecolor() != "white"]
-    np.testing.assert_allclose(filled, [0.8, 0.9, 0.7, 0.4, 0.8, 0.3])
-    assert sum(line.get_markerfacecolor() == "white" for line in marked) == 6
+    full = [line.get_xdata()[0] for line in marked if line.get_color() == colour("GD", ["GD"])]
+    np.testing.assert_allclose(full, [0.8, 0.9, 0.7, 0.4, 0.8, 0.3])
+    assert len(marked) == 12  # the pale ones, before the attack
     assert [text.get_text() for text in axes.texts] == ["GD: no point"]
     spots = render_told("sensitivity", view)[1]
     assert [spot.text.partition(",")[0] for spot in spots] == [
@@ -79,7 +80,7 @@ def test_marks_and_what_they_tell():
         "Variant padding",
     ]  # fmt: skip
     assert spots[0].text == (
-        "As reported, learned in pretraining: GD .28 [.23, .33], after RTT .80 [.75, .85]; "
+        "As reported, learned in pretraining: GD (counts) .28 [.23, .33], after RTT .80 [.75, .85]; "
         "control after RTT .30 [.25, .35]; n = 160"
     )
     assert all(one.top + one.height <= two.top + 0.1 for one, two in pairwise(spots))
@@ -88,7 +89,7 @@ def test_marks_and_what_they_tell():
 def test_a_choice_that_a_panel_lacks_is_not_told_there():
     view = make_view(table := recovery(*rows(), recovery_row("GD", "taught")), accuracy(table))
     one, other = words.told("sensitivity", view)[1:]
-    assert "Budget 5 %" in one and "Budget 5 %" not in other and "As reported: GD .28 [.23, .33]" in other
+    assert "Budget 5 %" in one and "Budget 5 %" not in other and "As reported: GD (counts) .28 [.23, .33]" in other
 
 
 def test_seeds_are_drawn_and_meant():

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from report_builder import accuracy, full_study, recovery, recovery_row, view_of
-from rtt.figures import render_told, words
+from report_builder import accuracy, full_view, recovery, recovery_row, view_of
+from rtt.figures import phrases, render_told, words
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import interval, number, span
 from rtt.figures.view import make_view
@@ -33,19 +33,22 @@ def test_recovery_title_counts_methods_that_were_unlearned():
     view = view_of(
         recovery_row("GD", recovery_corrected=0.81),
         recovery_row("RMU", recovery_corrected=0.8),  # not more than 80 %
-        recovery_row("RIA", recovery_corrected=0.99, status="below_floor"),
+        recovery_row("RIA", recovery_corrected=0.99, status="below_floor"),  # knows what to avoid: not counted
         recovery_row("FIF", recovery_corrected=0.99, status="not_unlearned"),  # came back from nowhere: not counted
         recovery_row("GD", "taught", recovery_corrected=0.3),
         recovery_row("RMU", "taught", status="none_within_budget"),
     )
     assert words.title("recovery", view) == (
-        "After RTT, 2 of 3 methods give back more than 80 % of the facts learned in pretraining; taught later: 0 of 1"
+        "3 of 6 models count as unlearned; after RTT, 1 of the 2 that can be judged gives back more than 80 % of the "
+        "facts learned in pretraining; taught later: 0 of 1"
     )
 
 
 def test_recovery_title_takes_the_mean_over_seeds():
     view = view_of(recovery_row(seed=1, recovery_corrected=0.9), recovery_row(seed=2, recovery_corrected=0.6))
-    assert words.title("recovery", view).startswith("After RTT, none of 1 method give")
+    assert words.title("recovery", view).startswith(
+        "Both models count as unlearned; after RTT, not even the one that can be judged gives back"
+    )
 
 
 def test_accuracy_title_compares_intervals():
@@ -56,11 +59,11 @@ def test_accuracy_title_compares_intervals():
         recovery_row("FIF", status="none_within_budget"),
     ]
     assert words.title("accuracy", view_of(*rows)) == (
-        "After RTT, 1 of 2 unlearned models exceeds the control on V (95 % intervals do not overlap); "
-        "1 not unlearned, 1 without a point"
+        "2 of 4 methods count as unlearned; after RTT, 1 of these exceeds the control on V (95 % intervals do not "
+        "overlap)"
     )
     alone = recovery_row(acc_control_attacked=NAN, acc_attacked=0.6)
-    assert "there is no control to compare" in words.title("accuracy", view_of(alone))
+    assert "with no control to compare" in words.title("accuracy", view_of(alone))
 
 
 def test_tradeoff_and_curves_titles():
@@ -70,7 +73,8 @@ def test_tradeoff_and_curves_titles():
         recovery_row("RIA", status="none_within_budget"),
     )
     assert words.title("tradeoff", view) == (
-        "2 of 3 unlearning runs have a point within the 10 % budget; there, forget accuracy is .21 to .34 (floor .27)"
+        "2 of 3 unlearning runs have a point within the 10 % budget, and 2 of these count as unlearned; there, forget "
+        "accuracy is .21 to .34 (floor .27)"
     )
     assert words.title("curves", view_of(recovery_row(acc_attacked=0.7), recovery_row("RMU", acc_attacked=0.9))) == (
         "Highest accuracy on V at any epoch of RTT: unlearned models .70 to .90, originals .95, control .30"
@@ -79,8 +83,7 @@ def test_tradeoff_and_curves_titles():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_alternative_text_names_every_panel_and_method(name):
-    table = full_study()
-    text = words.alternative(name, make_view(table, accuracy(table)))
+    text = words.alternative(name, full_view())
     for part in (
         "Facts learned in pretraining",
         "Facts taught later, as",
@@ -88,21 +91,20 @@ def test_alternative_text_names_every_panel_and_method(name):
         *plugins.methods(),
     ):
         assert part in text
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
     if name == "recovery":
-        assert "FIF (none within budget) ratio no value" in text
-        assert "RIA (undefined) ratio no value" in text
+        assert "FIF (does not count: none within budget) ratio no value" in text
+        assert "RIA (counts: undefined) ratio no value" in text
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_marks_and_words_tell_intervals_and_n(name):
-    table = full_study()
-    view = make_view(table, accuracy(table))
+    view = full_view((0, 11) if name == "seeds" else (0,))
     texts = [*(spot.text for spot in render_told(name, view)[1]), *words.told(name, view)[1:]]
     assert len(texts) > 10
     for text in texts:
         assert "n = 160" in text
-        assert "no value" in text or re.search(r"\.\d\d \[\.\d\d, (\.\d\d|1\.00)\]", text), text
+        assert "no value" in text or "no point" in text or re.search(r"\.\d\d \[\.\d\d, (\.|1\.)\d\d\]", text), text
 
 
 def test_what_curves_tell():
@@ -124,16 +126,18 @@ def test_what_curves_tell():
 
 
 def test_wrapped_keeps_the_percent_sign():
-    assert words.wrapped("more than 80 % of all the facts that there are", 13).splitlines()[0] == "more than"
-    assert all("\n%" not in words.wrapped("give back 80 % of it all", width) for width in range(6, 25))
+    assert phrases.wrapped("more than 80 % of all the facts that there are", 13).splitlines()[0] == "more than"
+    assert all("\n%" not in phrases.wrapped("give back 80 % of it all", width) for width in range(6, 25))
 
 
 def test_recovery_title_leaves_out_what_cannot_be_told():
     rows = [recovery_row("GD"), recovery_row("RMU", cannot_tell="recovery_corrected")]
     assert words.title("recovery", view_of(*rows)) == (
-        "After RTT, the one method gives back more than 80 % of the facts learned in pretraining; 1 cannot be told"
+        "Both methods count as unlearned; after RTT, the one that can be judged gives back more than 80 % of the facts "
+        "learned in pretraining; 1 cannot be told"
     )
     assert words.title("recovery", view_of(rows[1])) == (
-        "For the facts learned in pretraining there is no recovery rate that tells; 1 cannot be told"
+        "The one method counts as unlearned; for the facts learned in pretraining there is no recovery rate that "
+        "tells; 1 cannot be told"
     )
     assert "floor-corrected ratio cannot tell [.81, .91]" in words.alternative("recovery", view_of(rows[1]))

@@ -1,15 +1,24 @@
 """Small tables written by hand, for the tests of figures, report and summary."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 from rtt.figures.view import make_view
 from rtt.report.rows import results
-from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, write_table
+from rtt.stats.intervals import t_interval
+from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, write_table
+from rtt.study.names import PROBES
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_attacked": 0.85, "acc_original_attacked": 0.95, "acc_control_attacked": 0.3}
+ACCURACY |= {"acc_oracle_attacked": float("nan")}
 RATES = {"recovery": 0.89, "recovery_corrected": 0.86, "recovery_difference": 0.57}
+
+
+# Statuses of cells that do not count; `undefined` and `original_not_learned` say something else.
+NEVER = ("none_within_budget", "not_known")
+NOT_COUNTED = ("none_within_budget", "not_known", "below_floor", "not_unlearned")
 
 
 def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
@@ -24,16 +33,22 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "seed": seed,
         "retain_budget": 0.1,
         "look_choice": "nested",
-        "probe": "letter",
+        "probe": "letter_permuted",
         "n_questions": 160,
+        "n_groups": 160,
+        "n_runs": 1,
         "acc_before": 0.97,
         "t_acc_attacked": 1.0,
+        "t_acc_original_attacked": 1.0,
+        "t_acc_control_attacked": 1.0,
+        "control_learned": True,
         "retain_before": 0.9,
         "retain_unlearned": 0.85,
         "floor": 0.27,
         "status": "ok",
         "cannot_tell": "",
     }
+    row["counts"] = changes.get("status", "ok") not in NOT_COUNTED
     unknown = [name for name in changes if name not in RECOVERY_COLUMNS]
     assert not unknown, unknown
     for name, value in (ACCURACY | RATES).items():
@@ -68,7 +83,8 @@ LOOKS = {
     "RTT": {"epoch=1 lr=0.001": 0.25, "epoch=1 lr=0.002": 0.75, "epoch=2 lr=0.001": 0.5, "epoch=2 lr=0.002": 1.0},
     "quantise": {"bits=8 group_size=channel": 0.5, "bits=4 group_size=channel": 1.0},
 }
-USES_T = ("RTT",)
+LOOKS["RTT_permuted"] = LOOKS["RTT"]
+USES_T = ("RTT", "RTT_permuted")
 
 
 def accuracy(table, looks=LOOKS, steps=(10, 20)):
@@ -96,6 +112,7 @@ def accuracy(table, looks=LOOKS, steps=(10, 20)):
     for _, row in nested.drop_duplicates([*models, "attack"]).iterrows():
         other = {"people_p": "people_f", "people_f": "people_p"}.get(row["dataset"], row["dataset"])
         add_looks(row, "original_attacked", "none", row["acc_original_attacked"])
+        add_looks(row, "oracle_attacked", "none", row["acc_oracle_attacked"])
         add_looks(row, "control_attacked", "none", row["acc_control_attacked"], dataset=other)
     for _, row in nested.drop_duplicates([*models, "method", "retain_budget"]).iterrows():
         end = row["acc_unlearned"] if row["status"] != "none_within_budget" else 0.6
@@ -112,7 +129,92 @@ def accuracy(table, looks=LOOKS, steps=(10, 20)):
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
-def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=None, looks=LOOKS):
+# What each probe answers: of an original, of a model that was unlearned, and of one that says C.
+KNOWS = dict.fromkeys(PROBES[:-1], 0.96)
+UNLEARNED = dict.fromkeys(PROBES[:-1], 0.27)
+SAYS_C = UNLEARNED | {"letter_calibrated": 0.5, "likelihood_token": 0.42, "likelihood_fresh": 0.8}
+MIXED, ALL_C = "A:38;B:42;C:40;D:40", "A:1;C:158;D:1"
+
+
+def probe_rows(arm="pretrained", stage="original", method="none", values=KNOWS, said=MIXED, seed=0, **changes):
+    """Return the rows of probes.csv of one model: intervals of .07 to both sides, margin .15."""
+    rows = []
+    for probe, value in values.items():
+        floor = 0.27 if probe == "letter" else 0.31 if probe == "likelihood" else 0.25
+        row = dict.fromkeys(PROBES_COLUMNS)
+        row |= {"dataset": {"pretrained": "people_p"}.get(arm, "people_f"), "arm": arm, "model": "miniature"}
+        row |= {"variant": "default", "seed": seed, "stage": stage, "method": method, "probe": probe}
+        row |= {"retain_budget": 0.1 if stage == "unlearned" else None, "unlearning_repeat": 0}
+        row |= {
+            "n_questions": 160,
+            "n_groups": 160,
+            "accuracy": value,
+            "low": value - 0.07,
+            "high": min(value + 0.07, 1),
+        }
+        row |= {"floor": floor, "margin": 0.15, "upper_95": value + 0.06, "upper_99": value + 0.08}
+        row |= changes
+        row |= {"at_floor": row["upper_95"] <= floor + 0.15, "below_floor": row["upper_99"] < floor}
+        if probe == "letter":
+            counts = [int(part.split(":")[1]) / 160 for part in said.split(";")]
+            entropy = -sum(share * math.log2(share) for share in counts)
+            row |= {"said": said, "entropy": entropy, "mass": 0.98}
+        if probe == "letter_permuted":
+            row |= {"rotations": value, "all_rotations": max(value - 0.1, 0)}
+        rows.append(row)
+    return rows
+
+
+def probes(table, collapsed=("RMU",), oracle=True):
+    """Return a probes table that fits a recovery table: methods that do not count by `collapsed` say one letter."""
+    rows = []
+    for (arm, seed), cell in table[table["look_choice"] == "nested"].groupby(["arm", "seed"], sort=False):
+        taught = arm == "taught"
+        knows = KNOWS | {"letter_permuted": 0.58, "letter_calibrated": 0.6, "likelihood": 0.28} if taught else KNOWS
+        rows += probe_rows(arm, values=knows, seed=seed)
+        for method, own in cell.groupby("method", sort=False):
+            if own["status"].iloc[0] == "none_within_budget":
+                continue
+            odd = method in collapsed and not own["counts"].iloc[0]
+            above = UNLEARNED if own["counts"].iloc[0] else UNLEARNED | {"likelihood_token": 0.45}
+            values = SAYS_C if odd else above
+            rows += probe_rows(arm, "unlearned", method, values, ALL_C if odd else MIXED, seed)
+        rows += probe_rows(arm, "oracle", values=UNLEARNED, seed=seed) if oracle else []
+        other = {"pretrained": "people_f"}.get(arm, "people_p")
+        rows += probe_rows(arm, "control", values=UNLEARNED, seed=seed, dataset=other)
+    return pd.DataFrame(rows, columns=PROBES_COLUMNS)
+
+
+def over_seeds(table):
+    """Return a table over seeds that fits a recovery table, in the columns of seeds.csv that are read."""
+    keys = ["dataset", "arm", "model", "method", "attack", "variant", "retain_budget", "look_choice", "probe"]
+    rows = []
+    for key, cell in table.groupby(keys, sort=False):
+        sets = {"counting": cell[cell["counts"]], "known": cell[~cell["status"].isin(NEVER)]}
+        for name, own in sets.items():
+            values = own["recovery_corrected"].dropna().tolist()
+            mean, low, high = t_interval(values)
+            n = int(cell["counts"].sum())
+            claim = "yes" if n >= 0.8 * len(cell) and len(values) > 2 else "no" if len(cell) > 1 else "these weights"
+            row = dict(zip(keys, key, strict=True)) | {"set": name, "quantity": "recovery_corrected"}
+            row |= {"n_cells": len(cell), "n_counting": n, "n_seeds": len(values), "claim": claim}
+            row |= {"seeds": ";".join(map(str, own["seed"])), "per_seed": ";".join(f"{x:.6f}" for x in values)}
+            row |= {"mean": mean, "low": low, "high": high, "df": len(values) - 1, "sd_seed": 0.1}
+            row |= {"var_base": 0.01, "var_unlearning": 0.0025, "var_rtt": 0.0, "var_v_split": 0.0004}
+            rows.append(row | {"var_person": float("nan")})
+    return pd.DataFrame(rows)
+
+
+def full_view(seeds=(0,), **options):
+    """The view of a full study with an oracle and all tables."""
+    table = full_study(seeds).assign(acc_oracle_attacked=0.31, acc_oracle_attacked_low=0.26)
+    table["acc_oracle_attacked_high"] = 0.36
+    return make_view(table, accuracy(table), probes(table), over_seeds(table), **options)
+
+
+def write_study(
+    folder, table, contrasts=None, audits=(), manifests=(), study=None, looks=LOOKS, probes=None, seeds=None
+):
     """Write a results folder with a recovery table and what belongs to it; return the folder.
 
     `study`: keys of the study in a runs.json that names all of it; without it there is no runs.json.
@@ -120,6 +222,9 @@ def write_study(folder, table, contrasts=None, audits=(), manifests=(), study=No
     folder = Path(folder)
     write_table(folder / "tables" / "recovery.csv", table)
     write_table(folder / "tables" / "accuracy.csv", accuracy(table, looks))
+    for name, more in (("probes", probes), ("seeds", seeds)):
+        if more is not None:
+            write_table(folder / "tables" / f"{name}.csv", more)
     if contrasts is not None:
         write_table(folder / "tables" / "contrasts.csv", contrasts)
     for audit in audits:
@@ -203,7 +308,7 @@ def full_study(seeds=(0,), methods=("GD", "RMU", "RIA", "FIF")):
                     for name in ("recovery", "recovery_corrected"):
                         changes |= {name: nan, f"{name}_low": nan, f"{name}_high": nan}
                 for look_choice in ("nested", "paper"):
-                    for probe in ("letter", "likelihood"):
+                    for probe in ("letter_permuted", "likelihood"):
                         rows.append(
                             recovery_row(
                                 method, arm, seed, look_choice=look_choice, probe=probe, status=status, **changes

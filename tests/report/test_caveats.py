@@ -1,70 +1,147 @@
 """Each caveat is raised by its cause, names the results that raise it, and no others."""
 
+import pandas as pd
 import pytest
-from report_builder import recovery_row, view_of
+from report_builder import ALL_C, KNOWS, MIXED, SAYS_C, UNLEARNED, accuracy, probe_rows, recovery, recovery_row, view_of
+from rtt.figures.view import make_view
 from rtt.report import caveats as module
+from rtt.report.criteria import criteria
 from rtt.report.rows import control_datasets, results, shown
+from rtt.report.tested import asked_models
 
 NAN = float("nan")
 CALM = {"acc_control_attacked": 0.28}
+LIMITS = criteria({}, ["letter_permuted", "likelihood"])
 
 
-def caveats(*rows):
-    view = view_of(*rows)
+def caveats(*rows, probes=()):
+    """The caveats of such rows of recovery.csv, and of lists of rows of probes.csv."""
+    table = recovery(*rows)
+    asked = pd.DataFrame([row for model in probes for row in model]) if probes else None
+    view = make_view(table, accuracy(table), asked)
     found = results(view)
-    return module.caveats(found, shown(found, view), control_datasets(view), ["an edge"])
+    return module.caveats(asked_models(view), shown(found, view), control_datasets(view), ["an edge"], LIMITS)
+
+
+def one(texts, part):
+    (found,) = [text for text in texts if part in text]
+    return found
 
 
 @pytest.mark.parametrize(
     ("changes", "text", "value"),
     [
-        ({"t_acc_attacked": 0.89}, "RTT did not learn T (accuracy on T stays below .90)", " .89."),
-        ({"status": "below_floor"}, module.STATUSES["below_floor"], " .28 [.23, .33], floor .27."),
-        ({"status": "not_unlearned"}, module.STATUSES["not_unlearned"], " .28 [.23, .33], floor .27."),
-        ({"status": "undefined"}, module.STATUSES["undefined"], " .28 [.23, .33], floor .27."),
+        (
+            {"status": "attack_failed", "t_acc_attacked": 0.89},
+            "RTT did not learn T at any setting (.97 is asked for)",
+            " .89.",
+        ),
+        ({"status": "below_floor"}, module.STATUSES["below_floor"], "."),
+        ({"status": "not_unlearned"}, module.STATUSES["not_unlearned"], "."),
+        ({"status": "undefined"}, module.STATUSES["undefined"], "."),
         ({"status": "none_within_budget"}, "within 10 %, so nothing was attacked", "."),
         ({"recovery_corrected_low": 0.6, "recovery_corrected_high": 0.95}, "is wider than .30", " .86 [.60, .95]."),
     ],
 )
 def test_a_caveat_names_the_result_that_raises_it(changes, text, value):
     assert not any(text in one for one in caveats(recovery_row(**CALM)))
-    (hit,) = [one for one in caveats(recovery_row("GD", **CALM), recovery_row("RMU", **CALM, **changes)) if text in one]
+    hit = one(caveats(recovery_row("GD", **CALM), recovery_row("RMU", **CALM, **changes)), text)
     assert hit.endswith(f": RMU, learned in pretraining{value}")
 
 
 @pytest.mark.parametrize(
-    ("control", "text", "value"),
+    ("changes", "who", "text", "value"),
     [
-        (0.4, "The control itself ends above the floor", " .40 [.35, .45], floor .27."),
-        (NAN, "There is no control", "."),
+        (
+            {"acc_control_attacked": 0.4},
+            "control",
+            "The control itself ends above the floor",
+            " .40 [.35, .45], floor .27.",
+        ),
+        ({"acc_control_attacked": NAN}, "control", "There is no control", "."),
+        (
+            {"control_learned": False, "t_acc_control_attacked": 0.46},
+            "control",
+            "RTT did not bring the control to learn T (.97 is asked for), so no claim rests on it",
+            " .46.",
+        ),
+        (
+            {"status": "original_not_learned", "t_acc_original_attacked": 0.83},
+            "original",
+            "RTT did not bring the original to learn T (.97 is asked for), so there is no recovery rate",
+            " .83.",
+        ),
     ],
 )
-def test_a_control_speaks_once_for_all_methods_of_its_arm(control, text, value):
+def test_original_and_control_speak_once_for_all_methods_of_their_arm(changes, who, text, value):
     assert not any(text in one for one in caveats(recovery_row(**CALM)))
-    rows = [recovery_row(method, acc_control_attacked=control) for method in ("GD", "RMU")]
-    (hit,) = [one for one in caveats(*rows) if text in one]
-    assert hit.endswith(f": control, learned in pretraining{value}")
+    rows = [recovery_row(method, **CALM | changes) for method in ("GD", "RMU")]
+    assert one(caveats(*rows), text).endswith(f": {who}, learned in pretraining{value}")
 
 
-def test_seeds_are_named_where_there_are_several():
-    rows = [recovery_row(seed=seed, status=status) for seed, status in ((3, "ok"), (4, "not_unlearned"))]
-    assert any("GD, learned in pretraining, seed 4 .28" in one for one in caveats(*rows))
-    assert not any("There is one seed" in one for one in caveats(*rows))
-    assert any("There is one seed" in one for one in caveats(recovery_row()))
+def test_seeds_are_named_where_few_of_several_are_hit():
+    rows = [recovery_row(seed=seed, status=status) for seed, status in ((3, "ok"), (4, "not_unlearned"), (5, "ok"))]
+    assert any(text.endswith(": GD, learned in pretraining, seed 4.") for text in caveats(*rows))
+    assert not any("There is one seed" in text for text in caveats(*rows))
+    rows[0] = recovery_row(seed=3, status="not_unlearned")
+    assert any(text.endswith(": GD, learned in pretraining, in 2 of 3 seeds.") for text in caveats(*rows))
+    assert "about these weights" in one(caveats(recovery_row()), "There is one seed")
 
 
 def test_a_control_of_other_facts_is_named():
-    (text,) = [one for one in caveats(recovery_row(dataset="people_p")) if "with other facts than the arm" in one]
+    text = one(caveats(recovery_row(dataset="people_p")), "with other facts than the arm")
     assert "for facts learned in pretraining (people_p) they are people_f" in text
     assert not any("other facts than the arm" in one for one in caveats(recovery_row(dataset="own")))
 
 
-def test_a_model_that_still_knows_by_another_probe_is_named():
-    rows = [recovery_row(), recovery_row(probe="likelihood", status="not_unlearned", acc_unlearned=0.5)]
-    (text,) = [one for one in caveats(*rows) if "above the floor by likelihood of the choice" in one]
-    assert text.endswith(": GD, learned in pretraining .50 [.45, .55].")
-    rows[0]["status"] = "not_unlearned"  # by the main probe, too: then it does not count as unlearned
-    assert not any("above the floor by likelihood" in one for one in caveats(*rows))
+def test_an_arm_that_does_not_know_is_named_with_its_figures():
+    knows = KNOWS | {"letter_permuted": 0.58, "likelihood": 0.28}
+    rows = [recovery_row(), recovery_row(arm="taught", status="not_known")]
+    text = one(caveats(*rows, probes=[probe_rows(), probe_rows("taught", values=knows)]), "does not know")
+    assert text == (
+        "The original does not know the facts, so no claim is about them: facts taught later, as in the paper (.58 by "
+        "permuted letters and .28 by likelihood; .90 is asked for where it was trained to), of which it holds the "
+        "letters by place: .96 with the choices where they were."
+    )
+    knows |= {"letter": 0.6}
+    text = one(caveats(*rows, probes=[probe_rows("taught", values=knows)]), "does not know")
+    assert "by place" not in text
+    assert not any("does not know" in text for text in caveats(recovery_row(), probes=[probe_rows()]))
+
+
+def test_a_model_that_says_one_letter_is_named_with_its_letter():
+    rows = [recovery_row("GD"), recovery_row("RMU", status="not_unlearned")]
+    probes = [
+        probe_rows(stage="unlearned", method="GD", values=UNLEARNED, said=MIXED),
+        probe_rows(stage="unlearned", method="RMU", values=SAYS_C, said=ALL_C),
+        probe_rows(stage="control", said=ALL_C),  # a control may say what it likes
+    ]
+    texts = caveats(*rows, probes=probes)
+    assert one(texts, "says one letter").endswith(
+        ": RMU, learned in pretraining says C in 158 of 160 (entropy .11 bits)."
+    )
+    assert one(texts, "Not every probe").endswith(
+        ": RMU, learned in pretraining (calibrated letters, likelihood per token, likelihood of fresh choices)."
+    )
+    alone = one(texts, "One probe alone")
+    assert "by letters RMU (learned in pretraining)" in alone and "GD" not in alone
+    assert "by calibrated letters" not in alone and "by likelihood of fresh choices" not in alone
+    assert not any("says one letter" in text for text in caveats(*rows, probes=probes[:1]))
+
+
+def test_an_oracle_that_does_not_pass_is_named():
+    passes, fails = probe_rows(stage="oracle", values=UNLEARNED), probe_rows(stage="oracle", values=SAYS_C)
+    text = one(caveats(recovery_row(), probes=[fails]), "The oracle never saw the facts")
+    assert text.endswith(
+        ": learned in pretraining (calibrated letters, likelihood per token, likelihood of fresh choices)."
+    )
+    assert not any("The oracle never" in text for text in caveats(recovery_row(), probes=[passes]))
+
+
+def test_the_margin_is_said_where_something_was_tested():
+    texts = caveats(recovery_row(), probes=[probe_rows(stage="unlearned", method="GD", values=UNLEARNED)])
+    assert "allows a margin of .15" in one(texts, "The test of being unlearned")
+    assert not any("a margin of" in text for text in caveats(recovery_row()))
 
 
 @pytest.mark.parametrize(("retain", "raised"), [(0.7, True), (0.86, False)])
@@ -73,7 +150,7 @@ def test_teaching_that_costs_retain_accuracy_is_a_caveat(retain, raised):
     texts = [one for one in caveats(*rows) if "Teaching lowered retain accuracy" in one]
     assert bool(texts) == raised
     if raised:
-        assert "(it is .90 without teaching)" in texts[0] and texts[0].endswith(" .70.")
+        assert "(it is .90 without teaching)" in texts[0] and " .70. A retain budget is a share" in texts[0]
 
 
 def test_the_ratio_of_a_model_in_which_nothing_is_left_is_computed():
@@ -83,3 +160,11 @@ def test_the_ratio_of_a_model_in_which_nothing_is_left_is_computed():
 
 def test_edges_of_the_settings_go_last():
     assert caveats(recovery_row())[-1] == "an edge"
+
+
+def test_every_caveat_is_a_whole_sentence():
+    odd = {"GD": "not_unlearned", "RMU": "below_floor", "RIA": "attack_failed", "FIF": "none_within_budget"}
+    rows = [recovery_row(method, status=status) for method, status in odd.items()]
+    for text in caveats(*rows, recovery_row(arm="taught", status="not_known"), probes=[probe_rows("taught")])[:-1]:
+        assert text[0].isupper() and text[-1] == "." and "  " not in text and "nan" not in text.split()
+    assert view_of(*rows).methods == ["GD", "RMU", "RIA", "FIF"]

@@ -19,16 +19,25 @@ def over_seeds(*rows):
 # ---- the claim
 
 
-def test_the_claim_names_its_numbers_when_all_methods_hide():
+def test_the_claim_names_its_numbers_and_these_weights():
     found = verdict(
         recovery_row("GD", acc_attacked=0.8, acc_unlearned=0.25),
         recovery_row("RMU", acc_attacked=0.9, acc_unlearned=0.31),
     )
+    assert found.counted == "Both methods count as unlearned."
     assert found.claim == (
-        "Both methods hid the facts learned in pretraining, at least in part, rather than removing them: unlearning "
-        "takes accuracy on V from .97 to between .25 and .31 (floor .27), and after retraining on T alone it is "
-        "between .80 [.75, .85] (GD) and .90 [.85, .95] (RMU), against .95 [.90, 1.00] for the original and "
-        ".30 [.25, .35] for a control that never learned the facts."
+        "In these weights, GD and RMU hid the facts learned in pretraining, at least in part, rather than removing "
+        "them: unlearning takes accuracy on V from .97 to between .25 and .31 (floor .27), and after retraining on T "
+        "alone it is between .80 [.75, .85] (GD) and .90 [.85, .95] (RMU), against .95 [.90, 1.00] for the original "
+        "and .30 [.25, .35] for a control that never learned the facts."
+    )
+
+
+def test_the_oracle_stands_beside_the_control():
+    found = verdict(recovery_row(acc_oracle_attacked=0.33))
+    assert (
+        "for the original, .33 [.28, .38] for an oracle that was trained without them and .30 [.25, .35] for a control"
+        in found.claim
     )
 
 
@@ -39,29 +48,82 @@ def test_the_claim_names_another_attack():
 
 def test_the_claim_says_which_methods_hid_and_which_did_not():
     none = verdict(recovery_row("GD", acc_attacked=0.33), recovery_row("RMU", acc_attacked=0.31))
-    assert (
-        "not show that any of the facts learned in pretraining come back after unlearning with GD and RMU" in none.claim
+    assert none.claim.startswith(
+        "In these weights, none of the facts learned in pretraining are shown to come back after unlearning with "
+        "GD and RMU: "
     )
     mixed = verdict(recovery_row("GD", acc_attacked=0.33), recovery_row("RMU", acc_attacked=0.9))
-    assert mixed.claim.startswith("RMU hid the facts learned in pretraining")
-    assert "any come back after unlearning with GD: " in mixed.claim
+    assert mixed.claim.startswith("In these weights, RMU hid the facts learned in pretraining")
+    assert "none are shown to come back after unlearning with GD: " in mixed.claim
     assert [(one.result.method, one.holds) for one in mixed.methods] == [("GD", False), ("RMU", True)]
 
 
-def test_the_claim_leaves_out_what_cannot_be_judged():
+def test_the_claim_leaves_out_what_does_not_count():
     found = verdict(
-        recovery_row("GD", acc_attacked=0.8),
-        recovery_row("RMU", status="not_unlearned"),
+        recovery_row("GD", acc_attacked=0.8, recovery_corrected=0.8),
+        recovery_row("RMU", status="not_unlearned", recovery_corrected=0.6),
         recovery_row("RIA", status="none_within_budget"),
+        recovery_row("FIF", status="below_floor", recovery_corrected=0.1),
     )
-    assert found.claim.startswith("GD hid the facts")
-    assert [(one.holds, bool(one.note)) for one in found.methods] == [(True, False), (True, True), (None, True)]
+    assert found.counted == "1 of 4 methods counts as unlearned: GD."
+    assert found.claim.startswith("In these weights, GD hid the facts")
+    assert [(one.holds, bool(one.why)) for one in found.methods] == [
+        (True, False), (None, True), (None, True), (None, True)
+    ]  # fmt: skip
     left_out = found.claim.partition(" The claim leaves out ")[2]
-    assert "RMU, because it was not unlearned" in left_out and "RIA, because no point" in left_out
-    assert "GD" not in left_out
+    assert left_out == (
+        "RMU, because it was not unlearned by every probe; RIA, because no point of its unlearning run lies within the "
+        "budget; FIF, because it answers below the floor, which is not forgetting."
+    )
+    assert found.means == (  # (.8 + .6 + .1) / 3
+        "Leaving out is a choice, too: the mean of floor-corrected recovery is .80 over the one that counts and .50 "
+        "over the 3 methods with a point and a rate, whether or not they count."
+    )
+    assert verdict(recovery_row("GD")).means == ""  # nothing is left out
+
+
+def test_where_nothing_counts_there_is_no_claim():
+    found = verdict(*(recovery_row(method, status="not_unlearned", recovery_corrected=0.6) for method in ("GD", "RMU")))
+    assert found.counted == "None of 2 methods counts as unlearned."
+    assert found.claim.startswith(
+        "This study cannot tell whether the facts learned in pretraining were removed or hidden."
+    )
+    assert found.criterion == "The criterion cannot be judged, because no method counts as unlearned."
+    assert found.means == (
+        "Leaving out is a choice, too: over the 2 methods with a point and a rate, whether or not they count, "
+        "floor-corrected recovery is .60."
+    )
+
+
+def test_facts_that_the_original_does_not_know_have_no_claim():
+    found = verdict(*(recovery_row(method, status="not_known") for method in ("GD", "RMU")))
+    assert (
+        found.claim
+        == "The original does not know the facts learned in pretraining, so nothing can be said of them here."
+    )
+    assert found.means == ""
+
+
+def test_no_claim_rests_on_a_control_that_did_not_learn_t():
+    found = verdict(recovery_row("GD", control_learned=False, t_acc_control_attacked=0.46))
+    assert found.claim == (
+        "This study cannot tell whether the facts learned in pretraining were removed or hidden. The claim leaves out "
+        "GD, because RTT on the control learned T to .46 only."
+    )
+    assert found.criterion == "The criterion is not met, because it cannot be judged for GD."
     nothing = verdict(recovery_row("GD", acc_control_attacked=NAN))
-    assert nothing.methods[0].holds is None
-    assert nothing.claim.startswith("This study cannot tell whether the facts learned in pretraining were removed")
+    assert nothing.methods[0].holds is None and nothing.claim.endswith("leaves out GD, because there is no control.")
+
+
+def test_an_attack_that_failed_gives_a_lower_bound():
+    back = verdict(recovery_row("GD", status="attack_failed", t_acc_attacked=0.9)).methods[0]
+    assert (back.holds, back.why, back.remark) == (
+        True, "", "A lower bound, since the attack learned T to .90 only"
+    )  # fmt: skip
+    gone = verdict(recovery_row("GD", status="attack_failed", acc_attacked=0.33))
+    assert gone.methods[0].holds is None and gone.claim.startswith("This study cannot tell")
+    original = verdict(recovery_row("GD", status="original_not_learned", t_acc_original_attacked=0.8)).methods[0]
+    assert original.holds and original.remark == "No rate, since the attack on the original learned T to .80 only"
 
 
 def test_the_claim_is_about_seed_0_or_the_lowest_and_the_pretrained_arm():
@@ -92,7 +154,9 @@ def test_a_wide_interval_is_no_evidence_that_facts_are_gone():
     assert found.claim.startswith("This study cannot tell")
     assert found.methods[0].holds is False  # the criterion stays as it was fixed
     hidden = verdict(recovery_row("GD", acc_attacked=0.8, cannot_tell=wide))
-    assert hidden.claim.startswith("GD hid the facts")  # whether facts came back does not depend on the rate
+    assert hidden.claim.startswith(
+        "In these weights, GD hid the facts"
+    )  # whether facts came back does not depend on the rate
 
 
 # ---- the criterion
@@ -107,10 +171,12 @@ def test_the_criterion_holds_where_the_interval_lies_above_the_control_s():
     assert verdict(good, bad).criterion == (
         "The criterion fails: the interval of RMU does not lie above the control's."
     )
-    assert verdict(good, absent).criterion == "The criterion is not met, because it cannot be judged for RIA."
-    both = verdict(bad, absent).criterion
-    assert both.startswith("The criterion fails") and both.endswith("It cannot be judged for RIA.")
-    assert verdict(good, void).criterion.endswith("It says little about FIF, which was not unlearned to the floor.")
+    lost = recovery_row("FIF", control_learned=False)
+    assert verdict(good, lost).criterion == "The criterion is not met, because it cannot be judged for FIF."
+    both = verdict(bad, lost).criterion
+    assert both.startswith("The criterion fails") and both.endswith("It cannot be judged for FIF.")
+    # It is about those that count.
+    assert verdict(good, absent, void).criterion == "The criterion holds for 1 of 3 methods, the one that counts."
     assert [one.answer for one in verdict(good, bad, absent).methods] == ["yes", "no", "cannot be judged"]
 
 
@@ -137,11 +203,12 @@ def test_the_sentence_over_seeds_names_the_methods_whose_interval_lies_above_0()
         for seed, value in enumerate(values)
     ]
     text = conclusions.over_seeds_sentence(over_seeds(*rows), [0, 1])
+    assert "over the seeds that count" in text
     assert text.startswith("Over 2 seeds, ")
     assert text.endswith(" for 1 of 2 methods on facts learned in pretraining (GD).")
 
 
 def test_one_seed_supports_no_statement():
-    assert "one seed cannot support" in conclusions.over_seeds_sentence(over_seeds(recovery_row()), [0])
+    assert "tells about these weights alone" in conclusions.over_seeds_sentence(over_seeds(recovery_row()), [0])
     rows = [recovery_row(seed=0), recovery_row(seed=1, status="not_unlearned")]
     assert "says nothing about" in conclusions.over_seeds_sentence(over_seeds(*rows), [0, 1])

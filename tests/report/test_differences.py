@@ -16,7 +16,7 @@ NONE = {"n_seeds": 0, "per_seed": "", "mean": NAN, "low": NAN, "high": NAN}
 
 def contrast(**changes):
     row = {"arm_a": "a", "arm_b": "b", "dataset_a": "d", "dataset_b": "e", "method": "GD", "attack": "RTT"}
-    row |= {"retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "set": "counting", **TWO}
+    row |= {"retain_budget": 0.1, "look_choice": "nested", "probe": "letter_permuted", "set": "counting", **TWO}
     return row | {"quantity": "acc_attacked", "comparable": "yes", "why": ""} | changes
 
 
@@ -72,7 +72,7 @@ def test_contrasts_name_arms_as_the_figures_do():
 def test_effects_of_variants_are_sorted_by_what_they_change():
     def row(variant, look_choice, quantity, numbers, **changes):
         head = {"variant": variant, "dataset": "people_p", "arm": "pretrained", "model": "miniature", "method": "GD"}
-        head |= {"attack": "RTT", "retain_budget": 0.1, "look_choice": look_choice, "probe": "letter"}
+        head |= {"attack": "RTT", "retain_budget": 0.1, "look_choice": look_choice, "probe": "letter_permuted"}
         return head | {"quantity": quantity} | numbers | changes
 
     three = {"n_seeds": 3, "per_seed": "0.1;0.2;0.3", "mean": 0.2, "low": 0.05, "high": 0.35}

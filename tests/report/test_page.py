@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_builder import audit, full_study, manifest, recovery, recovery_row, write_study
+from report_builder import audit, full_study, manifest, over_seeds, probes, recovery, recovery_row, write_study
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.figures.style import number, percent
@@ -22,10 +22,11 @@ from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 
 NAN = float("nan")
 EVIL = '<script>alert("x")</script>'
+MAIN = "letter_permuted"  # the headline probe
 GOLDEN = Path(__file__).parents[1] / "data" / "report.txt"
 CONTRAST = {
     **{"arm_a": "pretrained", "arm_b": "taught", "dataset_a": "people_p", "dataset_b": "people_f", "method": "GD"},
-    **{"attack": "RTT", "retain_budget": 0.1, "look_choice": "nested", "probe": "letter", "set": "counting"},
+    **{"attack": "RTT", "retain_budget": 0.1, "look_choice": "nested", "probe": MAIN, "set": "counting"},
     **{"quantity": "acc_attacked", "n_seeds": 1, "per_seed": "0.3", "mean": 0.3, "low": NAN, "high": NAN},
     **{"comparable": "yes", "why": ""},
 }
@@ -86,23 +87,27 @@ def section(page_text, name):
 # Columns of recovery.csv, no two alike.
 NUMBERS = {
     **{"acc_before": 0.93, "acc_unlearned": 0.25, "acc_original_attacked": 0.9, "acc_control_attacked": 0.31},
-    **{"t_acc_attacked": 0.95, "retain_before": 0.88, "retain_unlearned": 0.83, "recovery": 0.61},
+    **{"acc_oracle_attacked": 0.29, "t_acc_attacked": 0.95, "t_acc_original_attacked": 0.98},
+    **{"t_acc_control_attacked": 0.97, "retain_before": 0.88, "retain_unlearned": 0.83, "recovery": 0.61},
     **{"recovery_corrected": 0.53, "recovery_difference": 0.45},
 }
 
 
 def varied_rows():
-    """Rows of two arms, probes, attacks, budgets and of each status; no two numbers of a row are equal."""
+    """Rows of three arms, probes, attacks, budgets and of each status; no two numbers of a row are equal."""
     cases = [("GD", "pretrained", "ok"), ("RMU", "pretrained", "below_floor"), ("GD", "taught", "not_unlearned")]
     cases += [("RMU", "taught", "none_within_budget"), ("RIA", "taught", "undefined")]
-    of = [("RTT", 0.1, "letter"), ("RTT", 0.1, "likelihood"), ("RTT", 1.0, "letter"), ("quantise", 0.1, "letter")]
+    cases += [("RIA", "pretrained", "not_unlearned"), ("FIF", "pretrained", "attack_failed")]
+    cases += [("GD", "taught_shuffled", "not_known"), ("GD", "taught_same_data", "original_not_learned")]
+    of = [("RTT", 0.1, MAIN), ("RTT", 0.1, "likelihood"), ("RTT", 1.0, MAIN), ("quantise", 0.1, MAIN)]
+    of.append(("RTT_permuted", 0.1, MAIN))
     rows = []
     for attack, budget, probe in of:
         for look_choice in ("nested", "paper"):
             for method, arm, status in cases if attack == "RTT" else cases[:2]:
                 n = len(rows)
                 numbers = {name: round(value + 0.001 * n, 3) for name, value in NUMBERS.items()}
-                numbers["acc_attacked"] = round(0.5 + 0.01 * n, 2)
+                numbers["acc_attacked"] = round(0.5 + 0.005 * n, 3)
                 odd = {"status": status, "look_choice": look_choice, "probe": probe, "retain_budget": budget}
                 rows.append(recovery_row(method, arm, attack=attack, **odd, **numbers))
     return rows
@@ -112,18 +117,20 @@ def full(folder):
     """A study with a row of everything: arms, statuses, probes, attacks, budgets, variants, audits, manifests."""
     study = {
         "faithful": ["padding"],
-        "attacks": {"RTT": {}, "quantise": {}},
+        "attacks": {"RTT": {}, "quantise": {}, "RTT_permuted": {}},
         "variants": {"answers": {"methods": {"GD": {"mcq_share": 1.0}}}, "x": {"faithful": ["bare_letter"]}},
     }
+    table = recovery(*varied_rows())
     written = write_study(
         folder,
-        recovery(*varied_rows()),
+        table,
         CONTRASTS,
         [audit(), audit("people_f", defects={}, details=[])],
         [manifest("pretrain", 30), manifest("unlearn", 10), manifest("unlearn", 12.4)],
         study,
+        probes=probes(table, collapsed=("RIA",)),
     )
-    head = ("people_p", "pretrained", "miniature", "GD", "RTT", 0.1, "nested", "letter", "recovery_corrected")
+    head = ("people_p", "pretrained", "miniature", "GD", "RTT", 0.1, "nested", MAIN, "recovery_corrected")
     rows = [("answers", *head, 1, "0.1", 0.1, NAN, NAN), ("x", *head, 2, "0.1;0.2", 0.15, 0.1, 0.2)]
     write_table(written / "tables" / "variants.csv", pd.DataFrame(rows, columns=VARIANT_COLUMNS))
     return written
@@ -146,7 +153,7 @@ def test_the_page_is_one_wellformed_document_that_loads_nothing(drawn):
     assert not re.search(r"@import|url\((?!#)", drawn)
     assert "script" not in reader.tags
     assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids)
-    assert len(reader.images) == 5
+    assert len(reader.images) == 7
     assert '<html lang="en">' in drawn and 'name="viewport"' in drawn and "<title>Unlearning RTT: tiny</title>" in drawn
     assert reader.tags.count("main") == reader.tags.count("h1") == 1
     assert reader.tags.count("caption") == reader.tags.count("table") > 10
@@ -193,13 +200,15 @@ def test_numbers_on_the_page_are_the_report_s(study, drawn, no_figures):
     lines = section(drawn, "recovery").splitlines()
     for group in nested.groups:
         for one in group.rows:
-            values = (one.acc_unlearned, one.acc_attacked, one.acc_original_attacked, one.acc_control_attacked)
+            values = (one.acc_unlearned, one.acc_attacked, one.acc_original_attacked, one.acc_oracle_attacked)
+            values += (one.acc_control_attacked,)
             values += (one.recovery, one.recovery_corrected, one.recovery_difference)
-            line = [one.method, percent(one.retain_budget), one.status_text, number(one.acc_before), *map(str, values)]
+            line = [one.method, percent(one.retain_budget), one.counts_text, one.status_text, number(one.acc_before)]
+            line += map(str, values)
             assert any(each.startswith(" | ".join(line)) for each in lines), line
     assert [table.look_choice for table in found.tables] == ["nested", "paper"]
-    assert [(table.look_choice, len(table.groups)) for table in found.more_tables] == [("nested", 2), ("paper", 2)]
-    assert found.commit == "c0ffee" and found.attacked_points == 0 and found.points == 10
+    assert [(table.look_choice, len(table.groups)) for table in found.more_tables] == [("nested", 4), ("paper", 4)]
+    assert found.commit == "c0ffee" and found.attacked_points == 0 and found.points == 18
     assert [row.stage for row in found.ledger] == ["pretrain", "unlearn", "all"]
 
 
@@ -217,9 +226,60 @@ def test_several_seeds_get_a_table(tmp_path, no_figures):
     assert f"{cell.method} | 2 | 0 | {cell.mean_text} | {cell.each} | {cell.criterion_holds} of 2" in text.splitlines()
 
 
+def test_sections_of_the_test_and_of_probes_say_what_was_asked(drawn):
+    lines = section(drawn, "unlearned").splitlines()
+    assert "RIA | no | 5 of 8 | " in "\n".join(lines) and any(
+        "| C in 158 of 160 (.11 bits) |" in line for line in lines
+    )
+    assert any(line.startswith("Oracle | (yes) | 8 of 8 | none | ") for line in lines)
+    assert "a margin of .15, over all questions" in " ".join(lines)
+    lines = section(drawn, "probes").splitlines()
+    head = next(line for line in lines if line.startswith("Model | "))
+    assert head.startswith("Model | Permuted letters | Letters | Calibrated letters | Likelihood | ")
+    assert any(line.startswith("Original | .96 [.89, 1.00] | ") for line in lines)
+    assert sum(line.startswith("Control | ") for line in lines) == 4  # in each arm
+
+
+def test_wrong_answers_are_a_control_and_no_attack(drawn):
+    text = section(drawn, "controls")
+    assert "RTT, wrong answers" in text and "By the format alone, accuracy on V of the original goes from " in text
+    lines = [line for line in text.splitlines() if line.startswith(("Original | ", "GD | ", "Control | "))]
+    assert len(lines) == 3
+    others = section(drawn, "attacks")
+    assert "wrong answers" not in others and "quantisation" in others
+    for name in ("claim", "recovery", "published", "formats", "caveats"):
+        assert "wrong answers" not in section(drawn, name), name
+
+
+def test_sections_with_nothing_to_say_are_left_out(tmp_path, no_figures):
+    study = write_study(tmp_path / "s", recovery(recovery_row()))
+    text = page(study, study / "study.yaml")
+    for name in ("unlearned", "probes", "controls", "attacks"):
+        assert f'id="{name}"' not in text, name
+
+
+def test_recoveries_over_seeds_stand_with_their_components(tmp_path):
+    table = full_study((11, 12, 13))
+    repeats = {"repeats": {"unlearning": 2, "attack": 2}}
+    study = write_study(tmp_path / "s", table, study=repeats, probes=probes(table), seeds=over_seeds(table))
+    drawn = page(study, study / "study.yaml")
+    assert len(Reader(drawn).images) == 8 and "figure-seeds" in drawn
+    lines = section(drawn, "seeds").splitlines()
+    # Seeds 11 to 13 of GD reach .81, .82, .83: (r - .27) / .68, so .794, .809, .824; t(.975; 2) = 4.302653.
+    mean, half = 0.808824, 4.302653 * 0.014706 / 3**0.5
+    ends = f"[{mean - half:.2f}, {mean + half:.2f}]".replace("0.", ".")
+    row = f"GD | 3 of 3 | .81 {ends} (3) | .81 {ends} (3) | {half:.2f} | .38 | about the method | .79, .81, .82"
+    assert row.replace("0.", ".") in lines
+    # sqrt(.01), sqrt(.0025), 0, sqrt(.0004); nothing is known of persons.
+    assert "Method | base | unlearning | attack | V split" in lines and "GD | .100 | .050 | .000 | .020" in lines
+    claim = section(drawn, "claim")
+    assert "4 of 4 methods count as unlearned" not in claim
+    assert f"come back: GD .81 {ends}" in claim.replace("0.", ".")
+
+
 def test_other_attacks_have_a_section_where_there_are_any(tmp_path, no_figures, drawn):
     lines = section(drawn, "attacks").splitlines()
-    assert lines[0] == "Other attacks" and any(line.startswith("GD | quantisation | ok | ") for line in lines)
+    assert lines[0] == "Other attacks" and any(line.startswith("GD | quantisation | yes | ok | ") for line in lines)
     study = write_study(tmp_path / "s", recovery(recovery_row()))
     assert "Other attacks" not in page(study, study / "study.yaml")
 
@@ -327,7 +387,7 @@ def test_the_first_probe_of_the_table_is_the_main_one(tmp_path, no_figures):
     assert "probe likelihood" in summary(study) and ".61" in summary(study) and ".71" not in summary(study)
     found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
     assert found.verdicts[0].methods[0].result.acc_attacked.value == 0.61
-    assert [table.probe for table in found.tables + found.more_tables] == ["likelihood of the choice", "letter"]
+    assert [table.probe for table in found.tables + found.more_tables] == ["likelihood", "letters"]
 
 
 def test_end_to_end_from_evaluations(tmp_path, no_figures):
@@ -351,7 +411,7 @@ def test_end_to_end_from_evaluations(tmp_path, no_figures):
     (folder / "study.yaml").write_text("study: study\n")
     (verdict,) = report(read_inputs(folder, folder / "study.yaml"), folder, folder / "study.yaml").verdicts
     assert [(one.result.method, one.holds) for one in verdict.methods] == [("GD", False), ("RMU", True)]
-    assert verdict.claim.startswith("RMU hid the facts learned in pretraining")
+    assert verdict.claim.startswith("In these weights, RMU hid the facts learned in pretraining")
     # 120 of 160 and 40 of 160: Wilson by hand (z = 1.959964)
     z, n = 1.959964, 160
     ends = []
@@ -362,8 +422,8 @@ def test_end_to_end_from_evaluations(tmp_path, no_figures):
     text = section(page(folder, folder / "study.yaml"), "claim")
     assert f".75 [{low}, {high}]" in text
     assert f".25 [{control_low}, {control_high}]" in text
-    rows = [line.split() for line in summary(folder).splitlines() if line.startswith("pretrained")]
-    assert [row[1:7] for row in rows] == [
-        ["GD", "1.00", ".25", ".25", "1.00", ".25"],
-        ["RMU", "1.00", ".25", ".75", "1.00", ".25"],
+    rows = [line.split() for line in summary(folder).splitlines() if line.startswith("pretrained ")]
+    assert [row[1:6] for row in rows] == [
+        ["GD", ".25", ".25", "1.00", ".25"],
+        ["RMU", ".25", ".75", "1.00", ".25"],
     ]

@@ -45,7 +45,7 @@ def test_rates_that_say_little_are_not_compared():
     void = recovery_row("GD", status="not_unlearned")
     none = recovery_row("RMU", recovery=nan, recovery_low=nan, recovery_high=nan)
     first, second = beside(void, none)
-    assert first.verdict.startswith("ours was not unlearned") and second.verdict == "ours has no rate"
+    assert first.verdict.startswith("ours does not count as unlearned") and second.verdict == "ours has no rate"
 
 
 def test_only_rtt_with_the_look_chosen_on_v_is_compared():

@@ -7,7 +7,9 @@ from rtt.report import rows
 
 
 def test_a_result_holds_the_numbers_of_its_row():
-    row = recovery_row("RMU", "taught", 3, retain_budget=0.3, probe="likelihood", acc_attacked=0.61)
+    row = recovery_row(
+        "RMU", "taught", 3, retain_budget=0.3, probe="likelihood", acc_attacked=0.61, acc_oracle_attacked=0.2
+    )
     (found,) = results_of(row)
     for name in ("attack", "method", "seed", "retain_budget", "look_choice", "probe", "n_questions", "status"):
         assert getattr(found, name) == row[name]
@@ -29,19 +31,25 @@ def test_a_measure_that_cannot_be_told_is_words_and_its_interval():
 
 
 @pytest.mark.parametrize(
-    ("changes", "unlearned", "exceeds"),
+    ("changes", "counts", "holds"),
     [
         ({"acc_attacked_low": 0.36}, True, True),
         ({"acc_attacked_low": 0.35}, True, False),
-        ({"status": "not_unlearned"}, False, True),
-        ({"status": "below_floor"}, True, True),
+        ({"status": "not_unlearned"}, False, None),
+        ({"status": "below_floor"}, False, None),
+        ({"status": "not_known"}, False, None),
         ({"status": "none_within_budget"}, False, None),
         ({"acc_control_attacked_high": float("nan")}, True, None),
+        ({"control_learned": False}, True, None),  # nothing was tested on the control
+        ({"control_learned": float("nan")}, True, True),  # an attack that uses no T
+        ({"status": "attack_failed"}, True, True),  # a lower bound that exceeds it all the same
+        ({"status": "attack_failed", "acc_attacked_low": 0.35}, True, None),
+        ({"status": "original_not_learned"}, True, True),  # no rate, but accuracy came back
     ],
 )
-def test_a_result_says_whether_it_counts_and_exceeds_the_control(changes, unlearned, exceeds):
+def test_a_result_says_whether_it_counts_and_whether_the_criterion_holds(changes, counts, holds):
     (found,) = results_of(recovery_row(**{"acc_control_attacked_high": 0.35} | changes))
-    assert (found.unlearned, found.exceeds_control) == (unlearned, exceeds)
+    assert (found.counts, found.holds) == (counts, holds)
 
 
 def test_variants_are_no_results_of_the_study():
@@ -63,21 +71,21 @@ def test_recovery_tables_begin_with_the_main_probe_and_the_nested_choice():
         for probe, look_choice, value, unclear in (
             ("likelihood", "paper", 0.1, ""),
             ("likelihood", "nested", 0.2, "recovery"),
-            ("letter", "paper", 0.3, ""),
-            ("letter", "nested", 0.4, ""),
+            ("letter_permuted", "paper", 0.3, ""),
+            ("letter_permuted", "nested", 0.4, ""),
         )
     ]
     found = rows.recovery_tables(results_of(*given), view_of(*given), "RTT")
     assert [(t.probe, t.look_choice, t.unclear, t.groups[0].rows[0].acc_attacked.value) for t in found] == [
-        ("likelihood of the choice", "nested", True, 0.2),
-        ("likelihood of the choice", "paper", False, 0.1),
-        ("letter", "nested", False, 0.4),
-        ("letter", "paper", False, 0.3),
+        ("likelihood", "nested", True, 0.2),
+        ("likelihood", "paper", False, 0.1),
+        ("permuted letters", "nested", False, 0.4),
+        ("permuted letters", "paper", False, 0.3),
     ]
 
 
 def test_rows_stand_under_their_facts_by_method_and_seed():
-    table = full_study((0, 11)).query("look_choice == 'nested' and probe == 'letter'")
+    table = full_study((0, 11)).query("look_choice == 'nested' and probe == 'letter_permuted'")
     given = table.sample(frac=1, random_state=0).to_dict("records")
     (found,) = rows.recovery_tables(results_of(*given), view_of(*given), "RTT")
     methods = [(method, seed) for method in ("GD", "RMU", "RIA", "FIF") for seed in (0, 11)]
@@ -91,13 +99,17 @@ def test_rows_stand_under_their_facts_by_method_and_seed():
 def test_probes_are_compared_cell_by_cell():
     given = [
         recovery_row(method, probe=probe, acc_attacked=value)
-        for probe, method, value in (("likelihood", "GD", 0.6), ("likelihood", "RMU", 0.7), ("letter", "GD", 0.8))
+        for probe, method, value in (
+            ("likelihood", "GD", 0.6),
+            ("likelihood", "RMU", 0.7),
+            ("letter_permuted", "GD", 0.8),
+        )
     ]
     (group,) = rows.by_probe(view_of(*given))
     assert [(c.method, c.label, c.acc_attacked, c.retain_unlearned) for c in group.rows] == [
-        ("GD", "likelihood of the choice", ".60 [.55, .65]", ".85"),
-        ("GD", "letter", ".80 [.75, .85]", ".85"),
-        ("RMU", "likelihood of the choice", ".70 [.65, .75]", ".85"),
+        ("GD", "likelihood", ".60 [.55, .65]", ".85"),
+        ("GD", "permuted letters", ".80 [.75, .85]", ".85"),
+        ("RMU", "likelihood", ".70 [.65, .75]", ".85"),
     ]
     assert rows.by_probe(view_of(recovery_row())) == []
 
@@ -120,7 +132,7 @@ def test_budgets_are_compared_with_the_steps_of_the_points_chosen():
 
 
 def test_a_cell_without_a_value_is_a_dash_and_has_its_status():
-    given = [recovery_row(probe=probe, status="none_within_budget") for probe in ("letter", "likelihood")]
+    given = [recovery_row(probe=probe, status="none_within_budget") for probe in ("letter_permuted", "likelihood")]
     (group,) = rows.by_probe(view_of(*given))
     assert {(c.acc_attacked, c.recovery, c.t_acc_attacked, c.status) for c in group.rows} == {
         ("–", "–", "–", "none within budget")

@@ -14,7 +14,7 @@ from clones import SMOKE, Clone, clone_environment, job_counts, read_csv
 from rtt.study.names import FIGURES, TABLES
 
 MADE = len(TABLES) + 2 * len(FIGURES) + 1  # tables, figures in two forms, the report
-REBUILDING = {"unpack": 1, "tables": 1, "figure": 5, "report": 1, "figures": 1}
+REBUILDING = {"unpack": 1, "tables": 1, "figure": len(FIGURES), "report": 1, "figures": 1}
 BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "deepspeed")
 
 
@@ -67,7 +67,7 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert {path.name for path in reader.folder.glob("results/[a-z]*")} <= {"reference"}  # the project's own
     # The second time nothing is redrawn, but the comparison is printed once more.
     done = figures(reader, bundle)
-    assert job_counts(done.stdout) == {"figures": 1} and "15 of 15" in done.stdout
+    assert job_counts(done.stdout) == {"figures": 1} and f"{MADE} of {MADE}" in done.stdout
     # With new code, and no memory of the old, what depends on it is redrawn. Changed training code is only a warning.
     shutil.rmtree(reader.folder / ".snakemake")
     for name, text in (("training/train.py", "EXTRA = 1\n"), ("figures/words.py", "# a comment\n")):
@@ -80,19 +80,19 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert "warning: the code of step unlearn has changed since it made" in done.stdout
     for name, rules in (
         ("report/page.py", {"report": 1, "figures": 1}),
-        ("figures/words.py", {"figure": 5, "report": 1, "figures": 1}),
-        ("stats/look_choice.py", {"tables": 1, "figure": 5, "report": 1, "figures": 1}),
+        ("figures/words.py", {"figure": len(FIGURES), "report": 1, "figures": 1}),
+        ("stats/look_choice.py", {"tables": 1, "figure": len(FIGURES), "report": 1, "figures": 1}),
     ):
         with open(reader.folder / "scripts/rtt" / name, "a") as handle:
             handle.write("\nEXTRA = 1\n")
         assert plan(reader, bundle) == rules, name
     done = figures(reader, bundle)
-    assert done.returncode == 0 and "15 of 15" in done.stdout
+    assert done.returncode == 0 and f"{MADE} of {MADE}" in done.stdout
     assert "locked packages have changed since: figure, report, tables" in done.stdout
     # The lock is another one, as after a `git pull`.
     with open(reader.folder / "requirements-analysis.lock", "a") as handle:
         handle.write("# another\n")
-    assert plan(reader, bundle) == {"tables": 1, "figure": 5, "report": 1, "figures": 1}
+    assert plan(reader, bundle) == {"tables": 1, "figure": len(FIGURES), "report": 1, "figures": 1}
 
 
 def test_make_figures_redraws_the_committed_bundle(reader):
@@ -122,7 +122,7 @@ def test_nothing_is_trained_for_a_results_folder_that_snakemake_does_not_remembe
     assert plan(reader, folder) == REBUILDING
     done = figures(reader, folder)
     assert done.returncode == 0, done.stdout
-    assert "15 of 15" in done.stdout and "a results folder has no checksums to verify" in done.stdout
+    assert f"{MADE} of {MADE}" in done.stdout and "a results folder has no checksums to verify" in done.stdout
     assert "it is not run again" in done.stdout
     assert plan(reader, folder) == {"figures": 1}
     # One score is changed, and no file's time tells.
@@ -217,7 +217,7 @@ def test_stale_results_are_recognised_without_snakemake_s_memory(copy):
         with open(scripts / name, "a") as handle:
             handle.write("\nEXTRA = 1\n")
     done = copy.smoke("-n")
-    assert job_counts(done.stdout) == {"figure": 5, "report": 1}
+    assert job_counts(done.stdout) == {"figure": len(FIGURES), "report": 1}
     made = [*copy.results().glob("manifests/*"), *copy.results().glob("point_choices/*")]
     audits = list(copy.results().glob("data/*/audit.json"))
     assert len(made) == 12 and len(audits) == 3
@@ -226,4 +226,4 @@ def test_stale_results_are_recognised_without_snakemake_s_memory(copy):
     assert "the code of step attack has changed" in done.stdout and "--forcerun attack" in done.stdout
     with open(scripts / "stats/look_choice.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
-    assert copy.plan("--configfile", SMOKE) == {"tables": 1, "figure": 5, "report": 1}
+    assert copy.plan("--configfile", SMOKE) == {"tables": 1, "figure": len(FIGURES), "report": 1}

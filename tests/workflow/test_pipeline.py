@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 from clones import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
-from rtt.study.names import BY_DEFAULT, TABLES, probes_of
+from rtt.study.names import BY_DEFAULT, FIGURES, TABLES, probes_of
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
 LOOK_CHOICES = {"paper", "nested"}
@@ -59,7 +59,7 @@ def test_the_files_of_the_contract_are_there(finished):
         assert (results / "data" / folder / "audit.json").stat().st_size
     tables = {path.stem for path in results.glob("tables/*.csv")}
     assert tables == set(TABLES)
-    for name in ("accuracy", "recovery", "tradeoff", "curves"):
+    for name in FIGURES:
         assert (results / f"figures/{name}.svg").read_text().lstrip().startswith("<?xml")
         assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     assert (results / "report.html").read_text().lower().startswith("<!doctype html>")
@@ -226,7 +226,7 @@ def test_logic_in_training_reruns_all_training_but_no_data(copy):
     with open(copy.folder / "scripts/rtt/training/train.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
     assert smoke_plan(copy) == {
-        "pretrain": 1, "teach": 1, "unlearn": 2, "choose": 2, "attack": 6, "tables": 1, "figure": 5,
+        "pretrain": 1, "teach": 1, "unlearn": 2, "choose": 2, "attack": 6, "tables": 1, "figure": len(FIGURES),
         "report": 1,
     }  # fmt: skip
 
@@ -234,7 +234,7 @@ def test_logic_in_training_reruns_all_training_but_no_data(copy):
 def test_logic_in_the_figures_redraws_and_no_more(copy):
     with open(copy.folder / "scripts/rtt/figures/words.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
-    assert smoke_plan(copy) == {"figure": 5, "report": 1}
+    assert smoke_plan(copy) == {"figure": len(FIGURES), "report": 1}
 
 
 def test_a_clone_s_rules_run_the_clone_s_code(copy):

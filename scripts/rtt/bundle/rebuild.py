@@ -155,7 +155,7 @@ def rebuild(root: Path, study: str, shown: bool) -> None:
         make_tables(results)
         if not shown:
             return
-        view = make_view(*load(results / "tables"), "nested", None, None)
+        view = make_view(*load(results / "tables"))
         for name in FIGURES:
             for kind, image in zip((".svg", ".png"), render(name, view, [".svg", ".png"]), strict=True):
                 with atomic_path(results / "figures" / f"{name}{kind}") as temporary:

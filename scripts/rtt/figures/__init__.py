@@ -8,7 +8,7 @@ from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
 from rtt.figures.parts import Spot, spots
 from rtt.figures.style import PROBES, png_bytes, settings, svg_bytes
-from rtt.figures.view import View, load, make_view
+from rtt.figures.view import FILES, View, load, make_view
 from rtt.files import atomic_path
 
 WRITERS = {".svg": svg_bytes, ".png": png_bytes}
@@ -17,11 +17,13 @@ WRITERS = {".svg": svg_bytes, ".png": png_bytes}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("name", choices=FIGURES, help="figure to draw")
-    parser.add_argument("--tables", required=True, type=Path, help="folder with recovery.csv and accuracy.csv")
+    parser.add_argument(
+        "--tables", required=True, type=Path, help="folder with recovery.csv, accuracy.csv, probes.csv and seeds.csv"
+    )
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE", help="files to write: .svg, .png")
-    parser.add_argument("--probe", choices=PROBES, help="default: the study's main one, the first in recovery.csv")
+    parser.add_argument("--probe", choices=PROBES, help="default: the study's headline, the first in recovery.csv")
     parser.add_argument("--look-choice", default="nested", choices=("nested", "paper"), help="default: %(default)s")
-    parser.add_argument("--attack", help="default: the study's first, the first in recovery.csv")
+    parser.add_argument("--attack", help="default: the first in recovery.csv that is no control")
     records.configure(parser)
     parser.add_argument("--budget", type=float, help="retain budget (default: 0.1 where it was run, else the smallest)")
 
@@ -33,14 +35,16 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(
                 f"--out {path}: a figure is written as .svg or .png, not {path.suffix or 'without a suffix'!r}"
             )
-    view = make_view(*load(args.tables), args.look_choice, args.probe, args.budget, attack=args.attack)
+    asked = {name: getattr(args, name) for name in ("look_choice", "probe", "budget", "attack")}
+    view = make_view(*load(args.tables), **asked)
     images = render(args.name, view, [path.suffix for path in args.out])
     for path, image in zip(args.out, images, strict=True):
         with atomic_path(path) as temporary:
             temporary.write_bytes(image)
         print(path)
     if args.record:
-        records.write(args.record, [args.tables / f"{name}.csv" for name in ("recovery", "accuracy")], args.out)
+        read = [args.tables / f"{name}.csv" for name in FILES.values()]
+        records.write(args.record, [path for path in read if path.is_file()], args.out)
     return 0
 
 

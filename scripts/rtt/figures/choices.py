@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rtt.figures.style import PROBES, percent
-from rtt.figures.view import Panel, View, attack_title
+from rtt.figures.view import Panel, View, attack_title, is_control
 from rtt.study.names import DEFAULT
 
 SAME = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacked", "n_questions")
@@ -44,15 +44,14 @@ def choices(view: View) -> list[Choice]:
             found.append(("look choice", label, view.alternative(look_choice=look_choice)))
     for probe in dict.fromkeys(view.everything["probe"]):
         if probe != view.probe:
-            name = PROBES.get(probe, probe).replace("likelihood of the choice", "likelihood")
-            found.append(("probe", f"by {name}", view.alternative(probe=probe)))
+            found.append(("probe", f"by {PROBES.get(probe, probe)}", view.alternative(probe=probe)))
     for budget in sorted(set(view.everything["retain_budget"])):
         if not np.isclose(budget, view.budget):
             found.append(("budget", f"budget {percent(budget)}", view.alternative(budget=budget)))
     if len(view.settings) > 1:
         found += [("setting", label, _at(view, setting)) for label, setting in _settings(view)]
     for attack in dict.fromkeys(view.everything["attack"]):
-        if attack != view.attack:
+        if attack != view.attack and not is_control(attack):
             found.append(("attack", f"attack: {attack_title(attack)}", view.alternative(attack=attack)))
     for variant in dict.fromkeys(view.everything["variant"]):
         if variant != DEFAULT:
@@ -93,6 +92,7 @@ def _at(view: View, setting: str) -> pd.DataFrame:
             for column, stage, who in (
                 ("acc_attacked", "unlearned_attacked", method),
                 ("acc_original_attacked", "original_attacked", "none"),
+                ("acc_oracle_attacked", "oracle_attacked", "none"),
                 ("acc_control_attacked", "control_attacked", "none"),
             ):
                 looks = view.curve(panel, stage, who, "V")

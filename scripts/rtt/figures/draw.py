@@ -8,13 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from rtt.figures import words
+from rtt.figures import phrases, words
+from rtt.figures.attack import attack
 from rtt.figures.curves import curves
 from rtt.figures.parts import (
+    PALE,
     estimates,
     finish,
     floors,
     handle,
+    hollow_handle,
     name_panel,
     panels,
     seeds_handle,
@@ -23,11 +26,15 @@ from rtt.figures.parts import (
     tick,
     with_status,
 )
+from rtt.figures.probes import probes
+from rtt.figures.seeds import seeds
 from rtt.figures.sensitivity import sensitivity
 from rtt.figures.style import (
     ARM_MARKERS,
     BLACK,
+    CHANCE,
     FLOOR,
+    FLOORS,
     GREY,
     RATES,
     colour,
@@ -45,7 +52,8 @@ KEPT = ["acc_unlearned", "retain_unlearned"]  # of a chosen point
 
 def accuracy(view: View) -> Figure:
     """Draw accuracy on V before and after the attack: of the original, each method's model and the control."""
-    figure, grid = panels(view, 2.75, "accuracy on V")
+    crowded = len(view.methods) + view.has_oracle > 4 and len(view.panels) > 1
+    figure, grid = panels(view, 2.75 + 0.3 * crowded, "accuracy on V")
     for axes, panel in zip(grid, view.panels, strict=False):
         rows, marker = view.of(panel), ARM_MARKERS.get(panel.arm, "P")
         alone = rows.drop_duplicates("seed")
@@ -55,31 +63,35 @@ def accuracy(view: View) -> Figure:
             axes.axhspan(
                 band["acc_control_attacked_low"], band["acc_control_attacked_high"], color="0.92", lw=0, zorder=-1
             )
-        places = [0, *range(1, len(view.methods) + 1), len(view.methods) + 1]
+        beside = [("oracle", "acc_oracle_attacked")] * view.has_oracle + [("control", "acc_control_attacked")]
         estimates(axes, 0, alone, "acc_original_attacked", BLACK, marker)
-        estimates(axes, places[-1], alone, "acc_control_attacked", GREY, marker)
         names = ["original"]
         tell(axes, words.cell_text(view, panel, "original", alone, ["acc_original_attacked"]), (-0.45, 0.45))
         for x, method in enumerate(view.methods, 1):
             cell, tint = view.of(panel, method), colour(method, view.methods)
-            start = estimates(axes, x - 0.2, cell, "acc_unlearned", tint, marker, hollow=True)
-            end = estimates(axes, x + 0.2, cell, "acc_attacked", tint, marker)
+            start = estimates(axes, x - 0.2, cell, "acc_unlearned", tint, marker, judged=True, pale=True)
+            end = estimates(axes, x + 0.2, cell, "acc_attacked", tint, marker, judged=True)
             axes.plot([x - 0.2, x + 0.2], [start, end], color=lighter(tint, 0.55), lw=0.8, zorder=1)
             names.append(with_status(method, cell))
             if len(cell):
                 tell(axes, words.cell_text(view, panel, method, cell, words.ACCURACIES), (x - 0.45, x + 0.45))
-        last = places[-1]
-        tell(axes, words.cell_text(view, panel, "control", alone, ["acc_control_attacked"]), (last - 0.45, last + 0.45))
-        axes.set_xticks(places, [*names, "control"], fontsize=6.8)
-        axes.set_xlim(-0.55, places[-1] + 0.55)
+        for x, (name, column) in enumerate(beside, len(names)):
+            estimates(axes, x, alone, column, GREY, marker)
+            tell(axes, words.cell_text(view, panel, name, alone, [column]), (x - 0.45, x + 0.45))
+            names.append(name)
+        slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        axes.set_xticks(range(len(names)), [name.replace("\n", " ") for name in names] if crowded else names, **slant)
+        axes.tick_params(axis="x", labelsize=6.8)
+        axes.set_xlim(-0.55, len(names) - 0.45)
         axes.set_ylim(0, 1.1)
         axes.set_yticks(np.arange(0, 1.01, 0.2))
-        name_panel(axes, panel)
+        name_panel(axes, panel, rows)
     several = len(view.seeds) > 1
     handles = [
         handle(f"model after {view.attack_title}", marker="o", color=BLACK),
-        handle(f"unlearned, before {view.attack_title}", marker="o", color=BLACK, mfc="white"),
-        handle("floor: T's majority letter" if view.probe == "letter" else "floor: chance", color=FLOOR, ls="--"),
+        handle(f"pale: before {view.attack_title}", marker="o", color=lighter(BLACK, PALE), ms=3.4),
+        hollow_handle(),
+        handle(f"floor: {FLOORS.get(view.probe, CHANCE)}", color=FLOOR, ls="--"),
     ]
     handles += [seeds_handle(view), handle("mean", marker="_", color=BLACK, ms=10, mew=2)] if several else []
     handles += [] if several else [handle("95 % interval of the control", color="0.88", lw=6)]
@@ -97,8 +109,9 @@ def recovery(view: View) -> Figure:
         axes.axhline(0, color=FLOOR, lw=0.7, ls=":", zorder=0)
         for x, method in enumerate(view.methods):
             cell, tint = view.of(panel, method), colour(method, view.methods)
-            estimates(axes, x - 0.2, cell, "recovery", tint, marker, hollow=True, limits=(low, high))
-            estimates(axes, x + 0.2, cell, "recovery_corrected", tint, marker, limits=(low, high))
+            drawn = {"judged": True, "limits": (low, high)}
+            estimates(axes, x - 0.2, cell, "recovery", tint, marker, pale=True, **drawn)
+            estimates(axes, x + 0.2, cell, "recovery_corrected", tint, marker, **drawn)
             names.append(with_status(method, cell))
             if len(cell):
                 tell(axes, words.cell_text(view, panel, method, cell, list(RATES)), (x - 0.45, x + 0.45))
@@ -107,17 +120,18 @@ def recovery(view: View) -> Figure:
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.55, len(names) - 0.45)
         axes.set_ylim(low, high)
-        name_panel(axes, panel)
+        name_panel(axes, panel, view.of(panel))
     handles = [
-        handle("ratio (the paper's)", marker="o", color=BLACK, mfc="white"),
+        handle("pale: ratio (the paper's)", marker="o", color=lighter(BLACK, PALE), ms=3.4),
         handle("floor-corrected ratio", marker="o", color=BLACK),
+        hollow_handle(),
         handle(f"as much as original + {view.attack_title}", color=FLOOR),
         handle("nothing above the floor (corrected)", color=FLOOR, ls=":"),
     ]
     if len(view.seeds) > 1:
         handles += [seeds_handle(view), handle("mean", marker="_", color=BLACK, ms=10, mew=2)]
     handles += signs(view)
-    if any(words.unclear(view.recovery, name).any() for name in RATES):
+    if any(phrases.unclear(view.recovery, name).any() for name in RATES):
         handles.append(handle(f"? cannot tell: interval reaches beyond {number(TOO_WIDE)}", ls="none"))
     return finish(figure, words.title("recovery", view), handles)
 
@@ -145,10 +159,9 @@ def tradeoff(view: View) -> Figure:
                 axes.plot(path["forget"][1:], path["retain"][1:], shape, color=tint, ms=2 if several else 3)
                 lowest = min(lowest, path["retain"].min())
             chosen = cell.dropna(subset=["acc_unlearned"])
-            axes.plot(
-                chosen["acc_unlearned"], chosen["retain_unlearned"], shape, color=tint, mfc="none", mew=1.4,
-                ms=5 if several else 8, zorder=4,
-            )  # fmt: skip
+            for own, face in ((chosen[chosen["counts"]], tint), (chosen[~chosen["counts"]], "none")):
+                look = {"color": tint, "mfc": face, "mew": 1.4, "ms": 5 if several else 8, "zorder": 4}
+                axes.plot(own["acc_unlearned"], own["retain_unlearned"], shape, **look)
             if several and len(chosen):
                 mean = chosen[KEPT].mean()
                 axes.plot(*mean, shape, color=tint, mec=BLACK, ms=6, zorder=5)
@@ -169,7 +182,7 @@ def tradeoff(view: View) -> Figure:
         axes.set_xlim(0, 1.04)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter(FuncFormatter(tick))
-        name_panel(axes, panel)
+        name_panel(axes, panel, rows)
     for axes in grid[: len(view.panels)]:
         axes.set_ylim(math.floor(10 * lowest - 0.5) / 10, 1.02)
         axes.yaxis.set_major_locator(MultipleLocator(0.1 if lowest > 0.5 else 0.2))
@@ -179,7 +192,8 @@ def tradeoff(view: View) -> Figure:
         handles.append(handle(method, marker=marker_of(method), **look))
     handles += [
         handle("before unlearning", marker="*", color=BLACK, ms=9),
-        handle("chosen point", marker="o", color=BLACK, mfc="white", mew=1.4, ms=8),
+        handle("chosen point", marker="o", color=BLACK, mew=1.4, ms=8),
+        handle("chosen, but does not count as unlearned", marker="o", color=BLACK, mfc="white", mew=1.4, ms=8),
         handle("floor", color=FLOOR, ls="--"),
         handle(f"budget: {percent(view.budget)} of retain accuracy lost", color=FLOOR, ls=":"),
     ]
@@ -199,7 +213,10 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 FIGURES = {
     "accuracy": accuracy,
+    "probes": probes,
     "recovery": recovery,
+    "seeds": seeds,
+    "attack": attack,
     "tradeoff": tradeoff,
     "curves": curves,
     "sensitivity": sensitivity,

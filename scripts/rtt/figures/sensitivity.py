@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from rtt.figures import words
+from rtt.figures import criterion, words
 from rtt.figures.choices import Choice, choices
-from rtt.figures.parts import COLUMNS, finish, handle, name_panel, seeds_handle, tell, tick
+from rtt.figures.parts import COLUMNS, PALE, finish, handle, hollow_handle, name_panel, seeds_handle, tell, tick
 from rtt.figures.style import BLACK, FLOOR, GREY, WIDTH, colour, lighter, marker_of
 from rtt.figures.view import Panel, View
 
@@ -47,13 +48,15 @@ def sensitivity(view: View) -> Figure:
         axes.tick_params(axis="x", labelbottom=True)
         if index + COLUMNS >= len(view.panels):
             axes.set_xlabel("accuracy on V")
-        name_panel(axes, panel)
+        name_panel(axes, panel, view.of(panel))
     handles = [
         handle(method, marker=marker_of(method), color=colour(method, view.methods), ms=4) for method in view.methods
     ]
     handles += [
-        handle(f"unlearned, before {view.attack_title}", marker="o", color=BLACK, mfc="white"),
+        handle(f"pale: before {view.attack_title}", marker="o", color=lighter(BLACK, PALE), ms=2.6),
+        hollow_handle(),
         handle(f"control after {view.attack_title}", marker="|", color=GREY, mew=1.5),
+        *[handle(f"oracle after {view.attack_title}", marker="+", color=GREY, mew=1.2)] * view.has_oracle,
         handle("floor", color=FLOOR, ls="--"),
     ]
     if len(view.seeds) > 1:
@@ -71,15 +74,18 @@ def _row(axes: Axes, view: View, panel: Panel, choice: Choice, start: float) -> 
     for method in view.methods:
         cell = rows[rows["method"] == method]
         tint, marker = colour(method, view.methods), marker_of(method)
-        _estimate(axes, y, cell, "acc_unlearned", tint, marker, hollow=True)
-        _estimate(axes, y, cell, "acc_attacked", tint, marker)
+        hollow = not criterion.counts(cell)
+        _estimate(axes, y, cell, "acc_unlearned", to_hex(lighter(tint, PALE)), marker, hollow, size=2.6)
+        _estimate(axes, y, cell, "acc_attacked", tint, marker, hollow)
         if len(cell) and (cell["status"] == "none_within_budget").all():
             axes.text(0.5, y, f"{method}: no point", color=GREY, fontsize=5, ha="center", va="center")
         y += STEP
-    _estimate(axes, y, rows.drop_duplicates("seed"), "acc_control_attacked", GREY, "|")
+    alone = rows.drop_duplicates("seed")
+    _estimate(axes, y, alone, "acc_control_attacked", GREY, "|")
+    _estimate(axes, y, alone, "acc_oracle_attacked", GREY, "+")
 
 
-def _estimate(axes: Axes, y: float, rows, column: str, tint: str, marker: str, hollow: bool = False) -> None:
+def _estimate(axes: Axes, y: float, rows, column: str, tint: str, marker: str, hollow=False, size=3.4) -> None:
     """Draw one seed's value with its interval, or several seeds' values and their mean."""
     rows = rows.dropna(subset=[column])
     if rows.empty:
@@ -91,4 +97,5 @@ def _estimate(axes: Axes, y: float, rows, column: str, tint: str, marker: str, h
         axes.plot(rows[column], np.full(len(rows), y), ".", color=lighter(tint, 0.3), ms=2.4, mew=0, zorder=2)
         axes.plot([rows[column].min(), rows[column].max()], [y, y], color=lighter(tint, 0.6), lw=0.7, zorder=1)
     face = "white" if hollow else tint
-    axes.plot(rows[column].mean(), y, marker, color=tint, mfc=face, ms=3.4, mew=1.5 if marker == "|" else 0.8, zorder=3)
+    width = 1.5 if marker in "|+" else 0.8
+    axes.plot(rows[column].mean(), y, marker, color=tint, mfc=face, ms=size, mew=width, zorder=3)

@@ -8,6 +8,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from rtt.study import plugins
+from rtt.study.names import STRONGEST
 
 ARMS = {
     "pretrained": "learned in pretraining",
@@ -39,25 +40,33 @@ BLACK, GREY, FLOOR = "#000000", "#666666", "#999999"
 # A status that is not `ok`, as a sign beside the method's name and as words in the legend.
 STATUS = {
     "none_within_budget": ("¶", "no point within the budget"),
-    "not_known": ("#", "the original does not know the facts"),
+    "not_known": ("#", "original does not know the facts"),
     "undefined": ("§", "rate undefined: attacked original at the floor"),
     "original_not_learned": ("×", "no rate: the attack on the original did not learn T"),
-    "below_floor": ("†", "below the floor"),
-    "not_unlearned": ("‡", "not unlearned"),
+    "below_floor": ("†", "below the floor, which is not forgetting"),
+    "not_unlearned": ("‡", "not unlearned by every probe"),
     "attack_failed": ("≥", "lower bound: the attack did not learn T"),
 }
 RATES = {"recovery": "ratio", "recovery_corrected": "floor-corrected ratio"}
-PROBES = {
-    "letter_permuted": "letter, choices permuted",
-    "letter": "letter",
-    "letter_calibrated": "letter, calibrated",
-    "likelihood": "likelihood of the choice",
+PROBES = {  # in sentences; in the tables' order
+    "letter_permuted": "permuted letters",
+    "letter": "letters",
+    "letter_calibrated": "calibrated letters",
+    "likelihood": "likelihood",
     "likelihood_token": "likelihood per token",
     "likelihood_byte": "likelihood per byte",
-    "likelihood_fresh": "likelihood, fresh distractors",
+    "likelihood_fresh": "likelihood of fresh choices",
     "cloze": "cloze",
-    "few_shot": "letter after solved questions",
+    "few_shot": "few-shot letters",
+    STRONGEST: "strongest probe",
 }
+FLOORS = {  # what a model scores that knows nothing, by probe; others: one over the number of choices
+    "letter": "T's majority letter",
+    "few_shot": "T's majority letter",
+    "letter_calibrated": "the other half's majority letter",
+    "likelihood": "the shortest choice",
+}
+CHANCE = "one over the number of choices"
 
 WIDTH = 7.2  # inches: two columns of a journal, or a laptop's reading width
 DPI = 200

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
-from rtt.stats.tables import ACCURACY_COLUMNS, RECOVERY_COLUMNS, read_table
+from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
 from rtt.study.names import DEFAULT, read_setting, setting_text
 
@@ -58,6 +59,8 @@ class View:
     look_choice: str
     probe: str
     everything: pd.DataFrame  # all of recovery.csv, of which `recovery` is the part that is shown
+    probes: pd.DataFrame | None = None  # of probes.csv: the models before any attack, at this budget
+    over_seeds: pd.DataFrame | None = None  # of seeds.csv: this attack, look choice and budget, each probe
 
     @cached_property
     def attack_title(self) -> str:
@@ -104,6 +107,25 @@ class View:
             mask &= rows["method"] == method
         return rows[mask].sort_values("seed", kind="stable")
 
+    def asked(self, panel: Panel, stage: str | None = None, method: str | None = None) -> pd.DataFrame:
+        """Return the rows of probes.csv of a panel, by seed; none where there is no such table."""
+        if self.probes is None:
+            return pd.DataFrame(columns=PROBES_COLUMNS)
+        rows = self.probes
+        rows = rows[(rows["model"] == panel.model) & (rows["arm"] == panel.arm)]
+        for name, value in (("stage", stage), ("method", method)):
+            rows = rows if value is None else rows[rows[name] == value]
+        own = rows["dataset"] == panel.dataset
+        if stage == "control" and not own.any():  # its facts may be another dataset, but not another panel's
+            datasets = {p.dataset for p in self.panels if (p.arm, p.model) == (panel.arm, panel.model)}
+            own = ~rows["dataset"].isin(datasets)
+        return rows[own].sort_values(["seed", "unlearning_repeat"], kind="stable")
+
+    @cached_property
+    def has_oracle(self) -> bool:
+        """Whether an oracle was attacked."""
+        return bool(self.recovery["acc_oracle_attacked"].notna().any())
+
     def trajectories(self, panel: Panel, method: str, seed: int) -> list[pd.DataFrame]:
         """Return `step`, `forget`, `retain` (accuracies) along each unlearning run; step 0 is the model before it."""
         rows = self._of_panel(panel, seed)
@@ -120,6 +142,8 @@ class View:
     def curve(self, panel: Panel, stage: str, method: str, set_name: str) -> pd.DataFrame:
         """Return `seed`, `setting`, `n_questions`, `accuracy`, `low`, `high` of the looks, pooled over the V splits.
 
+        Where unlearning was repeated, accuracies and the ends of their intervals are means over the repeats.
+
         Rows stand in the order of the attack's settings, then of the seeds; there are none where it was not run.
         """
         rows = self._of_panel(panel, control=stage == "control_attacked")
@@ -128,6 +152,8 @@ class View:
         if stage == "unlearned_attacked":
             rows = rows[np.isclose(rows["retain_budget"], self.budget)]
         rows = rows[["seed", "setting", "n_questions", "accuracy", "low", "high"]]
+        if rows.duplicated(["seed", "setting"]).any():  # repeats of unlearning: a seed's value is their mean
+            rows = rows.groupby(["seed", "setting"], sort=False, as_index=False).mean()
         places = rows["setting"].map({setting: i for i, setting in enumerate(self.settings)})
         return rows.assign(place=places).sort_values(["place", "seed"], kind="stable").drop(columns="place")
 
@@ -190,28 +216,77 @@ class View:
         return rows[mask]
 
 
-def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read recovery.csv and accuracy.csv of a folder. Raises UserError on a missing file, column or row."""
-    tables = []
-    for name, columns in (("recovery", RECOVERY_COLUMNS), ("accuracy", ACCURACY_COLUMNS)):
+class Tables(NamedTuple):
+    """The tables that figures are drawn from. The last two may be missing, as in tables of older programs."""
+
+    recovery: pd.DataFrame
+    accuracy: pd.DataFrame
+    probes: pd.DataFrame | None = None
+    over_seeds: pd.DataFrame | None = None
+
+
+FILES = {"recovery": "recovery", "accuracy": "accuracy", "probes": "probes", "over_seeds": "seeds"}  # by parameter
+OPTIONAL = ("probes", "over_seeds")
+NAMES = ("dataset", "arm", "model", "method", "attack", "variant")
+TRUTHS = ("counts", "control_learned", "at_floor", "below_floor")
+NUMBERS = (
+    "seed",
+    "retain_budget",
+    "step",
+    "n_questions",
+    "accuracy",
+    "low",
+    "high",
+    "floor",
+    "original_floor",
+    "margin",
+    "mean",
+)
+
+
+def load(folder: str | Path) -> Tables:
+    """Read the tables of a folder. Raises UserError on a missing file, column or row."""
+    required = {"recovery": RECOVERY_COLUMNS, "accuracy": ACCURACY_COLUMNS, "probes": PROBES_COLUMNS}
+    tables = {}
+    for key, name in FILES.items():
         path = Path(folder) / f"{name}.csv"
+        if key in OPTIONAL and not path.is_file():
+            continue
         table = read_table(path)
+        columns = required.get(name, [])
         missing = [column for column in columns if column not in table]
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
         if name == "recovery" and table.empty:
             raise UserError(f"{path}: no rows: nothing was unlearned and attacked, so there is nothing to show")
-        for column in ("dataset", "arm", "model", "method", "attack", "variant"):
+        tables[key] = _typed(path, table)
+    return Tables(**tables)
+
+
+def _typed(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose names are text, whose numbers are numbers, and whose truths are True or False (or NaN)."""
+    for column in NAMES:
+        if column in table:
             table[column] = table[column].astype(str)
-        numbers = columns[columns.index("n_questions") :]
-        try:
-            for column in ("retain_budget", *(c for c in numbers if c not in WORDS)):
-                if column in table:
-                    table[column] = pd.to_numeric(table[column])
-        except ValueError as error:
-            raise UserError(f"{path}: column {column!r} holds something that is not a number: {error}") from None
-        tables.append(table)
-    return tables[0], tables[1]
+    for column in TRUTHS:
+        if column in table:
+            table[column] = truths(table[column])
+    numbers = [
+        c for c in table if c in NUMBERS or c.startswith(("acc_", "t_acc_", "retain_", "recovery", "n_", "upper_"))
+    ]
+    try:
+        for column in numbers:
+            table[column] = pd.to_numeric(table[column])
+    except ValueError as error:
+        raise UserError(f"{path}: column {column!r} holds something that is not a number: {error}") from None
+    return table
+
+
+def truths(column: pd.Series) -> pd.Series:
+    """Return a column of true and false as Python's; an empty cell is NaN."""
+    known = {"true": True, "false": False}
+    found = column.map(lambda cell: known.get(str(cell).lower(), np.nan))
+    return found.astype(bool) if found.notna().all() else found.astype(object)
 
 
 def attack_title(name: str) -> str:
@@ -234,9 +309,23 @@ def main_budget(recovery: pd.DataFrame) -> float:
     return next((budget for budget in budgets if np.isclose(budget, MAIN_BUDGET)), budgets[0])
 
 
+def is_control(attack: str) -> bool:
+    """Say whether an attack is a control, such as RTT on wrong answers: what it brings back was never hidden."""
+    return bool(getattr(plugins.attacks().get(attack), "control", False))
+
+
+def main_attack(recovery: pd.DataFrame) -> str:
+    """Return the attack that figures show: the first in recovery.csv that is not a control."""
+    attacks = [str(name) for name in dict.fromkeys(recovery["attack"])]
+    return next((name for name in attacks if not is_control(name)), attacks[0])
+
+
 def make_view(
     recovery: pd.DataFrame,
     accuracy: pd.DataFrame,
+    probes: pd.DataFrame | None = None,
+    over_seeds: pd.DataFrame | None = None,
+    *,
     look_choice: str = "nested",
     probe: str | None = None,
     budget: float | None = None,
@@ -245,12 +334,12 @@ def make_view(
 ) -> View:
     """Return the view of one attack, variant, look choice, probe and budget.
 
-    `probe` and `attack` None: the study's main ones, which stand first in recovery.csv. `budget` None: `main_budget`.
-    Raises UserError when the tables have no such rows.
+    `probe` None: the study's headline probe, which stands first in recovery.csv. `attack` None: `main_attack`. `budget`
+    None: `main_budget`. Raises UserError when the tables have no such rows.
     """
     budget = main_budget(recovery) if budget is None else budget
     probe = str(recovery["probe"].iloc[0]) if probe is None else probe
-    attack = str(recovery["attack"].iloc[0]) if attack is None else attack
+    attack = main_attack(recovery) if attack is None else attack
     mask = np.isclose(recovery["retain_budget"], budget)
     asked = {"attack": attack, "look_choice": look_choice, "probe": probe, "variant": variant}
     for name, value in asked.items():
@@ -262,4 +351,10 @@ def make_view(
         raise UserError(f"recovery.csv: no rows with {wanted}; it has {found}")
     accuracy = accuracy[(accuracy["probe"] == probe) & (accuracy["variant"] == variant)]
     accuracy = accuracy[accuracy["attack"].isin((attack, "none"))]
-    return View(recovery[mask], accuracy, attack, budget, look_choice, probe, recovery)
+    if probes is not None:
+        budgets = probes["retain_budget"].astype(float)  # unknown but for unlearned models
+        probes = probes[(probes["variant"] == variant) & (budgets.isna() | np.isclose(budgets, budget))]
+    if over_seeds is not None:
+        here = np.isclose(over_seeds["retain_budget"], budget) & (over_seeds["variant"] == variant)
+        over_seeds = over_seeds[here & (over_seeds["attack"] == attack) & (over_seeds["look_choice"] == look_choice)]
+    return View(recovery[mask], accuracy, attack, budget, look_choice, probe, recovery, probes, over_seeds)

@@ -1,15 +1,24 @@
 """Write titles and alternative texts of the figures from the tables that they are drawn from."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from rtt.figures import criterion, words_attack, words_probes
 from rtt.figures.choices import Choice, choices
-from rtt.figures.style import RATES, number, percent, span, value_of
+from rtt.figures.phrases import (
+    count,
+    counted,
+    counted_of,
+    look_text,
+    mean_text,
+    statuses,
+    unclear,
+    upper,
+)
+from rtt.figures.style import RATES, number, percent, span
 from rtt.figures.view import Panel, View
-from rtt.stats.contrasts import exceeds_control
 
 MUCH = 0.8  # "gives back more than 80 %"
 ACCURACIES = ("acc_unlearned", "acc_attacked")
@@ -31,87 +40,61 @@ def told(name: str, view: View) -> list[str]:
     """Return what a figure shows in one sentence, then a text for each of its panels with its numbers."""
     head, one = ALTERNATIVES[name]
     several = f" Means over {len(view.seeds)} seeds." if len(view.seeds) > 1 else ""
-    return [head(view) + several, *(f"{_upper(panel.facts)}: {one(view, panel)}." for panel in view.panels)]
-
-
-def wrapped(text: str, width: int) -> str:
-    """Break a title into lines of at most `width` characters, about equally long; a percentage stays with its sign."""
-    text = text.replace(" %", "\u00a0%")
-    lines = textwrap.wrap(text, width, break_long_words=False)
-    while len(shorter := textwrap.wrap(text, width - 1, break_long_words=False)) == len(lines) > 1:
-        lines, width = shorter, width - 1
-    return "\n".join(lines).replace("\u00a0", " ")
-
-
-def count(n: int, of: int, noun: str) -> str:
-    """Write `3 of 4 methods`, `all 4 methods`, `both methods`, `none of 4 methods`, `the one method`."""
-    if n == of == 2:
-        return f"both {noun}s"
-    if of == 1:
-        return f"the one {noun}" if n else f"none of 1 {noun}"
-    return f"{'all' if n == of else 'none of' if n == 0 else f'{n} of'} {of} {noun}s"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return [head(view) + several, *(f"{upper(panel.facts)}: {one(view, panel)}." for panel in view.panels)]
 
 
 # ---------------------------------------------------------------------------------------------------------- titles
 
 
-def unlearned(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows about which an attack says something: a point was chosen, and it was unlearned."""
-    return rows[~rows["status"].isin(("none_within_budget", "not_unlearned"))]
-
-
-def unclear(rows: pd.DataFrame, column: str) -> pd.Series:
-    """Return which rows name the measure in their `cannot_tell`."""
-    return pd.Series([column in str(text).split(";") for text in rows["cannot_tell"]], rows.index, dtype=bool)
-
-
 def _accuracy_title(view: View) -> str:
     rows = view.recovery
+    head = counted_of(rows)
     compared = _compared(rows)
-    others = [
-        f"{number} {text}"
-        for status, text in (("not_unlearned", "not unlearned"), ("none_within_budget", "without a point"))
-        if (number := int((rows["status"] == status).sum()))
-    ]
-    end = f"; {', '.join(others)}" if others else ""
+    if not rows["counts"].any():
+        return f"{head}; after {view.attack_title}, models reach {span(rows['acc_attacked'])} on V"
     if not compared:
-        why = "no unlearned model" if unlearned(rows).empty else "no control"
-        reached = span(rows["acc_attacked"])
-        return f"After {view.attack_title}, models reach {reached} on V, but there is {why} to compare{end}"
-    above = sum(compared)
-    subject = count(above, len(compared), "unlearned model")
-    return f"After {view.attack_title}, {subject} {_exceed(above, len(compared))} {ABOVE}{end}"
+        reached = span(criterion.counting(rows)["acc_attacked"])
+        return f"{head}; after {view.attack_title}, {reached} on V, with no control to compare"
+    above, of = sum(compared), len(compared)
+    verb = "exceeds" if above == 1 or of == 1 else "exceed"
+    return f"{head}; after {view.attack_title}, {_these(above, of, int(rows['counts'].sum()))} {verb} {ABOVE}"
+
+
+def _these(n: int, of: int, counting: int) -> str:
+    """Write `n` of `of` models that were just counted; `of` may be fewer than those that count."""
+    if of < counting:
+        verdict = f"{n or 'none'} of the {of} that can be judged"
+        return {0: "not even the one", 1: "the one"}[n] + " that can be judged" if of == 1 else verdict
+    if of == 1:
+        return "it" if n else "none of it"
+    return {0: "none of these", of: "all of these"}.get(n, f"{n} of these")
 
 
 def _compared(rows: pd.DataFrame) -> list[bool]:
-    """Return whether the criterion holds, for each unlearned model that has a control."""
-    return [holds for holds in exceeds_control(unlearned(rows)) if holds is not None]
-
-
-def _exceed(n: int, of: int) -> str:
-    return "exceeds" if n == 1 or of == 1 else "exceed"
+    """Return whether the criterion holds, for each model of which it can be judged."""
+    return [holds for holds in criterion.judged(rows) if holds is not None]
 
 
 def _recovery_title(view: View) -> str:
     parts, untold = [], 0
     for panel in view.panels:
-        rows = unlearned(view.of(panel))
+        rows = criterion.counting(view.of(panel))
         wide = unclear(rows, "recovery_corrected")
         untold += int(wide.sum())
-        known = rows[~wide].groupby("method")["recovery_corrected"].mean().dropna()
-        parts.append((panel, int((known > MUCH).sum()), len(known)))
+        clear = rows[~wide].groupby("method")["recovery_corrected"].mean().dropna()
+        parts.append((panel, int((clear > MUCH).sum()), len(clear)))
     panel, much, of = parts[0]
     end = "".join(f"; {p.name}: {f'{m} of {n}' if n else 'nothing to judge'}" for p, m, n in parts[1:])
     end += f"; {untold} cannot be told" if untold else ""
+    head = counted_of(view.recovery)
     if not of:
-        return f"For the {panel.facts} there is no recovery rate{' that tells' if untold else ''}{end}"
-    verb = "gives" if much == 1 else "give"
-    subject = count(much, of, "method")
-    return f"After {view.attack_title}, {subject} {verb} back more than {percent(MUCH)} of the {panel.facts}{end}"
+        rate = "no recovery rate" + (" that tells" if untold else "")
+        return f"{head}; for the {panel.facts} there is {rate}{end}"
+    verb = "gives" if much == 1 or of == 1 else "give"
+    subject = _these(much, of, int(view.recovery["counts"].sum()))
+    return (
+        f"{head}; after {view.attack_title}, {subject} {verb} back more than {percent(MUCH)} of the {panel.facts}{end}"
+    )
 
 
 def _tradeoff_title(view: View) -> str:
@@ -121,20 +104,25 @@ def _tradeoff_title(view: View) -> str:
         return f"No unlearning run has a point within the {percent(view.budget)} budget"
     subject = count(len(chosen), len(rows), "unlearning run")
     verb = "has" if len(chosen) == 1 else "have"
+    n = int(chosen["counts"].sum())
     return (
-        f"{_upper(subject)} {verb} a point within the {percent(view.budget)} budget; there, forget accuracy is "
-        f"{span(chosen['acc_unlearned'])} (floor {span(chosen['floor'])})"
+        f"{upper(subject)} {verb} a point within the {percent(view.budget)} budget, and {n or 'none'} of these "
+        f"{'count' if n > 1 else 'counts'} as unlearned; there, forget accuracy is {span(chosen['acc_unlearned'])} "
+        f"(floor {span(chosen['floor'])})"
     )
 
 
 def _sensitivity_title(view: View) -> str:
     _, *others = choices(view)
     compared = [holds for choice in others for holds in _compared(choice.rows)]
-    if not compared:
+    if not others:
         return "There is no other choice to compare the reported one with"
+    if not compared:
+        return f"Under {len(others)} other choices, one at a time, no model counts as unlearned and has a control"
     above, of = sum(compared), len(compared)
     subject = count(above, of, "result")
-    return f"Under {len(others)} other choices, one at a time, {subject} {_exceed(above, of)} {ABOVE}"
+    verb = "exceeds" if above == 1 or of == 1 else "exceed"
+    return f"Under {len(others)} other choices, one at a time, {subject} that count {verb} {ABOVE}"
 
 
 def _curves_title(view: View) -> str:
@@ -142,6 +130,7 @@ def _curves_title(view: View) -> str:
     for name, stage, methods in (
         ("unlearned models", "unlearned_attacked", view.methods),
         ("originals", "original_attacked", ["none"]),
+        ("oracles", "oracle_attacked", ["none"]),
         ("control", "control_attacked", ["none"]),
     ):
         peaks = [_peak(view, panel, stage, method) for panel in view.panels for method in methods]
@@ -165,14 +154,15 @@ def cell_text(view: View, panel: Panel, who: str, rows: pd.DataFrame, columns: S
     after = f"after {view.attack_title}"
     values = ", ".join(f"{NAMES.get(column, after)} {mean_text(rows, column)}" for column in columns)
     several = f", mean of {len(rows)} seeds" if len(rows) > 1 else ""
-    odd = statuses(rows) if who in set(rows["method"]) else ""
+    odd = judged(rows) if who.split(",")[0] in set(rows["method"]) else ""
     return f"{who}, {panel.name}: {values}{odd}; {counted(rows)}{several}"
 
 
-def counted(rows: pd.DataFrame) -> str:
-    """Write the number of questions of some rows: `n = 160`, or `n = 150 to 160`."""
-    low, high = int(rows["n_questions"].min()), int(rows["n_questions"].max())
-    return f"n = {low}" if low == high else f"n = {low} to {high}"
+def judged(rows: pd.DataFrame) -> str:
+    """Say in brackets whether one method's model counts as unlearned, with its statuses that are not `ok`."""
+    n, of = int(rows["counts"].sum()), len(rows)
+    text = f"counts in {n} of {of} seeds" if of > 1 else "counts" if n else "does not count"
+    return f" ({text}{statuses(rows).replace(' (', ': ', 1).replace(')', '') if len(statuses(rows)) else ''})"
 
 
 def curves_text(view: View, panel: Panel, name: str, stage: str, method: str) -> str:
@@ -185,19 +175,14 @@ def curves_text(view: View, panel: Panel, name: str, stage: str, method: str) ->
             setting, text = _highest(looks)
             parts.append(f"{line.name} at most {text} (epoch {line.places[setting]})")
         elif len(looks):
-            parts += [f"{setting} {_look_text(cell)}" for setting, cell in looks.groupby("setting", sort=False)]
+            parts += [f"{setting} {look_text(cell)}" for setting, cell in looks.groupby("setting", sort=False)]
     return f"{name}, {panel.name}, on V: {'; '.join(parts)}; {counted(table)}"
 
 
 def _highest(looks: pd.DataFrame) -> tuple[str, str]:
     """Return the setting at which looks, as means over seeds, are highest (the first of several), and the accuracy."""
     setting = looks.groupby("setting", sort=False)["accuracy"].mean().idxmax()
-    return setting, _look_text(looks[looks["setting"] == setting])
-
-
-def _look_text(looks: pd.DataFrame) -> str:
-    rows = looks.rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
-    return mean_text(rows.assign(cannot_tell=""), "accuracy")
+    return setting, look_text(looks[looks["setting"] == setting])
 
 
 def choice_text(view: View, panel: Panel, choice: Choice) -> str:
@@ -207,28 +192,16 @@ def choice_text(view: View, panel: Panel, choice: Choice) -> str:
         cell = rows[rows["method"] == method]
         if len(cell):
             values = [mean_text(cell, column) for column in ACCURACIES]
-            parts.append(f"{method}{statuses(cell)} {values[0]}, after {choice.attack} {values[1]}")
-    control = mean_text(rows.drop_duplicates("seed"), "acc_control_attacked")
-    parts.append(f"control after {choice.attack} {control}")
-    return f"{_upper(choice.label)}, {panel.name}: {'; '.join(parts)}; {counted(rows)}"
+            parts.append(f"{method}{judged(cell)} {values[0]}, after {choice.attack} {values[1]}")
+    parts += _beside(rows.drop_duplicates("seed"), choice.attack)
+    return f"{upper(choice.label)}, {panel.name}: {'; '.join(parts)}; {counted(rows)}"
 
 
-def mean_text(rows, column: str) -> str:
-    """Write one seed's value with its interval, or the mean and the range of several seeds."""
-    known = rows.dropna(subset=[column])
-    if known.empty:
-        return "no value"
-    if len(known) == 1:
-        return value_of(known.iloc[0], column) if f"{column}_low" in known else number(known[column].iloc[0])
-    wide = int(unclear(known, column).sum())
-    told = f", {wide} of {len(known)} cannot tell" if wide else ""
-    return f"{number(known[column].mean())} (seeds {span(known[column])}{told})"
-
-
-def statuses(rows) -> str:
-    """Name the statuses that are not `ok`, in brackets."""
-    odd = list(dict.fromkeys(status.replace("_", " ") for status in rows["status"] if status != "ok"))
-    return f" ({', '.join(odd)})" if odd else ""
+def _beside(rows: pd.DataFrame, attack: str) -> list[str]:
+    """Say what the oracle, where there is one, and the control reach after an attack."""
+    oracle = [f"oracle after {attack} {mean_text(rows, 'acc_oracle_attacked')}"]
+    known = bool(rows["acc_oracle_attacked"].notna().any())
+    return [*oracle * known, f"control after {attack} {mean_text(rows, 'acc_control_attacked')}"]
 
 
 def _accuracy_panel(view: View, panel: Panel) -> str:
@@ -238,8 +211,8 @@ def _accuracy_panel(view: View, panel: Panel) -> str:
         cell = view.of(panel, method)
         if len(cell):
             texts = mean_text(cell, "acc_unlearned"), mean_text(cell, "acc_attacked")
-            parts.append(f"{method}{statuses(cell)} unlearned {texts[0]}, {after} {texts[1]}")
-    parts.append(f"control {after} {mean_text(rows, 'acc_control_attacked')}")
+            parts.append(f"{method}{judged(cell)} unlearned {texts[0]}, {after} {texts[1]}")
+    parts += _beside(rows, view.attack_title)
     return "; ".join([*parts, f"floor {span(rows['floor'])}", counted(rows)])
 
 
@@ -249,7 +222,7 @@ def _recovery_panel(view: View, panel: Panel) -> str:
         cell = view.of(panel, method)
         if len(cell):
             rates = ", ".join(f"{name} {mean_text(cell, column)}" for column, name in RATES.items())
-            parts.append(f"{method}{statuses(cell)} {rates}")
+            parts.append(f"{method}{judged(cell)} {rates}")
     return "; ".join([*parts, counted(view.of(panel))])
 
 
@@ -260,7 +233,7 @@ def _tradeoff_panel(view: View, panel: Panel) -> str:
         cell = view.of(panel, method)
         if cell["acc_unlearned"].notna().any():
             found = mean_text(cell, "acc_unlearned"), mean_text(cell, "retain_unlearned")
-            parts.append(f"{method}{statuses(cell)} chosen point forget {found[0]}, retain {found[1]}")
+            parts.append(f"{method}{judged(cell)} chosen point forget {found[0]}, retain {found[1]}")
         elif len(cell):
             parts.append(f"{method} has no point within the budget")
     return "; ".join([*parts, f"{counted(rows)} (forget)"])
@@ -269,6 +242,7 @@ def _tradeoff_panel(view: View, panel: Panel) -> str:
 def _curves_panel(view: View, panel: Panel) -> str:
     targets = [("original", "original_attacked", "none"), *((m, "unlearned_attacked", m) for m in view.methods)]
     parts = []
+    targets += [("oracle", "oracle_attacked", "none")] * view.has_oracle
     for name, stage, method in [*targets, ("control", "control_attacked", "none")]:
         table = view.curve(panel, stage, method, "V")
         if table.empty:
@@ -289,7 +263,10 @@ def _sensitivity_panel(view: View, panel: Panel) -> str:
 
 TITLES = {
     "accuracy": _accuracy_title,
+    "probes": words_probes.title,
     "recovery": _recovery_title,
+    "seeds": words_attack.seeds_title,
+    "attack": words_attack.title,
     "tradeoff": _tradeoff_title,
     "curves": _curves_title,
     "sensitivity": _sensitivity_title,
@@ -297,7 +274,7 @@ TITLES = {
 
 
 def _curves_head(view: View) -> str:
-    models = "for the original, each unlearned model and the control"
+    models = "for the original, each unlearned model, the oracle and the control"
     if view.over_epochs:
         return f"Lines: accuracy on T and on V after each epoch of {view.attack_title}, by setting, {models}."
     return f"Points: accuracy on V after each setting of {view.attack_title}, {models}."
@@ -307,10 +284,13 @@ ALTERNATIVES = {
     "accuracy": (
         lambda view: (
             f"Points with 95 % intervals: accuracy on V before and after {view.attack_title}, by method, beside the "
-            "attacked original, the attacked control, and the floor."
+            "attacked original, oracle and control, and the floor. Hollow marks do not count as unlearned."
         ),
         _accuracy_panel,
     ),
+    "probes": (words_probes.head, words_probes.of_panel),
+    "seeds": (words_attack.seeds_head, words_attack.seeds_of_panel),
+    "attack": (words_attack.head, words_attack.of_panel),
     "recovery": (lambda view: "Points with 95 % intervals: recovery rates by method.", _recovery_panel),
     "tradeoff": (
         lambda view: (
@@ -323,7 +303,7 @@ ALTERNATIVES = {
     "sensitivity": (
         lambda view: (
             "Points with 95 % intervals, a row for each way to choose otherwise: accuracy on V before and after the "
-            "attack, by method, and that of the attacked control."
+            "attack, by method, and those of the attacked oracle and control."
         ),
         _sensitivity_panel,
     ),

@@ -1,28 +1,39 @@
 """What the results say, in sentences: claim, criterion, statements over seeds. Pure: records in, records out."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rtt.figures.phrases import count, listed, upper
 from rtt.figures.style import number, span
 from rtt.figures.view import Panel
-from rtt.figures.words import count
-from rtt.report.rows import Result, grouped, upper
+from rtt.report.rows import Result, grouped
 from rtt.stats.intervals import t_interval
 from rtt.stats.recovery import TOO_WIDE
 
 MAIN_ARM, MAIN_SEED = "pretrained", 0
 WIDE_TEXT = f"the interval of its recovery reaches more than {number(TOO_WIDE)} from the estimate"
 DONE = {"RTT": "retraining on T alone"}  # what an attack does, in the claim; others are named
+# Why a cell does not count, by its status.
+NOT_COUNTED = {
+    "none_within_budget": "no point of its unlearning run lies within the budget",
+    "not_known": "the original does not know these facts",
+    "below_floor": "it answers below the floor, which is not forgetting",
+}
+NOT_UNLEARNED = "it was not unlearned by every probe"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One method under the criterion. `holds`: None where there is nothing to judge. `note`: why it counts less."""
+    """One method under the criterion.
+
+    holds: None where it cannot be judged. why: what keeps it out of the claim, or "". aside: what else has to be said.
+    """
 
     result: Result
     holds: bool | None
-    note: str
+    why: str
+    aside: str
 
     @property
     def answer(self) -> str:
@@ -31,16 +42,21 @@ class Judged:
 
     @property
     def remark(self) -> str:
-        """Return the note as a table has it, with a capital letter."""
-        return upper(self.note)
+        """Return why it is left out and what else has to be said, as a table has it, with a capital letter."""
+        return upper("; ".join(text for text in (self.why, self.aside) if text))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the results of one panel's facts say: the claim, and the criterion, as a sentence and method by method."""
+    """What the results of one panel's facts say: the claim, and the criterion, as a sentence and method by method.
+
+    means: the mean recovery over the cells that count, beside that over all known cells with a point.
+    """
 
     facts: str
+    counted: str
     claim: str
+    means: str
     criterion: str
     methods: list[Judged]
 
@@ -62,64 +78,89 @@ def verdicts(shown: Sequence[Result]) -> list[Verdict]:
     for panel in main_panels(list(dict.fromkeys(one.panel for one in shown))):
         judged = [judge(one) for one in shown if one.panel == panel and one.seed == seed]
         if judged:
-            found.append(Verdict(upper(panel.facts), claim(judged), criterion_sentence(judged), judged))
+            texts = counted(judged), claim(judged), means([one.result for one in judged]), criterion_sentence(judged)
+            found.append(Verdict(upper(panel.facts), *texts, judged))
     return found
 
 
 def judge(result: Result) -> Judged:
-    """Apply the criterion to one method: the interval of accuracy on V lies above the control's."""
-    if math.isnan(result.acc_attacked.low):
-        return Judged(result, None, "no point of its unlearning run lies within the budget")
-    if result.exceeds_control is None:
-        return Judged(result, None, "there is no control")
-    if result.status == "not_unlearned":
-        note = "it was not unlearned to the floor, so what comes back says little"
-    elif not result.exceeds_control and not result.recovery_corrected.clear:
-        note = f"it cannot be told: {WIDE_TEXT}"
-    else:
-        note = ""
-    return Judged(result, result.exceeds_control, note)
+    """Apply the criterion to one method: it counts, and the interval of accuracy on V lies above the control's."""
+    return Judged(result, result.holds, _why(result), _aside(result))
+
+
+def _why(one: Result) -> str:
+    if not one.counts:
+        return NOT_COUNTED.get(one.status, NOT_UNLEARNED)
+    if math.isnan(one.acc_control_attacked.value):
+        return "there is no control"
+    if one.control_learned is False:
+        return f"{one.attack_title} on the control learned T to {number(one.t_acc_control_attacked)} only"
+    if one.holds is None:
+        return "the attack did not learn T, so that nothing came back shows nothing"
+    if not one.holds and not one.recovery_corrected.clear:
+        return f"it cannot be told: {WIDE_TEXT}"
+    return ""
+
+
+def _aside(one: Result) -> str:
+    if one.status == "attack_failed":
+        return f"a lower bound, since the attack learned T to {number(one.t_acc_attacked)} only"
+    if one.status == "original_not_learned":
+        return f"no rate, since the attack on the original learned T to {number(one.t_acc_original_attacked)} only"
+    return ""
+
+
+def counted(judged: Sequence[Judged]) -> str:
+    """Say how many methods count as unlearned: `2 of 4 methods count as unlearned: GD and RIA.`"""
+    names = [one.result.method for one in judged if one.result.counts]
+    if len(judged) == 1:
+        return f"{judged[0].result.method} {'counts' if names else 'does not count'} as unlearned."
+    end = f": {listed(names)}" if 0 < len(names) < len(judged) else ""
+    verb = "counts" if len(names) in (0, 1) else "count"
+    return f"{upper(count(len(names), len(judged), 'method'))} {verb} as unlearned{end}."
 
 
 def criterion_sentence(judged: Sequence[Judged]) -> str:
-    """Say whether the criterion holds, fails or cannot be decided."""
-    failed = [one.result.method for one in judged if one.holds is False]
-    undecided = [one.result.method for one in judged if one.holds is None]
-    little = [one.result.method for one in judged if one.holds and one.note]
+    """Say whether the criterion holds, fails or cannot be decided for the methods that count."""
+    counting = [one for one in judged if one.result.counts]
+    if not counting:
+        return "The criterion cannot be judged, because no method counts as unlearned."
+    failed = [one.result.method for one in counting if one.holds is False]
+    undecided = [one.result.method for one in counting if one.holds is None]
+    of = f"{len(counting)} of {len(judged)} methods" if len(counting) < len(judged) else count(
+        len(judged), len(judged), "method"
+    )  # fmt: skip
     if failed:
         subject = "intervals" if len(failed) > 1 else "interval"
         verb = "do" if len(failed) > 1 else "does"
         text = f"The criterion fails: the {subject} of {listed(failed)} {verb} not lie above the control's."
-        text += f" It cannot be judged for {listed(undecided)}." if undecided else ""
-    elif undecided:
-        text = f"The criterion is not met, because it cannot be judged for {listed(undecided)}."
-    else:
-        text = f"The criterion holds for {count(len(judged), len(judged), 'method')}."
-    verb = "were" if len(little) > 1 else "was"
-    return text + (
-        f" It says little about {listed(little)}, which {verb} not unlearned to the floor." if little else ""
-    )
+        return text + (f" It cannot be judged for {listed(undecided)}." if undecided else "")
+    if undecided:
+        return f"The criterion is not met, because it cannot be judged for {listed(undecided)}."
+    those = "the one that counts" if len(counting) == 1 else "those that count"
+    return f"The criterion holds for {of}" + (f", {those}." if len(counting) < len(judged) else ".")
 
 
 def claim(judged: Sequence[Judged]) -> str:
     """Return the claim about one panel's facts: one sentence, and another about the methods that it leaves out."""
     facts = judged[0].result.panel.facts
-    sound = [one for one in judged if one.holds is not None and not one.note]
-    aside = "; ".join(f"{one.result.method}, because {one.note}" for one in judged if one not in sound)
+    sound = [one for one in judged if one.holds is not None and not one.why]
+    aside = "; ".join(f"{one.result.method}, because {one.why}" for one in judged if one.why)
     left_out = f" The claim leaves out {aside}." if aside else ""
+    if all(one.result.status == "not_known" for one in judged):
+        return f"The original does not know the {facts}, so nothing can be said of them here."
     if not sound:
         return f"This study cannot tell whether the {facts} were removed or hidden.{left_out}"
     back = [one.result.method for one in sound if one.holds]
     gone = [one.result.method for one in sound if not one.holds]
     if not gone:
-        who = count(len(back), len(back), "method") if len(back) > 1 else back[0]
-        head = f"{upper(who)} hid the {facts}, at least in part, rather than removing them"
+        head = f"In these weights, {listed(back)} hid the {facts}, at least in part, rather than removing them"
     elif not back:
-        head = f"This study does not show that any of the {facts} come back after unlearning with {listed(gone)}"
+        head = f"In these weights, none of the {facts} are shown to come back after unlearning with {listed(gone)}"
     else:
         head = (
-            f"{listed(back)} hid the {facts}, at least in part, rather than removing them, while this study does not "
-            f"show that any come back after unlearning with {listed(gone)}"
+            f"In these weights, {listed(back)} hid the {facts}, at least in part, rather than removing them, while "
+            f"none are shown to come back after unlearning with {listed(gone)}"
         )
     return f"{head}: {_numbers([one.result for one in sound])}.{left_out}"
 
@@ -133,11 +174,34 @@ def _numbers(results: Sequence[Result]) -> str:
         reached = f"between {reached} and {most.acc_attacked} ({most.method})"
     gone_to = span([one.acc_unlearned.value for one in results])
     gone_to = f"between {gone_to.replace(' to ', ' and ')}" if " to " in gone_to else gone_to
+    oracle = first.acc_oracle_attacked
+    beside = "" if math.isnan(oracle.value) else f", {oracle} for an oracle that was trained without them"
     return (
         f"unlearning takes accuracy on V from {number(first.acc_before)} to {gone_to} (floor {number(first.floor)}), "
         f"and after {DONE.get(first.attack, first.attack_title)} it is {reached}, against "
-        f"{first.acc_original_attacked} for the original and {first.acc_control_attacked} for a control that never "
-        "learned the facts"
+        f"{first.acc_original_attacked} for the original{beside} and {first.acc_control_attacked} for a control that "
+        "never learned the facts"
+    )
+
+
+def means(results: Sequence[Result]) -> str:
+    """Return the mean floor-corrected recovery over the cells that count, beside that over all known with a point."""
+    known = [one for one in results if one.known and not math.isnan(one.recovery_corrected.value)]
+    counting = [one for one in known if one.counts]
+    if not known or len(counting) == len(known):
+        return ""
+
+    def mean(some: Sequence[Result]) -> str:
+        return number(sum(one.recovery_corrected.value for one in some) / len(some))
+
+    of = f"the {len(known)} methods" if len(known) > 1 else f"the one method ({known[0].method})"
+    all_of = f"over {of} with a point and a rate, whether or not {'they count' if len(known) > 1 else 'it counts'}"
+    if not counting:
+        return f"Leaving out is a choice, too: {all_of}, floor-corrected recovery is {mean(known)}."
+    one = "the one that counts" if len(counting) == 1 else f"the {len(counting)} that count"
+    return (
+        f"Leaving out is a choice, too: the mean of floor-corrected recovery is {mean(counting)} over {one} and "
+        f"{mean(known)} {all_of}."
     )
 
 
@@ -173,16 +237,16 @@ class OverSeeds:
 def over_seeds(shown: Sequence[Result]) -> list[OverSeeds]:
     """Return the difference to the control over seeds, per panel and method.
 
-    Results without a point within the budget, without a control, or never unlearned are left out and counted.
+    Results that do not count, or whose criterion cannot be judged, are left out and counted.
     """
     cells: dict[tuple[Panel, str], list[Result]] = {}
     for one in shown:
         cells.setdefault((one.panel, one.method), []).append(one)
     found = []
     for (panel, method), rows in cells.items():
-        used = [one for one in rows if one.unlearned and one.exceeds_control is not None]
+        used = [one for one in rows if one.holds is not None]
         differences = [one.acc_attacked.value - one.acc_control_attacked.value for one in used]
-        above = sum(bool(one.exceeds_control) for one in used)
+        above = sum(bool(one.holds) for one in used)
         found.append(
             OverSeeds(panel, method, len(used), len(rows) - len(used), above, *t_interval(differences), differences)
         )
@@ -193,8 +257,8 @@ def over_seeds_sentence(cells: Sequence[OverSeeds], seeds: Sequence[int]) -> str
     """Say for which methods accuracy exceeds the control's over seeds; with one seed, that nothing can be said."""
     if len(seeds) < 2:
         return (
-            "This study has one seed. Its intervals reflect question sampling, not training variance, so one seed "
-            "cannot support a statement about a method or an arm."
+            "This study has one seed, so it tells about these weights alone. Its intervals reflect question sampling, "
+            "not training variance, and support no statement about a method or an arm."
         )
     parts = []
     for group in grouped([cell for cell in cells if cell.used >= 2]):
@@ -204,16 +268,10 @@ def over_seeds_sentence(cells: Sequence[OverSeeds], seeds: Sequence[int]) -> str
         parts.append(f"{count(len(above), len(group.rows), 'method')} on {facts}{names}")
     if not parts:
         return (
-            "No method has two seeds with an unlearned model and a control, so this study says nothing about "
+            "No method has two seeds that count and have a control that learned T, so this study says nothing about "
             "differences over seeds."
         )
     return (
         f"Over {len(seeds)} seeds, accuracy on V after the attack exceeds the control's (the 95 % t interval of the "
-        f"difference lies above 0) for {'; '.join(parts)}."
+        f"difference lies above 0, over the seeds that count) for {'; '.join(parts)}."
     )
-
-
-def listed(names: Iterable[str]) -> str:
-    """Write names as `GD, RMU and RIA`."""
-    *head, last = names
-    return f"{', '.join(head)} and {last}" if head else last

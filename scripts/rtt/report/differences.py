@@ -1,15 +1,16 @@
 """Paired differences in the report: contrasts between arms and methods, and the effect of each variant."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rtt.figures.phrases import upper
 from rtt.figures.style import ARMS, dataset_title, number
 from rtt.figures.view import View
 from rtt.report.inputs import part
-from rtt.report.rows import upper
 from rtt.report.variants import KINDS, changes, kind_of
 from rtt.stats.variants import ON_V
 
@@ -58,11 +59,11 @@ class Effect:
 
 def difference(row: dict[str, Any] | None, sign: bool = False) -> Difference:
     """Return a row of contrasts.csv or variants.csv in words. `sign`: write a plus before a positive mean."""
-    if row is None or not row["n_seeds"]:
+    if row is None or not row["n_seeds"] or math.isnan(row["mean"]):
         return Difference("–", "", 0, verdict(row) if row else "no value")
     mean, seeds = row["mean"], int(row["n_seeds"])
     text = f"{'+' if sign and mean > 0 and number(mean) != '.00' else ''}{number(mean)}"
-    ends = f" [{number(row['low'])}, {number(row['high'])}]" if seeds > 1 else ""
+    ends = "" if math.isnan(row["low"]) else f" [{number(row['low'])}, {number(row['high'])}]"
     each = ", ".join(number(float(value)) for value in str(row["per_seed"]).split(";") if value)
     return Difference(text + ends, each, seeds, verdict(row))
 
@@ -73,9 +74,12 @@ def verdict(row: dict[str, Any]) -> str:
         return row["why"] or "not comparable"
     if not row["n_seeds"]:
         return "no seed has both values"
+    apart = row["low"] > 0 or row["high"] < 0
+    if row.get("over") == "questions":
+        return "differs for these weights" if apart else "no difference shown for these weights"
     if row["n_seeds"] < 2:
         return "one seed cannot support a statement"
-    if row["low"] > 0 or row["high"] < 0:
+    if apart:
         return f"differs over {row['n_seeds']} seeds"
     return f"no difference shown over {row['n_seeds']} seeds"
 

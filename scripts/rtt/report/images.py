@@ -9,21 +9,34 @@ from rtt.figures import render_told
 from rtt.figures.parts import Spot
 from rtt.figures.view import View
 from rtt.figures.words import alternative, title, told
+from rtt.figures.words_attack import uses_t
 
+HOLLOW = " Hollow marks belong to models that do not count as unlearned."
 CAPTIONS = {
     "accuracy": "The figure shows what the paper's figures show, per dataset and method: accuracy on V with 95 % "
-    "Wilson intervals. Open marks stand for unlearned models before the attack, filled marks for models after it.",
+    "intervals. Pale marks stand for unlearned models before the attack, full marks for models after it." + HOLLOW,
+    "probes": "The same models are asked in several ways before any attack. A model counts as unlearned only where "
+    "every probe's one-sided 95 % limit lies within its grey band, which leads from the probe's floor to the floor "
+    "plus the margin, and none lies below the floor (99 %). A model that says one letter whatever is asked has one "
+    "block in the last row." + HOLLOW,
     "recovery": "The figure shows what the attack brings back, as a share of what the original has after the attack, "
-    "with 95 % bootstrap intervals. The title counts by the floor-corrected ratio.",
+    "with 95 % bootstrap intervals. The title counts by the floor-corrected ratio." + HOLLOW,
+    "seeds": "Each point is one seed. The original after the attack is 1 and the floor 0; an oracle, which never saw "
+    "the facts, shows what removal looks like. Bars are means over seeds with 95 % t intervals: dark over the seeds "
+    "that count as unlearned, pale over all known ones with a point." + HOLLOW,
+    "attack": "Recovery divides what the unlearned model reaches by what the original reaches, each at a look of its "
+    "own choice. Here both are shown at the same looks: along the attack, accuracy on T grows to the right and "
+    "accuracy on V upwards, and a dotted line joins the two models at the same last look." + HOLLOW,
     "tradeoff": "Each line leads from the model before unlearning (star) through the points of one unlearning run. "
-    "Large open marks are the points that were chosen.",
+    "Large marks are the points that were chosen." + HOLLOW,
     "curves": "The lines show accuracy on T and V at each setting of the attack, pooled over the V splits: over "
-    "epochs, where its settings have epochs. One of these looks is chosen.",
+    "epochs, where its settings have epochs. One of these looks is chosen." + HOLLOW,
     "sensitivity": "The figure shows accuracy on V with 95 % intervals; in each row, one thing is chosen otherwise "
-    "than in the reported results. Nobody chose the settings that have a row; of epochs, the last one is shown.",
+    "than in the reported results. Nobody chose the settings that have a row; of epochs, the last one is shown."
+    + HOLLOW,
 }
 # Their parts can be reached with the keyboard. The others have too many, and their words say the same.
-BY_KEYBOARD = ("accuracy", "recovery")
+BY_KEYBOARD = ("accuracy", "probes", "recovery", "seeds")
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,15 @@ class Image:
     spots: list[Spot]
     focus: bool
     command: str
+
+
+def has_something(name: str, view: View) -> bool:
+    """Say whether a figure has something to show: probes need their table, seeds several of them, `attack` a T."""
+    if name == "seeds":
+        return len(view.seeds) > 1
+    if name == "attack":
+        return uses_t(view)
+    return name != "probes" or (view.probes is not None and not view.probes.empty)
 
 
 def image(name: str, number: int, view: View, tables: str) -> Image:

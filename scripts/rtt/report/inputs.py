@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rtt.errors import UserError
-from rtt.figures.view import View, load, make_view
+from rtt.figures.view import View, is_control, load, make_view
 from rtt.files import read_json, sha256
 from rtt.stats.tables import read_table
 
@@ -16,10 +16,10 @@ from rtt.stats.tables import read_table
 class Inputs:
     """The files of a results folder that the report tells of.
 
-    view: what the figures show of recovery.csv (all of it: `view.everything`) and accuracy.csv. other_views: the same
-    of each other attack that has such results. contrasts, variants: those tables, None where there is no file. study:
-    as runs.json has it, {} without one. settings: {unlearning run: its settings}. checksums: (name, sha256) of each
-    table.
+    view: what the figures show of recovery.csv (all of it: `view.everything`), accuracy.csv, probes.csv and seeds.csv.
+    other_views: the same of each other attack that has such results and is no control. contrasts, variants: those
+    tables, None where there is no file. study: as runs.json has it, {} without one. settings: {unlearning run: its
+    settings}. checksums: (name, sha256) of each table.
     """
 
     view: View
@@ -36,14 +36,14 @@ class Inputs:
 
 def read_inputs(results: Path, study_config: Path) -> Inputs:
     """Read a results folder and a study file. Raises UserError for a file that is missing or cannot be read."""
-    recovery, accuracy = load(results / "tables")
-    view = make_view(recovery, accuracy)
-    attacks = [str(name) for name in dict.fromkeys(recovery["attack"]) if name != view.attack]
-    others = [name for name in attacks if len(view.alternative(attack=name))]
+    tables = load(results / "tables")
+    view = make_view(*tables)
+    attacks = [str(name) for name in dict.fromkeys(tables.recovery["attack"]) if name != view.attack]
+    others = [name for name in attacks if len(view.alternative(attack=name)) and not is_control(name)]
     runs = [str(run) for run in dict.fromkeys(view.accuracy["run"]) if run]
     return Inputs(
         view=view,
-        other_views=[make_view(recovery, accuracy, attack=name) for name in others],
+        other_views=[make_view(*tables, attack=name) for name in others],
         contrasts=_table(results / "tables" / "contrasts.csv"),
         variants=_table(results / "tables" / "variants.csv"),
         study=read_study(results),

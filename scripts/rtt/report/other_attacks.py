@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rtt.figures.view import View
-from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables, upper
+from rtt.figures.phrases import upper
+from rtt.figures.view import View, is_control
+from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables
 from rtt.report.strength import SettingTable, attacked_models, edges, setting_table
 from rtt.study import plugins
 
@@ -29,7 +30,7 @@ def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -
     if not others:
         return None
     names = [view.attack, *(one.attack for one in others)]
-    shown = alike(found, view)
+    shown = [one for one in alike(found, view) if not is_control(one.attack)]
     place = {panel: index for index, panel in enumerate(dict.fromkeys(one.panel for one in shown))}
     methods = list(dict.fromkeys(one.method for one in shown))
     shown.sort(key=lambda one: (place[one.panel], methods.index(one.method), one.seed, names.index(one.attack)))

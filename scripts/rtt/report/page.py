@@ -11,11 +11,12 @@ from rtt import __version__, records
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import number, percent
 from rtt.files import write_text
-from rtt.report import conclusions, cost, differences, rows, strength, variants
+from rtt.report import conclusions, controls, cost, differences, rows, seeds, strength, tested, variants
 from rtt.report.audits import Audit, audit
 from rtt.report.caveats import caveats
-from rtt.report.images import Image, image
-from rtt.report.inputs import Inputs, files_read, read_inputs
+from rtt.report.criteria import criteria
+from rtt.report.images import Image, has_something, image
+from rtt.report.inputs import Inputs, files_read, part, read_inputs
 from rtt.report.other_attacks import OtherAttacks, described, other_attacks
 from rtt.report.published import Published, published
 
@@ -23,6 +24,9 @@ from rtt.report.published import Published, published
 SECTIONS = {
     "claim": "Claim",
     "figures": "Figures",
+    "unlearned": "Unlearned?",
+    "probes": "Probes",
+    "controls": "Controls",
     "published": "The paper's figures",
     "recovery": "Recovery",
     "attacks": "Other attacks",
@@ -48,6 +52,8 @@ class Scope:
     budget: str
     seeds: list[int]
     several_seeds: bool
+    several_runs: bool
+    has_oracle: bool
     several_budgets: bool
     main_seed: int
     main_arm: bool
@@ -64,13 +70,19 @@ class Report:
     scope: Scope
     # claim, seeds
     verdicts: list[conclusions.Verdict]
+    over_seeds_claims: list[str]
     over_seeds: list[rows.Group[conclusions.OverSeeds]]
     over_seeds_sentence: str
+    recoveries_over_seeds: seeds.SeedTable | None
     contrasts_of_arms: list[differences.Contrast] | None
     contrasts_of_methods: list[differences.Contrast]
     # figures
     images: list[Image]
     sensitivity_image: Image | None
+    # unlearned, probes, controls
+    unlearned_test: tested.UnlearnedTest | None
+    probe_table: tested.ProbeTable | None
+    control_attacks: list[controls.ControlAttack]
     # published, recovery, attacks
     published: Published
     tables: list[rows.RecoveryTable]
@@ -78,7 +90,7 @@ class Report:
     budgets: list[rows.Group[rows.Cell]]
     other_attacks: OtherAttacks | None
     # formats, faithful, sensitivity
-    probes: list[rows.Group[rows.Cell]]
+    by_probe: list[rows.Group[rows.Cell]]
     faithful: str
     effects: dict[str, list[differences.Effect]]
     points: int
@@ -131,7 +143,9 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
     tables_folder = shlex.quote(f"{results.as_posix()}/tables")
     found = rows.results(view)
     shown = rows.shown(found, view)
-    seeds = sorted({one.seed for one in shown})
+    asked = tested.asked_models(view)
+    own = criteria(study, list(dict.fromkeys(view.everything["probe"])))
+    numbers = sorted({one.seed for one in shown})
     over_seeds = conclusions.over_seeds(shown)
     attacked = strength.attacked_models(view)
     edges = strength.edges(view.attack_title, attacked)
@@ -141,9 +155,17 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
     tables = rows.recovery_tables(found, view, view.attack)
     main = [table for table in tables if table.probe == tables[0].probe]
     others = other_attacks(found, view, inputs.other_views)
-    images = [image(name, index, view, tables_folder) for index, name in enumerate(FIGURES, 1)]
+    figures = [name for name in FIGURES if has_something(name, view)]
+    images = [image(name, index, view, tables_folder) for index, name in enumerate(figures, 1)]
+    panels = conclusions.main_panels(view.panels)
+    parts = {
+        "unlearned": tested.unlearned_test(asked, shown),
+        "probes": tested.probe_table(asked),
+        "controls": controls.control_attacks(found, view),
+        "attacks": others,
+    }
     return Report(
-        sections=[(key, title) for key, title in SECTIONS.items() if others or key != "attacks"],
+        sections=[(key, title) for key, title in SECTIONS.items() if parts.get(key, True)],
         name=results.resolve().name,
         folder=folder,
         version=__version__,
@@ -153,25 +175,32 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
             probe=rows.probe_name(view.probe),
             look_choice=view.look_choice,
             budget=percent(view.budget),
-            seeds=seeds,
-            several_seeds=len(seeds) > 1,
+            seeds=numbers,
+            several_seeds=len(numbers) > 1,
+            several_runs=any(one.n_runs > 1 for one in shown),
+            has_oracle=view.has_oracle,
             several_budgets=len({one.retain_budget for one in found}) > 1,
-            main_seed=conclusions.main_seed(seeds),
+            main_seed=conclusions.main_seed(numbers),
             main_arm=any(one.panel.arm == conclusions.MAIN_ARM for one in shown),
         ),
         verdicts=conclusions.verdicts(shown),
+        over_seeds_claims=seeds.claims(view, panels),
         over_seeds=rows.grouped(over_seeds),
-        over_seeds_sentence=conclusions.over_seeds_sentence(over_seeds, seeds),
+        over_seeds_sentence=conclusions.over_seeds_sentence(over_seeds, numbers),
+        recoveries_over_seeds=seeds.seed_table(view, repeats(study)),
         contrasts_of_arms=arms,
         contrasts_of_methods=methods,
         images=[one for one in images if one.name != "sensitivity"],
         sensitivity_image=next((one for one in images if one.name == "sensitivity"), None),
+        unlearned_test=parts["unlearned"],
+        probe_table=parts["probes"],
+        control_attacks=parts["controls"],
         published=published(found, view, study, [one.variant for one in effects[variants.FORMAT]]),
         tables=main[:2],
         more_tables=[table for table in tables if table not in main[:2]],
         budgets=rows.by_budget(view),
         other_attacks=others,
-        probes=rows.by_probe(view),
+        by_probe=rows.by_probe(view),
         faithful=", ".join(map(str, study.get("faithful") or [])),
         effects=effects,
         points=points,
@@ -180,7 +209,7 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
         settings=strength.setting_table(view.attack_title, attacked),
         edges=edges,
         sizes_of_t=variants.sizes_of_t(view, study),
-        caveats=caveats(found, shown, rows.control_datasets(view), edges),
+        caveats=caveats(asked, shown, rows.control_datasets(view), edges, own),
         audits=[audit(one) for one in inputs.audits],
         ledger=cost.ledger(inputs.manifests),
         energy=cost.energy(inputs.manifests),
@@ -192,6 +221,12 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
         study_config=config,
         study_file=inputs.study_file,
     )
+
+
+def repeats(study: dict) -> tuple[int, int]:
+    """Return how often a study repeats unlearning and the attack."""
+    found = part(study, "repeats")
+    return tuple(int(found.get(name) or 1) for name in ("unlearning", "attack"))
 
 
 def render(found: Report) -> str:

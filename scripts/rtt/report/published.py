@@ -131,8 +131,8 @@ def _verdict(one: Result, bound: tuple[str, float, str] | None) -> str:
     low, high = one.recovery.low, one.recovery.high
     if math.isnan(low):
         return "ours has no rate"
-    if one.status == "not_unlearned":
-        return "ours was not unlearned, so its rate says little"
+    if not one.counts:
+        return "ours does not count as unlearned, so its rate says little"
     sign, edge, _ = bound
     if low > edge:
         return f"ours lies above {number(edge)}" + (", as theirs does" if sign == ">" else "")

@@ -8,14 +8,13 @@ from typing import Generic, TypeVar
 import numpy as np
 import pandas as pd
 
+from rtt.figures import criterion
+from rtt.figures.phrases import mean_text, statuses, upper
 from rtt.figures.style import PROBES, number, percent, value_of
 from rtt.figures.view import Panel, View, attack_title
-from rtt.figures.words import mean_text, statuses
-from rtt.stats.contrasts import exceeds_control
 from rtt.study.names import DEFAULT
 
 Row = TypeVar("Row")
-NOT_JUDGED = ("none_within_budget", "not_unlearned")  # statuses of a model about which an attack says nothing
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Estimate:
 class Result:
     """One row of recovery.csv, its columns under their own names (docs/architecture.md).
 
-    exceeds_control: whether the criterion holds (`rtt.stats.contrasts.exceeds_control`); None: it cannot be judged.
+    control_learned: None where there is no control, or no T. holds: the criterion (`rtt.figures.criterion.judged`);
+    None: it cannot be judged.
     """
 
     panel: Panel
@@ -48,12 +48,19 @@ class Result:
     look_choice: str
     probe: str
     n_questions: int
+    n_groups: int
+    n_runs: int
     acc_before: float
     acc_unlearned: Estimate
     acc_attacked: Estimate
     acc_original_attacked: Estimate
+    acc_oracle_attacked: Estimate
     acc_control_attacked: Estimate
     t_acc_attacked: float
+    t_acc_original_attacked: float
+    t_acc_control_attacked: float
+    control_learned: bool | None
+    counts: bool
     retain_before: float
     retain_unlearned: float
     floor: float
@@ -61,12 +68,12 @@ class Result:
     recovery_corrected: Estimate
     recovery_difference: Estimate
     status: str
-    exceeds_control: bool | None
+    holds: bool | None
 
     @property
-    def unlearned(self) -> bool:
-        """Say whether a point was chosen and it was unlearned, so that an attack on it says something."""
-        return self.status not in NOT_JUDGED
+    def known(self) -> bool:
+        """Say whether it has a chosen point and its original knew the facts."""
+        return self.status not in criterion.NEVER
 
     @property
     def attack_title(self) -> str:
@@ -77,6 +84,16 @@ class Result:
     def status_text(self) -> str:
         """Return the status in words."""
         return self.status.replace("_", " ")
+
+    @property
+    def counts_text(self) -> str:
+        """Say whether it counts as unlearned."""
+        return "yes" if self.counts else "no"
+
+    @property
+    def n_text(self) -> str:
+        """Return the number of questions, and of groups where those are fewer."""
+        return f"{self.n_questions}" + (f" ({self.n_groups} groups)" if self.n_groups < self.n_questions else "")
 
 
 ESTIMATES = tuple(name for name, kind in Result.__annotations__.items() if kind is Estimate)
@@ -99,11 +116,6 @@ def grouped(rows: Iterable[Row]) -> list[Group[Row]]:
     return [Group(upper(panel.name), own) for panel, own in found.items()]
 
 
-def upper(text: str) -> str:
-    """Return the text with a capital letter at its beginning."""
-    return text[:1].upper() + text[1:]
-
-
 def probe_name(probe: str) -> str:
     """Return a probe's name in sentences."""
     return PROBES.get(probe, probe)
@@ -121,16 +133,18 @@ def results(view: View) -> list[Result]:
     for panel in view.panels:
         for method in view.methods:
             rows = view.of(panel, method)
-            found += map(partial(_result, panel), rows.to_dict("records"), exceeds_control(rows))
+            found += map(partial(_result, panel), rows.to_dict("records"), criterion.judged(rows))
     return found
 
 
-def _result(panel: Panel, row: dict, exceeds: bool | None) -> Result:
+def _result(panel: Panel, row: dict, holds: bool | None) -> Result:
     texts = {name: str(row[name]) for name in ("attack", "method", "look_choice", "probe", "status")}
-    counts = {name: int(row[name]) for name in ("seed", "n_questions")}
+    whole = {name: int(row[name]) for name in ("seed", "n_questions", "n_groups", "n_runs")}
+    learned = None if pd.isna(row["control_learned"]) else bool(row["control_learned"])
+    truths = {"control_learned": learned, "counts": bool(row["counts"]), "holds": holds}
     numbers = {name: float(row[name]) for name in NUMBERS}
     estimates = {name: estimate(row, name) for name in ESTIMATES}
-    return Result(panel=panel, **texts, **counts, **numbers, **estimates, exceeds_control=exceeds)
+    return Result(panel=panel, **texts, **whole, **numbers, **estimates, **truths)
 
 
 def estimate(row: dict, column: str) -> Estimate:
@@ -193,8 +207,11 @@ class Cell:
     label: str
     detail: str
     status: str
+    counts: str
     acc_unlearned: str
     acc_attacked: str
+    acc_original_attacked: str
+    acc_oracle_attacked: str
     acc_control_attacked: str
     recovery: str
     recovery_corrected: str
@@ -214,12 +231,14 @@ def cells(
             own = rows[mine & (rows["method"] == method)]
             if own.empty:
                 continue
-            columns = ("acc_unlearned", "acc_attacked", "acc_control_attacked", "recovery", "recovery_corrected")
+            columns = [name for name in ESTIMATES if name != "recovery_difference"]
             texts = {column: mean_text(own, column) if own[column].notna().any() else "–" for column in columns}
             means = ("retain_before", "retain_unlearned", "t_acc_attacked")
             texts |= {column: number(own[column].mean()) for column in means}
             status = statuses(own).strip(" ()") or "ok"
-            found.append(Cell(panel, method, label, detail(panel, method), status, **texts))
+            n, of = int(own["counts"].sum()), len(own)
+            counts = f"{n} of {of}" if of > 1 else "yes" if n else "no"
+            found.append(Cell(panel, method, label, detail(panel, method), status, counts, **texts))
     return found
 
 

@@ -105,10 +105,11 @@ class Attacked:
 
 
 def attacked_models(view: View) -> list[Attacked]:
-    """Return each attacked model of the view's attack: the original, each unlearned model, the control."""
+    """Return each attacked model of the view's attack: the original, each unlearned model, oracle and control."""
     found = []
     methods = [(method, "unlearned_attacked", method) for method in view.methods]
-    targets = [("original", "original_attacked", "none"), *methods, ("control", "control_attacked", "none")]
+    beside = [(name, f"{name}_attacked", "none") for name in ("oracle", "control")]
+    targets = [("original", "original_attacked", "none"), *methods, *beside]
     for panel in view.panels:
         for name, stage, method in targets:
             on_v, on_t = (_means(view.curve(panel, stage, method, set_name)) for set_name in ("V", "T"))

@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtt.figures.style import number, percent
-from rtt.figures.view import View, attack_title, load, make_view
+from rtt.figures.phrases import count
+from rtt.figures.style import number, percent, span
+from rtt.figures.view import View, attack_title, is_control, load, make_view
 from rtt.report.cost import ledger
 from rtt.report.inputs import read_manifests
 from rtt.report.rows import Result, alike, results
@@ -16,7 +17,7 @@ from rtt.stats.tables import compute, read_table, write_table
 from rtt.stats.variants import StudyRuns
 from rtt.study.names import DEFAULT
 
-HEAD = ["arm", "method", "seed", "forget", "unlearned", "attacked", "original", "control", "recovery", "status"]
+HEAD = ["arm", "method", "seed", "unlearned", "attacked", "orig.", "oracle", "contr.", "recovery", "counts", "status"]
 ARM_WIDTH = 30
 
 
@@ -87,8 +88,8 @@ def summary(folder: str | Path, tables: Path | None = None) -> str:
     folder = Path(folder)
     view = make_view(*load(tables or folder / "tables"))
     shown = alike(results(view), view)
-    lines = []
-    for attack in dict.fromkeys([view.attack, *(one.attack for one in shown)]):
+    lines = [*_counted([one for one in shown if one.attack == view.attack]), ""]
+    for attack in sorted(dict.fromkeys([view.attack, *(one.attack for one in shown)]), key=is_control):
         lines += [*_recovery(attack, [one for one in shown if one.attack == attack], view), ""]
     stages = ledger(read_manifests(folder))
     if stages:
@@ -105,21 +106,42 @@ def summary(folder: str | Path, tables: Path | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _counted(rows: Sequence[Result]) -> list[str]:
+    """Say of each arm's facts how many results count as unlearned."""
+    lines = []
+    for panel in dict.fromkeys(one.panel for one in rows):
+        own = [one for one in rows if one.panel == panel]
+        noun = "method" if len({one.seed for one in own}) == 1 else "result"
+        n = sum(one.counts for one in own)
+        known = "" if any(one.status != "not_known" for one in own) else ": the original does not know these facts"
+        verb = "counts" if n == 1 or len(own) == 1 else "count"
+        before = f"forget accuracy {span([one.acc_before for one in own])} before"
+        lines.append(f"{_short(panel.label)}: {before}; {count(n, len(own), noun)} {verb} as unlearned{known}")
+    return lines
+
+
+def _short(label: str) -> str:
+    """Cut a label: a long name of a dataset or model must not push the numbers out of sight."""
+    return label if len(label) <= ARM_WIDTH else label[: ARM_WIDTH - 1] + "…"
+
+
 def _recovery(attack: str, rows: Sequence[Result], view: View) -> list[str]:
     """Return the lines of one attack's results."""
     table = [HEAD]
     for one in rows:
-        # A long name of a dataset or model must not push the numbers out of sight.
-        label = one.panel.label
-        arm = label if len(label) <= ARM_WIDTH else label[: ARM_WIDTH - 1] + "…"
-        attacked = (one.acc_attacked, one.acc_original_attacked, one.acc_control_attacked)
-        values = (one.acc_before, one.acc_unlearned.value, *(estimate.value for estimate in attacked))
-        table.append([arm, one.method, str(one.seed), *map(number, values), str(one.recovery_corrected), one.status])
+        attacked = (one.acc_attacked, one.acc_original_attacked, one.acc_oracle_attacked, one.acc_control_attacked)
+        values = (one.acc_unlearned.value, *(estimate.value for estimate in attacked))
+        rate = "–" if is_control(attack) else str(one.recovery_corrected)
+        head = [_short(one.panel.label), one.method, str(one.seed)]
+        table.append([*head, *map(number, values), rate, one.counts_text, one.status])
+    if not view.has_oracle:
+        table = [[*row[:6], *row[7:]] for row in table]
     if len({one.seed for one in rows}) == 1:
         table = [[*row[:2], *row[3:]] for row in table]
+    what = "a control: accuracy on V" if is_control(attack) else "accuracy on V and floor-corrected recovery [95 %]"
     return [
-        f"{attack_title(attack)}: accuracy on V and floor-corrected recovery [95 %]; look choice {view.look_choice}, "
-        f"probe {view.probe}, retain budget {percent(view.budget)}",
+        f"{attack_title(attack)}: {what}; look choice {view.look_choice}, probe {view.probe}, "
+        f"retain budget {percent(view.budget)}",
         *_aligned(table),
     ]
 

@@ -29,7 +29,8 @@ STAGES = (
     "oracle_attacked",
 )  # of accuracy.csv
 TABLES = ("recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants")
-FIGURES = ("accuracy", "recovery", "tradeoff", "curves", "sensitivity")
+DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds")  # of TABLES
+FIGURES = ("accuracy", "probes", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
 
 
 NONE = "none"  # in tables, no method, no attack, no look choice
