@@ -83,6 +83,7 @@ MISTAKES = [
     (("attacks", "RTT", "learning_rates"), [], ["attacks.RTT.learning_rates", "at least 1", "[]"]),
     (("attacks", "RTT", "learning_rates"), [1e-3, "x"], ["attacks.RTT.learning_rates.1", "number", "'x'"]),
     (("seeds",), [0, 0], ["seeds", "once", "[0, 0]"]),
+    (("study",), "reference", ["study: results/reference holds the results that come with the project", "'reference'"]),
     (("seeds",), [-1], ["seeds.0", "greater than or equal to 0", "-1"]),
     (
         ("arms",),

@@ -162,6 +162,13 @@ class Study(Strict):
         30, description="between two checkpoints of a training; 0: one after every step"
     )
 
+    @field_validator("study")
+    @classmethod
+    def _own_folder(cls, name):
+        if name == "reference":
+            raise ValueError("results/reference holds the results that come with the project; choose another name")
+        return name
+
     @field_validator("seeds", "arms", "retain_budgets", "faithful")
     @classmethod
     def _distinct(cls, values):
