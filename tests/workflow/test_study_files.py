@@ -10,7 +10,7 @@ import yaml
 from clones import ROOT, SMOKE, Clone
 from rtt.study.expand import Runs
 from rtt.study.load import OVERRIDES, load_study, schema
-from rtt.study.names import ARMS
+from rtt.study.names import ARMS, FIGURES
 
 DEMO = load_study(ROOT / "config/config.yaml")
 
@@ -50,10 +50,10 @@ def refused(clone: Clone, *arguments: str) -> str:
 
 
 def test_without_an_option_the_demo_runs(clone):
-    arms, methods = len(DEMO.arms), len(DEMO.methods.named)
-    assert clone.plan() == {
-        "generate": 3, "facts": 3, "pretrain": 1, "teach": arms - 1, "unlearn": arms * methods,
-        "choose": arms * methods, "attack": arms + 1, "tables": 1, "figure": 5, "report": 1,
+    arms, methods, attacks = len(DEMO.arms), len(DEMO.methods.named), len(DEMO.attacks.named)
+    assert clone.plan() == {  # the base, the oracle, and both as controls before and after each attack
+        "generate": 3, "facts": 3, "pretrain": 2, "teach": arms - 1, "original": 2, "unlearn": arms * methods,
+        "choose": arms * methods, "attack": attacks * (arms + 2), "tables": 1, "figure": len(FIGURES), "report": 1,
     }  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def test_demo_full_is_the_demo_with_more_of_it():
     assert full.pop("study") == "demo-full" and demo.pop("study")
     assert full.pop("seeds") == [0, 1, 2] and demo.pop("seeds") == [0]
     assert full.pop("retain_budgets") == [0.05, 0.1, 0.3, 1.0] and demo.pop("retain_budgets")
-    assert full["attacks"]["RTT"].pop("learning_rates") == [5e-4, 1e-3, 2e-3] and demo["attacks"]["RTT"].pop(
+    assert full["attacks"]["RTT"].pop("learning_rates") == [3.5e-4, 7e-4, 1.4e-3] and demo["attacks"]["RTT"].pop(
         "learning_rates"
     )
     assert full == demo
@@ -233,6 +233,7 @@ def test_the_fresh_seeds_study_is_the_demo_on_seeds_21_to_30():
     assert seeds.pop("seeds") == list(range(21, 31)) and demo.pop("seeds") == [0]
     assert seeds.pop("repeats") == {"unlearning": 2, "attack": 2} and demo.pop("repeats", True)
     assert seeds.pop("arms") == list(ARMS) and demo.pop("arms")
+    assert demo["attacks"].pop("RTT_permuted")  # ten seeds do without this control
     assert seeds == demo
 
 
