@@ -10,7 +10,7 @@ import warnings
 
 import pandas as pd
 import pytest
-from report_builder import audit, full_study, manifest, write_study
+from report_builder import audit, full_study, manifest, over_seeds, probes, write_study
 from rtt.report.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -76,7 +76,8 @@ def report(tmp_path_factory):
     audits = [audit(), audit("people_with_a_name_that_is_long_and_has_no_break_" * 2, details=[])]
     table = full_study((0, 11))
     table = pd.concat([table, table.assign(retain_budget=1.0)])  # with seeds and budgets tables are at their widest
-    study = write_study(folder / "study", table, None, audits, [manifest(git_commit="c0ffee" * 7)])
+    runs, more = [manifest(git_commit="c0ffee" * 7)], {"probes": probes(table), "seeds": over_seeds(table)}
+    study = write_study(folder / "study", table, None, audits, runs, **more)
     html = page(study, study / "study.yaml")
     (study / "report.html").write_text(html)
     assert html.count(POLICY) == 1  # it would keep the probe from running
@@ -122,7 +123,7 @@ def test_page_fits_shows_its_figures_and_is_silent(report, width, look, flags):
     assert console == []
     assert found["requests"] == []
     assert {key: found[key] for key in look} == look
-    assert [image["role"] for image in found["images"]] == ["img"] * 5
+    assert [image["role"] for image in found["images"]] == ["img"] * 8
     for image in found["images"]:
         assert "Facts learned in pretraining: " in image["alt"]
         assert image["width"] >= 500 and image["height"] >= 150

@@ -91,6 +91,11 @@ class Result:
         return "yes" if self.counts else "no"
 
     @property
+    def verdict(self) -> str:
+        """Say whether it counts, and its status where that is not ok: `yes`, `no: not unlearned`."""
+        return self.counts_text + ("" if self.status == "ok" else f": {self.status_text}")
+
+    @property
     def n_text(self) -> str:
         """Return the number of questions, and of groups where those are fewer."""
         return f"{self.n_questions}" + (f" ({self.n_groups} groups)" if self.n_groups < self.n_questions else "")
