@@ -124,7 +124,7 @@ def steps(*names):
         ("attacks/rtt.py", "seeded(30)", "seeded(29)", {("attack", "RTT"), ("attack", "RTT_permuted")}),
         ("attacks/rtt_permuted.py", "seeded(31)", "seeded(29)", {("attack", "RTT_permuted")}),
         ("attacks/quantise.py", ".round()", ".floor()", {("attack", "quantise")}),
-        ("steps/unlearn.py", "[spec.seed, 20]", "[spec.seed, 21]", steps("unlearn")),
+        ("steps/unlearn.py", "[spec.seed, 20, ", "[spec.seed, 21, ", steps("unlearn")),
         ("steps/teach.py", "[spec.seed, 11]", "[spec.seed, 12]", steps("teach")),
         ("steps/pretrain.py", "[spec.seed, 10]", "[spec.seed, 11]", steps("pretrain")),
         ("training/train.py", "betas=(0.9", "betas=(0.8", steps("pretrain", "teach", "original", "unlearn", "attack")),
