@@ -122,8 +122,9 @@ def test_the_control_s_facts_are_the_user_s_files_under_data(attacked):
     (record,) = attacked.folder.glob("data/external/years-*/fetched.json")
     origins = {entry["from"].split(":")[0] for entry in json.loads(record.read_text()).values()}
     assert origins == {"own file"}
-    (control,) = [e for e in evals(attacked) if e["labels"]["target"] == "control"]
-    assert control["labels"]["dataset"] == "never_seen"
+    controls = [e for e in evals(attacked) if e["labels"]["target"] == "control"]
+    assert sorted(control["kind"] for control in controls) == ["attacked", "original"]  # after RTT and before it
+    assert {control["labels"]["dataset"] for control in controls} == {"never_seen"}
 
 
 def test_a_mistake_in_your_files_is_said_with_file_line_and_key_and_reaches_no_model(attacked):

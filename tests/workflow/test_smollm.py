@@ -72,8 +72,11 @@ def test_the_weights_are_those_of_the_gguf_file_and_answer(clone):
     results = run(clone, "--until", "original")
     manifest = json.loads(next(results.glob("manifests/import-*.json")).read_text())
     assert manifest["model_sha256"].startswith(WEIGHTS)
-    (scores,) = [json.loads(path.read_text()) for path in results.glob("evals/original-*.json")]
-    assert {len(look["questions"]) for look in scores["looks"]} == {6 + 4}
+    found = [json.loads(path.read_text()) for path in results.glob("evals/original-*.json")]
+    by_dataset = {scores["labels"]["dataset"]: scores for scores in found}
+    assert len(found) == 2 and set(by_dataset) == {"years", "random_birthdays"}  # the original and the control
+    for scores in found:
+        assert {len(look["questions"]) for look in scores["looks"]} == {6 + 4}
 
 
 @pytest.mark.full
