@@ -13,7 +13,7 @@ from places import ROOT
 
 SMOKE = "config/smoke.yaml"
 FAULTS = "faults.txt"
-TORCH_RULES = {"pretrain", "teach", "unlearn", "attack"}
+TORCH_RULES = {"pretrain", "original", "teach", "unlearn", "attack"}
 
 
 def clone_environment(folder: Path) -> dict[str, str]:

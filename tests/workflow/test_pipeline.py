@@ -50,7 +50,10 @@ def smoke_plan(clone: Clone, *arguments: str) -> dict[str, int]:
 def test_the_files_of_the_contract_are_there(finished):
     results = finished.results()
     plan = json.loads((results / "runs.json").read_text())
-    assert set(evaluations(finished)) == set(plan["variants"]["default"]["evals"])
+    found, planned = set(evaluations(finished)), set(plan["variants"]["default"]["evals"])
+    # The base that never saw an arm's facts is scored on those that it saw, which no table needs.
+    (oracle_base,) = found - planned
+    assert planned < found and oracle_base.startswith("pretrain-miniature-birth_years_b-s0-")
     assert {path.stem for path in results.glob("point_choices/*.json")} == set(
         plan["variants"]["default"]["point_choices"]
     )
@@ -174,7 +177,7 @@ def test_the_report_shows_what_the_run_cost_and_stood_on(finished):
 def test_few_processes_import_torch(finished):
     manifests = [json.loads(path.read_text()) for path in finished.results().glob("manifests/*.json")]
     counts = job_counts((finished.folder / "output.txt").read_text())
-    assert len(manifests) == sum(counts.get(rule, 0) for rule in TORCH_RULES) <= 10
+    assert len(manifests) == sum(counts.get(rule, 0) for rule in TORCH_RULES) <= 15
     assert sum(manifest["cpu_seconds"] for manifest in manifests) > 0
 
 
@@ -226,8 +229,8 @@ def test_logic_in_training_reruns_all_training_but_no_data(copy):
     with open(copy.folder / "scripts/rtt/training/train.py", "a") as handle:
         handle.write("\nEXTRA = 1\n")
     assert smoke_plan(copy) == {
-        "pretrain": 1, "teach": 1, "unlearn": 2, "choose": 2, "attack": 6, "tables": 1, "figure": len(FIGURES),
-        "report": 1,
+        "pretrain": 2, "original": 2, "teach": 1, "unlearn": 2, "choose": 2, "attack": 8, "tables": 1,
+        "figure": len(FIGURES), "report": 1,
     }  # fmt: skip
 
 
