@@ -13,10 +13,10 @@ from rtt.study.load import load_study
         (
             "config/config.yaml",
             {
-                "facts": "pretrained, taught, taught same data",
-                "methods": "GD, RMU, RIA, FIF",
+                "facts": "pretrained, taught, taught shuffled, taught same data",
+                "methods": "GD, RMU, RIA",
                 "budgets": "10 %",
-                "attacks": "RTT (16 settings)",
+                "attacks": "RTT (3 settings), RTT_permuted (1 settings)",
                 "variants": "none",
             },
         ),
@@ -25,7 +25,7 @@ from rtt.study.load import load_study
             {
                 "facts": "years (pretrained), mmlu (pretrained), wmdp (pretrained), random_birthdays (taught)",
                 "model": "llama-3-8b",
-                "probes": "letter, likelihood",
+                "probes": "letter, letter_permuted, likelihood",
                 "variants": "format_mcq, format_answer, hiding",
             },
         ),
