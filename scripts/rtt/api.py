@@ -51,11 +51,11 @@ def load_study(source: str | Path) -> "Study":
         opened = opening.look(str(source))
         opening.unpack(opened, Path(scratch.name))
         folder = Path(scratch.name) / "results" / opened.index.study
-        return Study(load.load_study(folder / "study.yaml").model_dump(mode="json"), folder, scratch)
+        return Study(load.load_study(folder / "study.yaml", as_written=True).model_dump(mode="json"), folder, scratch)
     if path.is_dir():
         if not (path / "study.yaml").is_file():
             raise UserError(f"{path}: no study.yaml here; expected a study's results folder, such as results/demo")
-        return Study(load.load_study(path / "study.yaml").model_dump(mode="json"), path)
+        return Study(load.load_study(path / "study.yaml", as_written=True).model_dump(mode="json"), path)
     settings = load.load_study(path).model_dump(mode="json")
     folder = RESULTS / settings["study"]
     return Study(settings, folder if (folder / "runs.json").is_file() else None)

@@ -15,6 +15,7 @@ from rtt.study.model_file import HubModel, ModelFile, load_modelfile
 from rtt.study.names import DEFAULT, DEFAULT_STUDY
 from rtt.study.schema import Study
 from rtt.study.settings import Model, RetainFacts, RetainTexts
+from rtt.study.strict import AS_WRITTEN
 from rtt.yaml_files import parse_yaml, read_yaml
 
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
@@ -89,8 +90,13 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | None = None) -> Study:
+def load_study(
+    path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | None = None, *, as_written: bool = False
+) -> Study:
     """Read and check one study file, then apply `--config` overrides.
+
+    as_written: the file is that of results, which an older version of this program may have written: keys that it lacks
+    mean what happened before they existed, and `two_way_control` means `oracle`.
 
     Raises UserError with file, key, what was found and what is allowed.
     """
@@ -115,11 +121,13 @@ def load_study(path: str | Path = DEFAULT_STUDY, overrides: Mapping[str, Any] | 
             raw["data"] = {**data, "mirror": value} if isinstance(data, dict) else data
         else:
             raw[key] = value
+    if as_written and "two_way_control" in raw:
+        raw["oracle"] = raw.pop("two_way_control")
     if isinstance(raw.get("model"), str):
         raw["model"] = load_modelfile(raw["model"], path.parent / "models").model_dump(mode="json", exclude_unset=True)
     try:
         # Through JSON, so that a strict model takes a list where it wants one and nothing that JSON has not.
-        study = Study.model_validate_json(json.dumps(raw))
+        study = Study.model_validate_json(json.dumps(raw), context=AS_WRITTEN if as_written else None)
     except ValidationError as error:
         raise UserError(_messages(error, source)) from None
     except TypeError as error:
