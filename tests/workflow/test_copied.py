@@ -8,8 +8,9 @@ import shutil
 import pytest
 from clones import SMOKE, Clone
 from rtt.files import sha256, write_json
+from rtt.study.names import FIGURES
 
-AFTER_TABLES = {"tables": 1, "figure": 5, "report": 1}
+AFTER_TABLES = {"tables": 1, "figure": len(FIGURES), "report": 1}
 
 
 @pytest.fixture(scope="module")
