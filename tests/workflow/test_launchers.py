@@ -75,7 +75,7 @@ def test_deepspeed_takes_the_job_s_gpus(fresh: Clone, device, visible, slots, on
     launcher.chmod(0o755)
     variables = {"PATH": f"{launcher.parent}:{clone_environment(fresh.folder)['PATH']}"}
     variables |= {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
-    config = ["--config", "launcher=deepspeed", *CONFIG, f"device={device}"]
+    config = ["--config", "launcher=deepspeed", *CONFIG, f"device={device}", "oracle=false"]  # one base, one log
     done = fresh.snakemake("-c2", "--configfile", SMOKE, *config, "--until", "pretrain", **variables)
     assert done.returncode == 1
     (log,) = fresh.results().glob("logs/pretrain/*.log")
