@@ -55,6 +55,7 @@ def names(folder: Path) -> Counter:
     return found
 
 
+@pytest.mark.cluster
 def test_the_smoke_study_through_slurm_gives_the_local_run_s_bytes(cluster, finished, fresh):
     command = snakemake("--config", "device=cpu", target="all", study=SMOKE)
     done = fresh.python(*command[1:], **cluster.environment())

@@ -53,6 +53,7 @@ def plan(clone: Clone, artifacts) -> dict[str, int]:
     return clone.plan("figures", "--config", f"artifacts={artifacts}")
 
 
+@pytest.mark.full
 def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert plan(reader, bundle) == REBUILDING
     done = reader.snakemake("--lint", "--config", f"artifacts={bundle}")
