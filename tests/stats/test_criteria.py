@@ -69,6 +69,7 @@ def points(correct: dict, groups=None, splits=2, answers=None, shortest=None) ->
 PLAIN = ("letter_permuted", "likelihood", "likelihood_token", "likelihood_byte", "likelihood_fresh", "cloze")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("margin", [0.10, 0.15])
 def test_a_model_that_never_knew_passes_as_planned(margin):
     """160 questions, six independent probes at the floor of .25, each judged as a score test of a binomial judges it.

@@ -115,6 +115,7 @@ def place(finished, tmp_path_factory) -> Clone:
     return clone
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", TO_RUN)
 def test_command(command, place, monkeypatch, capfd):
     monkeypatch.chdir(place.folder)

@@ -68,6 +68,7 @@ def results(clone) -> Path:
     return run(clone)
 
 
+@pytest.mark.full
 def test_the_weights_are_those_of_the_gguf_file_and_answer(clone):
     results = run(clone, "--until", "original")
     manifest = json.loads(next(results.glob("manifests/import-*.json")).read_text())
