@@ -96,6 +96,7 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert plan(reader, bundle) == {"tables": 1, "figure": len(FIGURES), "report": 1, "figures": 1}
 
 
+@pytest.mark.full
 def test_make_figures_redraws_the_committed_bundle(reader):
     """It borrows this environment; tests/workflow/test_setup.py makes one."""
     bundle = reader.folder / "tests/data/bundle-v2.zip"
@@ -205,6 +206,7 @@ def test_texts_are_bundled_where_they_are_asked_for(copy):
         assert len([name for name in archive.namelist() if name.endswith("facts.jsonl")]) == 3
 
 
+@pytest.mark.full
 def test_snakemake_figures_redraws_a_study_s_own_figures(copy):
     assert copy.plan("figures", "--configfile", SMOKE) == {}
     (copy.results() / "report.html").unlink()

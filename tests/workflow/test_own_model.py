@@ -11,6 +11,8 @@ from clones import Clone
 from rtt.study.digests import folder_digest
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.full  # a study of its own, from original to report
+
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "layers": 2, "heads": 2}
 PEOPLE = {"splits": 2, "facts_per_split": 8, "retain_train": 8, "retain_held_out": 8, "first_names": 8, "last_names": 8}
 
