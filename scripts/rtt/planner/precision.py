@@ -19,8 +19,7 @@ def over_seeds(study: Study, spread: Path | None = None) -> dict:
     A row per spread: of the arms that the study has, from `spread` (an earlier study's seeds.csv) or assumed.
     """
     arms = list(dict.fromkeys(study.arms or [task.arm for task in study.tasks or []]))
-    repeats = getattr(study, "repeats", None)
-    unlearning, attack = (getattr(repeats, name, 1) for name in ("unlearning", "attack"))
+    unlearning, attack = study.repeats.unlearning, study.repeats.attack
     found = assumed(arms) if spread is None else measured(spread, arms)
     return {
         **dict(seeds=len(study.seeds), unlearning=unlearning, attack=attack, target=TARGET, most=MOST_SEEDS),
