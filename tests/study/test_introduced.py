@@ -133,6 +133,7 @@ def test_a_flipped_default_renames_the_runs_that_it_touches(later):
     """Of two methods one leaves the key to its default, and the other one sets it."""
     raw = yaml.safe_load((ROOT / STUDIES[1]).read_text())
     raw["methods"] = {name: raw["methods"][name] for name in ("GD", "RIA")}
+    raw["methods"]["GD"].pop("mcq_loss", None)
     raw["methods"]["RIA"]["mcq_loss"] = "QUESTION_LETTER_ANSWER"
     raw["attack_jobs"] = "method"
     (later.folder / "own.yaml").write_text(yaml.safe_dump(raw))
