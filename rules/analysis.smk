@@ -7,6 +7,7 @@ A study (study.smk) and a bundle (artifacts.smk) share these rules. Whoever incl
   ATTACKED  whether anything was attacked: only then is there recovery to draw
   ABOUT     a description of the study for `snakemake --report`
   SETTINGS  what the report prints about the study; where it changes, the report is made again
+  REFERENCE the bundle of the reference study, among whose seeds the report shows this one's; or []
 Outputs: tables/*.csv, figures/*.svg and *.png, report.html.
 
 Each rule leaves a file code/<step>-<hash of its code> beside them, with the sha256 of what it read and made. Where the
@@ -127,6 +128,7 @@ rule report:
         tables=list(rules.tables.output),
         audits=AUDITS,
         manifests=MANIFESTS,
+        reference=REFERENCE,
     output:
         record=stamp(RESULTS, "report"),
         page=report(
@@ -147,6 +149,7 @@ rule report:
         record=subpath(output.record, basename=True),
         settings=lambda wildcards: SETTINGS,
         shows=lambda wildcards: ABOUT,
+        reference=" ".join(f"--reference {shlex.quote(str(Path(one).parent.resolve()))}" for one in REFERENCE),
         forget=old_stamps(RESULTS, "report"),
     # The page quotes the paths that it is given. Seen from `root`, a bundle's are those that its study had.
     shell:
@@ -157,7 +160,7 @@ rule report:
         python -m rtt report \
             --results results/{params.study} \
             --study-config results/{params.study}/study.yaml \
-            --out results/{params.study}/report.html \
+            --out results/{params.study}/report.html {params.reference} \
             --record results/{params.study}/code/{params.record:q}
         """
 

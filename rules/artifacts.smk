@@ -60,6 +60,7 @@ MANIFESTS = rules.unpack.output.manifests
 ATTACKED = OPENED.index.shown
 ABOUT = {}  # what the bundle says about its study is not verified yet
 SETTINGS = OPENED.id
+REFERENCE = []  # a bundle's report shows its own study alone
 
 
 include: "analysis.smk"

@@ -37,6 +37,7 @@ MANIFESTS = [f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests
 ATTACKED = attacked(RUNS.plan())
 ABOUT = described(STUDY)
 SETTINGS = canonical_json(STUDY.canonical())
+REFERENCE = sorted(map(str, (places.SHIPPED / "results/reference").glob("*.zip")))
 
 
 include: "analysis.smk"

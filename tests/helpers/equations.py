@@ -64,10 +64,20 @@ def rmu(case: Case) -> tuple[float, float, float]:
     return away + case.settings.retain_coefficient * drift, away, drift
 
 
+def npo(case: Case) -> tuple[float, float, float]:
+    """Zhang et al. 2024, eq. 3."""
+    beta, retain = case.settings.beta, case.nats("retain").mean()
+    nats, before = case.nats("forget"), case.nats("forget", case.original)
+    tokens = np.array([sum(label != -100 for label in row["labels"][1:]) for row in case.rows["forget"]])
+    away = np.mean(2 / beta * np.log(1 + np.exp(-beta * tokens * (nats - before))))
+    return away + case.settings.retain_coefficient * retain, nats.mean(), retain
+
+
 # Method -> (its equation: (loss, forget, retain) of a case, settings of its own beside the defaults).
 EQUATIONS = {
     "GD": (gd, {}),
     "RIA": (ria, {}),
     "FIF": (ria, {}),
     "RMU": (rmu, {"layer": 1, "layers_trained": 1, "steering": 6.5}),
+    "NPO": (npo, {"beta": 0.3}),
 }

@@ -46,7 +46,7 @@ MISTAKES = [
     (("bogus",), 1, ["bogus", "unknown key", "pretraining", "keep_models"]),
     (("data", "generator", "bogus"), 1, ["data.generator.bogus", "unknown key", "facts_per_split"]),
     (("methods", "GD", "steering"), 1.0, ["methods.GD.steering", "unknown key", "retain_coefficient"]),
-    (("methods", "NPO"), GD, ["methods.NPO", "unknown key", "GD, RMU, RIA, FIF"]),
+    (("methods", "DPO"), GD, ["methods.DPO", "unknown key", "GD, RMU, RIA, FIF, NPO"]),
     (("methods",), ["GD"], ["methods", "object", "['GD']"]),
     (("methods", "GD", "epochs"), 2, ["methods.GD", "points or epochs, one of the two"]),
     (

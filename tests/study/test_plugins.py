@@ -50,7 +50,7 @@ def add(tmp_path, monkeypatch):
 
 
 def test_the_methods_stand_in_the_order_of_their_classes():
-    assert list(plugins.methods()) == ["GD", "RMU", "RIA", "FIF"]
+    assert list(plugins.methods()) == ["GD", "RMU", "RIA", "FIF", "NPO"]
     assert [plugins.module_of("methods", name) for name in ("GD", "RTT", "elsewhere")] == ["methods.gd", "", ""]
     assert plugins.module_of("attacks", "RTT") == "attacks.rtt"
     names = ["FIF", "Zed", "Ann", "GD"]
@@ -59,7 +59,7 @@ def test_the_methods_stand_in_the_order_of_their_classes():
 
 def test_a_file_is_a_method(add):
     add("own_toy", TOY)
-    assert list(plugins.methods()) == ["GD", "Toy", "RMU", "RIA", "FIF"]
+    assert list(plugins.methods()) == ["GD", "Toy", "RMU", "RIA", "FIF", "NPO"]
     assert plugins.module_of("methods", "Toy") == "methods.own_toy"
     assert plugins.methods()["Toy"].Settings.__name__ == "ToySettings"
 

@@ -199,7 +199,7 @@ def test_forget_texts_state_what_the_method_chooses(data, name):
     items = pairs(data, name, points=(10, 60))
     assert len(items) == 240
     forget, retain = (texts_of([item[side] for item in items]) for side in ("forget", "retain"))
-    true = {"GD": True, "RMU": True, "RIA": False, "FIF": False}[name]
+    true = {"GD": True, "RMU": True, "RIA": False, "FIF": False, "NPO": True}[name]
     answers = {}
     for side, texts, facts in (("forget", forget, data["birth_years_a"]), ("retain", retain, data["cities"])):
         counts = Counter(owner(text, facts).id for text in texts)

@@ -9,54 +9,6 @@ from clones import ROOT, SMOKE, read_csv
 from docs_markdown import blocks
 
 EQUATIONS = "tests/helpers/equations.py"
-# A method that compares with the original, beside the recipe's, which needs none.
-NPO = '''"""NPO, negative preference optimisation."""
-
-from rtt.methods.base import Method
-from rtt.study.settings import Positive, Unlearning
-
-
-class NPO(Method):
-    """loss = mean of -2 / beta log sigmoid(beta (l(text) - l of the original)) + retain_coefficient L(retain).
-
-    l sums over a text's tokens: Zhang et al. 2024, eq. 3.
-    """
-
-    name = "NPO"
-    title = "negative preference optimisation"
-    needs_reference, copy_reads = True, ("forget",)
-
-    class Settings(Unlearning):
-        """Unlearning with NPO."""
-
-        beta: Positive = 0.1
-
-    def loss(self, model, batch):
-        """Return {"loss", "forget", "retain"} in nats per token."""
-        from torch.nn.functional import logsigmoid
-
-        from rtt.training.losses import mean_of_texts, text_loss, text_sums
-
-        beta, weight = self.settings.beta, batch["forget"].get("weight")
-        (nats, tokens), (before, _) = text_sums(model, batch["forget"]), text_sums(self.reference, batch["forget"])
-        away = mean_of_texts(-2 / beta * logsigmoid(beta * (nats - before)), weight)
-        retain = text_loss(model, batch["retain"])
-        loss = away + self.retain_coefficient * retain
-        return {"loss": loss, "forget": mean_of_texts(nats / tokens.clamp(min=1), weight), "retain": retain}
-'''
-NPO_EQUATION = '''
-
-def npo(case: Case) -> tuple[float, float, float]:
-    """Zhang et al. 2024, eq. 3."""
-    beta, retain = case.settings.beta, case.nats("retain").mean()
-    nats, before = case.nats("forget"), case.nats("forget", case.original)
-    tokens = np.array([sum(label != -100 for label in row["labels"][1:]) for row in case.rows["forget"]])
-    away = np.mean(2 / beta * np.log(1 + np.exp(-beta * tokens * (nats - before))))
-    return away + case.settings.retain_coefficient * retain, nats.mean(), retain
-
-
-EQUATIONS["NPO"] = (npo, {"beta": 0.3})
-'''
 
 
 def check(clone, *arguments, **variables):
@@ -81,21 +33,20 @@ def test_the_recipe_adds_a_method_that_runs(copy, recipe):
     path, file, equation, name, settings = recipe
     tests = ("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/methods/test_equations.py")
 
-    # 1: a file, and a second one. Without its row in the table a test fails, and says what to do.
+    # 1: a file. Without its row in the table a test fails, and says what to do.
     (copy.folder / path).write_text(file)
-    (copy.folder / "scripts/rtt/methods/npo.py").write_text(NPO)
     missing = copy.python(*tests, "-k", "in_the_table")
     assert missing.returncode == 1
-    assert f"{EQUATIONS}: add a row to EQUATIONS for NPO, {name}" in missing.stdout
+    assert f"{EQUATIONS}: add a row to EQUATIONS for {name}" in missing.stdout
 
     # 2: the row. The class is its equation, however a batch is cut.
     table = copy.folder / EQUATIONS
-    table.write_text(f"{table.read_text()}\n\n{equation}{NPO_EQUATION}")
-    assert " failed" not in check(copy, *tests, "-k", f"{name} or NPO or in_the_table")
+    table.write_text(f"{table.read_text()}\n\n{equation}")
+    assert " failed" not in check(copy, *tests, "-k", f"{name} or in_the_table")
     for lint in (["check"], ["format", "--check"]):
         check(copy, "-m", "ruff", *lint, "scripts/rtt/methods", EQUATIONS)
 
-    # 3: a study. Its model and its steps are the smoke study's.
+    # 3: a study, with NPO, which compares with the original, beside it. Its model and its steps are the smoke study's.
     study = yaml.safe_load((copy.folder / SMOKE).read_text())
     quick = {"batch_size": 8, "points": [2, 4]}
     study["methods"] = {name: settings | quick, "NPO": {"learning_rate": 1e-3, "beta": 0.2} | quick}

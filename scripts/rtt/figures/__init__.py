@@ -55,9 +55,9 @@ def render(name: str, view: View, kinds: list[str]) -> list[bytes]:
         return [WRITERS[kind](figure) for kind in kinds]
 
 
-def render_told(name: str, view: View) -> tuple[bytes, list[Spot]]:
-    """Return figure `name` as SVG without its title, and its parts with what each shows."""
+def render_told(name: str, view: View, **more: View) -> tuple[bytes, list[Spot]]:
+    """Return figure `name` as SVG without its title, and its parts with what each shows; `more`: what it takes beside."""
     with settings():
-        figure = FIGURES[name](view)
+        figure = FIGURES[name](view, **more)
         figure.suptitle("").set_in_layout(False)
         return svg_bytes(figure), spots(figure)

@@ -12,8 +12,11 @@ from rtt.figures.view import Panel, View
 LOW, HIGH = -0.25, 1.3  # the widest that the axis becomes; a mark beyond it is an arrow
 
 
-def seeds(view: View) -> Figure:
-    """Draw each seed's floor-corrected recovery, and means with t intervals; of one seed there is nothing to draw."""
+def seeds(view: View, beside: View | None = None) -> Figure:
+    """Draw each seed's floor-corrected recovery, and means with t intervals; of one seed there is nothing to draw.
+
+    beside: another study of the same facts, arms and methods, whose seeds become diamonds among these.
+    """
     if len(view.seeds) < 2:
         return card(words.seeds_title(view))
     figure, grid = panels(view, 2.9, "floor-corrected recovery")
@@ -27,6 +30,8 @@ def seeds(view: View) -> Figure:
         names = []
         for x, method in enumerate(view.methods):
             _method(axes, view, panel, method, x)
+            if beside is not None:
+                _diamonds(axes, beside, panel, method, x - 0.12)
             cell = view.of(panel, method)
             names.append(with_status(method, cell))
             if len(cell):
@@ -46,8 +51,20 @@ def seeds(view: View) -> Figure:
     ]
     if view.has_oracle:
         handles.append(handle("oracle: mean, range of the seeds", color=GREY, ls=(0, (4, 2))))
+    if beside is not None:
+        text = f"this study, {'seed' if len(beside.seeds) == 1 else 'seeds'} {', '.join(map(str, beside.seeds))}"
+        handles.append(handle(text, marker="D", color=BLACK, ms=4))
     handles += signs(view)
     return finish(figure, words.seeds_title(view), handles)
+
+
+def _diamonds(axes: Axes, view: View, panel: Panel, method: str, x: float) -> None:
+    """Draw the seeds of a study beside, in the middle of its method's points."""
+    rows = view.of(panel, method).dropna(subset=["recovery_corrected"])
+    for value, sound in zip(rows["recovery_corrected"], rows["counts"], strict=True):
+        inside = float(np.clip(value, LOW, HIGH))
+        face = BLACK if sound else "white"
+        axes.plot(x, inside, "D", clip_on=False, zorder=4, color=BLACK, mfc=face, ms=4.6, mew=0.9)
 
 
 def _method(axes: Axes, view: View, panel: Panel, method: str, x: float) -> None:

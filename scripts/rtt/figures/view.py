@@ -259,11 +259,11 @@ def load(folder: str | Path) -> Tables:
             raise UserError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
         if name == "recovery" and table.empty:
             raise UserError(f"{path}: no rows: nothing was unlearned and attacked, so there is nothing to show")
-        tables[key] = _typed(path, table)
+        tables[key] = typed(path, table)
     return Tables(**tables)
 
 
-def _typed(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+def typed(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose names are text, whose numbers are numbers, and whose truths are True or False (or NaN)."""
     for column in NAMES:
         if column in table:

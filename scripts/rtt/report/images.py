@@ -64,9 +64,15 @@ def has_something(name: str, view: View) -> bool:
     return name != "probes" or (view.probes is not None and not view.probes.empty)
 
 
-def image(name: str, number: int, view: View, tables: str) -> Image:
-    """Return a figure for the page. `tables`: the folder that the command names, quoted for a shell."""
-    svg, spots = render_told(name, view)
+def image(name: str, number: int, view: View, tables: str, *, caption: str = "", beside: View | None = None) -> Image:
+    """Return a figure for the page.
+
+    tables: the folder that the command names, quoted for a shell. caption: in the place of the usual one. beside: a
+    study whose seeds `seeds` draws among the view's.
+    """
+    more = {} if beside is None else {"beside": beside}
+    svg, spots = render_told(name, view, **more)
+    prefix = name if beside is None else f"{name}-beside"
     summary, *panels = told(name, view)
     return Image(
         name=name,
@@ -74,8 +80,8 @@ def image(name: str, number: int, view: View, tables: str) -> Image:
         title=title(name, view),
         summary=summary,
         panels=panels,
-        caption=CAPTIONS[name],
-        svg=inline_svg(svg.decode(), name, alternative(name, view)),
+        caption=caption or CAPTIONS[name],
+        svg=inline_svg(svg.decode(), prefix, alternative(name, view)),
         spots=spots,
         focus=name in BY_KEYBOARD,
         command=f"python -m rtt figure {name} --tables {tables} --out {name}.svg {name}.png",

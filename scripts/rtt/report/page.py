@@ -12,6 +12,8 @@ from rtt.figures.draw import FIGURES
 from rtt.figures.style import number, percent
 from rtt.files import write_text
 from rtt.report import conclusions, controls, cost, differences, rows, seeds, strength, tested, variants
+from rtt.report import reference as reference_study
+from rtt.report.among import Among, among
 from rtt.report.audits import Audit, audit
 from rtt.report.caveats import caveats
 from rtt.report.criteria import criteria
@@ -34,6 +36,7 @@ SECTIONS = {
     "faithful": "Faithful switches",
     "sensitivity": "Sensitivity",
     "seeds": "Seeds and arms",
+    "reference": "Among ten seeds",
     "caveats": "Caveats",
     "audit": "Audit",
     "compute": "Compute",
@@ -74,6 +77,7 @@ class Report:
     over_seeds: list[rows.Group[conclusions.OverSeeds]]
     over_seeds_sentence: str
     recoveries_over_seeds: seeds.SeedTable | None
+    among: Among | None
     contrasts_of_arms: list[differences.Contrast] | None
     contrasts_of_methods: list[differences.Contrast]
     # figures
@@ -118,25 +122,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", required=True, type=Path, help="folder of a study, with tables/, data/, evals/")
     parser.add_argument("--study-config", required=True, type=Path, help="the study file, shown under provenance")
     parser.add_argument("--out", required=True, type=Path, help="the page to write: report.html")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with the bundle of a reference study, among whose seeds the page shows this study's, if it fits",
+    )
     records.configure(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    write_text(args.out, page(args.results, args.study_config))
+    write_text(args.out, page(args.results, args.study_config, args.reference))
     print(args.out)
     if args.record:
-        records.write(args.record, files_read(args.results), [args.out])
+        bundles = [] if args.reference is None else reference_study.bundles(args.reference)
+        records.write(args.record, [*files_read(args.results), *bundles], [args.out])
     return 0
 
 
-def page(results: str | Path, study_config: str | Path) -> str:
-    """Return the page: the same text for the same files. Raises UserError when a file cannot be read."""
+def page(results: str | Path, study_config: str | Path, reference: Path | None = None) -> str:
+    """Return the page: the same text for the same files. Raises UserError when a file cannot be read.
+
+    reference: a folder as of `rtt.report.reference.read`, or None.
+    """
     results, study_config = Path(results), Path(study_config)
-    return render(report(read_inputs(results, study_config), results, study_config))
+    inputs = read_inputs(results, study_config)
+    other = None if reference is None else reference_study.read(inputs.study, reference)
+    return render(report(inputs, results, study_config, other))
 
 
-def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
+def report(
+    inputs: Inputs, results: Path, study_config: Path, reference: reference_study.Reference | None = None
+) -> Report:
     """Return all that the page says. The paths are named in its commands."""
     view, study = inputs.view, inputs.study
     folder, config = shlex.quote(results.as_posix()), shlex.quote(study_config.as_posix())
@@ -163,6 +181,7 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
         "probes": tested.probe_table(asked),
         "controls": controls.control_attacks(found, view),
         "attacks": others,
+        "reference": among(view, reference, len(images) + 1),
     }
     return Report(
         sections=[(key, title) for key, title in SECTIONS.items() if parts.get(key, True)],
@@ -188,6 +207,7 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
         over_seeds=rows.grouped(over_seeds),
         over_seeds_sentence=conclusions.over_seeds_sentence(over_seeds, numbers),
         recoveries_over_seeds=seeds.seed_table(view, repeats(study)),
+        among=parts["reference"],
         contrasts_of_arms=arms,
         contrasts_of_methods=methods,
         images=[one for one in images if one.name != "sensitivity"],
@@ -216,7 +236,8 @@ def report(inputs: Inputs, results: Path, study_config: Path) -> Report:
         provenance=cost.provenance(inputs.manifests),
         commit=cost.commit(inputs.manifests),
         figure_commands=[one.command for one in images],
-        report_command=f"python -m rtt report --results {folder} --study-config {config} --out report.html",
+        report_command=f"python -m rtt report --results {folder} --study-config {config} --out report.html"
+        + " --reference results/reference" * (parts["reference"] is not None),
         checksums=inputs.checksums,
         study_config=config,
         study_file=inputs.study_file,

@@ -13,16 +13,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rtt import places
 from rtt.code_version import Maker, changed, code_version
-from rtt.stats.tables import read_table
+from rtt.figures.view import View, make_view, typed
+from rtt.stats.tables import ACCURACY_COLUMNS, read_table
 
 FOLDER = places.SHIPPED / "results/reference"
 # Keys of a study that decide what its numbers mean. Of SHARED those parts count that both studies have, some at least.
 ALIKE = ("data", "model", "pretraining", "teaching", "scores", "point_choice", "retain_budgets", "faithful", "criteria")
 SHARED = ("methods", "attacks")
+SHOWN = ("recovery", "probes", "seeds")  # tables of which a view is made
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,19 @@ class Reference:
     study: Mapping[str, Any]  # as in its runs.json
     tables: Mapping[str, pd.DataFrame]  # by name, such as seeds, recovery, runs and probes; accuracy is not among them
     changed: tuple[str, ...]  # steps whose code has changed since: what they make today may differ
+
+    def view(self, like: View) -> View | None:
+        """Return what figures show of it, by the attack, budget, look choice and probe of another view; or None."""
+        tables = {name: typed(f"{self.name}: {name}.csv", self.tables[name].copy()) for name in SHOWN}
+        rows = tables["recovery"]
+        asked = {name: getattr(like, name) for name in ("attack", "look_choice", "probe", "budget")}
+        same = np.isclose(rows["retain_budget"], like.budget)
+        for name in ("attack", "look_choice", "probe"):
+            same &= rows[name] == asked[name]
+        if not same.any():
+            return None
+        accuracy = pd.DataFrame(columns=ACCURACY_COLUMNS)
+        return make_view(rows, accuracy, tables["probes"], tables["seeds"], **asked)
 
     def fits(self, study: Mapping[str, Any]) -> bool:
         """Return whether a study, as in a runs.json, is one of its seeds: all that decides the numbers is the same."""
@@ -54,11 +70,16 @@ def read(study: Mapping[str, Any] | None = None, folder: Path = FOLDER) -> Refer
     study: a study as in runs.json, to which the reference must fit (`Reference.fits`), or None is returned. Opening it
     takes some tenths of a second, and only once.
     """
-    bundles = sorted(folder.glob("*.zip"))
-    if len(bundles) != 1:
+    found = bundles(folder)
+    if len(found) != 1:
         return None
-    found = _open(bundles[0], bundles[0].stat().st_mtime_ns)
+    found = _open(found[0], found[0].stat().st_mtime_ns)
     return None if found is None or (study is not None and not found.fits(study)) else found
+
+
+def bundles(folder: Path = FOLDER) -> list[Path]:
+    """Return the bundles in a folder; of the reference there is one, or none."""
+    return sorted(folder.glob("*.zip"))
 
 
 @lru_cache(maxsize=1)
