@@ -127,7 +127,10 @@ def test_repeats_are_runs_of_their_own(clone):
     [
         (lambda s: s.update(sedes=[1]), ["own.yaml: sedes: unknown key; allowed: study, seeds"]),
         (lambda s: s["attacks"]["RTT"].update(epoch=3), ["own.yaml: attacks.RTT.epoch: unknown key", "epochs"]),
-        (lambda s: s["methods"].update(DPO={}), ["own.yaml: methods.DPO: unknown key; allowed: GD, RMU, RIA, FIF, NPO"]),
+        (
+            lambda s: s["methods"].update(DPO={}),
+            ["own.yaml: methods.DPO: unknown key; allowed: GD, RMU, RIA, FIF, NPO"],
+        ),
         (lambda s: s["pretraining"].update(steps="many"), ["own.yaml: pretraining.steps:", "integer", "'many'"]),
         (lambda s: s.update(retain_budgets=[0.2]), ["own.yaml: retain_budgets.0:", "0.05, 0.1, 0.3 or 1.0", "0.2"]),
         (

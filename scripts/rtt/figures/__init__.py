@@ -56,7 +56,7 @@ def render(name: str, view: View, kinds: list[str]) -> list[bytes]:
 
 
 def render_told(name: str, view: View, **more: View) -> tuple[bytes, list[Spot]]:
-    """Return figure `name` as SVG without its title, and its parts with what each shows; `more`: what it takes beside."""
+    """Return figure `name` as SVG without its title, and what each part shows; `more`: what it takes beside."""
     with settings():
         figure = FIGURES[name](view, **more)
         figure.suptitle("").set_in_layout(False)

@@ -7,9 +7,9 @@ from rtt.study.settings import Positive, Unlearning
 class NPO(Method):
     """loss = mean of -2 / beta log sigmoid(beta (l(text) - l of the original)) + retain_coefficient L(retain).
 
-    l sums over a text's tokens, L is their mean (Zhang et al. 2024, eq. 3). A forget text's gradient is that of GD times
-    2 r / (1 + r), where r is its probability over the original's, to the power of beta: it fades as the text is
-    forgotten, and a larger beta stops sooner.
+    l sums over a text's tokens, L is their mean (Zhang et al. 2024, eq. 3). A forget text's gradient is that of ascent
+    times 2 r / (1 + r), where r is its probability over the original's, to the power of beta: it fades as the text is
+    forgotten, and sooner with a larger beta.
     """
 
     name = "NPO"

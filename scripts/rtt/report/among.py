@@ -54,21 +54,18 @@ def among(view: View, reference: Reference | None, number: int) -> Among | None:
     cells = [(p, m) for p in view.panels for m in view.methods if len(view.of(p, m)) and len(other.of(p, m))]
     if not cells:
         return None
-    steps = listed(list(reference.changed))
-    changed = f"Since the reference was made, the code of {steps} has changed, so that a new run may differ." * bool(steps)
+    changed = ""
+    if reference.changed:
+        steps = listed(reference.changed)
+        changed = f"Since the reference was made, the code of {steps} has changed, so that a new run may differ."
+    tables = f"dist/rebuilt/{reference.name}/results/{reference.study.get('study')}/tables"
     return Among(
         reference.name,
         other.seeds,
         grouped([_row(view, other, panel, method) for panel, method in cells]),
-        image("seeds", number, other, f"dist/rebuilt/{reference.name}/results/{other_name(reference)}/tables",
-              caption=CAPTION, beside=view),
+        image("seeds", number, other, tables, caption=CAPTION, beside=view),
         changed,
     )
-
-
-def other_name(reference: Reference) -> str:
-    """Return the name of the reference's study."""
-    return str(reference.study.get("study"))
 
 
 def _row(view: View, other: View, panel: Panel, method: str) -> AmongRow:

@@ -1,0 +1,64 @@
+"""A study's seeds among those of the reference: where they stand, and where the section is left out."""
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+from report_builder import full_study, full_view, over_seeds, probes, write_study
+from rtt.report.among import among
+from rtt.report.inputs import read_inputs
+from rtt.report.page import render, report
+from rtt.report.reference import Reference
+
+TEN = tuple(range(21, 31))
+
+
+@pytest.fixture(scope="module")
+def ten():
+    """A reference of ten seeds, of which GD's corrected recoveries are .50, .51, ..., .59 on the first arm's facts."""
+    table = full_study(TEN)
+    first = (table["method"] == "GD") & (table["arm"] == table["arm"].iloc[0])
+    table.loc[first, "recovery_corrected"] = 0.5 + (table.loc[first, "seed"] - 21) / 100
+    tables = {"recovery": table, "probes": probes(table), "seeds": over_seeds(table)}
+    return Reference("seeds-0123456789", {"study": "seeds"}, tables, ())
+
+
+def test_a_seed_has_its_place_among_the_ten(ten):
+    view = full_view()
+    view.recovery.loc[view.recovery["method"] == "GD", "recovery_corrected"] = 0.546
+    found = among(view, ten, 9)
+    assert found.seeds == list(TEN) and found.changed == "" and found.image.number == 9
+    row = next(row for row in found.groups[0].rows if row.method == "GD")
+    assert (row.here.strip("*"), row.place) == (".55", "above 5 of 10")
+    assert [value.strip("*") for value in row.each.split(", ")] == [f".5{k}" for k in range(10)]
+    assert "this study, seed 0" in found.image.svg
+
+
+def test_a_row_without_a_value_has_no_place(ten):
+    view = full_view()
+    view.recovery.loc[view.recovery["method"] == "RMU", "recovery_corrected"] = float("nan")
+    rows = [row for group in among(view, ten, 9).groups for row in group.rows if row.method == "RMU"]
+    assert rows and all((row.here, row.place) == ("–", "–") for row in rows)
+
+
+def test_it_is_left_out_without_a_reference_and_for_the_references_own_seeds(ten):
+    assert among(full_view(), None, 9) is None
+    assert among(full_view((21,)), ten, 9) is None
+
+
+def test_changed_code_is_said(ten):
+    changed = Reference(ten.name, ten.study, ten.tables, ("unlearn", "attack"))
+    assert "the code of unlearn and attack has changed" in among(full_view(), changed, 9).changed
+
+
+def test_the_page_shows_it_only_where_it_is_told_to(ten, tmp_path):
+    folder = write_study(tmp_path, full_study())
+    inputs, config = read_inputs(folder, folder / "study.yaml"), Path("study.yaml")
+    alone, told = (render(report(inputs, folder, config, reference)) for reference in (None, ten))
+    assert 'id="reference"' not in alone and "--reference" not in alone
+    assert 'id="reference"' in told and 'href="#reference"' in told
+    text = " ".join(re.sub(r"<[^>]+>", " ", html.unescape(told)).split())
+    assert "on 10 other seeds (21, 22, 23" in text and "--reference results/reference" in text
+    ids = re.findall(r'\bid="([^"]+)"', told)
+    assert len(ids) == len(set(ids))
