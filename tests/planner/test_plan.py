@@ -34,7 +34,7 @@ from rtt.study import settings as study_settings
 from rtt.study.load import load_study
 from rtt.study.model_file import FOLDER, ModelFile, load_modelfile
 from rtt.study.names import BY_DEFAULT
-from rtt.study.settings import Model, PointChoice, Unlearning
+from rtt.study.settings import Model, Unlearning
 from rtt.training.order import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -376,11 +376,11 @@ def _most_files(folder, order, budgets, trajectories, points_each, seed) -> int:
     """Let trajectories report points in the given order to the real KeptWeights; return the most weight files at once,
     counting the one being written.
     """
-    rng, point_choice, most = np.random.default_rng(seed), PointChoice(probes=["letter"]), 0
+    rng, most = np.random.default_rng(seed), 0
     places = [folder / f"run-{i}" for i in range(trajectories)]
 
     def wanted(points):
-        return best(points, 1.0, budgets, point_choice)
+        return best(points, {"letter": 1.0}, budgets, "strongest")
 
     def save(path):
         nonlocal most

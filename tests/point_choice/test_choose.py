@@ -36,7 +36,7 @@ def scored(questions, step=1, run="run"):
 
 def choose(points, before, budget, rule):
     """Return the step chosen for one budget."""
-    chosen = best(points, before, [budget], PointChoice(rule=rule, probes=["letter"]))[budget]
+    chosen = best(points, {"letter": before}, [budget], rule)[budget]
     return chosen and chosen["step"]
 
 
@@ -84,13 +84,10 @@ def test_a_collapse_to_one_letter_gains_nothing_under_strongest():
     points = [describe(scored(questions, step), 0, both) for step, questions in ((1, collapsed), (2, forgetting))]
     assert points[0]["forget"] == {"letter": 0.25, "likelihood": 1.0} and points[0]["distance"] == 0.75
     assert points[1]["distance"] == 0.25
-    chosen = {
-        probes: best(points, 0.9, [1.0], PointChoice(probes=list(probes)))[1.0]
-        for probes in (("letter",), ("letter", "likelihood"))
-    }
-    assert chosen["letter", "likelihood"]["step"] == 2
+    assert best(points, {"letter": 0.9}, [1.0], "strongest")[1.0]["step"] == 2
     alone = [describe(scored(questions, step), 0, LETTER) for step, questions in ((1, collapsed), (2, forgetting))]
-    assert best(alone, 0.9, [1.0], LETTER)[1.0]["step"] == 1  # by letters alone the collapse is taken for removal
+    by_letters = best(alone, {"letter": 0.9}, [1.0], "strongest")[1.0]
+    assert by_letters["step"] == 1  # by letters alone the collapse is taken for removal
 
 
 def test_lowest():
@@ -110,6 +107,17 @@ def test_the_budgets_edge_is_within(before, budget):
 def test_the_budget_comes_before_the_floor():
     points = [point(10, 0.6, 0.88), point(20, 0.25, 0.7, True)]
     assert [choose(points, 0.9, budget, "nearest_floor") for budget in (0.05, 0.1, 0.3, 1.0)] == [10, 10, 20, 20]
+
+
+def test_of_several_retain_probes_each_must_hold_the_budget():
+    """Likelihood knew .8 and may lose .08, letters knew 1 and may lose .1."""
+    before = {"letter": 1.0, "likelihood": 0.8}
+    kept = {1: (0.9, 0.72), 2: (0.95, 0.7), 3: (0.85, 0.8), 4: (0.92, 0.75)}
+    points = [point(step, 0.3) | {"retain": dict(zip(before, both, strict=True))} for step, both in kept.items()]
+    found = {step: best([p], before, [0.1], "strongest")[0.1] is not None for step, p in zip(kept, points, strict=True)}
+    assert found == {1: True, 2: False, 3: False, 4: True}
+    assert best(points, before, [0.1], "strongest")[0.1]["step"] == 4  # .92 of letters at least, 1 keeps .9 of both
+    assert best(points, {"letter": 1.0}, [0.1], "strongest")[0.1]["step"] == 2  # by letters alone
 
 
 def test_a_point_is_described_by_hand():
@@ -217,6 +225,6 @@ def test_in_any_order_the_choice_is_that_of_brute_force(rows, budget, rule, rand
         point(step, round(k / 40, 6), round(kept / 40, 6), at, run=run) for (run, step), (k, kept, at) in points.items()
     ]
     random.shuffle(listed)
-    chosen = best(listed, 0.9, [budget], PointChoice(rule=rule, probes=["letter"]))[budget]
+    chosen = best(listed, {"letter": 0.9}, [budget], rule)[budget]
     assert len(first) == bool(admitted)
     assert (chosen and (chosen["run"], chosen["step"])) == (first[0] if first else None)

@@ -8,7 +8,6 @@ from rtt.errors import UserError
 from rtt.files import sha256
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights, link_chosen
 from rtt.stats.point_rule import best
-from rtt.study.settings import PointChoice
 
 
 def point(run, step, forget, retain):
@@ -20,7 +19,7 @@ def point(run, step, forget, retain):
 
 def kept(folder, run, runs=("a", "b"), budgets=(0.1, 1.0)):
     def choose(points):
-        return best(points, 1.0, list(budgets), PointChoice(rule="nearest_floor", probes=["letter"]))
+        return best(points, {"letter": 1.0}, list(budgets), "nearest_floor")
 
     return KeptWeights(folder / run, [folder / other for other in runs if other != run], folder / ".lock", choose)
 

@@ -255,7 +255,7 @@ def test_the_schema_refuses_what_the_program_refuses():
     published = json.loads((ROOT / "config/schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(base(), published)
     for keys, value in (
-        (("bogus",), 1), (("methods", "NPO"), GD), (("pretraining", "steps"), 0),
+        (("bogus",), 1), (("methods", "DPO"), GD), (("pretraining", "steps"), 0),
         (("attacks", "RTT", "epochs"), KeyError),
         (("methods", "GD", "steering"), 1.0), (("retain_budgets",), [0.2]),
     ):  # fmt: skip

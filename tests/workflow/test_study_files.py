@@ -224,9 +224,9 @@ def test_demo_full_is_the_demo_with_more_of_it():
     assert full.pop("study") == "demo-full" and demo.pop("study")
     assert full.pop("seeds") == [0, 1, 2] and demo.pop("seeds") == [0]
     assert full.pop("retain_budgets") == [0.05, 0.1, 0.3, 1.0] and demo.pop("retain_budgets")
-    assert full["attacks"]["RTT"].pop("learning_rates") == [3.5e-4, 7e-4, 1.4e-3] and demo["attacks"]["RTT"].pop(
-        "learning_rates"
-    )
+    assert full.pop("arms") == list(ARMS) and demo.pop("arms")
+    assert full["attacks"]["RTT"].pop("learning_rates") == [5e-4, 1e-3, 2e-3]
+    assert demo["attacks"]["RTT"].pop("learning_rates") == [1e-3]
     assert full == demo
 
 

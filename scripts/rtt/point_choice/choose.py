@@ -1,12 +1,13 @@
 """The rules of the point choice: which of a method's points is attacked, for each retain budget. Pure functions.
 
-A budget b admits a point when retain_before - retain_unlearned <= b * retain_before. A score below the floor is no
-further forgetting: RIA and FIF train wrong choices, and a model that is always wrong knows as much as one that is
-always right. So both rules of a floor go by the probe that is farthest from its floor, above or below it: a model that
-only says one letter is at the floor by letters alone. `strongest` takes the admitted point at which that distance is
-smallest. `nearest_floor` does too, but ties all points at which every probe's 95 % interval holds its floor. `lowest`,
-the paper's rule, takes the lowest forget accuracy. A tie goes to higher retain accuracy, then to fewer steps, then to
-the run whose name comes first.
+A budget b admits a point when retain_before - retain_unlearned <= b * retain_before by each retain probe. A score below
+the floor is no further forgetting: RIA and FIF train wrong choices, and a model that is always wrong knows as much as
+one that is always right. So both rules of a floor go by the probe that is farthest from its floor, above or below it: a
+model that only says one letter is at the floor by letters alone. `strongest` takes the admitted point at which that
+distance is smallest. `nearest_floor` does too, but ties all points at which every probe's 95 % interval holds its
+floor. `lowest`, the paper's rule, takes the lowest forget accuracy. A tie goes to the point that keeps more of its
+retain accuracy (of several retain probes, by the one that lost most), then to fewer steps, then to the run whose name
+comes first.
 
 Where the study sets splits apart for the choice (`point_choice.splits`), it is made on their questions alone, so that
 nothing that is reported took part in it.
@@ -28,13 +29,13 @@ def floor_before_attack(questions: Questions, probe: str) -> float:
     return floor(asked, probe)
 
 
-def retain_accuracy(scores: PointScores, at: int, point_choice: PointChoice) -> float | None:
-    """Return the accuracy of the point `at` on the retain questions, by the retain probe; None without such questions.
+def retain_accuracies(scores: PointScores, at: int, point_choice: PointChoice) -> dict[str, float]:
+    """Return {retain probe: accuracy of the point `at` on the retain questions, of which there must be some}.
 
-    Raises UserError where the file lacks the probe.
+    Accuracies are rounded to six decimals. Raises UserError where the file lacks a probe.
     """
-    right = _by(scores, scores.retain_correct, point_choice.for_retain)[at]
-    return float(right.mean()) if len(right) else None
+    right = {probe: _by(scores, scores.retain_correct, probe)[at] for probe in point_choice.for_retain}
+    return {probe: round(float(found.mean()), 6) for probe, found in right.items()}
 
 
 def describe(scores: PointScores, at: int, point_choice: PointChoice) -> dict:
@@ -57,7 +58,7 @@ def describe(scores: PointScores, at: int, point_choice: PointChoice) -> dict:
         "floor": {probe: round(floors[probe], 6) for probe in hits},
         "distance": round(max(abs(float(hits[probe].mean()) - floors[probe]) for probe in hits), 6),
         "at_floor": bool(all(ends[probe][0] <= floors[probe] <= ends[probe][1] for probe in hits)),
-        "retain": {point_choice.for_retain: round(retain_accuracy(scores, at, point_choice), 6)},
+        "retain": retain_accuracies(scores, at, point_choice),
     }
 
 

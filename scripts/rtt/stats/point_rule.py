@@ -6,7 +6,7 @@ which the chosen points follow. What a file lacks is not compared.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,41 +16,29 @@ from rtt.scoring.read import ChosenPoints, PointScores
 AGAIN = "it was changed or damaged, or made from other scores; delete it and start the study again"
 
 
-class Rule(Protocol):
-    """What decides among points: `point_choice` of a study, or what a point choice says of it."""
+def best(points: list[dict], retain_before: Mapping[str, float], budgets: list[float], rule: str) -> dict:
+    """Return {budget: the chosen point, or None where the budget admits none}, whatever the points' order.
 
-    rule: str
-    for_retain: str  # the probe of retain accuracy
+    retain_before: {retain probe: accuracy before unlearning}; rule: as `point_choice.rule` of a study.
+    """
 
-
-class Said(NamedTuple):
-    """The rule that a point choice names."""
-
-    rule: str
-    for_retain: str
-
-
-def best(points: list[dict], retain_before: float, budgets: list[float], point_choice: Rule) -> dict:
-    """Return {budget: the chosen point, or None where the budget admits none}, whatever the points' order."""
-
-    def retain(point):
-        return point["retain"][point_choice.for_retain]
+    def kept(point):
+        """Return the share of its retain accuracy that a point keeps, by the probe that lost most."""
+        return min(point["retain"][probe] / before if before else 1.0 for probe, before in retain_before.items())
 
     def key(point):
-        tail = (-retain(point), point["step"], point["run"])
-        if point_choice.rule == "lowest":
+        tail = (-kept(point), point["step"], point["run"])
+        if rule == "lowest":
             return (max(point["forget"].values()), *tail)
-        if point_choice.rule == "strongest":
+        if rule == "strongest":
             return (point["distance"], *tail)
         return (not point["at_floor"], 0.0 if point["at_floor"] else point["distance"], *tail)
 
-    # 1e-6: accuracies are rounded to six decimals
-    return {
-        budget: min(
-            (p for p in points if retain_before - retain(p) <= budget * retain_before + 1e-6), key=key, default=None
-        )
-        for budget in budgets
-    }
+    def admits(budget, point):  # 1e-6: accuracies are rounded to six decimals
+        lost = {probe: before - point["retain"][probe] for probe, before in retain_before.items()}
+        return all(lost[probe] <= budget * before + 1e-6 for probe, before in retain_before.items())
+
+    return {budget: min((p for p in points if admits(budget, p)), key=key, default=None) for budget in budgets}
 
 
 def check_choice(choice: ChosenPoints, original: PointScores, runs: Mapping[str, PointScores]) -> None:
@@ -66,8 +54,8 @@ def check_choice(choice: ChosenPoints, original: PointScores, runs: Mapping[str,
 
 def _check(choice: ChosenPoints, original: PointScores, runs: Mapping[str, PointScores]) -> None:
     path, found = choice.path, choice.document
-    ((probe, before),) = found["retain_before"].items()
-    _same(path, f"retain_before.{probe}", before, _share(original.retain_correct, probe, 0))
+    for probe, before in found["retain_before"].items():
+        _same(path, f"retain_before.{probe}", before, _share(original.retain_correct, probe, 0))
     for index, point in enumerate(found["points"]):
         scores = runs[point["run"]]
         at = scores.steps.index(point["step"])
@@ -75,7 +63,7 @@ def _check(choice: ChosenPoints, original: PointScores, runs: Mapping[str, Point
         for kind, correct in (("forget", forget), ("retain", scores.retain_correct)):
             for one, value in point[kind].items():
                 _same(path, f"points[{index}].{kind}.{one}", value, _share(correct, one, at))
-    expected = best(found["points"], before, list(choice.points), Said(found["rule"], probe))
+    expected = best(found["points"], found["retain_before"], list(choice.points), found["rule"])
     for budget, point in expected.items():
         wanted = None if point is None else (point["run"], point["step"])
         _same(path, f"selected[{str(budget)!r}]", choice.points[budget], wanted)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rtt.code_version import code_version
 from rtt.errors import UserError
 from rtt.files import write_json
-from rtt.point_choice.choose import describe, retain_accuracy
+from rtt.point_choice.choose import describe, retain_accuracies
 from rtt.point_choice.kept_weights import link_chosen
 from rtt.records import record
 from rtt.scoring.read import PointScores, read_eval
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         if _asked(original) != _asked(unlearned):
             raise UserError(f"{path}: its questions differ from those of {args.original}; give two files of one arm")
         points += [describe(unlearned, at, spec.point_choice) for at in range(len(unlearned.steps))]
-    retain_before = round(retain_accuracy(original, 0, spec.point_choice), 6)
-    found = best(points, retain_before, spec.retain_budgets, spec.point_choice)
+    retain_before = retain_accuracies(original, 0, spec.point_choice)
+    found = best(points, retain_before, spec.retain_budgets, spec.point_choice.rule)
     chosen = {str(b): {"run": point["run"], "step": point["step"]} if point else None for b, point in found.items()}
     folders = {trajectory.run_id: path for trajectory, path in zip(spec.trajectories, args.points, strict=True)}
     if missing := link_chosen(chosen, folders, args.chosen):
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             "rule": spec.point_choice.rule,
             "probes": spec.point_choice.probes,
             "splits": spec.point_choice.splits,
-            "retain_before": {spec.point_choice.for_retain: retain_before},
+            "retain_before": retain_before,
             "points": points,
             "selected": chosen,
             **record(args.out.parent.parent, [args.original, *args.unlearned], [args.chosen]),

@@ -21,7 +21,7 @@ from rtt.models.adapter import merge
 from rtt.models.architecture import language_model
 from rtt.models.checkpoint import check_names, empty_model
 from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
-from rtt.point_choice.choose import describe, retain_accuracy
+from rtt.point_choice.choose import describe, retain_accuracies
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.read import points_of, read_eval
@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def kept_weights(spec: UnlearnSpec, args: argparse.Namespace) -> KeptWeights:
     """Return the trajectory's weights that its point choice may still take, also those from before a kill."""
-    before = round(retain_accuracy(read_eval(args.original), 0, spec.point_choice), 6)
+    before = retain_accuracies(read_eval(args.original), 0, spec.point_choice)
     folder, siblings = args.points, args.siblings
     if args.state:  # --points is an output, which Snakemake deletes before each attempt
         folder = args.state / spec.run_id
@@ -67,7 +67,7 @@ def kept_weights(spec: UnlearnSpec, args: argparse.Namespace) -> KeptWeights:
     args.points.parent.mkdir(parents=True, exist_ok=True)
     lock = args.points.parent / f".{args.group}.lock"
     return KeptWeights(
-        folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.point_choice)
+        folder, siblings, lock, lambda points: best(points, before, spec.retain_budgets, spec.point_choice.rule)
     )
 
 

@@ -377,7 +377,7 @@ class Runs:
     def plan(self) -> dict:
         """Return runs.json, which tells the analysis the file stems of this study; its folder may hold older runs."""
         study = self.study.model_dump(mode="json")
-        study["point_choice"] |= {"probes": self.study.points.probes}
+        study["point_choice"] |= {"probes": self.study.points.probes, "retain_probe": self.study.points.retain_probe}
         study["criteria"] |= {"headline": self.study.headline}
         return {
             "study": study,

@@ -200,10 +200,10 @@ class Study(Strict):
         scored = probes_of(self.scores.probes)
         if unknown := [name for name in self.points.probes if name not in scored]:
             raise ValueError(f"point_choice.probes: {', '.join(unknown)} does not come from scores.probes")
-        if (probe := self.points.for_retain) not in scored:
-            raise ValueError(f"point_choice.retain_probe: {probe} does not come from scores.probes")
         if unknown := [name for name in self.headline if name not in scored]:
             raise ValueError(f"criteria.headline: {', '.join(unknown)} does not come from scores.probes")
+        if unknown := [name for name in self.points.for_retain if name not in scored]:
+            raise ValueError(f"point_choice.retain_probe: {', '.join(unknown)} does not come from scores.probes")
         if self.data.policy.few_answers == "keep" and "likelihood_fresh" in self.scores.probes:
             raise ValueError(
                 "data.policy.few_answers: keep leaves facts without fresh choices: leave likelihood_fresh out of "
@@ -287,7 +287,7 @@ class Study(Strict):
     @property
     def points(self) -> PointChoice:
         """The point choice with its probes named."""
-        return self.point_choice.among(probes_of(self.scores.probes))
+        return self.point_choice.among(probes_of(self.scores.probes), self.headline)
 
     @property
     def headline(self) -> list[str]:

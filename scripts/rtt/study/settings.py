@@ -377,7 +377,11 @@ class PointChoice(Strict):
 
     rule: Literal["strongest", "nearest_floor", "lowest"] = "strongest"
     probes: Probes | None = Field(None, description="null: all that come from scores.probes")
-    retain_probe: Probe | None = Field(None, description="of retain accuracy; null: the first of probes")
+    retain_probe: Probe | Annotated[list[Probe], Field(min_length=1), AfterValidator(_distinct)] | None = Field(
+        None,
+        description="of retain accuracy, or several: a budget must hold by each; null: those of criteria.headline but "
+        "for cloze where probes is null, too, else the first of probes",
+    )
     splits: Annotated[
         list[Annotated[str, AfterValidator(_split)]], Field(max_length=1000), AfterValidator(_distinct), Introduced([])
     ] = Field(
@@ -386,14 +390,21 @@ class PointChoice(Strict):
         "or T; none: the choice is made on all forget facts",
     )
 
-    def among(self, scored: list[str]) -> "PointChoice":
-        """Return the same with its probes named; `scored` are all that there are."""
-        return self if self.probes else self.model_copy(update={"probes": scored})
+    def among(self, scored: list[str], headline: list[str]) -> "PointChoice":
+        """Return the same with its probes named: `scored` are all that there are, `headline` the study's.
+
+        Retain facts need have no sentence, so none of them is asked by cloze unless the study says so.
+        """
+        if self.probes:
+            return self
+        retain = self.retain_probe or [name for name in headline if name != "cloze"] or scored[:1]
+        return self.model_copy(update={"probes": scored, "retain_probe": retain})
 
     @property
-    def for_retain(self) -> str:
-        """The probe that gives retain accuracy, where the probes are named."""
-        return self.retain_probe or self.probes[0]
+    def for_retain(self) -> list[str]:
+        """The probes that give retain accuracy, where the probes are named."""
+        named = self.retain_probe or self.probes[0]
+        return [named] if isinstance(named, str) else named
 
 
 class Scores(Strict):
