@@ -10,15 +10,15 @@ RTT = plugins.attacks()["RTT"]
 QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 
 
-def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT", repeats=1):
+def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT", repeats=1, unlearning_repeat=0):
     """Return the looks of an attack; `calls` gets an item for each V split that is done."""
     model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
     scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
     attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state, repeats)
-    return attacker.on("original", lambda: calls is not None and calls.append(1))
+    return attacker.on("original", lambda: calls is not None and calls.append(1), unlearning_repeat)
 
 
-def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", repeats=1):
+def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", repeats=1, unlearning_repeat=0):
     """Return (learning rate, items, steps of its looks) of each training run of an attack; nothing is trained."""
     runs = []
 
@@ -29,7 +29,7 @@ def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", re
         return [{"loss": 1.0, "moved": 0.5}]
 
     monkeypatch.setattr("rtt.training.train.train", train)
-    attack(facts, settings, seed, model, name=name, repeats=repeats)
+    attack(facts, settings, seed, model, name=name, repeats=repeats, unlearning_repeat=unlearning_repeat)
     monkeypatch.undo()
     return runs
 

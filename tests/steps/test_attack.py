@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from attacking import QUICK, RTT, attack, spied
+from rtt.attacks.base import Checkpoint
 from rtt.data.facts import write_facts
 from rtt.errors import UserError
 from rtt.files import write_json
@@ -69,6 +70,22 @@ def test_repeats_are_the_same_attack_in_another_order(monkeypatch, data):
         assert rate == same and ends == places and items != other
         assert {json.dumps(item) for item in items} & {json.dumps(item) for item in other}  # the same facts
     assert first == spied(monkeypatch, data)
+
+
+def test_runs_on_repeats_of_unlearning_have_orders_of_their_own():
+    """Else what an order adds would be shared by models that were unlearned twice, and not be nested in them."""
+
+    def seeds(repeat, unlearning_repeat):
+        return Checkpoint(None, None, 7, 2, None, None, repeat, unlearning_repeat).seeded(30)
+
+    assert [seeds(0, 0), seeds(1, 0)] == [[7, 30, 2], [7, 30, 2, 1]]  # as where nothing is repeated
+    found = [np.random.default_rng(seeds(k, u)).integers(2**60) for k in range(3) for u in range(3)]
+    assert len(set(found)) == 9
+
+
+def test_the_attack_is_told_from_which_repeat_of_unlearning_a_checkpoint_comes(monkeypatch, data):
+    first, same, other = (spied(monkeypatch, data, unlearning_repeat=u) for u in (0, 0, 1))
+    assert first == same and [items for _, items, _ in first] != [items for _, items, _ in other]
 
 
 def test_facts_for_the_point_choice_are_neither_trained_on_nor_asked(tmp_path):
@@ -164,4 +181,5 @@ def test_an_attack_is_given_no_fact_of_v_and_no_way_to_the_original(monkeypatch,
     assert [checkpoint.fold for checkpoint, _ in given] == [0, 1, 2]
     for v, (checkpoint, t_facts) in enumerate(given):
         assert {fact.split for fact in t_facts} == {f"split_{i}" for i in range(3)} - {f"split_{v}"}
-        assert set(vars(checkpoint)) == {"model", "tokenizer", "seed", "fold", "restore", "once", "repeat"}
+        repeats = {"repeat", "unlearning_repeat"}
+        assert set(vars(checkpoint)) == {"model", "tokenizer", "seed", "fold", "restore", "once"} | repeats

@@ -24,7 +24,8 @@ class Checkpoint:
     model: a causal language model with the checkpoint's weights, which the attack may change; `restore()` puts them
     back. fold: the place of V among the splits that serve as V, from 0; None for an attack that uses no T. once: run a
     training under a name, unless it ended before a kill; it is called with the folder of its checkpoints (None: nothing
-    is kept), and what it returns goes into the manifest. repeat: which repeat of the attack this is, from 0.
+    is kept), and what it returns goes into the manifest. repeat: which repeat of the attack this is, and
+    unlearning_repeat: which repeat of the unlearning the checkpoint comes from; both count from 0.
     """
 
     model: Any
@@ -34,13 +35,17 @@ class Checkpoint:
     restore: Callable[[], None]
     once: Callable[[str, Callable[[Path | None], dict]], None]
     repeat: int = 0
+    unlearning_repeat: int = 0
 
     def seeded(self, purpose: int) -> list[int]:
-        """Return the seed of a random generator: the same for every checkpoint, another one for each fold and repeat.
+        """Return the seed of a random generator, another one for each fold, each repeat and each repeat of unlearning.
 
-        `purpose` is a number that tells the generators of one attack apart.
+        `purpose` is a number that tells the generators of one attack apart. Otherwise it is the same for every
+        checkpoint. With the repeats of unlearning it changes, since runs of the attack that share their order would
+        not be nested in the runs of unlearning, as the statistics have them (`rtt.stats.components`).
         """
-        return [self.seed, purpose, self.fold, *([self.repeat] if self.repeat else [])]
+        repeats = [self.repeat, *([self.unlearning_repeat] if self.unlearning_repeat else [])]
+        return [self.seed, purpose, self.fold, *(repeats if any(repeats) else [])]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def guesses(asked: Asked, probe: str, v_splits: Sequence[int] | None = None) -> 
     """Return (V questions,) floats in [0, 1]: what the guesser of this probe is expected to score on each.
 
     `v_splits` None: no attack, and every question is V.
-    - `letter`, `few_shot`: T's majority letter; with a single split, one over the number of choices.
+    - `letter`, `few_shot`: T's majority letter, or drawing one, whichever scores more: where V's keys differ from T's,
+      the majority may score less. With a single split, one over the number of choices.
     - `letter_calibrated`: the majority letter of the other half of the questions that were calibrated together: all
       of them before an attack, those of one V split after it. At least one over the number of choices.
     - `likelihood`: one over the number of choices, or the shortest choice, whichever scores more.
@@ -53,7 +54,7 @@ def guesses(asked: Asked, probe: str, v_splits: Sequence[int] | None = None) -> 
     here = np.isin(asked.split_of, v_splits)
     drawn = 1 / asked.n_choices[here]
     if probe in BY_LETTER and len(everything) > 1:
-        return majority_letter(asked.answers, asked.n_choices, asked.split_of, v_splits)[here]
+        return _better(drawn, majority_letter(asked.answers, asked.n_choices, asked.split_of, v_splits)[here])
     if probe == "letter_calibrated":
         together = asked.split_of if attacked else np.zeros(len(asked.answers), int)
         return _better(drawn, _other_half(asked, together)[here])

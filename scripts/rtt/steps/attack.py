@@ -95,10 +95,11 @@ class Attacker:
         self.runs = [(repeat, v_split) for repeat in range(repeats) for v_split in folds(facts, attack)]
         self.folds, self.settings = folds(facts, attack), attack.choices(attack.settings)
 
-    def on(self, name: str, progress) -> list[dict]:
+    def on(self, name: str, progress, unlearning_repeat: int = 0) -> list[dict]:
         """Attack the model as it is loaded now, and restore its weights; return the looks.
 
-        `name` names the checkpoint in the state; `progress()` is called after each V split.
+        `name` names the checkpoint in the state, `unlearning_repeat` is which repeat of unlearning it comes from;
+        `progress()` is called after each V split.
         """
         start = weights(self.model)
         restore = partial(self.model.load_state_dict, start)
@@ -107,7 +108,7 @@ class Attacker:
             fold = self.folds.index(v_split) if self.attack.uses_t else None
             checkpoint = Checkpoint(
                 self.model, self.tokenizer, self.seed, fold, restore,
-                partial(self._once, self._key(name, repeat, v_split)), repeat,
+                partial(self._once, self._key(name, repeat, v_split)), repeat, unlearning_repeat,
             )  # fmt: skip
             self.attack.fit(checkpoint, t_facts, partial(self._look, name, repeat, v_split))
             progress()
@@ -173,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         if start and point not in attacked:
             if weights_file:
                 load_weights(model, weights_file)
-            attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress)
+            attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress, target.repeat)
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
         write_eval(
             args.evals / f"{target.name}.json",

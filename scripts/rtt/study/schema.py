@@ -33,6 +33,7 @@ from rtt.study.settings import (
     Task,
     Teaching,
     Training,
+    pair_of,
 )
 from rtt.study.strict import Introduced, Strict
 
@@ -287,14 +288,13 @@ class Study(Strict):
     @property
     def points(self) -> PointChoice:
         """The point choice with its probes named."""
-        return self.point_choice.among(probes_of(self.scores.probes), self.headline)
+        return self.point_choice.among(probes_of(self.scores.probes))
 
     @property
     def headline(self) -> list[str]:
         """The one or two headline probes: those that the study names, or a letter probe and likelihood."""
         scored = probes_of(self.scores.probes)
-        letter = next((name for name in ("letter_permuted", "letter") if name in scored), None)
-        first = [name for name in (letter, "likelihood") if name in scored]
+        first = pair_of(scored)
         return self.criteria.headline or [*first, *(name for name in scored if name not in first)][:2]
 
     @property

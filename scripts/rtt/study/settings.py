@@ -372,6 +372,12 @@ class Unlearning(Training, Forms):
         return [type(self)(**(plain | dict(zip(self.grid, values, strict=True)))) for values in combinations]
 
 
+def pair_of(scored: list[str]) -> list[str]:
+    """Return a letter probe and likelihood, as far as they are scored; else the first probe that is."""
+    letter = next((name for name in ("letter_permuted", "letter") if name in scored), None)
+    return [name for name in (letter, "likelihood") if name in scored] or scored[:1]
+
+
 class PointChoice(Strict):
     """Say which point of a trajectory is attacked."""
 
@@ -379,8 +385,8 @@ class PointChoice(Strict):
     probes: Probes | None = Field(None, description="null: all that come from scores.probes")
     retain_probe: Probe | Annotated[list[Probe], Field(min_length=1), AfterValidator(_distinct)] | None = Field(
         None,
-        description="of retain accuracy, or several: a budget must hold by each; null: those of criteria.headline but "
-        "for cloze where probes is null, too, else the first of probes",
+        description="of retain accuracy, or several: a budget must hold by each; null: a letter probe and likelihood "
+        "where probes is null, too, else the first of probes",
     )
     splits: Annotated[
         list[Annotated[str, AfterValidator(_split)]], Field(max_length=1000), AfterValidator(_distinct), Introduced([])
@@ -390,15 +396,11 @@ class PointChoice(Strict):
         "or T; none: the choice is made on all forget facts",
     )
 
-    def among(self, scored: list[str], headline: list[str]) -> "PointChoice":
-        """Return the same with its probes named: `scored` are all that there are, `headline` the study's.
-
-        Retain facts need have no sentence, so none of them is asked by cloze unless the study says so.
-        """
+    def among(self, scored: list[str]) -> "PointChoice":
+        """Return the same with its probes named; `scored` are all that there are."""
         if self.probes:
             return self
-        retain = self.retain_probe or [name for name in headline if name != "cloze"] or scored[:1]
-        return self.model_copy(update={"probes": scored, "retain_probe": retain})
+        return self.model_copy(update={"probes": scored, "retain_probe": self.retain_probe or pair_of(scored)})
 
     @property
     def for_retain(self) -> list[str]:
