@@ -21,6 +21,11 @@ def test_the_assumed_spread_by_hand():
     assert ASSUMED.half_width(5, 1, 1) == pytest.approx(2.7764 * 0.17 / 5**0.5, rel=2e-3)
     assert ASSUMED.needed(0.05, 1, 1) == 47
     assert Spread((), 0.0, 0.2, 0.1).of_seeds(2, 4) == pytest.approx((0.04 / 2 + 0.01 / 8) ** 0.5)
+    # .03 and .04 are of the unlearned model's and the original's orders, the rate is .5, o - f .6. The first is run
+    # 2 x 2 times, the other twice: .0025 / 4 + .00111 / 2 = .00118.
+    own, of_original = 0.0009 / 0.36, 0.25 * 0.0016 / 0.36
+    rate = Spread((), 0.0, 0.0, (own + of_original) ** 0.5, of_original**0.5)
+    assert rate.of_seeds(2, 2) ** 2 == pytest.approx(0.00118, abs=1e-5)
     assert ASSUMED.half_width(1, 9, 9) is None  # no repeats replace a second seed
     assert Spread((), 10.0, 0.0, 0.0).needed(0.05, 1, 1) == MOST_SEEDS
     assert Spread((), 0.0, 0.0, 0.0).needed(0.05, 1, 1) == 2

@@ -78,6 +78,7 @@ def test_two_seeds_by_hand():
     # Attack: .0125 of r, and (.1^2 / 2 + .04^2 / 2) / 2 of o. Unlearning is negative, in `base` it counts as it is.
     value, scale, of_o = 0.75 / 1.22, 0.61, (0.005 + 0.0008) / 2
     assert rate.var_rtt == pytest.approx((0.0125 + value**2 * of_o) / scale**2)
+    assert rate.var_original == pytest.approx(value**2 * of_o / scale**2) and math.isnan(found.var_original)
     within = (-0.00125 / 2 + 0.0125 / 4 + value**2 * of_o / 2) / scale**2
     assert rate.var_base == pytest.approx(linear.var(ddof=1) - within)
 

@@ -55,7 +55,8 @@ def measured(path: Path, arms: Iterable[str]) -> list[Spread]:
         own = own[own["set"] == "counting"] if (own["set"] == "counting").any() else own
         if len(own):
             own = own[(own["attack"] == own["attack"].iloc[0]) & (own["probe"] == own["probe"].iloc[0])]
-            parts = [own[name].fillna(0).mean() for name in ("var_base", "var_unlearning", "var_rtt")]
+            names = ("var_base", "var_unlearning", "var_rtt", "var_original")
+            parts = [own[name].fillna(0).mean() if name in own else 0.0 for name in names]
             spreads.append(Spread((arm,), *(math.sqrt(part) for part in parts)))
     if not spreads:
         raise UserError(

@@ -17,7 +17,7 @@ KEYS = [name for name in ANSWER_KEY if name != "seed"]
 RATES = ("recovery", "recovery_corrected")
 ACCURACIES = {"acc_unlearned": "unlearned", "acc_attacked": "attacked", "acc_original_attacked": "original"}
 QUANTITIES = (*RATES, "recovery_difference", *ACCURACIES)
-VARIANCES = ("var_base", "var_unlearning", "var_rtt", "var_v_split", "var_person")
+VARIANCES = ("var_base", "var_unlearning", "var_rtt", "var_original", "var_v_split", "var_person")
 COLUMNS = [
     *(*KEYS, "set", "quantity", "n_cells", "n_counting", "n_seeds", "seeds", "per_seed"),
     *("mean", "low", "high", "df", "sd_seed", *VARIANCES, "claim"),
@@ -147,22 +147,23 @@ def _rate(seeds: Sequence[SeedRuns], with_floor: bool) -> dict:
         (tops.within(one.attacked) + rate**2 * Components(attack=bottoms.attack).within(one.original)) / scale**2
         for one in seeds
     ]
-    parts = Components(
-        base_of(linear.tolist(), within),
-        tops.unlearning / scale**2,
-        (tops.attack + rate**2 * bottoms.attack) / scale**2,
-    )
+    original = rate**2 * bottoms.attack / scale**2
+    parts = Components(base_of(linear.tolist(), within), tops.unlearning / scale**2, tops.attack / scale**2 + original)
     tables = [(one.tables["attacked"] - rate * one.tables["original"]) / scale for one in seeds if one.tables]
-    return _row(seeds, per_seed, (rate, float(low), float(high)), _sd(linear.tolist()), parts, crossed(tables))
+    return _row(
+        seeds, per_seed, (rate, float(low), float(high)), _sd(linear.tolist()), parts, crossed(tables), original
+    )
 
 
 def _undefined(one: SeedRuns) -> bool:
     return one.status == "undefined"
 
 
-def _row(seeds, per_seed: list[float], ends: tuple, sd: float, parts: Components, v_split: float) -> dict:
+def _row(
+    seeds, per_seed: list[float], ends: tuple, sd: float, parts: Components, v_split: float, original: float = math.nan
+) -> dict:
     """Put a summary into columns. A variance below 0 is written as 0: there is no sign of that component."""
-    variances = (parts.base, parts.unlearning, parts.attack, v_split)
+    variances = (parts.base, parts.unlearning, parts.attack, original, v_split)
     several = len(per_seed) > 1 and not math.isnan(ends[1])
     return {
         **dict(n_seeds=len(seeds), seeds=";".join(str(one.seed) for one in seeds), per_seed=per_seed),

@@ -12,16 +12,22 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Spread:
-    """How much corrected recovery differs, as standard deviations: between bases, unlearning runs, and attack runs."""
+    """How much corrected recovery differs, as standard deviations: between bases, unlearning runs, and attack runs.
+
+    original: the part of `attack` that the original's runs make. They are its denominator, and repeats of unlearning
+    do not repeat them.
+    """
 
     arms: tuple[str, ...]
     base: float
     unlearning: float
     attack: float
+    original: float = 0.0
 
     def of_seeds(self, unlearning: int, attack: int) -> float:
         """Return the standard deviation of a seed's value, the mean of so many unlearning runs of so many attacks."""
-        runs = self.unlearning**2 / unlearning + self.attack**2 / (unlearning * attack)
+        own = max(self.attack**2 - self.original**2, 0.0)
+        runs = self.unlearning**2 / unlearning + own / (unlearning * attack) + self.original**2 / attack
         return math.sqrt(self.base**2 + runs)
 
     def half_width(self, seeds: int, unlearning: int, attack: int) -> float | None:
