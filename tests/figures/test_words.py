@@ -2,8 +2,9 @@
 
 import re
 
+import pandas as pd
 import pytest
-from report_builder import accuracy, full_view, recovery, recovery_row, view_of
+from report_builder import UNLEARNED, accuracy, full_view, probe_rows, recovery, recovery_row, view_of
 from rtt.figures import phrases, render_told, words
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import interval, number, span
@@ -64,6 +65,27 @@ def test_accuracy_title_compares_intervals():
     )
     alone = recovery_row(acc_control_attacked=NAN, acc_attacked=0.6)
     assert "with no control to compare" in words.title("accuracy", view_of(alone))
+
+
+def test_probes_title_asks_a_single_probe_of_every_run_of_a_model():
+    """GD has two runs, of which one is above its floor by letters; RMU is below its floor by letters."""
+
+    def told(letters, below):
+        values = (UNLEARNED | {"letter": letters}, UNLEARNED, UNLEARNED | {"letter": below})
+        runs = ("GD", "GD", "RMU")
+        asked = [
+            row
+            for i, (method, own) in enumerate(zip(runs, values, strict=True))
+            for row in probe_rows(stage="unlearned", method=method, values=own, unlearning_repeat=i % 2)
+            if row["probe"] in ("letter", "cloze")
+        ]
+        asked += probe_rows(stage="unlearned", method="RIA", values={"letter": 0.27, "cloze": 0.9})
+        table = recovery(*(recovery_row(name, status="not_unlearned") for name in ("GD", "RMU", "RIA")))
+        return words.title("probes", make_view(table, accuracy(table), pd.DataFrame(asked)))
+
+    assert told(0.6, 0.05).endswith("; cloze alone would pass 2 of 3 models")
+    assert told(0.27, 0.27).endswith("; letters alone would pass all 3 models")
+    assert told(0.27, 0.05).endswith(" alone would pass 2 of 3 models")
 
 
 def test_tradeoff_and_curves_titles():

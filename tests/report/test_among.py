@@ -35,6 +35,17 @@ def test_a_seed_has_its_place_among_the_ten(ten):
     assert "this study, seed 0" in found.image.svg
 
 
+def test_seeds_that_do_not_know_have_no_place_among_the_ten(ten):
+    """Two of the reference's ten do not know the facts: the mean leaves them out, and so does the place."""
+    table = ten.tables["recovery"].copy()
+    table.loc[table["seed"].isin((21, 22)), ["status", "counts"]] = ["not_known", False]
+    eight = Reference(ten.name, ten.study, {**ten.tables, "recovery": table, "seeds": over_seeds(table)}, ())
+    view = full_view()
+    view.recovery.loc[view.recovery["method"] == "GD", "recovery_corrected"] = 0.546
+    row = next(row for row in among(view, eight, 9).groups[0].rows if row.method == "GD")
+    assert (row.place, row.mean.partition(" ")[0]) == ("above 3 of 8", ".55")  # .52 to .59
+
+
 def test_a_row_without_a_value_has_no_place(ten):
     view = full_view()
     view.recovery.loc[view.recovery["method"] == "RMU", "recovery_corrected"] = float("nan")

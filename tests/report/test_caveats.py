@@ -7,7 +7,7 @@ from rtt.figures.view import make_view
 from rtt.report import caveats as module
 from rtt.report.criteria import criteria
 from rtt.report.rows import control_datasets, results, shown
-from rtt.report.tested import asked_models
+from rtt.report.tested import asked_models, unlearned_test
 
 NAN = float("nan")
 CALM = {"acc_control_attacked": 0.28}
@@ -136,6 +136,14 @@ def test_an_oracle_that_does_not_pass_is_named():
         ": learned in pretraining (calibrated letters, likelihood per token, likelihood of fresh choices)."
     )
     assert not any("The oracle never" in text for text in caveats(recovery_row(), probes=[passes]))
+
+
+def test_a_probe_below_its_floor_is_not_counted_among_those_at_it():
+    asked = probe_rows(stage="unlearned", method="GD", values=UNLEARNED | {"cloze": 0.05, "likelihood_token": 0.45})
+    table = recovery(recovery_row(status="below_floor"))
+    view = make_view(table, accuracy(table), pd.DataFrame(asked))
+    (group,) = unlearned_test(asked_models(view), shown(results(view), view)).groups
+    assert group.rows[0].passed == f"{len(UNLEARNED) - 2} of {len(UNLEARNED)}"
 
 
 def test_the_margin_is_said_where_something_was_tested():

@@ -12,6 +12,7 @@ from rtt.study import names
 
 ONE_LETTER = 0.8  # from this share of the answers on, a model says one letter
 AT, ABOVE, BELOW = "at its floor", "above its floor", "below its floor"
+MODEL = ["probe", "dataset", "model", "arm", "seed", "method"]  # rows of one model by one probe, one for each run
 MARKS = {AT: "o", ABOVE: ">", BELOW: "<"}
 
 
@@ -91,14 +92,16 @@ def heading(view: View, panel: Panel, model: Model) -> str:
 
 
 def title(view: View) -> str:
-    """Say how many models count, and how many would if a single probe were asked."""
+    """Say how many models count, and how many would if a single probe were asked: by it, all their runs must pass."""
     if view.probes is None or view.probes.empty:
         return "Nothing is known about the models before the attack: there is no table of probes"
     head = counted_of(view.recovery)
     rows = view.probes[view.probes["stage"] == "unlearned"]
+    passes = (rows["at_floor"] == True) & (rows["below_floor"] == False)  # noqa: E712  a cell may be unknown
+    models = passes.groupby([rows[name] for name in MODEL], sort=False).all()
     alone = [
-        (upper(PROBES.get(probe, probe)), int((own["at_floor"] == True).sum()), len(own))  # noqa: E712
-        for probe, own in rows.groupby("probe", sort=False)
+        (upper(PROBES.get(probe, probe)), int(own.sum()), len(own))
+        for probe, own in models.groupby(level="probe", sort=False)
     ]
     if not alone:
         return f"{head}: no unlearned model was asked"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from rtt.figures import criterion
 from rtt.figures import words_attack as words
 from rtt.figures.phrases import listed
 from rtt.figures.style import interval, number
@@ -70,7 +71,7 @@ def among(view: View, reference: Reference | None, number: int) -> Among | None:
 
 def _row(view: View, other: View, panel: Panel, method: str) -> AmongRow:
     here, there = view.of(panel, method), other.of(panel, method)
-    known = there["recovery_corrected"].dropna()
+    known = criterion.known(there)["recovery_corrected"].dropna()
     own = here["recovery_corrected"].dropna()
     mean = words.over_seeds(other, panel, method, words.KNOWN)
     place = "–"

@@ -216,7 +216,7 @@ def unlearned_test(found: Sequence[AskedModel], shown: Sequence[Result]) -> Unle
 
 
 def _passed(runs: Sequence[AskedModel]) -> str:
-    values = [len(one.by_probe) - len(one.above) for one in runs]
+    values = [sum(probe.at_floor and not probe.below_floor for probe in one.by_probe.values()) for one in runs]
     of = max(len(one.by_probe) for one in runs)
     low, high = min(values), max(values)
     return f"{low} of {of}" if low == high else f"{low} to {high} of {of}"
