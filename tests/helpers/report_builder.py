@@ -13,6 +13,7 @@ from rtt.study.names import PROBES
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_attacked": 0.85, "acc_original_attacked": 0.95, "acc_control_attacked": 0.3}
 ACCURACY |= {"acc_oracle_attacked": float("nan")}
+ENDS = ("", "_low", "_high")
 RATES = {"recovery": 0.89, "recovery_corrected": 0.86, "recovery_difference": 0.57}
 
 
@@ -55,9 +56,11 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         value = changes.get(name, value)
         row |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05}
     row |= changes
+    if row["status"] == "original_not_learned":
+        row |= {f"{name}{end}": float("nan") for name in RATES if name != "recovery_difference" for end in ENDS}
     if row["status"] == "none_within_budget":
         empty = ["acc_unlearned", "acc_attacked", *RATES]
-        row |= dict.fromkeys([f"{n}{end}" for n in empty for end in ("", "_low", "_high")], float("nan"))
+        row |= dict.fromkeys([f"{n}{end}" for n in empty for end in ENDS], float("nan"))
         row |= dict.fromkeys(["t_acc_attacked", "retain_unlearned"], float("nan"))
     return row
 

@@ -43,8 +43,8 @@ def test_known_by_both_headline_probes():
 @pytest.mark.parametrize("first", range(len(STATUSES)))
 def test_the_first_status_that_holds(first):
     """Where the first so many things are as they should be and all others are not."""
-    good = dict(point=True, knows=True, defined=True, original=True, below=False, gone=True, attacked=True)
-    bad = dict(point=False, knows=False, defined=False, original=False, below=True, gone=False, attacked=False)
+    good = dict(point=True, knows=True, original=True, defined=True, below=False, gone=True, attacked=True)
+    bad = dict(point=False, knows=False, original=False, defined=False, below=True, gone=False, attacked=False)
     case = {name: (good if place < first else bad)[name] for place, name in enumerate(good)}
     assert status(**case) == STATUSES[first]
     assert status(**good | {"original": None, "attacked": None}) == "ok"  # an attack that uses no T
@@ -239,6 +239,24 @@ def test_t_is_that_of_the_best_look_of_the_worst_repeat(tmp_path):
     found = planted(tmp_path)
     assert set(found.t_acc_original_attacked) == set(found.t_acc_control_attacked) == {0.95}
     assert not found.control_learned.any()
+
+
+@pytest.mark.parametrize("original", [0.5, 0.25])
+def test_an_original_that_was_not_learned_has_no_rate(tmp_path, original):
+    """T to .95: the original reaches .5, or its floor, on V, which says nothing of what it holds."""
+    accuracies = KNOWS | {"original_attacked": original, "unlearned_attacked": 0.8}
+    on_t = {("t", "letter_permuted"): 0.95, ("t", "likelihood"): 0.95}
+    make_evals(tmp_path, **LARGE, accuracies=accuracies, by_probe=on_t)
+    assert tables(tmp_path) == 0 and status_of(tmp_path) == "original_not_learned"
+    rates = [f"{name}{end}" for name in ("recovery", "recovery_corrected") for end in ("", "_low", "_high")]
+    found = planted(tmp_path)
+    assert found[rates].isna().all(axis=None)
+    plain = found[found.probe == "letter_permuted"]
+    assert plain[["recovery_difference", "recovery_difference_low"]].notna().all(axis=None)
+    assert set(plain.acc_original_attacked) == {original} and (plain.acc_attacked > 0.7).all()
+    assert not found.cannot_tell.str.contains("recovery_corrected").any()
+    seeds = read_table(tmp_path / "tables" / "seeds.csv")
+    assert seeds[seeds.quantity.isin(("recovery", "recovery_corrected"))]["mean"].isna().all()
 
 
 def test_an_attack_without_t_cannot_fail_to_learn_it(tmp_path):

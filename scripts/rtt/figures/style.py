@@ -41,8 +41,8 @@ BLACK, GREY, FLOOR = "#000000", "#666666", "#999999"
 STATUS = {
     "none_within_budget": ("¶", "no point within the budget"),
     "not_known": ("#", "original does not know the facts"),
-    "undefined": ("§", "rate undefined: attacked original at the floor"),
     "original_not_learned": ("×", "no rate: the attack on the original did not learn T"),
+    "undefined": ("§", "rate undefined: attacked original at the floor"),
     "below_floor": ("†", "below the floor, which is not forgetting"),
     "not_unlearned": ("‡", "not unlearned by every probe"),
     "attack_failed": ("≥", "lower bound: the attack did not learn T"),

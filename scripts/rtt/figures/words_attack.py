@@ -163,8 +163,10 @@ def over_seeds(view: View, panel: Panel, method: str, of: str = COUNTING) -> pd.
 
 
 def oracle(view: View, panel: Panel) -> list[float]:
-    """Return each seed's floor-corrected recovery of the oracle: (oracle - f) / (original - f)."""
-    rows = view.of(panel).drop_duplicates("seed")
+    """Return each seed's floor-corrected recovery of the oracle, (oracle - f) / (original - f), where it has rates."""
+    rows = view.of(panel)
+    without = rows.loc[rows["status"].isin(("original_not_learned", "undefined")), "seed"]
+    rows = rows[~rows["seed"].isin(without)].drop_duplicates("seed")
     above = rows["acc_original_attacked"] - rows["floor"]
     return [float(x) for x in ((rows["acc_oracle_attacked"] - rows["floor"]) / above.where(above > 0)).dropna()]
 

@@ -17,7 +17,7 @@ from rtt.study.names import PROBES
 
 # In the order in which they are asked: the first that holds is the status.
 STATUSES = (
-    "none_within_budget", "not_known", "undefined", "original_not_learned", "below_floor", "not_unlearned",
+    "none_within_budget", "not_known", "original_not_learned", "undefined", "below_floor", "not_unlearned",
     "attack_failed", "ok",
 )  # fmt: skip
 
@@ -126,7 +126,7 @@ def status(
     above the floor. original, attacked: whether the attack taught T to the original and to the unlearned models. below,
     gone: whether an unlearned model is below the floor, and whether all are unlearned.
     """
-    holds = (not point, not knows, not defined, original is False, below, not gone, attacked is False, True)
+    holds = (not point, not knows, original is False, not defined, below, not gone, attacked is False, True)
     return next(name for name, one in zip(STATUSES, holds, strict=True) if one)
 
 

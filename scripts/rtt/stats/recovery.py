@@ -11,7 +11,8 @@ from rtt.stats.intervals import interval, wilson
 
 RESAMPLES = 4000
 PSEUDO = 2  # pseudo-questions; 2 gives each accuracy alone a uniform prior. Chosen by benchmarks/interval_coverage.py
-QUANTITIES = ("recovery", "recovery_corrected", "recovery_difference")
+RATES = ("recovery", "recovery_corrected")
+QUANTITIES = (*RATES, "recovery_difference")
 TOO_WIDE = 0.25  # an interval that reaches further than this from its estimate tells nothing about it
 
 

@@ -30,7 +30,7 @@ from rtt.stats.floors import mean
 from rtt.stats.intervals import interval
 from rtt.stats.look_choice import LOOK_CHOICES
 from rtt.stats.probes import by_probe
-from rtt.stats.recovery import QUANTITIES, cannot_tell, recover
+from rtt.stats.recovery import QUANTITIES, RATES, cannot_tell, recover
 from rtt.stats.reported import attacked, before, first_of, t_counts, v_groups, v_view
 from rtt.stats.variants import FIRST_ATTACK
 from rtt.study import plugins
@@ -202,6 +202,8 @@ def recovery_table(
                 if answers is not None and own is not None:
                     answers[tuple(row[name] for name in ANSWER_KEY)] = own
                 defined = not math.isnan(row.pop("rate"))
+                if judged["status"]["original"] is False:  # what the rates divide by is too small
+                    row |= {f"{name}{end}": math.nan for name in RATES for end in ("", "_low", "_high")}
                 row["status"] = status(**judged["status"], defined=defined)
                 rows.append({**row, "cannot_tell": ";".join(cannot_tell(row))})
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -10,11 +10,11 @@ import pandas as pd
 from rtt.stats.answers import ANSWER_KEY, Answers
 from rtt.stats.components import Components, Repeats, base_of, crossed, mean, nested, person, seed_mean
 from rtt.stats.intervals import t_interval
+from rtt.stats.recovery import RATES
 from rtt.stats.seed_intervals import accuracy_interval, ratio_interval
 from rtt.study.names import POOLED
 
 KEYS = [name for name in ANSWER_KEY if name != "seed"]
-RATES = ("recovery", "recovery_corrected")
 ACCURACIES = {"acc_unlearned": "unlearned", "acc_attacked": "attacked", "acc_original_attacked": "original"}
 QUANTITIES = (*RATES, "recovery_difference", *ACCURACIES)
 VARIANCES = ("var_base", "var_unlearning", "var_rtt", "var_original", "var_v_split", "var_person")
