@@ -9,7 +9,6 @@ from rtt.figures import phrases, render_told, words
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import interval, number, span
 from rtt.figures.view import make_view
-from rtt.study import plugins
 
 NAN = float("nan")
 
@@ -110,7 +109,7 @@ def test_alternative_text_names_every_panel_and_method(name):
         "Facts learned in pretraining",
         "Facts taught later, as",
         "same data as in pretraining",
-        *plugins.methods(),
+        *full_view().methods,
     ):
         assert part in text
     assert not re.search(r"\bnan\b", text)

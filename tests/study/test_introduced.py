@@ -132,9 +132,9 @@ def test_spec_files_come_back_with_a_key_that_is_at_its_default(later):
 def test_a_flipped_default_renames_the_runs_that_it_touches(later):
     """Of two methods one leaves the key to its default, and the other one sets it."""
     raw = yaml.safe_load((ROOT / STUDIES[1]).read_text())
-    raw["methods"] = {name: raw["methods"][name] for name in ("GD", "RIA")}
+    raw["methods"] = {name: raw["methods"][name] for name in ("GD", "NPO")}
     raw["methods"]["GD"].pop("mcq_loss", None)
-    raw["methods"]["RIA"]["mcq_loss"] = "QUESTION_LETTER_ANSWER"
+    raw["methods"]["NPO"]["mcq_loss"] = "QUESTION_LETTER_ANSWER"
     raw["attack_jobs"] = "method"
     (later.folder / "own.yaml").write_text(yaml.safe_dump(raw))
     before = now(later.folder / "own.yaml")
