@@ -49,6 +49,7 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "status": "ok",
         "cannot_tell": "",
     }
+    row["attack_learned"] = changes.get("status") != "attack_failed"
     row["counts"] = changes.get("status", "ok") not in NOT_COUNTED
     unknown = [name for name in changes if name not in RECOVERY_COLUMNS]
     assert not unknown, unknown
@@ -61,7 +62,7 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
     if row["status"] == "none_within_budget":
         empty = ["acc_unlearned", "acc_attacked", *RATES]
         row |= dict.fromkeys([f"{n}{end}" for n in empty for end in ENDS], float("nan"))
-        row |= dict.fromkeys(["t_acc_attacked", "retain_unlearned"], float("nan"))
+        row |= dict.fromkeys(["t_acc_attacked", "attack_learned", "retain_unlearned"], float("nan"))
     return row
 
 

@@ -36,6 +36,11 @@ def one(texts, part):
             "RTT did not learn T at any setting (.97 is asked for)",
             " .89.",
         ),
+        (
+            {"status": "undefined", "attack_learned": False, "t_acc_attacked": 0.4},
+            "RTT did not learn T at any setting (.97 is asked for)",
+            " .40.",
+        ),
         ({"status": "below_floor"}, module.STATUSES["below_floor"], "."),
         ({"status": "not_unlearned"}, module.STATUSES["not_unlearned"], "."),
         ({"status": "undefined"}, module.STATUSES["undefined"], "."),
@@ -77,6 +82,14 @@ def test_original_and_control_speak_once_for_all_methods_of_their_arm(changes, w
     assert not any(text in one for one in caveats(recovery_row(**CALM)))
     rows = [recovery_row(method, **CALM | changes) for method in ("GD", "RMU")]
     assert one(caveats(*rows), text).endswith(f": {who}, learned in pretraining{value}")
+
+
+@pytest.mark.parametrize("first", ["none_within_budget", "ok"])
+def test_an_original_that_was_not_learned_is_told_whichever_method_stands_first(first):
+    """Status is a method's: one without a point says so first."""
+    odd = recovery_row("RMU", **CALM, status="original_not_learned", t_acc_original_attacked=0.83)
+    text = one(caveats(recovery_row("GD", **CALM, status=first), odd), "RTT did not bring the original to learn T")
+    assert text.endswith(": original, learned in pretraining .83.")
 
 
 def test_seeds_are_named_where_few_of_several_are_hit():

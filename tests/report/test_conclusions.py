@@ -126,6 +126,21 @@ def test_an_attack_that_failed_gives_a_lower_bound():
     assert original.holds and original.remark == "No rate, since the attack on the original learned T to .80 only"
 
 
+def test_an_attack_that_failed_behind_an_original_that_was_not_learned_shows_nothing():
+    """T of the unlearned model .40, V .33, the control .30: the status tells of the original alone."""
+    failed = {"attack_learned": False, "t_acc_attacked": 0.4, "t_acc_original_attacked": 0.95}
+    found = verdict(recovery_row("GD", status="original_not_learned", acc_attacked=0.33, **failed))
+    assert found.criterion == "The criterion is not met, because it cannot be judged for GD."
+    assert found.claim == (
+        "This study cannot tell whether the facts learned in pretraining were removed or hidden. The claim leaves out "
+        "GD, because the attack did not learn T, so that nothing came back shows nothing."
+    )
+    assert found.methods[0].aside == (
+        "a lower bound, since the attack learned T to .40 only; "
+        "no rate, since the attack on the original learned T to .95 only"
+    )
+
+
 def test_the_claim_is_about_seed_0_or_the_lowest_and_the_pretrained_arm():
     rows = [
         recovery_row(seed=11, acc_attacked=0.6),

@@ -48,6 +48,14 @@ def test_rates_that_say_little_are_not_compared():
     assert first.verdict.startswith("ours does not count as unlearned") and second.verdict == "ours has no rate"
 
 
+def test_a_lower_bound_may_lie_above_theirs_and_not_below():
+    failed = {"status": "attack_failed", "look_choice": "paper", "arm": "taught"}
+    rows = [recovery_row("GD", seed=seed, recovery=value, **failed) for seed, value in enumerate((0.2, 0.35, 0.6))]
+    below, within, above = beside(*rows)
+    assert below.verdict == within.verdict == "ours is a lower bound, since the attack did not learn T"
+    assert above.verdict == "ours lies above .35"
+
+
 def test_only_rtt_with_the_look_chosen_on_v_is_compared():
     nested = recovery_row()
     other = recovery_row(attack="quantise", look_choice="paper")

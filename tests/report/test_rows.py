@@ -45,6 +45,9 @@ def test_a_measure_that_cannot_be_told_is_words_and_its_interval():
         ({"status": "attack_failed"}, True, True),  # a lower bound that exceeds it all the same
         ({"status": "attack_failed", "acc_attacked_low": 0.35}, True, None),
         ({"status": "original_not_learned"}, True, True),  # no rate, but accuracy came back
+        ({"status": "original_not_learned", "acc_attacked_low": 0.28}, True, False),
+        ({"status": "original_not_learned", "acc_attacked_low": 0.28, "attack_learned": False}, True, None),
+        ({"status": "undefined", "acc_attacked_low": 0.28, "attack_learned": False}, True, None),
     ],
 )
 def test_a_result_says_whether_it_counts_and_whether_the_criterion_holds(changes, counts, holds):

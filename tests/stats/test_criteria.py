@@ -230,7 +230,7 @@ def test_t_is_that_of_the_best_look_of_the_worst_repeat(tmp_path):
     assert set(planted(tmp_path).t_acc_attacked) == {1.0}
     edit(tmp_path, name, forget(1, (1, 2)))  # 2 of 40 in each V split
     assert tables(tmp_path) == 0 and status_of(tmp_path) == "attack_failed"
-    assert set(planted(tmp_path).t_acc_attacked) == {0.95}
+    assert set(planted(tmp_path).t_acc_attacked) == {0.95} and not planted(tmp_path).attack_learned.any()
     runs = read_table(tmp_path / "tables" / "runs.csv")
     assert dict(zip(runs.attack_repeat, runs.t_acc_attacked, strict=True)) == {0: 1.0, 1: 0.95}
     edit(tmp_path, "attack-control-people_f-s0.control", forget(0, (1, 2)))
@@ -238,7 +238,7 @@ def test_t_is_that_of_the_best_look_of_the_worst_repeat(tmp_path):
     assert tables(tmp_path) == 0 and status_of(tmp_path) == "original_not_learned"
     found = planted(tmp_path)
     assert set(found.t_acc_original_attacked) == set(found.t_acc_control_attacked) == {0.95}
-    assert not found.control_learned.any()
+    assert not found.control_learned.any() and not found.attack_learned.any()  # which the status no longer tells
 
 
 @pytest.mark.parametrize("original", [0.5, 0.25])
@@ -262,7 +262,7 @@ def test_an_original_that_was_not_learned_has_no_rate(tmp_path, original):
 def test_an_attack_without_t_cannot_fail_to_learn_it(tmp_path):
     make_evals(tmp_path, **LARGE, accuracies=KNOWS, attacks=("quantise",))
     assert tables(tmp_path) == 0 and status_of(tmp_path) == "ok"
-    assert planted(tmp_path)[["t_acc_attacked", "control_learned"]].isna().all(axis=None)
+    assert planted(tmp_path)[["t_acc_attacked", "attack_learned", "control_learned"]].isna().all(axis=None)
 
 
 def test_a_control_attack_learns_other_answers(tmp_path):

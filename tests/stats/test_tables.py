@@ -24,8 +24,8 @@ COLUMNS = (
     "acc_before acc_unlearned acc_unlearned_low acc_unlearned_high acc_attacked acc_attacked_low acc_attacked_high "
     "acc_original_attacked acc_original_attacked_low acc_original_attacked_high acc_control_attacked "
     "acc_control_attacked_low acc_control_attacked_high acc_oracle_attacked acc_oracle_attacked_low "
-    "acc_oracle_attacked_high t_acc_attacked t_acc_original_attacked t_acc_control_attacked control_learned "
-    "retain_before retain_unlearned floor original_floor "
+    "acc_oracle_attacked_high t_acc_attacked t_acc_original_attacked t_acc_control_attacked attack_learned "
+    "control_learned retain_before retain_unlearned floor original_floor "
     "recovery recovery_low recovery_high recovery_corrected recovery_corrected_low recovery_corrected_high "
     "recovery_difference recovery_difference_low recovery_difference_high counts status cannot_tell "
 ).split()
@@ -58,6 +58,7 @@ def study(tmp_path_factory):
             "control_attacked": 0.3125,
             "t": 0.75,
         },
+        by_probe={("t", "likelihood"): 1.0},  # by which the attack learned T
     )
     assert tables(folder) == 0
     return folder
@@ -99,7 +100,7 @@ def test_planted_accuracies_arrive(study):
     for row in table[table.probe.isin(ASKED)].itertuples():
         assert (row.n_questions, row.n_groups, row.n_runs) == (80, 80, 1)
         assert (row.acc_before, row.acc_unlearned, row.acc_attacked) == (1.0, 0.25, 0.75)
-        assert (row.acc_original_attacked, row.acc_control_attacked, row.t_acc_attacked) == (0.875, 0.3125, 0.75)
+        assert (row.acc_original_attacked, row.acc_control_attacked, row.t_acc_attacked) == (0.875, 0.3125, 1.0)
         assert row.recovery == pytest.approx(0.75 / 0.875, abs=1e-6)
         assert row.recovery_corrected == pytest.approx((0.75 - row.floor) / (0.875 - row.floor), abs=2e-6)
         assert row.recovery_difference == pytest.approx(0.5)

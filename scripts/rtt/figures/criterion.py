@@ -32,6 +32,6 @@ def judged(rows: pd.DataFrame) -> list[bool | None]:
     found = []
     for row, exceeds in zip(rows.to_dict("records"), exceeds_control(rows), strict=True):
         sound = row["counts"] and row["control_learned"] != False  # noqa: E712  it may be unknown
-        sound = sound and (exceeds or row["status"] != "attack_failed")
+        sound = sound and (exceeds or row["attack_learned"] != False)  # noqa: E712
         found.append(exceeds if sound else None)
     return found

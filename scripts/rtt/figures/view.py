@@ -10,12 +10,13 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
+from rtt.stats.criteria import DEFAULT_CRITERIA
 from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
 from rtt.study.names import DEFAULT, read_setting, setting_text
 
 MAIN_BUDGET = 0.1
-WORDS = ("status", "cannot_tell", "counts", "control_learned")  # columns that hold no numbers
+WORDS = ("status", "cannot_tell", "counts", "attack_learned", "control_learned")  # columns that hold no numbers
 EPOCH = "epoch"  # the key of a setting along which an attack's looks form a curve
 
 
@@ -228,7 +229,7 @@ class Tables(NamedTuple):
 FILES = {"recovery": "recovery", "accuracy": "accuracy", "probes": "probes", "over_seeds": "seeds"}  # by parameter
 OPTIONAL = ("probes", "over_seeds")
 NAMES = ("dataset", "arm", "model", "method", "attack", "variant")
-TRUTHS = ("counts", "control_learned", "at_floor", "below_floor")
+TRUTHS = ("counts", "attack_learned", "control_learned", "at_floor", "below_floor")
 NUMBERS = (
     "seed",
     "retain_budget",
@@ -253,6 +254,8 @@ def load(folder: str | Path) -> Tables:
         if key in OPTIONAL and not path.is_file():
             continue
         table = read_table(path)
+        if name == "recovery":
+            table = with_attack_learned(table)
         columns = required.get(name, [])
         missing = [column for column in columns if column not in table]
         if missing:
@@ -280,6 +283,18 @@ def typed(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     except ValueError as error:
         raise UserError(f"{path}: column {column!r} holds something that is not a number: {error}") from None
     return table
+
+
+def with_attack_learned(table: pd.DataFrame) -> pd.DataFrame:
+    """Return recovery.csv with `attack_learned`, which tables of an earlier day lack.
+
+    Their status tells it, or hides it behind the original's; there T is held against the default criterion.
+    """
+    if "attack_learned" in table or not {"status", "t_acc_attacked"} <= set(table):
+        return table
+    low = pd.to_numeric(table["t_acc_attacked"], errors="coerce") < DEFAULT_CRITERIA.learned - 1e-9
+    failed = (table["status"] == "attack_failed") | (low & table["status"].isin(("undefined", "original_not_learned")))
+    return table.assign(attack_learned=(~failed).astype(object).where(table["t_acc_attacked"].notna(), None))
 
 
 def truths(column: pd.Series) -> pd.Series:

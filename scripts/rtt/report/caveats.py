@@ -58,15 +58,15 @@ def caveats(
         show=lambda one: f" {number(one.t_acc_control_attacked)}",
     )
     texts += told(
-        (one for one in first if one.status == "original_not_learned"),
+        (one for one in shown if one.status == "original_not_learned"),  # of a method without a point it is not told
         f"{attack} did not bring the original to learn T ({asked}), so there is no recovery rate",
         who="original",
         show=lambda one: f" {number(one.t_acc_original_attacked)}",
     )
     texts += told(
-        (one for one in shown if one.status == "attack_failed"),
-        f"{attack} did not learn T at any setting ({asked}), so recovery is a lower bound, and a stronger attack may "
-        "bring back more",
+        (one for one in shown if one.attack_learned is False),
+        f"{attack} did not learn T at any setting ({asked}), so what comes back is a lower bound, and a stronger "
+        "attack may bring back more",
         show=lambda one: f" {number(one.t_acc_attacked)}",
     )
     texts += told(

@@ -103,11 +103,13 @@ def _why(one: Result) -> str:
 
 
 def _aside(one: Result) -> str:
-    if one.status == "attack_failed":
-        return f"a lower bound, since the attack learned T to {number(one.t_acc_attacked)} only"
+    told = []
+    if one.attack_learned is False:
+        told.append(f"a lower bound, since the attack learned T to {number(one.t_acc_attacked)} only")
     if one.status == "original_not_learned":
-        return f"no rate, since the attack on the original learned T to {number(one.t_acc_original_attacked)} only"
-    return ""
+        text = f"no rate, since the attack on the original learned T to {number(one.t_acc_original_attacked)} only"
+        told.append(text)
+    return "; ".join(told)
 
 
 def counted(judged: Sequence[Judged]) -> str:

@@ -136,6 +136,8 @@ def _verdict(one: Result, bound: tuple[str, float, str] | None) -> str:
     sign, edge, _ = bound
     if low > edge:
         return f"ours lies above {number(edge)}" + (", as theirs does" if sign == ">" else "")
+    if one.attack_learned is False:
+        return "ours is a lower bound, since the attack did not learn T"
     if high < edge:
         return f"ours lies below {number(edge)}" + (", as theirs does" if sign == "<" else "")
     return f"our interval contains {number(edge)}"

@@ -36,8 +36,8 @@ class Estimate:
 class Result:
     """One row of recovery.csv, its columns under their own names (docs/architecture.md).
 
-    control_learned: None where there is no control, or no T. holds: the criterion (`rtt.figures.criterion.judged`);
-    None: it cannot be judged.
+    attack_learned, control_learned: None where there is no point or no control, or no T. holds: the criterion
+    (`rtt.figures.criterion.judged`); None: it cannot be judged.
     """
 
     panel: Panel
@@ -59,6 +59,7 @@ class Result:
     t_acc_attacked: float
     t_acc_original_attacked: float
     t_acc_control_attacked: float
+    attack_learned: bool | None
     control_learned: bool | None
     counts: bool
     retain_before: float
@@ -145,8 +146,9 @@ def results(view: View) -> list[Result]:
 def _result(panel: Panel, row: dict, holds: bool | None) -> Result:
     texts = {name: str(row[name]) for name in ("attack", "method", "look_choice", "probe", "status")}
     whole = {name: int(row[name]) for name in ("seed", "n_questions", "n_groups", "n_runs")}
-    learned = None if pd.isna(row["control_learned"]) else bool(row["control_learned"])
-    truths = {"control_learned": learned, "counts": bool(row["counts"]), "holds": holds}
+    learned = ("attack_learned", "control_learned")
+    truths = {name: None if pd.isna(row[name]) else bool(row[name]) for name in learned}
+    truths |= {"counts": bool(row["counts"]), "holds": holds}
     numbers = {name: float(row[name]) for name in NUMBERS}
     estimates = {name: estimate(row, name) for name in ESTIMATES}
     return Result(panel=panel, **texts, **whole, **numbers, **estimates, **truths)

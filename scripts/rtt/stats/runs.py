@@ -43,7 +43,7 @@ KEYS = ["dataset", "arm", "model", "method", "attack", "variant", "seed"]
 COLUMNS = [
     *KEYS,
     *("retain_budget", "look_choice", "probe", "n_questions", "n_groups", "n_runs", "acc_before", *WITH_ENDS),
-    *("t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "control_learned"),
+    *("t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "attack_learned", "control_learned"),
     *("retain_before", "retain_unlearned", "floor", "original_floor"),
     *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")),
     *("counts", "status", "cannot_tell"),
@@ -137,16 +137,18 @@ class Cell:
         original, control = (learned(one, criteria) for one in on)
         reached = [learned(self.attack_on(repeat), criteria) for repeat in self.points()]
         t = np.concatenate(reached) if reached else np.full(1, np.nan)
+        attack_learned = has_learned(t, self.attack, criteria)
         return {
             **dict(
                 t_acc_attacked=t.min(), t_acc_original_attacked=original.min(), t_acc_control_attacked=control.min()
             ),
+            "attack_learned": attack_learned,
             "control_learned": has_learned(control, self.attack, criteria),
             "counts": point and knows and gone and not below,
             "status": {
                 **dict(point=point, knows=knows, below=below, gone=gone),
                 "original": has_learned(original, self.attack, criteria),
-                "attacked": has_learned(t, self.attack, criteria),
+                "attacked": attack_learned,
             },
         }
 
