@@ -49,7 +49,7 @@ def test_rates_that_say_little_are_not_compared():
 
 
 def test_a_lower_bound_may_lie_above_theirs_and_not_below():
-    failed = {"status": "attack_failed", "look_choice": "paper", "arm": "taught"}
+    failed = {"status": "attack_failed", "arm": "taught"}
     rows = [recovery_row("GD", seed=seed, recovery=value, **failed) for seed, value in enumerate((0.2, 0.35, 0.6))]
     below, within, above = beside(*rows)
     assert below.verdict == within.verdict == "ours is a lower bound, since the attack did not learn T"
