@@ -14,7 +14,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "scr
 
 import subword  # noqa: E402
 import torch  # noqa: E402
-from rtt.data.text import encode, mcq  # noqa: E402
+from rtt.data.text import encode, mcq, sentence  # noqa: E402
 from rtt.errors import UserError  # noqa: E402
 from rtt.methods.gd import GD  # noqa: E402
 from rtt.methods.rmu import NO_FEED_FORWARD, RMU  # noqa: E402
@@ -100,22 +100,28 @@ SHOTS = subword.FACTS[:1]  # solved before the questions of `few_shot`
 
 def naive(model, facts) -> list[float]:
     """Return the scores of one whole text at a time, without cache, padding or mask."""
-    found = []
-    for text in (x for fact in facts for texts in continuations(fact, ASKED, shots=SHOTS).values() for x in texts):
-        example = encode(TOKENS, text)
-        ids = torch.tensor([example["input_ids"]])
-        with torch.no_grad():
-            logprobs = model(ids, use_cache=False).logits[0].double().log_softmax(-1)
-        counted = [i for i, label in enumerate(example["labels"]) if label != -100]
-        found.append(sum(logprobs[i - 1, ids[0, i]].item() for i in counted))
-    return found
+    asked = [text for fact in facts for texts in continuations(fact, ASKED, shots=SHOTS).values() for text in texts]
+    return [naive_text(model, text) for text in asked]
+
+
+def naive_text(model, text) -> float:
+    """Return log p of the tokens of one text that its loss counts, of the whole text run alone."""
+    example = encode(TOKENS, text)
+    ids = torch.tensor([example["input_ids"]])
+    with torch.no_grad():
+        logprobs = model(ids, use_cache=False).logits[0].double().log_softmax(-1)
+    counted = [i for i, label in enumerate(example["labels"]) if label != -100]
+    return sum(logprobs[i - 1, ids[0, i]].item() for i in counted)
 
 
 def score_errors(model, sizes=(1, 3, 64)) -> float:
-    """Return the largest difference of a score, in nats, from one text at a time."""
+    """Return the largest difference of a score, or of a held-out sentence, in nats, from one text at a time."""
     expected = naive(model, subword.FACTS)
     assert max(expected) - min(expected) > 1
-    found = [Scorer(TOKENS, subword.FACTS, ASKED, batch_size=size, shots=SHOTS).scores(model) for size in sizes]
+    expected += [naive_text(model, sentence(fact.sentences[0])) for fact in subword.FACTS]
+    more = {"shots": SHOTS, "held_out": subword.FACTS}
+    scorers = [Scorer(TOKENS, subword.FACTS, ASKED, batch_size=size, **more) for size in sizes]
+    found = [[*scorer.scores(model), *scorer.told.scores(model)] for scorer in scorers]
     return max(abs(a - b) for scores in found for a, b in zip(scores, expected, strict=True))
 
 

@@ -13,7 +13,7 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, sha256
 from rtt.scoring import compact, probabilities
 from rtt.scoring.evidence import checked
-from rtt.scoring.read import read_eval
+from rtt.scoring.read import AttackScores, read_eval
 
 PROBES = ("letter", "letter_permuted", "likelihood", "likelihood_fresh")
 ATTACK, POINTS = "attack-pretrained-s0.gd-0.1", "unlearn-pretrained-gd-s0"
@@ -35,6 +35,8 @@ def full(tmp_path_factory) -> Path:
                 ties = sorted({question["answer"], *rng.integers(0, 4, rng.integers(0, 4)).tolist()})
                 for choice in ties:
                     scores[choice] = -0.5
+                if question["role"] == "retain":
+                    question["text"] = {"nats": round(rng.uniform(20, 60), 6), "tokens": len(question["id"])}
                 if document["kind"] != "attacked" and question["id"].endswith(("/001", "/002")):
                     question["role"] = "choice" if question["role"] == "V" else question["role"]
         path.write_text(json.dumps(document))
@@ -83,6 +85,7 @@ def test_a_compact_evaluation_is_read_as_the_full_one(full, tmp_path):
         same(one, other, path.name)
         assert small.stat().st_size < path.stat().st_size / 4 and "scores" not in small.read_text()
         kinds.add(type(one).__name__)
+        assert (getattr(one, "text", None) is None) == isinstance(one, AttackScores)
         for questions, correct in compact.sets(one).values():
             tied |= set(np.unique(correct["letter_permuted"])) if questions.ids else set()
     assert kinds == {"PointScores", "AttackScores"} and tied >= {0.5, 1 / 3, 1.0}  # so ties were among them
@@ -188,6 +191,23 @@ def test_a_damaged_one_is_refused(full, tmp_path, name):
     with pytest.raises(UserError, match=said) as caught:
         read_eval(small)
     assert str(tmp_path) in str(caught.value)
+
+
+TEXT = {
+    "edited": (lambda one: one["text"][0].update(nats=1.0), "the accuracies of its answers are not those"),
+    "gone": (lambda one: one.pop("text"), "the accuracies of its answers are not those"),
+    "short": (lambda one: one["text"].pop(), "ValueError"),
+    "negative": (lambda one: one["text"][0].update(nats=-1.0), "ValueError"),
+    "no tokens": (lambda one: one["text"][0].update(tokens=0), "ValueError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_damaged_held_out_text_is_refused(full, tmp_path, name):
+    change, said = TEXT[name]
+    small = write(full / f"{POINTS}.json", tmp_path, lambda document: change(document["points"]))
+    with pytest.raises(UserError, match=said):
+        read_eval(small)
 
 
 QUESTIONS = {

@@ -54,6 +54,7 @@ INSIDE = [
         0.987654,
         "metrics.accuracies[0].accuracy.V.letter",
     ),
+    (TEACH, ("metrics", "accuracies", 0, "text", "nats"), 1.0, "metrics.accuracies[0].text"),
     (UNLEARN, ("looks", 1, "step"), 3, "metrics.accuracies[1].step"),
     (UNLEARN, ("spec", "settings", "learning_rate"), 0.5, "hashes.spec"),
     (UNLEARN, ("hashes", "spec"), "0" * 64, "hashes.spec"),

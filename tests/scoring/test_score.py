@@ -8,7 +8,9 @@ import pytest
 import subword
 import tiny
 import torch
+from rtt.data.text import encode, sentence
 from rtt.errors import UserError
+from rtt.scoring.held_out import gathered, perplexity, texts, total
 from rtt.scoring.score import Scorer, continuations
 from rtt.study.names import BY_DEFAULT
 
@@ -212,3 +214,48 @@ def test_bare_letter_scores_another_token():
     assert spaced.prompts == bare.prompts
     model = subword.model(tokenizer)
     assert spaced.scores(model) != pytest.approx(bare.scores(model), abs=1e-2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("bos", [False, True])
+def test_held_out_sentences_equal_a_float64_reference(batch_size, bos):
+    """All tokens of a fact's first true sentence but the first one that the model reads."""
+    tokenizer = subword.tokenizer(bos=bos)
+    model = subword.model(tokenizer)
+    facts = [dataclasses.replace(fact, id=f"d/s/{i}") for i, fact in enumerate(subword.FACTS)]
+    reference = copy.deepcopy(model).double()
+    scorer = Scorer(tokenizer, facts, batch_size=batch_size, held_out=facts[:2])
+    questions = scorer.questions(model, lambda fact: "retain")
+    assert ["text" in question for question in questions] == [True, True, False]
+    for fact, question in zip(facts[:2], questions, strict=False):
+        nats = subword.nats(reference, [tokenizer.bos_token_id] * bos + subword.ids(tokenizer, fact.sentences[0]))
+        assert question["text"] == {"nats": pytest.approx(sum(nats), abs=1e-5), "tokens": len(nats)}
+
+
+def test_held_out_sentences_are_counted_as_the_loss_counts_them(tmp_path):
+    """The loss CORPUS of each sentence alone; the scores of the questions stay the same in every bit."""
+    model, facts = tiny.model(scale=8), varied(tmp_path)
+    facts[2] = dataclasses.replace(
+        facts[2], sentences=["Ada", *facts[2].sentences]
+    )  # one token, which nothing predicts
+    facts[4] = dataclasses.replace(facts[4], sentences=[])
+    probes = ["letter", "likelihood"]
+    alone = Scorer(tiny.tokenizer(), facts, probes, batch_size=3).questions(model, lambda fact: "retain")
+    told = Scorer(tiny.tokenizer(), facts, probes, batch_size=3, held_out=facts).questions(model, lambda fact: "retain")
+    texts = [question.pop("text", None) for question in told]
+    assert told == alone and [text is None for text in texts] == [False, False, True, False, True]
+    for fact, text in zip(facts, texts, strict=True):
+        if text:
+            example = encode(tiny.tokenizer(), sentence(fact.sentences[0]))
+            mean = tiny.reference_nats(copy.deepcopy(model).double(), example)
+            assert text["tokens"] == len(example["input_ids"]) - 1
+            assert text["nats"] == pytest.approx(mean * text["tokens"], abs=1e-5)
+
+
+def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_path):
+    model, facts = tiny.model(), tiny.facts(tmp_path)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    scorer = Scorer(tiny.tokenizer(), facts, ["letter"], held_out=facts)
+    found = total(texts(scorer.questions(model, lambda fact: "retain")))
+    assert perplexity(gathered([found]), 0) == pytest.approx(len(tiny.tokenizer()), rel=1e-6)

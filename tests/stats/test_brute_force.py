@@ -47,6 +47,8 @@ def study(tmp_path_factory):
         for look in document["looks"]:
             for place, question in enumerate(look["questions"]):
                 redraw(rng, question, 0.95 if question["role"] == "T" else LEVELS[kind])
+                if question["role"] == "retain":
+                    question["text"] = {"nats": round(rng.uniform(20, 40), 6), "tokens": 10 + place % 3}
                 if "control-people_f" not in path.stem and question["role"] != "retain":
                     question["group"] = f"person {place // 2}"
         path.write_text(json.dumps(document))
@@ -280,6 +282,13 @@ def test_probes(study, key):
     assert rows.all_rotations["letter_permuted"] == pytest.approx(turns.count(4) / 36, abs=1e-6)
 
 
+def perplexity(study, name):
+    """e to all nats over all tokens, not a mean over sentences."""
+    texts = [q["text"] for q in load(study, name)["looks"][0]["questions"] if q["role"] == "retain"]
+    assert len(texts) == 8
+    return math.exp(sum(one["nats"] for one in texts) / sum(one["tokens"] for one in texts))
+
+
 def target(repeat):
     return f"attack-pretrained-s0.gd-0.1{'-r1' if repeat else ''}"
 
@@ -311,6 +320,8 @@ def test_runs_and_recovery(study, look_choice, probe):
                 "acc_attacked": mean([got[i] for i in mask]), "floor": mean([guessed[i] for i in mask]),
                 "acc_original_attacked": mean([beside[i] for i in mask]),
                 "original_floor": mean([under[i] for i in mask]),
+                "perplexity_before": perplexity(study, "model-pretrained-s0"),
+                "perplexity_unlearned": perplexity(study, name),
             }  # fmt: skip
             own = table[(table.unlearning_repeat == u) & (table.attack_repeat == a) & (table.v_split == split)]
             assert own[[*expected]].to_dict("records") == [pytest.approx(expected, abs=1e-6)]
@@ -328,6 +339,11 @@ def test_runs_and_recovery(study, look_choice, probe):
         "acc_unlearned": mean([mean(values) for values in sums["unlearned"]]), "recovery": r / o,
         "recovery_corrected": (r - f) / (o - under), "acc_original_attacked_low": low,
     }  # fmt: skip
+    before, *after = (
+        perplexity(study, name) for name in ("model-pretrained-s0", *(MODELS["unlearned", u] for u in UNLEARNED))
+    )
+    assert before != after[0] != after[1]
+    numbers |= {"perplexity_before": before, "perplexity_unlearned": mean(after)}
     for name, file in (
         ("control", "attack-control-people_f-s0.control"),
         ("oracle", "attack-oracle-people_p-s0.control"),

@@ -28,6 +28,7 @@ def further(document):
         look["seconds"] = 1.5
         for question in look["questions"]:
             question["difficulty"] = 0.5
+            question["text"] = {"shots": 4}  # without nats
             question["probes"]["logit"] = {"scores": [0.0, -1.0], "shots": 4}
             question["probes"]["few_shot"] = {"shots": 4}  # before the name had a meaning
             question["probes"]["letter"]["calibrated"] = True
@@ -77,6 +78,8 @@ def test_every_evaluation_is_valid(study):
         lambda d: d["looks"][0]["questions"][0].update(role="retain"),
         lambda d: d["looks"][0]["questions"][0].update(answer=-1),
         lambda d: d["looks"][0]["questions"][0].pop("group"),
+        lambda d: d["looks"][0]["questions"][0].update(text={"nats": -1.0, "tokens": 3}),
+        lambda d: d["looks"][0]["questions"][0].update(text={"nats": 1.0}),
         lambda d: d["looks"][0]["questions"][0]["probes"].clear(),
         lambda d: d["looks"][0]["questions"][0]["probes"].update(other=[0, 0, 0, 0]),
         lambda d: d["looks"][0]["questions"][0]["probes"]["letter"].update(scores=[0.0]),

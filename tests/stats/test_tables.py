@@ -25,7 +25,7 @@ COLUMNS = (
     "acc_original_attacked acc_original_attacked_low acc_original_attacked_high acc_control_attacked "
     "acc_control_attacked_low acc_control_attacked_high acc_oracle_attacked acc_oracle_attacked_low "
     "acc_oracle_attacked_high t_acc_attacked t_acc_original_attacked t_acc_control_attacked attack_learned "
-    "control_learned retain_before retain_unlearned floor original_floor "
+    "control_learned retain_before retain_unlearned perplexity_before perplexity_unlearned floor original_floor "
     "recovery recovery_low recovery_high recovery_corrected recovery_corrected_low recovery_corrected_high "
     "recovery_difference recovery_difference_low recovery_difference_high counts status cannot_tell "
 ).split()
@@ -110,6 +110,7 @@ def test_planted_accuracies_arrive(study):
         expected = binomtest(60, 80).proportion_ci(0.95, method="wilson")
         assert (row.acc_attacked_low, row.acc_attacked_high) == pytest.approx((expected.low, expected.high), abs=1e-6)
         assert row.retain_before == 30 / 32 and row.retain_unlearned == 29 / 32
+        assert math.isnan(row.perplexity_before) and math.isnan(row.perplexity_unlearned)  # no text, as in older files
 
 
 def test_floor_by_hand(study):

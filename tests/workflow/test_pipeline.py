@@ -123,7 +123,8 @@ def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
     assert list(recovery[0]) == [
         *KEYS, "n_questions", "n_groups", "n_runs", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_attacked",
         "t_acc_original_attacked", "t_acc_control_attacked", "attack_learned", "control_learned", "retain_before",
-        "retain_unlearned", "floor", "original_floor", *with_intervals(RECOVERIES), "counts", "status", "cannot_tell",
+        "retain_unlearned", "perplexity_before", "perplexity_unlearned", "floor", "original_floor",
+        *with_intervals(RECOVERIES), "counts", "status", "cannot_tell",
     ]  # fmt: skip
     columns = ("arm", "method", "attack", "retain_budget", "look_choice", "probe")
     attacks = ("RTT", "quantise")
@@ -132,6 +133,8 @@ def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
               *itertools.product(*cells, ("nested",), ("strongest",))]  # fmt: skip
     assert sorted(tuple(row[column] for column in columns) for row in recovery) == sorted(wanted)
     assert {row["n_questions"] for row in recovery} == {str(SPLITS * FACTS)}
+    perplexities = [float(row[f"perplexity_{when}"] or "nan") for row in recovery for when in ("before", "unlearned")]
+    assert len(perplexities) and all(x > 1 or math.isnan(x) for x in perplexities) and perplexities[0] > 1
     accuracy = read_csv(finished.results() / "tables/accuracy.csv")
     assert list(accuracy[0]) == ACCURACY
     assert {row["stage"] for row in accuracy} == {

@@ -22,7 +22,7 @@ WITH_INTERVAL = (
 )
 ALONE = (
     *("acc_before", "t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "retain_before"),
-    *("retain_unlearned", "floor", "original_floor"),
+    *("retain_unlearned", "perplexity_before", "perplexity_unlearned", "floor", "original_floor"),
 )
 SAID = ("status", "counts")  # in words
 WHERE = (

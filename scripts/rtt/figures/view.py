@@ -266,6 +266,9 @@ def load(folder: str | Path) -> Tables:
     return Tables(**tables)
 
 
+STARTS = ("acc_", "t_acc_", "retain_", "perplexity_", "recovery", "n_", "upper_")  # of columns of numbers
+
+
 def typed(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose names are text, whose numbers are numbers, and whose truths are True or False (or NaN)."""
     for column in NAMES:
@@ -274,9 +277,7 @@ def typed(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     for column in TRUTHS:
         if column in table:
             table[column] = truths(table[column])
-    numbers = [
-        c for c in table if c in NUMBERS or c.startswith(("acc_", "t_acc_", "retain_", "recovery", "n_", "upper_"))
-    ]
+    numbers = [c for c in table if c in NUMBERS or c.startswith(STARTS)]
     try:
         for column in numbers:
             table[column] = pd.to_numeric(table[column])

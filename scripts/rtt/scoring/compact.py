@@ -1,16 +1,18 @@
 """The compact form of an evaluation: which questions were answered right, as bits, in place of the scores.
 
 A study of ten seeds has gigabytes of scores and a few megabytes of answers. The compact form holds whatever tables are
-made of: all answers at all looks and points, the use of letters, labels and hashes; so it is read into the same
-PointScores and AttackScores as the full form. Questions stand once per dataset, in `questions/<10 digits of their
-sha256>.json` beside `evals/`.
+made of: all answers at all looks and points, the use of letters, the nats of held-out text, labels and hashes; so it is
+read into the same PointScores and AttackScores as the full form. Questions stand once per dataset, in `questions/<10
+digits of their sha256>.json` beside `evals/`.
 
     {"schema_version": 2, "compact": 1, "kind", "run_id", "labels", "status", "hashes",
      "spec": null where specs/ has it, "full": {"bytes", "sha256"} of the file that this was made from,
-     "points": {"steps", "letters"} or "attack": {"settings", "v_splits", "uses_t", "repeats"},
+     "points": {"steps", "letters", "text"} or "attack": {"settings", "v_splits", "uses_t", "repeats"},
      "probes": [name], "questions": {set: sha256}, "answers": {set: {"bits": base64, "at": [int], "tied": [int]}},
-     "accuracies": sha256 of what `accuracies` returns, "probabilities": of some looks (`rtt.scoring.probabilities`)}
+     "accuracies": sha256 of what `accuracies` returns and of the text,
+     "probabilities": of some looks (`rtt.scoring.probabilities`)}
 
+`text` has {"nats", "tokens"} of each point, and is left out where there is no held-out text.
 A set is forget, retain or choice. `bits` are those of (probe, question, look), packed by zlib: a question's answers are
 much alike over the looks. `at` are the places among these of answers that count 1/`tied`.
 """
@@ -27,7 +29,7 @@ import numpy as np
 
 from rtt.errors import UserError
 from rtt.files import digest, natural, read_json
-from rtt.scoring import probabilities
+from rtt.scoring import held_out, probabilities
 from rtt.scoring.question_table import LetterUse, Questions
 from rtt.study.names import ASKED, PROBES
 
@@ -44,6 +46,7 @@ class Held(NamedTuple):
     questions: dict[str, Questions]  # by set; a set without questions is left out
     correct: dict[str, dict[str, np.ndarray]]  # set -> probe -> (P, n), or (R, L, S, n) of an attack
     letters: LetterUse | None  # of points
+    text: held_out.HeldOutText | None = None  # of points
 
 
 def is_compact(document: Any) -> bool:
@@ -76,6 +79,11 @@ class CompactTable:
     def letter_use(self, mask: np.ndarray, looks: Sequence[int]) -> LetterUse:
         """Return how the models of the points use the letters."""
         return LetterUse(*(getattr(self._held.letters, one.name)[list(looks)] for one in fields(LetterUse)))
+
+    def held_out_text(self, looks: Sequence[int]) -> held_out.HeldOutText | None:
+        """Return what the models of the points make of the held-out sentences."""
+        text, at = self._held.text, list(looks)
+        return None if text is None else held_out.HeldOutText(text.nats[at], text.tokens[at])
 
 
 def table(path: Path, document: Mapping[str, Any]) -> tuple[CompactTable, dict[str, Any]]:
@@ -148,6 +156,7 @@ def make(scores: Any, document: Mapping[str, Any], full: Mapping[str, Any], spec
     points, tables = hasattr(scores, "steps"), {}
     if points:
         found["points"] = {"steps": list(scores.steps), "letters": _letters(scores.letters)}
+        found["points"] |= {} if scores.text is None else {"text": held_out.plain(scores.text)}
     else:
         repeats = len(next(iter(scores.correct.values()), ()))
         found["attack"] = {"settings": list(scores.settings), "v_splits": list(scores.v_splits)}
@@ -164,7 +173,7 @@ def make(scores: Any, document: Mapping[str, Any], full: Mapping[str, Any], spec
         found, {name: one for name, (one, _) in held.items()}, {name: one for name, (_, one) in held.items()}
     )
     _compare(Path(scores.path), said, document)
-    return found | {"accuracies": digest([one for _, one in said])}, tables
+    return found | {"accuracies": _sealed(found, said)}, tables
 
 
 def sets(scores: Any) -> dict[str, tuple[Questions, dict[str, np.ndarray]]]:
@@ -242,6 +251,12 @@ def accuracies(
     return found
 
 
+def _sealed(document: Mapping[str, Any], said: list[tuple[dict, dict]]) -> str:
+    """Return the sha256 of the accuracies, and of the held-out text where there is any."""
+    text = document.get("points", {}).get("text", [])
+    return digest([*(one for _, one in said), *text])
+
+
 def _compare(path: Path, said: list[tuple[dict, dict]], document: Mapping[str, Any]) -> None:
     """Raise UserError where the accuracies of the answers are not those that the full evaluation has beside them."""
     metrics = document.get("metrics")
@@ -288,12 +303,13 @@ def _held(path: Path, document: Mapping[str, Any]) -> Held:
         name: _answers(document["answers"][name], probes, (len(one.ids), *shape)) for name, one in questions.items()
     }
     letters = _read_letters(document["points"]["letters"], shape[0]) if points else None
+    text = _read_text(document["points"], shape[0]) if points else None
     for entry in document.get("probabilities", ()):
         _check_probabilities(document, entry, questions["forget"], correct["forget"])
     said = accuracies(document, questions, correct)
-    if digest([one for _, one in said]) != document["accuracies"]:
+    if _sealed(document, said) != document["accuracies"]:
         raise UserError(f"{path}: the accuracies of its answers are not those of the scores they came from; {AGAIN}")
-    return Held(questions, correct, letters)
+    return Held(questions, correct, letters, text)
 
 
 def _check_probabilities(
@@ -369,6 +385,13 @@ def _answers(packed: Mapping[str, Any], probes: list[str], shape: tuple[int, ...
         raise ValueError("answers that tie are garbled")
     values.flat[at] = 1 / tied
     return {probe: np.moveaxis(one, 0, -1) for probe, one in zip(probes, values, strict=True)}
+
+
+def _read_text(said: Mapping[str, Any], points: int) -> held_out.HeldOutText | None:
+    found = held_out.gathered(said["text"]) if "text" in said else None
+    if found is not None and (len(found.nats) != points or not (found.nats >= 0).all() or (found.tokens < 1).any()):
+        raise ValueError(f"the held-out text is not that of {points} points")
+    return found
 
 
 def _read_letters(said: Mapping[str, Any], points: int) -> LetterUse:

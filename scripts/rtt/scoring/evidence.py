@@ -13,6 +13,7 @@ from rtt import records
 from rtt.errors import UserError
 from rtt.files import digest, read_json
 from rtt.scoring.correct import asked_of
+from rtt.scoring.held_out import texts, total
 from rtt.study import plugins
 from rtt.study.names import ASKED, asked_for, setting_text
 from rtt.study.strict import AS_WRITTEN
@@ -149,7 +150,7 @@ def _as_planned(path: Path, what: str, found: list, expected: list | None) -> No
 
 
 def _accuracies(path: Path, document: dict) -> None:
-    """Compare the accuracies among the metrics with those of the scores."""
+    """Compare the accuracies and the held-out text among the metrics with those of the scores."""
     metrics = document.get("metrics")
     said = metrics.get("accuracies") if isinstance(metrics, dict) else None
     if not isinstance(said, list):
@@ -158,6 +159,7 @@ def _accuracies(path: Path, document: dict) -> None:
     for index, (one, look) in enumerate(zip(said, document["looks"], strict=True)):
         for key in ("attack", "setting", "v_split", "repeat", "step"):
             _same(path, f"metrics.accuracies[{index}].{key}", one.get(key), look.get(key))
+        _same(path, f"metrics.accuracies[{index}].text", one.get("text"), total(texts(look["questions"])) or {})
         for role, probes in (one.get("accuracy") or {}).items():
             asked = [question for question in look["questions"] if question["role"] == role]
             for probe, value in probes.items():

@@ -11,6 +11,7 @@ from rtt.errors import UserError
 from rtt.files import natural
 from rtt.scoring.correct import Across, Asked, asked_of, correct, shortest
 from rtt.scoring.halves import halves
+from rtt.scoring.held_out import HeldOutText, gathered, texts, total
 from rtt.study.names import ASKED
 
 KEYS = ("id", "split", "group", "role", "answer")
@@ -74,6 +75,7 @@ class QuestionTable:
         self.n_choices: np.ndarray | None = None  # (n,) of each question, as all looks and probes must have
         self.shortest: np.ndarray | None = None  # (n,) as of Questions
         self.letters: list[dict[str, np.ndarray]] = []  # per look: (n,) said, mass, right; what the file has of them
+        self._texts: list[dict[str, tuple[float, int]]] = []  # per look: of the held-out sentences
         self._raw_ids: list[str] = []
         self._halves: dict[str | None, Across] = {}  # by V split
 
@@ -127,9 +129,20 @@ class QuestionTable:
         for name, values in right.items():
             self.rows.setdefault(name, []).append(values)
         self.letters.append(_letters(asked))
+        self._add_texts(where, questions)
         if self.shortest is None and "likelihood" in asked and asked["likelihood"].tokens is not None:
             one = asked["likelihood"]
             self.shortest = shortest(one.tokens, np.isfinite(one.scores), answers)
+
+    def _add_texts(self, where: str, questions: list[dict]) -> None:
+        try:
+            self._texts.append(texts(questions))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+        tokens = [{name: n for name, (_, n) in found.items()} for found in (self._texts[0], self._texts[-1])]
+        if tokens[0] != tokens[1]:
+            odd = next(name for name in tokens[0] | tokens[1] if tokens[0].get(name) != tokens[1].get(name))
+            raise UserError(f"{where}: the text of {odd} is not of as many tokens as in looks[0]")
 
     def _halves_of(self, roles: list[str], v_split: str | None) -> Across:
         """Return where the means of calibrated letters are taken, and where they serve: across the halves of each role.
@@ -231,6 +244,10 @@ class QuestionTable:
         answers = np.array(self.columns["answer"], int)[chosen]
         short = None if self.shortest is None else self.shortest[chosen]
         return Questions(ids, splits, groups, answers, self.n_choices[chosen], short)
+
+    def held_out_text(self, looks: Sequence[int]) -> HeldOutText | None:
+        """Return what the models of some looks make of the held-out sentences; None where the file has none."""
+        return gathered([total(self._texts[i]) for i in looks])
 
     def letter_use(self, mask: np.ndarray, looks: Sequence[int]) -> LetterUse:
         """Return how the models of some looks use the letters on the questions of a mask."""

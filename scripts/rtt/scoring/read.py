@@ -13,6 +13,7 @@ from rtt.errors import UserError
 from rtt.files import natural, read_json
 from rtt.scoring import compact
 from rtt.scoring.evidence import Evidence, check
+from rtt.scoring.held_out import HeldOutText
 from rtt.scoring.question_table import LetterUse, Questions, QuestionTable, get
 from rtt.study.names import setting_text
 
@@ -55,6 +56,7 @@ class PointScores:
     retain_correct: dict[str, np.ndarray]
     choice_correct: dict[str, np.ndarray]
     letters: LetterUse  # on the forget questions
+    text: HeldOutText | None = None  # of the retain questions; None where the file has none
     evidence: Evidence = NO_EVIDENCE
 
 
@@ -246,6 +248,7 @@ def points_of(
         *(table.questions(mask) for mask in masks),
         *({probe: rows[:, mask] for probe, rows in correct.items()} for mask in masks),
         table.letter_use(masks[0], order),
+        table.held_out_text(order),
     )
 
 

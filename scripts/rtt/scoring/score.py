@@ -14,7 +14,7 @@ import torch
 
 from rtt import distributed
 from rtt.data.facts import LETTERS, Fact
-from rtt.data.text import Text, cloze, encode, letter_text, mcq_prompt, question_prompt, solved
+from rtt.data.text import Text, cloze, encode, letter_text, mcq_prompt, question_prompt, sentence, solved
 from rtt.errors import Stopped, UserError
 from rtt.models.architecture import check_causal, continues_cache, stretch, takes
 from rtt.study.names import BY_DEFAULT
@@ -66,57 +66,41 @@ LACKS = {
 }
 
 
-class Scorer:
-    """Score models on fixed facts, which are tokenised once.
-
-    shots: facts that must stay, for `few_shot`. Raises UserError where a fact lacks what a probe needs, where the
-    tokenizer cannot tell a question's letters apart, and for a text longer than the model's context.
+class Continuations:
+    """Score continuations of prompts: (tokens before it, its own tokens, the fact that it is of) each, of one token or
+    more.
     """
 
     def __init__(
         self,
-        tokenizer,
-        facts: Iterable[Fact],
-        probes: Sequence[str] = BY_DEFAULT,
-        bare_letter: bool = False,
+        parts: Iterable[tuple[tuple[int, ...], tuple[int, ...], Fact]],
+        pad_token_id: int | None,
         batch_size: int = 64,
         precision: str = "fp32",
-        shots: Sequence[Fact] = (),
     ):
-        self.facts, self.probes, self.batch_size = list(facts), tuple(probes), batch_size
+        self.pad_token_id, self.batch_size = pad_token_id, batch_size
         self.precision = precision  # bf16: matrix products in bf16, sums of log-probabilities in fp32
-        self.pad_token_id = tokenizer.pad_token_id
         # The choices of a question share their prompt: it runs once, and each choice continues its KV cache.
-        self.prompts: list[tuple[int, ...]] = []
-        self.targets: list[tuple[int, tuple[int, ...]]] = []  # (index of the prompt, tokens of the continuation)
         known: dict[tuple[int, ...], int] = {}
+        self.targets: list[tuple[int, tuple[int, ...]]] = []  # (index of the prompt, tokens of the continuation)
         self.owners: list[Fact] = []  # of each target
-        self.spans: list[dict[str, slice]] = []  # of each fact: probe -> its targets
-        for fact in self.facts:
-            self.spans.append({})
-            for probe, texts in continuations(fact, self.probes, bare_letter, shots).items():
-                parts = [_parts(tokenizer, text) for text in texts]
-                width = len(fact.choices)
-                if probe in LETTER_PROBES and len(set(parts[:width])) < width:
-                    raise UserError(
-                        f"{fact.id}: this tokenizer gives several of the letters A to {LETTERS[width - 1]} "
-                        "the same token; give questions fewer choices, or ask the probe likelihood alone"
-                    )
-                self.spans[-1][probe] = slice(len(self.targets), len(self.targets) + len(parts))
-                self.owners += [fact] * len(parts)
-                self.targets += [(known.setdefault(prompt, len(known)), ids) for prompt, ids in parts]
+        for prompt, ids, fact in parts:
+            self.targets.append((known.setdefault(prompt, len(known)), ids))
+            self.owners.append(fact)
         self.prompts = list(known)
         # Prompts and continuations are padded each to their longest.
         self.longest = max(map(len, self.prompts), default=0) + max((len(ids) for _, ids in self.targets), default=0)
 
     @torch.no_grad()
     def scores(self, model) -> list[float]:
-        """Return log p (nats) of every continuation: facts x probes x texts (`continuations`), in this order.
+        """Return log p (nats) of every continuation, in order; of a `Scorer`: facts x probes x texts (`continuations`).
 
         They are those of one text at a time, whatever the batch size. Puts the model into eval mode. Raises UserError
         where a score is not finite or the model is not causal, and `rtt.errors.Stopped` after SIGTERM, between two
         batches. Under ZeRO-3 it never stops, since the other processes would wait for this one.
         """
+        if not self.targets:
+            return []
         model.eval()
         check_causal(model)
         values = [0.0] * len(self.targets)
@@ -249,9 +233,49 @@ class Scorer:
         mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
+
+class Scorer(Continuations):
+    """Score models on fixed facts, which are tokenised once.
+
+    shots: facts that must stay, for `few_shot`. held_out: those of the facts whose first true sentence is scored, too,
+    for the perplexity (`rtt.scoring.held_out`). Raises UserError where a fact lacks what a probe needs, where the
+    tokenizer cannot tell a question's letters apart, and for a text longer than the model's context.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        facts: Iterable[Fact],
+        probes: Sequence[str] = BY_DEFAULT,
+        bare_letter: bool = False,
+        batch_size: int = 64,
+        precision: str = "fp32",
+        shots: Sequence[Fact] = (),
+        held_out: Iterable[Fact] = (),
+    ):
+        self.facts, self.probes = list(facts), tuple(probes)
+        self.spans: list[dict[str, slice]] = []  # of each fact: probe -> its targets
+        found: list[tuple[tuple[int, ...], tuple[int, ...], Fact]] = []
+        for fact in self.facts:
+            self.spans.append({})
+            for probe, texts in continuations(fact, self.probes, bare_letter, shots).items():
+                parts = [_parts(tokenizer, text) for text in texts]
+                width = len(fact.choices)
+                if probe in LETTER_PROBES and len(set(parts[:width])) < width:
+                    raise UserError(
+                        f"{fact.id}: this tokenizer gives several of the letters A to {LETTERS[width - 1]} "
+                        "the same token; give questions fewer choices, or ask the probe likelihood alone"
+                    )
+                self.spans[-1][probe] = slice(len(found), len(found) + len(parts))
+                found += [(prompt, ids, fact) for prompt, ids in parts]
+        super().__init__(found, tokenizer.pad_token_id, batch_size, precision)
+        # In batches of their own, so that they change no score of a question, not even by rounding.
+        told = [(*_told(tokenizer, fact.sentences[0]), fact) for fact in held_out if fact.sentences]
+        self.told = Continuations([one for one in told if one[1]], self.pad_token_id, batch_size, precision)
+
     def questions(self, model, role) -> list[dict]:
         """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V, retain or choice."""
-        values = self.scores(model)
+        values, texts = self.scores(model), self._texts(model)
         return [
             {
                 "id": fact.id,
@@ -260,9 +284,15 @@ class Scorer:
                 "role": role(fact),
                 "answer": fact.answer,
                 "probes": {probe: self._answered(probe, fact, values, where) for probe, where in spans.items()},
+                **({"text": texts[fact.id]} if fact.id in texts else {}),
             }
             for fact, spans in zip(self.facts, self.spans, strict=True)
         ]
+
+    def _texts(self, model) -> dict[str, dict]:
+        """Return {id of a held-out fact: the nats of its sentence, summed, and how many tokens they are of}."""
+        scored = zip(self.told.owners, self.told.targets, self.told.scores(model), strict=True)
+        return {fact.id: {"nats": max(round(-value, 6), 0.0), "tokens": len(ids)} for fact, (_, ids), value in scored}
 
     def _answered(self, probe: str, fact: Fact, values: list[float], where: slice) -> dict:
         """Return what an evaluation JSON holds of one question and probe."""
@@ -312,6 +342,15 @@ def _parts(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if not start:
         why = "no token" if start is None else "nothing before it"
         raise UserError(f"this tokenizer gives {text.target!r} after {text.prompt[-40:]!r} {why}; there is no score")
+    return tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
+
+
+def _told(tokenizer, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return a sentence's tokens as its loss counts them: (those before, or the first one, which nothing predicts; the
+    others).
+    """
+    example = encode(tokenizer, sentence(text))
+    start = max(1, next((i for i, label in enumerate(example["labels"]) if label != -100), 1))
     return tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
 
 

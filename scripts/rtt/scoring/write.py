@@ -8,6 +8,7 @@ from rtt.data.facts import Fact
 from rtt.files import canonical_json, write_text
 from rtt.ownership import still_ours
 from rtt.scoring.correct import judged
+from rtt.scoring.held_out import texts, total
 from rtt.scoring.score import Scorer
 from rtt.study.specs import AttackSpec, Source, Spec, Target, UnlearnSpec
 
@@ -84,12 +85,14 @@ def write_eval(
 
 
 def _metrics(one: dict) -> dict:
-    """Return a look without its questions, but with its accuracy by role and probe."""
+    """Return a look without its questions, but with its accuracy by role and probe, and its held-out text."""
     found: dict[str, dict[str, float]] = {}
     for role in ("T", "V", "retain", "choice"):
         if asked := [question for question in one["questions"] if question["role"] == role]:
             found[role] = {probe: round(float(right.mean()), 6) for probe, right in judged(asked).items()}
-    return {key: value for key, value in one.items() if key != "questions"} | {"accuracy": found}
+    text = total(texts(one["questions"]))
+    more = {"accuracy": found} | ({"text": text} if text else {})
+    return {key: value for key, value in one.items() if key != "questions"} | more
 
 
 def look(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rtt.scoring.held_out import perplexity
 from rtt.scoring.read import AttackScores
 from rtt.stats.answers import ANSWER_KEY, Answers
 from rtt.stats.assemble import ArmScores, arm_order, place
@@ -44,14 +45,15 @@ COLUMNS = [
     *KEYS,
     *("retain_budget", "look_choice", "probe", "n_questions", "n_groups", "n_runs", "acc_before", *WITH_ENDS),
     *("t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "attack_learned", "control_learned"),
-    *("retain_before", "retain_unlearned", "floor", "original_floor"),
+    *("retain_before", "retain_unlearned", "perplexity_before", "perplexity_unlearned", "floor", "original_floor"),
     *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")),
     *("counts", "status", "cannot_tell"),
 ]
 RUN_COLUMNS = [
     *KEYS,
     *("unlearning_repeat", "attack_repeat", "retain_budget", "look_choice", "probe", "v_split", "n_questions"),
-    *("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacked", "floor", "original_floor"),
+    *("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacked"),
+    *("perplexity_before", "perplexity_unlearned", "floor", "original_floor"),
 ]
 
 
@@ -89,6 +91,10 @@ class Cell:
         """Return {repeat of unlearning: its trajectory and point there}, of those that have an admissible point."""
         found = {repeat: self.arm.point(self.method, self.budget, repeat) for repeat in self.repeats}
         return {repeat: point for repeat, point in found.items() if point is not None}
+
+    def perplexities(self) -> dict[int, float]:
+        """Return {repeat of unlearning: its point's perplexity of held-out text}; NaN where that was not scored."""
+        return {repeat: perplexity(points.text, at) for repeat, (points, at) in self.points().items()}
 
     def attack_on(self, repeat: int) -> AttackScores:
         """Return the attack on the point of one unlearning run."""
@@ -252,6 +258,7 @@ def _recovery_row(cell: Cell, look_choice: str, probe: str) -> tuple[dict, Answe
         **dict(floor=floor, original_floor=original_floor),
         "acc_before": float(before(arm.original, 0, probe).correct[positions].mean()),
         "retain_before": _mean(arm.original.retain_correct[retain][0]),
+        "perplexity_before": perplexity(arm.original.text, 0),
         **_accuracy("acc_original_attacked", original, groups),
     }
     for name, others in (("control", arm.controls), ("oracle", arm.oracles)):
@@ -268,6 +275,7 @@ def _recovery_row(cell: Cell, look_choice: str, probe: str) -> tuple[dict, Answe
         row |= _accuracy("acc_unlearned", gone, groups) | _accuracy("acc_attacked", back, groups)
         kept = [_mean(points.retain_correct[retain][at]) for points, at in cell.points().values()]
         row["retain_unlearned"] = float(np.mean(kept))
+        row["perplexity_unlearned"] = float(np.mean(list(cell.perplexities().values())))
         for name, values in found.items():
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values), strict=True))
     if not runs:
@@ -310,11 +318,13 @@ def runs_table(
             _, split_of = v_view(arm.original_attacked[cell.attack])
             masks = {POOLED: np.ones(len(split_of), bool)}
             single = masks | {name: split_of == v for v, name in enumerate(arm.original_attacked[cell.attack].v_splits)}
-            detailed = (*criteria.judges(cell.probes()), STRONGEST)
+            detailed, texts = (*criteria.judges(cell.probes()), STRONGEST), cell.perplexities()
             for look_choice, probe in _views(cell):
                 for run in cell.runs(look_choice, probe):
                     head = {**_keys(cell, look_choice, probe), "variant": variant}
                     head |= {"unlearning_repeat": run.unlearning, "attack_repeat": run.repeat}
+                    head |= {"perplexity_before": perplexity(arm.original.text, 0)}
+                    head |= {"perplexity_unlearned": texts[run.unlearning]}
                     for v, (name, mask) in enumerate((single if probe in detailed else masks).items()):
                         rows.append({
                             **head, "v_split": name, "n_questions": int(mask.sum()),

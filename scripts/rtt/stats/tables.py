@@ -204,7 +204,7 @@ def _cell(name: str, value) -> str:
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
     if isinstance(value, float) and name != "retain_budget":
-        text = f"{value:.6f}"
+        text = f"{value:.6f}" if abs(value) < 1e12 else f"{value:.6e}"  # a broken model's perplexity has no bounds
         if name == "n_correct":  # whole, but for a mean over repeats
             return text.rstrip("0").rstrip(".")
         return "0.000000" if text == "-0.000000" else text

@@ -42,15 +42,19 @@ def configure_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", help="folder from which a killed run resumes; none: nothing is kept")
 
 
-def scorer_of(spec, tokenizer, facts, learn) -> Scorer:
-    """Return the scorer of a spec's probes for these facts; `learn` is what stands in the retain loss."""
+def scorer_of(spec, tokenizer, facts, learn, held_out=()) -> Scorer:
+    """Return the scorer of a spec's probes for these facts, and for those held out and their sentences.
+
+    `learn` is what stands in the retain loss.
+    """
     scores, shown = spec.scores, retain.shots(spec.scores, learn, spec.seed)
-    return Scorer(tokenizer, facts, scores.probes, scores.bare_letter, precision=scores.precision, shots=shown)
+    more = {"precision": scores.precision, "shots": shown, "held_out": held_out}
+    return Scorer(tokenizer, [*facts, *held_out], scores.probes, scores.bare_letter, **more)
 
 
 def scores_of(spec: Source, model, tokenizer, facts, learn, held_out) -> dict:
     """Return the look of a model before unlearning: its scores on the forget facts and the held-out retain facts."""
-    return look(model, scorer_of(spec, tokenizer, [*facts, *held_out], learn), role_of(spec, facts, held_out))
+    return look(model, scorer_of(spec, tokenizer, facts, learn, held_out), role_of(spec, facts, held_out))
 
 
 def role_of(spec: Source, facts: Sequence[Fact], held_out: Sequence[Fact]) -> Callable[[Fact], str]:

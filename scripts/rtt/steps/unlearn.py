@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load(args.source, "fp32" if external else start_dtype(settings.precision))
     if external:
         take_weights(model, args.source, external_folder(settings, args.external))
-    scorer = scorer_of(spec.source, tokenizer, [*facts, *held_out], learn)
+    scorer = scorer_of(spec.source, tokenizer, facts, learn, held_out)
     role = role_of(spec.source, facts, held_out)
     owner = {"run": spec.run_id, "code": code}
     state = State(args.state, owner, lambda: damaged_weights(args.state / spec.run_id))
