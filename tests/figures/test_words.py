@@ -4,11 +4,12 @@ import re
 
 import pandas as pd
 import pytest
-from report_builder import UNLEARNED, accuracy, full_view, probe_rows, recovery, recovery_row, view_of
+from report_builder import UNLEARNED, accuracy, full_view, over_seeds, probe_rows, recovery, recovery_row, view_of
 from rtt.figures import phrases, render_told, words
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import interval, number, span
 from rtt.figures.view import make_view
+from rtt.report import seeds
 
 NAN = float("nan")
 
@@ -149,6 +150,34 @@ def test_what_curves_tell():
 def test_wrapped_keeps_the_percent_sign():
     assert phrases.wrapped("more than 80 % of all the facts that there are", 13).splitlines()[0] == "more than"
     assert all("\n%" not in phrases.wrapped("give back 80 % of it all", width) for width in range(6, 25))
+
+
+def seeds_told(**changes):
+    """Return the title of the figure `seeds`, its words, and the report's row and claim, of ten seeds that count."""
+    rows = [recovery_row("GD", seed=seed, recovery_corrected=0.45 + seed / 100) for seed in range(9)]
+    table = recovery(*rows, recovery_row("GD", seed=9, recovery_corrected=0.54, **changes))
+    view = make_view(table, accuracy(table), None, over_seeds(table))
+    ((row,),) = (group.rows for group in seeds.seed_table(view, (1, 1)).groups)
+    (claim,) = seeds.claims(view, view.panels)
+    return words.title("seeds", view), words.told("seeds", view)[1], row, claim
+
+
+def test_means_over_seeds_are_lower_bounds_where_an_attack_failed():
+    title, text, row, claim = seeds_told()
+    mean = ".49 [.47, .52]"
+    assert title.endswith(f"come back: GD {mean}") and f"over those that count {mean}" in text
+    assert (row.counting, row.claim) == (f"{mean} (10)", "about the method") and f"come back: GD {mean} (" in claim
+    title, text, row, claim = seeds_told(status="attack_failed")
+    assert title.endswith(f"come back: GD at least {mean}") and f"over those that count at least {mean}" in text
+    assert (row.counting, row.known) == (f"at least {mean} (10)",) * 2 and f"come back: GD at least {mean} (" in claim
+    assert "Where RTT did not learn T in some seed, the mean is a lower bound (at least)." in claim
+
+
+def test_nothing_is_claimed_over_seeds_where_a_control_did_not_learn_t():
+    title, _, row, claim = seeds_told(control_learned=False)
+    assert title.endswith("; of GD nothing is claimed, since a control did not learn T") and "come back" not in title
+    assert row.claim == "none" and "come back" not in claim
+    assert "Nothing is claimed where RTT did not bring the control to learn T: GD in 1 of 10 seeds that count." in claim
 
 
 def test_recovery_title_leaves_out_what_cannot_be_told():

@@ -214,13 +214,44 @@ def test_the_difference_over_seeds_has_a_t_interval_and_leaves_out_what_means_no
 def test_the_sentence_over_seeds_names_the_methods_whose_interval_lies_above_0():
     rows = [
         recovery_row(method, seed=seed, acc_attacked=value)
-        for method, values in (("GD", (0.8, 0.81)), ("RMU", (0.2, 0.5)))
+        for method, values in (("GD", (0.8, 0.81, 0.79)), ("RMU", (0.2, 0.5, 0.4)))
         for seed, value in enumerate(values)
     ]
-    text = conclusions.over_seeds_sentence(over_seeds(*rows), [0, 1])
+    text = conclusions.over_seeds_sentence(over_seeds(*rows), [0, 1, 2])
     assert "over the seeds that count" in text
-    assert text.startswith("Over 2 seeds, ")
+    assert text.startswith("Over 3 seeds, ")
     assert text.endswith(" for 1 of 2 methods on facts learned in pretraining (GD).")
+
+
+def test_no_seed_is_chosen_by_what_came_back():
+    """Ten seeds, of which four attacks did not learn T: two exceed the control's .30 all the same, two do not."""
+    values = (0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7, 0.7, 0.3, 0.3)
+    rows = [
+        recovery_row(seed=seed, acc_attacked=value, status="ok" if seed < 6 else "attack_failed")
+        for seed, value in enumerate(values)
+    ]
+    (cell,) = over_seeds(*rows)
+    assert (cell.used, cell.left_out, cell.criterion_holds) == (10, 0, 8)
+    assert cell.mean == pytest.approx(0.38) and cell.mean_text.startswith("at least .38 [")
+
+
+@pytest.mark.parametrize(("used", "said"), [(8, True), (7, False)])
+def test_the_sentence_over_seeds_wants_8_of_10(used, said):
+    rows = [recovery_row("GD", seed=seed, control_learned=seed < used) for seed in range(10)]
+    text = conclusions.over_seeds_sentence(over_seeds(*rows), range(10))
+    assert text.startswith("Over 10 seeds" if said else "No method has 3 seeds, and 8 of 10 of its seeds,")
+    others = [row | {"method": "RMU", "control_learned": True} for row in rows]
+    both = conclusions.over_seeds_sentence(over_seeds(*rows, *others), range(10))
+    assert both.startswith("Over 10 seeds")
+    assert both.endswith("to say so or not of GD on facts learned in pretraining.") == (not said)
+
+
+def test_a_mean_over_lower_bounds_says_at_least():
+    rows = [
+        recovery_row("GD", status="attack_failed", recovery_corrected=0.5),
+        recovery_row("RMU", status="below_floor"),
+    ]
+    assert "recovery is at least .50 over the one that counts and at least .68" in verdict(*rows).means
 
 
 def test_one_seed_supports_no_statement():

@@ -176,6 +176,17 @@ def test_sets_and_claims():
     assert pick(eight, "acc_attacked").claim == "yes" and pick(eight, "acc_attacked").n_counting == 8
 
 
+@pytest.mark.parametrize(("learned", "claim"), [(True, "yes"), (None, "yes"), (False, "no"), ("false", "no")])
+def test_no_claim_rests_on_a_control_that_did_not_learn_t(learned, claim):
+    """Ten seeds count; in one of them the attack on the control did not learn T."""
+    runs = rows_of([[[0.5 + 0.01 * seed]] for seed in range(10)], [[0.9]] * 10, [[0.3]] * 10)
+    controls = dict.fromkeys(range(21, 31), True) | {23: learned}
+    table = table_of(runs, control_learned=controls)
+    assert set(table["claim"]) == {claim} and pick(table, "recovery_corrected").n_seeds == 10
+    others = {seed: seed != 23 for seed in controls}  # it does not count, and nothing rests on its control
+    assert set(table_of(runs, control_learned=controls, counts=others)["claim"]) == {"yes"}
+
+
 def test_two_counting_seeds_of_two_claim_nothing():
     assert set(table_of(rows_of(ATTACKED, ORIGINAL, UNLEARNED))["claim"]) == {"no"}
 

@@ -162,6 +162,19 @@ def over_seeds(view: View, panel: Panel, method: str, of: str = COUNTING) -> pd.
     return rows.iloc[0] if len(rows) and not pd.isna(rows.iloc[0]["mean"]) else None
 
 
+def mean_text(view: View, panel: Panel, method: str, row: pd.Series, of: str = COUNTING) -> str:
+    """Write the mean of a row of `over_seeds` with its interval: `at least` where an attack in it did not learn T."""
+    rows = view.of(panel, method)
+    rows = criterion.counting(rows) if of == COUNTING else criterion.known(rows)
+    failed = (rows["attack_learned"] == False) & (rows["status"] != "original_not_learned")  # noqa: E712
+    return "at least " * bool(failed.any()) + interval(*(float(row[name]) for name in ("mean", "low", "high")))
+
+
+def controls_failed(view: View, panel: Panel, method: str) -> int:
+    """Return in how many seeds that count the attack on the control did not learn T: no claim rests on such a one."""
+    return int((criterion.counting(view.of(panel, method))["control_learned"] == False).sum())  # noqa: E712
+
+
 def oracle(view: View, panel: Panel) -> list[float]:
     """Return each seed's floor-corrected recovery of the oracle, (oracle - f) / (original - f), where it has rates."""
     rows = view.of(panel)
@@ -179,7 +192,7 @@ def seed_text(view: View, panel: Panel, method: str) -> str:
     for name, text in ((COUNTING, "over those that count"), (KNOWN, "over all known ones with a point")):
         row = over_seeds(view, panel, method, name)
         if row is not None:
-            parts.append(f"{text} {interval(float(row['mean']), float(row['low']), float(row['high']))}")
+            parts.append(f"{text} {mean_text(view, panel, method, row, name)}")
     each = ", ".join(number(value) for value in rows["recovery_corrected"].dropna()) or "no value"
     return f"{method}, {panel.name}: {'; '.join(parts)}; seeds {each}; {counted(rows)}"
 
@@ -190,17 +203,17 @@ def seeds_title(view: View) -> str:
         return "This study has one seed, so there is nothing over seeds to draw"
     panel = view.panels[0]
     sound = [(m, over_seeds(view, panel, m)) for m in view.methods if counts_at(view, panel, m)]
-    told = [
-        f"{m} {interval(*map(float, (row['mean'], row['low'], row['high'])))}" for m, row in sound if row is not None
-    ]
+    lost = [m for m, _ in sound if controls_failed(view, panel, m)]
+    told = [f"{m} {mean_text(view, panel, m, row)}" for m, row in sound if row is not None and m not in lost]
     of = sum(len(view.of(panel, m)) > 0 for m in view.methods)
     verb = "counts" if len(sound) == 1 else "count"
     head = f"Over {len(view.seeds)} seeds, {len(sound) or 'none'} of {of} methods {verb}"
     reference = oracle(view, panel)
     beside = f"; the oracle {number(float(np.mean(reference)))}" if reference else ""
+    end = f"; of {listed(lost)} nothing is claimed, since a control did not learn T" if lost else ""
     if not told:
-        return f"{head} as unlearned on the {panel.facts}{beside and beside + ' of what the original gives'}"
-    return f"{head} as unlearned; of the {panel.facts} come back: {listed(told)}{beside}"
+        return f"{head} as unlearned on the {panel.facts}{beside and beside + ' of what the original gives'}{end}"
+    return f"{head} as unlearned; of the {panel.facts} come back: {listed(told)}{beside}{end}"
 
 
 def seeds_head(view: View) -> str:

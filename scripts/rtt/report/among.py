@@ -7,7 +7,7 @@ import pandas as pd
 from rtt.figures import criterion
 from rtt.figures import words_attack as words
 from rtt.figures.phrases import listed
-from rtt.figures.style import interval, number
+from rtt.figures.style import number
 from rtt.figures.view import Panel, View
 from rtt.report.images import Image, image
 from rtt.report.reference import Reference
@@ -82,7 +82,7 @@ def _row(view: View, other: View, panel: Panel, method: str) -> AmongRow:
         method=method,
         here=_each(here),
         place=place,
-        mean="–" if mean is None else interval(float(mean["mean"]), float(mean["low"]), float(mean["high"])),
+        mean="–" if mean is None else words.mean_text(other, panel, method, mean, words.KNOWN),
         counts=f"{int(there['counts'].sum())} of {len(there)}",
         each=_each(there.sort_values("recovery_corrected")),
     )

@@ -10,6 +10,7 @@ from rtt.figures.view import Panel
 from rtt.report.rows import Result, grouped
 from rtt.stats.intervals import t_interval
 from rtt.stats.recovery import TOO_WIDE
+from rtt.stats.seeds import CLAIM_SEEDS, CLAIMED
 
 MAIN_ARM, MAIN_SEED = "pretrained", 0
 WIDE_TEXT = f"the interval of its recovery reaches more than {number(TOO_WIDE)} from the estimate"
@@ -194,7 +195,8 @@ def means(results: Sequence[Result]) -> str:
         return ""
 
     def mean(some: Sequence[Result]) -> str:
-        return number(sum(one.recovery_corrected.value for one in some) / len(some))
+        least = "at least " * any(one.attack_learned is False for one in some)
+        return least + number(sum(one.recovery_corrected.value for one in some) / len(some))
 
     of = f"the {len(known)} methods" if len(known) > 1 else f"the one method ({known[0].method})"
     all_of = f"over {of} with a point and a rate, whether or not {'they count' if len(known) > 1 else 'it counts'}"
@@ -212,6 +214,7 @@ class OverSeeds:
     """One method's accuracy on V after the attack minus the control's: each seed's, and the mean with a t interval.
 
     used, left_out: numbers of seeds. criterion_holds: the number of used seeds in which the criterion holds.
+    lower_bound: in some used seed the attack on the unlearned model did not learn T.
     """
 
     panel: Panel
@@ -223,12 +226,18 @@ class OverSeeds:
     low: float
     high: float
     differences: list[float]
+    lower_bound: bool = False
 
     @property
     def mean_text(self) -> str:
         """Return the mean, with its interval from two seeds on."""
         ends = f" [{number(self.low)}, {number(self.high)}]" if self.used > 1 else ""
-        return number(self.mean) + ends
+        return "at least " * self.lower_bound + number(self.mean) + ends
+
+    @property
+    def enough(self) -> bool:
+        """Say whether it supports a statement over seeds: as many are used as `rtt.stats.seeds.claim` asks for."""
+        return self.used >= CLAIM_SEEDS and self.used / (self.used + self.left_out) >= CLAIMED
 
     @property
     def each(self) -> str:
@@ -239,19 +248,21 @@ class OverSeeds:
 def over_seeds(shown: Sequence[Result]) -> list[OverSeeds]:
     """Return the difference to the control over seeds, per panel and method.
 
-    Results that do not count, or whose criterion cannot be judged, are left out and counted.
+    Results that do not count, or that lack a control which learned T, are left out and counted. What came back has no
+    say in it: a seed whose attack did not learn T stays, and gives a lower bound.
     """
     cells: dict[tuple[Panel, str], list[Result]] = {}
     for one in shown:
         cells.setdefault((one.panel, one.method), []).append(one)
     found = []
     for (panel, method), rows in cells.items():
-        used = [one for one in rows if one.holds is not None]
+        used = [one for one in rows if one.counts and one.control_learned is not False]
+        used = [one for one in used if not math.isnan(one.acc_control_attacked.value)]
         differences = [one.acc_attacked.value - one.acc_control_attacked.value for one in used]
         above = sum(bool(one.holds) for one in used)
-        found.append(
-            OverSeeds(panel, method, len(used), len(rows) - len(used), above, *t_interval(differences), differences)
-        )
+        least = any(one.attack_learned is False for one in used)
+        left_out = len(rows) - len(used)
+        found.append(OverSeeds(panel, method, len(used), left_out, above, *t_interval(differences), differences, least))
     return found
 
 
@@ -263,17 +274,21 @@ def over_seeds_sentence(cells: Sequence[OverSeeds], seeds: Sequence[int]) -> str
             "not training variance, and support no statement about a method or an arm."
         )
     parts = []
-    for group in grouped([cell for cell in cells if cell.used >= 2]):
+    few = [f"{cell.method} on {cell.panel.facts}" for cell in cells if not cell.enough]
+    for group in grouped([cell for cell in cells if cell.enough]):
         above = [cell.method for cell in group.rows if cell.low > 0]
         names = f" ({', '.join(above)})" if 0 < len(above) < len(group.rows) else ""
         facts = group.rows[0].panel.facts
         parts.append(f"{count(len(above), len(group.rows), 'method')} on {facts}{names}")
     if not parts:
         return (
-            "No method has two seeds that count and have a control that learned T, so this study says nothing about "
-            "differences over seeds."
+            f"No method has {CLAIM_SEEDS} seeds, and 8 of 10 of its seeds, that count and have a control that learned "
+            "T, so this study says nothing about differences over seeds."
         )
+    untold = (
+        f" Too few seeds count, or have a control that learned T, to say so or not of {listed(few)}." if few else ""
+    )
     return (
         f"Over {len(seeds)} seeds, accuracy on V after the attack exceeds the control's (the 95 % t interval of the "
-        f"difference lies above 0, over the seeds that count) for {'; '.join(parts)}."
+        f"difference lies above 0, over the seeds that count) for {'; '.join(parts)}.{untold}"
     )

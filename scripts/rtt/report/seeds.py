@@ -8,7 +8,7 @@ import pandas as pd
 
 from rtt.figures import words_attack as words
 from rtt.figures.phrases import listed
-from rtt.figures.style import interval, number
+from rtt.figures.style import number
 from rtt.figures.view import Panel, View
 from rtt.report.rows import Group, grouped
 from rtt.stats.spread import planned
@@ -82,7 +82,7 @@ def _rows(view: View, panel: Panel, method: str) -> list[pd.Series | None]:
 
 def _seed_row(view, panel, method, counting, known, columns, planned) -> SeedRow:
     cell = view.of(panel, method)
-    most = counting if counting is not None else known
+    most, lost = counting if counting is not None else known, words.controls_failed(view, panel, method)
     each = ", ".join(
         f"{number(value)}{'' if sound else '*'}"
         for value, sound in zip(cell["recovery_corrected"], cell["counts"], strict=True)
@@ -91,13 +91,13 @@ def _seed_row(view, panel, method, counting, known, columns, planned) -> SeedRow
         panel=panel,
         method=method,
         counts=f"{int(cell['counts'].sum())} of {len(cell)}",
-        counting=_interval(counting),
-        known=_interval(known),
+        counting=_interval(view, panel, method, counting, words.COUNTING),
+        known=_interval(view, panel, method, known, words.KNOWN),
         each=each or "–",
         planned="–" if planned is None else number(planned),
         half_width="–" if most is None else number((float(most["high"]) - float(most["low"])) / 2),
         components=["–" if most is None else deviation(most.get(column)) for column in columns],
-        claim="–" if most is None else CLAIMS.get(str(most["claim"]), str(most["claim"])),
+        claim="–" if most is None else CLAIMS["no"] if lost else CLAIMS.get(str(most["claim"]), str(most["claim"])),
     )
 
 
@@ -109,10 +109,8 @@ def deviation(variance: float | None) -> str:
     return "–" if variance is None or math.isnan(variance) else number(math.sqrt(max(variance, 0.0)), 3)
 
 
-def _interval(row: pd.Series | None) -> str:
-    if row is None:
-        return "–"
-    return f"{interval(float(row['mean']), float(row['low']), float(row['high']))} ({int(row['n_seeds'])})"
+def _interval(view: View, panel: Panel, method: str, row: pd.Series | None, of: str) -> str:
+    return "–" if row is None else f"{words.mean_text(view, panel, method, row, of)} ({int(row['n_seeds'])})"
 
 
 def claims(view: View, panels: Sequence[Panel]) -> list[str]:
@@ -127,7 +125,8 @@ def _claim(view: View, panel: Panel) -> str:
     if all((view.of(panel, method)["status"] == "not_known").all() for method in methods):
         return f"The originals do not know the {panel.facts}, so nothing can be said of them here."
     sound = {m: words.over_seeds(view, panel, m) for m in methods if words.counts_at(view, panel, m)}
-    claimed = {m: row for m, row in sound.items() if row is not None and row["claim"] == "yes"}
+    lost = {m: n for m in sound if (n := words.controls_failed(view, panel, m))}
+    claimed = {m: row for m, row in sound.items() if row is not None and row["claim"] == "yes" and m not in lost}
     of = f"{len(sound) or 'None'} of {len(methods)} methods"
     told = [f"{m} ({int(view.of(panel, m)['counts'].sum())} of {len(view.of(panel, m))})" for m in sound]
     verb = "counts" if len(sound) < 2 else "count"
@@ -139,14 +138,19 @@ def _claim(view: View, panel: Panel) -> str:
         if reference
         else ""
     )
-    parts = [f"{m} {_interval(row).rpartition(' (')[0]}" for m, row in claimed.items()]
+    parts = [f"{m} {words.mean_text(view, panel, m, row)}" for m, row in claimed.items()]
     back = (
         f" After {view.attack_title}, of what the original has above the floor come back: {listed(parts)}{beside} "
         "(means over the seeds that count, 95 % t intervals)."
         if parts
-        else " No method has enough seeds that count for a statement about it."
+        else " No method has enough seeds that count for a statement about it." * (not lost)
     )
+    if any("at least" in text for text in parts):
+        back += f" Where {view.attack_title} did not learn T in some seed, the mean is a lower bound (at least)."
+    if lost:
+        seeds = [f"{m} in {n} of {int(view.of(panel, m)['counts'].sum())} seeds that count" for m, n in lost.items()]
+        back += f" Nothing is claimed where {view.attack_title} did not bring the control to learn T: {listed(seeds)}."
     known = {m: words.over_seeds(view, panel, m, words.KNOWN) for m in methods}
-    others = [f"{m} {_interval(row).rpartition(' (')[0]}" for m, row in known.items() if row is not None]
+    others = [f"{m} {words.mean_text(view, panel, m, row, words.KNOWN)}" for m, row in known.items() if row is not None]
     aside = f" Over all known seeds with a point, whether or not they count: {listed(others)}." if others else ""
     return head + back + aside

@@ -64,6 +64,7 @@ def seed_table(
     for key, members in cells.items():
         members.sort(key=lambda row: row["seed"])
         sets = {name: [row for row in members if inside(row)] for name, inside in SETS.items()}
+        sound = not any(map(control_failed, sets["counting"]))
         found: list[dict] = []
         for name, chosen in sets.items():
             if name == "known" and len(chosen) == len(sets["counting"]):
@@ -75,7 +76,7 @@ def seed_table(
                 row = dict(zip(KEYS, key, strict=True)) | {"set": name, "quantity": quantity}
                 row |= {"n_cells": len(members), "n_counting": len(sets["counting"])} | summary(seeds, quantity)
                 row["var_person"] = persons.get(quantity, math.nan)
-                row["claim"] = claim(row)
+                row["claim"] = claim(row) if sound else "no"  # no claim rests on a control that did not learn T
                 found.append(row)
         rows += found
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -84,6 +85,11 @@ def seed_table(
 def counts(row: Mapping) -> bool:
     """Return whether a row of recovery.csv counts: known, with a point, and unlearned by every probe."""
     return str(row["counts"]).lower() == "true"
+
+
+def control_failed(row: Mapping) -> bool:
+    """Return whether the attack on a row's control did not learn T; not so without a control, or without T."""
+    return str(row.get("control_learned")).lower() == "false"
 
 
 def has_point(row: Mapping) -> bool:
@@ -95,7 +101,10 @@ SETS = {"counting": counts, "known": has_point}
 
 
 def claim(row: Mapping) -> str:
-    """Say what a row of seeds.csv supports: `yes` a statement over seeds, `no` none; one seed, `these weights`."""
+    """Say what a row of seeds.csv supports: `yes` a statement over seeds, `no` none; one seed, `these weights`.
+
+    It asks nothing of the controls, which are no part of such a row.
+    """
     if row["n_cells"] == 1 or row["n_seeds"] == 1:
         return ONE_SEED
     enough = row["n_counting"] / row["n_cells"] >= CLAIMED and row["n_seeds"] >= CLAIM_SEEDS
