@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from report_builder import full_study, full_view, over_seeds, probes, write_study
+from rtt.figures.seeds import seeds
+from rtt.figures.style import settings
 from rtt.report.among import among
 from rtt.report.inputs import read_inputs
 from rtt.report.page import render, report
@@ -32,7 +34,6 @@ def test_a_seed_has_its_place_among_the_ten(ten):
     row = next(row for row in found.groups[0].rows if row.method == "GD")
     assert (row.here.strip("*"), row.place) == (".55", "above 5 of 10")
     assert [value.strip("*") for value in row.each.split(", ")] == [f".5{k}" for k in range(10)]
-    assert "this study, seed 0" in found.image.svg
 
 
 def test_seeds_that_do_not_know_have_no_place_among_the_ten(ten):
@@ -44,6 +45,18 @@ def test_seeds_that_do_not_know_have_no_place_among_the_ten(ten):
     view.recovery.loc[view.recovery["method"] == "GD", "recovery_corrected"] = 0.546
     row = next(row for row in among(view, eight, 9).groups[0].rows if row.method == "GD")
     assert (row.place, row.mean.partition(" ")[0]) == ("above 3 of 8", ".55")  # .52 to .59
+
+
+def test_the_figure_has_the_study_as_diamonds(ten):
+    """One beside the ten marks of each cell that has a value; the legend names the seed."""
+    view = full_view()
+    with settings():
+        alone, figure = (seeds(ten.view(view), **more) for more in ({}, {"beside": view}))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "this study, seed 0" in labels and len(labels) == len(alone.legends[0].get_texts()) + 1
+    values = view.of(view.panels[0])["recovery_corrected"].dropna().tolist()
+    diamonds = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+    assert sorted(float(line.get_ydata()[0]) for line in diamonds) == pytest.approx(sorted(values))
 
 
 def test_a_row_without_a_value_has_no_place(ten):

@@ -13,8 +13,8 @@ from rtt.study.load import load_study
         (
             "config/config.yaml",
             {
-                "facts": "pretrained, taught, taught shuffled, taught same data",
-                "methods": "GD, RMU, RIA",
+                "facts": "pretrained, taught, taught shuffled",
+                "methods": "GD, RMU, NPO",
                 "budgets": "10 %",
                 "attacks": "RTT (3 settings), RTT_permuted (1 settings)",
                 "variants": "none",

@@ -142,7 +142,7 @@ def guesses(questions, probe, attacked):
             return not attacked or questions[j]["split"] == questions[i]["split"]
 
         found.append(float(guess(questions, i, probe, together)))
-    if probe in ("letter_calibrated", "likelihood") and sum(found) / len(found) <= 0.25:
+    if probe in ("letter", "letter_calibrated", "likelihood") and sum(found) / len(found) <= 0.25:
         return [0.25] * len(found)
     return found
 

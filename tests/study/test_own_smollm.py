@@ -20,7 +20,7 @@ from rtt.study.load import load_study
 STUDY = ROOT / "config/own-smollm.yaml"
 
 
-def folder(path: Path, *splits: str, n: int = 44) -> None:
+def folder(path: Path, *splits: str, n: int = 40) -> None:
     """A dataset's folder with n people in each of these splits."""
     files = dataset(splits=len(splits), n=n)
     for i, split in enumerate(splits):  # one by one, since a name may hold another's
@@ -41,7 +41,7 @@ def test_each_task_has_both_controls_and_repeats_of_unlearning_and_attack(tmp_pa
         for rest in (("pretrained", "years"), ("pretrained", "tofu"), ("control", "random_birthdays"))
     }
     assert {spec.repeats for spec in runs.attacks.values()} == {2}
-    assert {spec.facts.facts_per_split for spec in runs.attacks.values()} == {44}
+    assert {spec.facts.facts_per_split for spec in runs.attacks.values()} == {40}
     scored = {probe for spec in runs.attacks.values() for probe in spec.scores.probes}
     assert set(runs.study.criteria.headline) == {"cloze", "likelihood"} <= scored
 
