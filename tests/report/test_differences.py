@@ -10,6 +10,7 @@ from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 
 NAN = float("nan")
 TWO = {"n_seeds": 2, "per_seed": "0.1;0.2", "mean": 0.15, "low": 0.1, "high": 0.2}
+ALL, EIGHT = TWO | {"n_seeds": 8, "per_seed": ";".join(["0.15"] * 8)}, ", ".join([".15"] * 8)
 ONE = {"n_seeds": 1, "per_seed": "0.1", "mean": 0.1, "low": NAN, "high": NAN}
 NONE = {"n_seeds": 0, "per_seed": "", "mean": NAN, "low": NAN, "high": NAN}
 
@@ -30,6 +31,20 @@ def contrasts_of(*rows, view=None):
         ({}, (".15 [.10, .20]", ".10, .20", "differs over 2 seeds")),
         ({"low": -0.1}, (".15 [-.10, .20]", ".10, .20", "no difference shown over 2 seeds")),
         ({"low": -0.3, "high": -0.1, "mean": -0.2}, ("-.20 [-.30, -.10]", ".10, .20", "differs over 2 seeds")),
+        # of ten seeds, as many as `claim` of seeds.csv asks for
+        (ALL | {"n_cells": 10, "n_counting": 8}, (".15 [.10, .20]", EIGHT, "differs over 8 seeds")),
+        (
+            {"n_cells": 10, "n_counting": 2},
+            (
+                ".15 [.10, .20]",
+                ".10, .20",
+                "too few seeds for a statement: 2 of 10 count, 2 have both values",
+            ),
+        ),
+        (
+            {"n_cells": 2, "n_counting": 2},
+            (".15 [.10, .20]", ".10, .20", "too few seeds for a statement: 2 of 2 count, 2 have both values"),
+        ),
         (ONE, (".10", ".10", "one seed cannot support a statement")),
         (NONE, ("–", "", "no seed has both values")),
         ({"comparable": "no", "why": "not comparable: x"}, (".15 [.10, .20]", ".10, .20", "not comparable: x")),

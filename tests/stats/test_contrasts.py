@@ -150,6 +150,7 @@ def test_cells_that_do_not_count_stand_in_the_known_ones_alone():
     table = contrasts(pd.DataFrame(rows))
     known, counting = (pick(table, "pretrained", "taught", which=name) for name in ("known", "counting"))
     assert known.n_seeds == 1 and known["mean"] == pytest.approx(0.3)
+    assert (counting.n_cells, counting.n_counting) == (known.n_cells, known.n_counting) == (2, 0)
     assert counting.n_seeds == 0 and "taught not_known, not_unlearned" in counting.why
 
 

@@ -12,6 +12,7 @@ from rtt.figures.style import ARMS, dataset_title, number
 from rtt.figures.view import View
 from rtt.report.inputs import part
 from rtt.report.variants import KINDS, changes, kind_of
+from rtt.stats.seeds import claim
 from rtt.stats.variants import ON_V
 
 QUANTITIES = {
@@ -79,6 +80,9 @@ def verdict(row: dict[str, Any]) -> str:
         return "differs for these weights" if apart else "no difference shown for these weights"
     if row["n_seeds"] < 2:
         return "one seed cannot support a statement"
+    if not pd.isna(row.get("n_cells")) and claim(row) != "yes":  # variants.csv, and older tables, do not have it
+        told = f"{int(row['n_counting'])} of {int(row['n_cells'])} count, {int(row['n_seeds'])} have both values"
+        return f"too few seeds for a statement: {told}"
     if apart:
         return f"differs over {row['n_seeds']} seeds"
     return f"no difference shown over {row['n_seeds']} seeds"

@@ -30,7 +30,7 @@ Side = list[Mapping]  # one row of recovery.csv per seed
 Pairs = Sequence[tuple[Mapping, Mapping]]
 COLUMNS = [
     *("arm_a", "arm_b", "dataset_a", "dataset_b", "method", *CELL, "set", "quantity"),
-    *("n_seeds", "per_seed", "mean", "low", "high", "over", "comparable", "why"),
+    *("n_cells", "n_counting", "n_seeds", "per_seed", "mean", "low", "high", "over", "comparable", "why"),
 ]
 
 
@@ -44,7 +44,8 @@ def contrasts(
 
     The arms of `ARM_PAIRS` are compared for each method, on the same dataset, or, where each arm has one dataset, on
     those two. Methods are compared within each arm and dataset: there `arm_a` = `arm_b`, and `method` reads `GD - RMU`.
-    A seed takes part where both sides are in the set. `over` says what the interval is over: `seeds`, from two on; for
+    A seed takes part where both sides are in the set; of `n_cells` seeds that have both sides at all, `n_counting`
+    count on both. `over` says what the interval is over: `seeds`, from two on; for
     methods of one seed `questions`, paired one by one with `answers` (by `ANSWER_KEY`), about these weights alone;
     empty where there is no interval. A pair is comparable where the means over its seeds of acc_before differ by at
     most `before` and those of acc_unlearned by at most `unlearned`; otherwise `why` says what differs. Values are
@@ -91,7 +92,7 @@ def _pair(key: tuple, side_a: Side, side_b: Side, names: tuple, before, unlearne
             several = sorted({row["model"] for row in side})
             why = f"not comparable: {name} stands for {len(several)} models: {', '.join(several)}"
             return [
-                (*key, which, quantity, 0, [], *t_interval([]), "", "no", why)
+                (*key, which, quantity, 0, 0, 0, [], *t_interval([]), "", "no", why)
                 for which in SETS
                 for quantity in QUANTITIES
             ]
@@ -113,7 +114,8 @@ def _pair(key: tuple, side_a: Side, side_b: Side, names: tuple, before, unlearne
                 ends, over = by_question(*sides, quantity) if all(sides) else ends, "questions"
             over = "" if math.isnan(ends[1]) else over
             why = _why(usable, paired, names, before, unlearned)
-            rows.append((*key, which, quantity, len(usable), differences, *ends, over, "no" if why else "yes", why))
+            n = len(paired), len(sets["counting"]), len(usable)
+            rows.append((*key, which, quantity, *n, differences, *ends, over, "no" if why else "yes", why))
     return rows
 
 
