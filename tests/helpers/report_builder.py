@@ -45,6 +45,8 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "control_learned": True,
         "retain_before": 0.9,
         "retain_unlearned": 0.85,
+        "perplexity_before": 3.14,
+        "perplexity_unlearned": 3.42,
         "floor": 0.27,
         "status": "ok",
         "cannot_tell": "",
@@ -62,7 +64,9 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
     if row["status"] == "none_within_budget":
         empty = ["acc_unlearned", "acc_attacked", *RATES]
         row |= dict.fromkeys([f"{n}{end}" for n in empty for end in ENDS], float("nan"))
-        row |= dict.fromkeys(["t_acc_attacked", "attack_learned", "retain_unlearned"], float("nan"))
+        row |= dict.fromkeys(
+            ["t_acc_attacked", "attack_learned", "retain_unlearned", "perplexity_unlearned"], float("nan")
+        )
     return row
 
 

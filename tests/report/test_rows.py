@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from report_builder import full_study, recovery_row, results_of, view_of
 from rtt.report import rows
+from rtt.report.allowance import allowance
 
 
 def test_a_result_holds_the_numbers_of_its_row():
@@ -53,6 +54,33 @@ def test_a_measure_that_cannot_be_told_is_words_and_its_interval():
 def test_a_result_says_whether_it_counts_and_whether_the_criterion_holds(changes, counts, holds):
     (found,) = results_of(recovery_row(**{"acc_control_attacked_high": 0.35} | changes))
     assert (found.counts, found.holds) == (counts, holds)
+
+
+def test_perplexities_are_before_and_after():
+    after = {"GD": 3.4242, "RMU": 1234.5, "RIA": 2e43}
+    given = [recovery_row(name, perplexity_before=3.1415, perplexity_unlearned=x) for name, x in after.items()]
+    found = results_of(*given, recovery_row("FIF", status="none_within_budget"))
+    texts = {one.method: one.perplexities for one in found}
+    assert texts == {"GD": "3.14 → 3.42", "RMU": "3.14 → 1234", "RIA": "3.14 → 2e+43", "FIF": "3.14 → –"}
+
+
+def test_a_budget_is_told_in_points_of_each_arm_s_own_retain_accuracy():
+    """10 % of the mean over seeds, by the probes that hold the budget; where the study says none, by the headline."""
+    both = ("letter_permuted", "likelihood")
+    before = {"pretrained": (1.0, 0.9), "taught": (0.8, 0.5)}
+    given = [
+        recovery_row(arm=arm, seed=seed, probe=probe, retain_before=before[arm][i] + 0.02 * seed)
+        for arm in before for seed in (0, 1) for i, probe in enumerate(both)
+    ]  # fmt: skip
+    view, start = view_of(*given), "A budget of 10 % lets retain accuracy "
+    letters = "by permuted letters fall by .10 from 1.01 ({}) and .08 from .81 ({})"
+    likelihood = "by likelihood fall by .09 from .91 ({}) and .05 from .51 ({})"
+    facts = [panel.facts for panel in view.panels]
+    letters, likelihood = letters.format(*facts), likelihood.format(*facts)
+    assert allowance(view, {}) == f"{start}{letters}."
+    assert allowance(view, {"point_choice": {"retain_probe": "likelihood"}}) == f"{start}{likelihood}."
+    asked = {"point_choice": {"retain_probe": [*both, "cloze"]}}
+    assert allowance(view, asked) == f"{start}{letters}; {likelihood}."
 
 
 def test_variants_are_no_results_of_the_study():

@@ -136,6 +136,13 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.replace("0.", ".", 1) if text.removeprefix("-").startswith("0.") else text
 
 
+def magnitude(value: float) -> str:
+    """Write a number that may be large: `3.14`, `123`, `1e+43`; an unknown one as an en dash."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}" if value < 1e6 else f"{value:.0e}"
+
+
 def interval(value: float, low: float, high: float) -> str:
     """Write a value with its interval: `.83 [.77, .88]`; without ends, the value alone."""
     ends = "" if math.isnan(low) or math.isnan(high) else f" [{number(low)}, {number(high)}]"

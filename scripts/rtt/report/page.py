@@ -1,6 +1,7 @@
 """`python -m rtt report`: tables, audits and manifests -> one self-contained page that says what they show."""
 
 import argparse
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rtt.figures.style import number, percent
 from rtt.files import write_text
 from rtt.report import conclusions, controls, cost, differences, rows, seeds, strength, tested, variants
 from rtt.report import reference as reference_study
+from rtt.report.allowance import allowance
 from rtt.report.among import Among, among
 from rtt.report.audits import Audit, audit
 from rtt.report.caveats import caveats
@@ -57,6 +59,7 @@ class Scope:
     several_seeds: bool
     several_runs: bool
     has_oracle: bool
+    has_perplexity: bool
     several_budgets: bool
     main_seed: int
     main_arm: bool
@@ -91,6 +94,7 @@ class Report:
     published: Published
     tables: list[rows.RecoveryTable]
     more_tables: list[rows.RecoveryTable]
+    allowance: str
     budgets: list[rows.Group[rows.Cell]]
     other_attacks: OtherAttacks | None
     # formats, faithful, sensitivity
@@ -198,6 +202,7 @@ def report(
             several_seeds=len(numbers) > 1,
             several_runs=any(one.n_runs > 1 for one in shown),
             has_oracle=view.has_oracle,
+            has_perplexity=any(not math.isnan(one.perplexity_before) for one in found),
             several_budgets=len({one.retain_budget for one in found}) > 1,
             main_seed=conclusions.main_seed(numbers),
             main_arm=any(one.panel.arm == conclusions.MAIN_ARM for one in shown),
@@ -218,6 +223,7 @@ def report(
         published=published(found, view, study, [one.variant for one in effects[variants.FORMAT]]),
         tables=main[:2],
         more_tables=[table for table in tables if table not in main[:2]],
+        allowance=allowance(view, study),
         budgets=rows.by_budget(view),
         other_attacks=others,
         by_probe=rows.by_probe(view),

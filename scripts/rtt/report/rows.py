@@ -10,7 +10,7 @@ import pandas as pd
 
 from rtt.figures import criterion
 from rtt.figures.phrases import mean_text, statuses, upper
-from rtt.figures.style import PROBES, number, percent, value_of
+from rtt.figures.style import PROBES, magnitude, number, percent, value_of
 from rtt.figures.view import Panel, View, attack_title
 from rtt.study.names import DEFAULT
 
@@ -64,6 +64,8 @@ class Result:
     counts: bool
     retain_before: float
     retain_unlearned: float
+    perplexity_before: float
+    perplexity_unlearned: float
     floor: float
     recovery: Estimate
     recovery_corrected: Estimate
@@ -95,6 +97,11 @@ class Result:
     def verdict(self) -> str:
         """Say whether it counts, and its status where that is not ok: `yes`, `no: not unlearned`."""
         return self.counts_text + ("" if self.status == "ok" else f": {self.status_text}")
+
+    @property
+    def perplexities(self) -> str:
+        """Return the perplexity of held-out text before and after unlearning."""
+        return f"{magnitude(self.perplexity_before)} → {magnitude(self.perplexity_unlearned)}"
 
     @property
     def n_text(self) -> str:
