@@ -152,6 +152,20 @@ def test_wrapped_keeps_the_percent_sign():
     assert all("\n%" not in phrases.wrapped("give back 80 % of it all", width) for width in range(6, 25))
 
 
+def test_a_lower_bound_is_not_told_to_give_back_little():
+    failed = {"status": "attack_failed"}
+    rows = [recovery_row("GD"), recovery_row("RMU", recovery_corrected=0.5, **failed)]
+    rows.append(recovery_row("RIA", recovery_corrected=0.9, **failed))
+    assert words.title("recovery", view_of(*rows)).endswith(
+        "2 of the 2 that can be judged give back more than 80 % of the facts learned in pretraining; 1 cannot be told"
+    )
+
+
+def test_the_title_says_why_nothing_is_compared():
+    lost = recovery_row(control_learned=False, acc_attacked=0.6)
+    assert words.title("accuracy", view_of(lost)).endswith("RTT, .60 on V, which cannot be judged against the control")
+
+
 def seeds_told(**changes):
     """Return the title of the figure `seeds`, its words, and the report's row and claim, of ten seeds that count."""
     rows = [recovery_row("GD", seed=seed, recovery_corrected=0.45 + seed / 100) for seed in range(9)]

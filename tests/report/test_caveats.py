@@ -44,6 +44,9 @@ def one(texts, part):
         ({"status": "below_floor"}, module.STATUSES["below_floor"], "."),
         ({"status": "not_unlearned"}, module.STATUSES["not_unlearned"], "."),
         ({"status": "undefined"}, module.STATUSES["undefined"], "."),
+        # behind a status about the original
+        ({"status": "undefined", "counts": False}, module.STATUSES["not_unlearned"], "."),
+        ({"status": "original_not_learned", "counts": False}, module.STATUSES["not_unlearned"], "."),
         ({"status": "none_within_budget"}, "within 10 %, so nothing was attacked", "."),
         ({"recovery_corrected_low": 0.6, "recovery_corrected_high": 0.95}, "is wider than .30", " .86 [.60, .95]."),
     ],
@@ -157,6 +160,13 @@ def test_a_probe_below_its_floor_is_not_counted_among_those_at_it():
     view = make_view(table, accuracy(table), pd.DataFrame(asked))
     (group,) = unlearned_test(asked_models(view), shown(results(view), view)).groups
     assert group.rows[0].passed == f"{len(UNLEARNED) - 2} of {len(UNLEARNED)}"
+
+
+def test_a_model_below_its_floor_is_named_behind_an_original_that_was_not_learned():
+    asked = probe_rows(stage="unlearned", method="GD", values=UNLEARNED | {"cloze": 0.05})
+    texts = caveats(recovery_row(status="original_not_learned", counts=False), probes=[asked])
+    assert one(texts, module.STATUSES["below_floor"]).endswith(": GD, learned in pretraining (cloze).")
+    assert not any(module.STATUSES["not_unlearned"] in text for text in texts)
 
 
 def test_the_margin_is_said_where_something_was_tested():

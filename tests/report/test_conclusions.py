@@ -141,6 +141,11 @@ def test_an_attack_that_failed_behind_an_original_that_was_not_learned_shows_not
     )
 
 
+def test_why_a_model_does_not_count_is_no_guess_behind_an_original_that_was_not_learned():
+    (judged,) = verdict(recovery_row("GD", status="original_not_learned", counts=False)).methods
+    assert judged.why == "it was not unlearned by every probe, or answers below the floor"
+
+
 def test_the_claim_is_about_seed_0_or_the_lowest_and_the_pretrained_arm():
     rows = [
         recovery_row(seed=11, acc_attacked=0.6),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
-from rtt.stats.criteria import DEFAULT_CRITERIA
+from rtt.stats.criteria import DEFAULT_CRITERIA, HIDING
 from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
 from rtt.study.names import DEFAULT, read_setting, setting_text
@@ -294,7 +294,7 @@ def with_attack_learned(table: pd.DataFrame) -> pd.DataFrame:
     if "attack_learned" in table or not {"status", "t_acc_attacked"} <= set(table):
         return table
     low = pd.to_numeric(table["t_acc_attacked"], errors="coerce") < DEFAULT_CRITERIA.learned - 1e-9
-    failed = (table["status"] == "attack_failed") | (low & table["status"].isin(("undefined", "original_not_learned")))
+    failed = (table["status"] == "attack_failed") | (low & table["status"].isin(HIDING))
     return table.assign(attack_learned=(~failed).astype(object).where(table["t_acc_attacked"].notna(), None))
 
 

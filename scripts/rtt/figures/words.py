@@ -54,7 +54,9 @@ def _accuracy_title(view: View) -> str:
         return f"{head}; after {view.attack_title}, models reach {span(rows['acc_attacked'])} on V"
     if not compared:
         reached = span(criterion.counting(rows)["acc_attacked"])
-        return f"{head}; after {view.attack_title}, {reached} on V, with no control to compare"
+        known = rows["acc_control_attacked"].notna().any()
+        why = "which cannot be judged against the control" if known else "with no control to compare"
+        return f"{head}; after {view.attack_title}, {reached} on V, {why}"
     above, of = sum(compared), len(compared)
     verb = "exceeds" if above == 1 or of == 1 else "exceed"
     return f"{head}; after {view.attack_title}, {_these(above, of, int(rows['counts'].sum()))} {verb} {ABOVE}"
@@ -82,6 +84,10 @@ def _recovery_title(view: View) -> str:
         wide = unclear(rows, "recovery_corrected")
         untold += int(wide.sum())
         clear = rows[~wide].groupby("method")["recovery_corrected"].mean().dropna()
+        failed = rows.loc[rows["attack_learned"] == False, "method"]  # noqa: E712
+        low = clear.index[clear <= MUCH].intersection(failed)  # lower bounds: it may be more
+        untold += int((~wide & rows["method"].isin(low)).sum())
+        clear = clear.drop(low)
         parts.append((panel, int((clear > MUCH).sum()), len(clear)))
     panel, much, of = parts[0]
     end = "".join(f"; {p.name}: {f'{m} of {n}' if n else 'nothing to judge'}" for p, m, n in parts[1:])
@@ -118,7 +124,7 @@ def _sensitivity_title(view: View) -> str:
     if not others:
         return "There is no other choice to compare the reported one with"
     if not compared:
-        return f"Under {len(others)} other choices, one at a time, no model counts as unlearned and has a control"
+        return f"Under {len(others)} other choices, one at a time, no model counts and can be judged against a control"
     above, of = sum(compared), len(compared)
     subject = count(above, of, "result")
     verb = "exceeds" if above == 1 or of == 1 else "exceed"

@@ -10,6 +10,7 @@ from rtt.figures import criterion
 from rtt.figures.phrases import counted, counted_of, listed, look_text, statuses
 from rtt.figures.style import interval, number, span
 from rtt.figures.view import Line, Panel, View
+from rtt.stats.criteria import HIDING
 
 COUNTING, KNOWN = "counting", "known"  # column `set` of seeds.csv: which cells a mean is over
 
@@ -178,7 +179,7 @@ def controls_failed(view: View, panel: Panel, method: str) -> int:
 def oracle(view: View, panel: Panel) -> list[float]:
     """Return each seed's floor-corrected recovery of the oracle, (oracle - f) / (original - f), where it has rates."""
     rows = view.of(panel)
-    without = rows.loc[rows["status"].isin(("original_not_learned", "undefined")), "seed"]
+    without = rows.loc[rows["status"].isin(HIDING), "seed"]
     rows = rows[~rows["seed"].isin(without)].drop_duplicates("seed")
     above = rows["acc_original_attacked"] - rows["floor"]
     return [float(x) for x in ((rows["acc_oracle_attacked"] - rows["floor"]) / above.where(above > 0)).dropna()]

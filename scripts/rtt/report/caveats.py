@@ -9,7 +9,7 @@ from rtt.figures.view import Panel
 from rtt.report.conclusions import MAIN_ARM
 from rtt.report.rows import Result, probe_name
 from rtt.report.tested import AskedModel, alone, not_known_text, of_stage
-from rtt.stats.criteria import Criteria
+from rtt.stats.criteria import HIDING, Criteria
 
 WIDE = 0.3  # width of a 95 % interval of the floor-corrected recovery
 RETAIN_LOST = 0.05  # of retain accuracy, by teaching
@@ -79,7 +79,7 @@ def caveats(
     texts += _one_letter(found, seeds)
     for status, text in STATUSES.items():
         texts += told(
-            (one for one in shown if one.status == status),
+            (one for one in shown if status in _statuses(found, one)),
             text,
             show=lambda one, status=status: _failing(found, one, below=status == "below_floor"),
         )
@@ -190,6 +190,13 @@ def _many(names: Sequence[str]) -> str:
     if len(set(names)) == len(names):
         return listed(names)
     return listed(f"{name} in {names.count(name)}" for name in dict.fromkeys(names)) + " runs"
+
+
+def _statuses(found: Sequence[AskedModel], one: Result) -> tuple[str, ...]:
+    """Return a result's status, and behind one about its original why its model does not count."""
+    if one.counts or one.status not in HIDING:
+        return (one.status,)
+    return one.status, "below_floor" if _failing(found, one, below=True) else "not_unlearned"
 
 
 def _failing(found: Sequence[AskedModel], one: Result, below: bool) -> str:

@@ -8,6 +8,7 @@ from rtt.figures.phrases import count, listed, upper
 from rtt.figures.style import number, span
 from rtt.figures.view import Panel
 from rtt.report.rows import Result, grouped
+from rtt.stats.criteria import HIDING
 from rtt.stats.intervals import t_interval
 from rtt.stats.recovery import TOO_WIDE
 from rtt.stats.seeds import CLAIM_SEEDS, CLAIMED
@@ -16,12 +17,13 @@ MAIN_ARM, MAIN_SEED = "pretrained", 0
 WIDE_TEXT = f"the interval of its recovery reaches more than {number(TOO_WIDE)} from the estimate"
 DONE = {"RTT": "retraining on T alone"}  # what an attack does, in the claim; others are named
 # Why a cell does not count, by its status.
+NOT_UNLEARNED = "it was not unlearned by every probe"
 NOT_COUNTED = {
+    **dict.fromkeys(HIDING, f"{NOT_UNLEARNED}, or answers below the floor"),
     "none_within_budget": "no point of its unlearning run lies within the budget",
     "not_known": "the original does not know these facts",
     "below_floor": "it answers below the floor, which is not forgetting",
 }
-NOT_UNLEARNED = "it was not unlearned by every probe"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ STATUSES = (
     "none_within_budget", "not_known", "original_not_learned", "undefined", "below_floor", "not_unlearned",
     "attack_failed", "ok",
 )  # fmt: skip
+HIDING = ("original_not_learned", "undefined")  # statuses about the original, behind which one of the model may hide
 
 
 @dataclass(frozen=True)
