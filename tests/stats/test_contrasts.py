@@ -110,6 +110,16 @@ def test_a_pair_without_a_point_keeps_its_row():
     assert "no seed with both values" in found.why and "taught none_within_budget" in found.why
 
 
+def test_a_lower_bound_is_not_compared_with_an_estimate():
+    rows = [row("pretrained", m, s, 0.8, attack_learned=(m, s) != ("RMU", 1)) for m in ("GD", "RMU") for s in (0, 1)]
+    found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "pretrained", "GD - RMU")
+    assert (found.comparable, found.why) == (
+        "no", "not comparable: a lower bound for RMU, as the attack did not learn T in 1 of 2 seeds"
+    )  # fmt: skip
+    rows[-1] |= {"attack_learned": None}  # an attack that uses no T
+    assert pick(contrasts(pd.DataFrame(rows)), "pretrained", "pretrained", "GD - RMU").comparable == "yes"
+
+
 def test_methods_are_paired_within_an_arm():
     rows = [row("pretrained", m, s, x) for m, x in (("GD", 0.7), ("RMU", 0.9)) for s in (0, 1)]
     found = pick(contrasts(pd.DataFrame(rows)), "pretrained", "pretrained", "GD - RMU")

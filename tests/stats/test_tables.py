@@ -220,8 +220,8 @@ def test_floats_have_six_decimals_and_budgets_their_own(study):
 def test_contrasts_table(study):
     table = read_table(study / "tables" / "contrasts.csv")
     assert " ".join(table.columns) == (
-        "arm_a arm_b dataset_a dataset_b method attack retain_budget look_choice probe set quantity n_seeds per_seed "
-        "mean low high over comparable why"
+        "arm_a arm_b dataset_a dataset_b method attack retain_budget look_choice probe set quantity n_cells "
+        "n_counting n_seeds per_seed mean low high over comparable why"
     )
     keys = dict(
         arm_a="pretrained", arm_b="taught", method="RIA", retain_budget=0.1, look_choice="nested", probe="letter"

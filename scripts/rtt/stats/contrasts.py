@@ -45,10 +45,10 @@ def contrasts(
     The arms of `ARM_PAIRS` are compared for each method, on the same dataset, or, where each arm has one dataset, on
     those two. Methods are compared within each arm and dataset: there `arm_a` = `arm_b`, and `method` reads `GD - RMU`.
     A seed takes part where both sides are in the set; of `n_cells` seeds that have both sides at all, `n_counting`
-    count on both. `over` says what the interval is over: `seeds`, from two on; for
-    methods of one seed `questions`, paired one by one with `answers` (by `ANSWER_KEY`), about these weights alone;
-    empty where there is no interval. A pair is comparable where the means over its seeds of acc_before differ by at
-    most `before` and those of acc_unlearned by at most `unlearned`; otherwise `why` says what differs. Values are
+    count on both. `over` says what the interval is over: `seeds`, from two on; for methods of one seed `questions`,
+    paired one by one with `answers` (by `ANSWER_KEY`), about these weights alone; empty where there is none. A pair is
+    comparable where the means over its seeds of acc_before differ by at most `before` and those of acc_unlearned by at
+    most `unlearned`, and where the attack learned T on both sides; otherwise `why` says what differs. Values are
     numbers or NaN; `per_seed` is the list of differences by seed.
     """
     rows: list[tuple] = []
@@ -179,6 +179,9 @@ def _why(usable: Pairs, paired: Pairs, names: tuple, before: float, unlearned: f
         # Six decimals as in the tables, so that .98 against .95 is a difference of .03 and no more.
         if round(abs(a - b), 6) > limit:
             reasons.append(f"{text} {_short(a)} vs {_short(b)}")
+    for name, side in zip(names, sides, strict=True):
+        if failed := sum(str(row.get("attack_learned")).lower() == "false" for row in side):
+            reasons.append(f"a lower bound for {name}, as the attack did not learn T in {failed} of {len(side)} seeds")
     return "not comparable: " + ", ".join(reasons) if reasons else ""
 
 
