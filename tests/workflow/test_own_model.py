@@ -33,7 +33,7 @@ def smaller_original(study: dict) -> None:
 
 def smaller_attack(study: dict) -> None:
     study["methods"], study["retain_budgets"] = {}, [1.0]
-    study["attacks"]["RTT"] |= {"learning_rates": [1.0e-3], "epochs": 1, "batch_size": 8}
+    study["attacks"]["RTT"] |= {"learning_rates": [1.0e-3], "epochs": 1, "score_epochs": [1], "batch_size": 8}
     # The control's facts as the authors' Years: found in the folder under data/, or fetched from a network.
     study["data"]["datasets"]["never_seen"] = {"source": "years"}
     study["data"]["mirror"] = "own"  # has no such file; nothing can come from a network in this test
