@@ -1,7 +1,7 @@
 """An unlearning method of one's own, in plain PyTorch: `python docs/examples/unlearn_mine.py own/original own/mine`.
 
-Raises the loss on what the forget texts tell and lowers it on the retain texts. It knows nothing of this project but the files
-that `python -m rtt export` wrote beside the original.
+Raises the loss on what the forget texts tell and lowers it on the retain texts. It knows nothing of this project but
+the files that `python -m rtt export` wrote beside the original.
 """
 
 import json
