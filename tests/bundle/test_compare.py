@@ -35,7 +35,7 @@ def all_right(document: dict) -> None:
 
 PROBES = ("letter", "letter_calibrated", "likelihood")
 CELLS = 2 * 2 * (2 * len(PROBES) + 1)  # attacks, retain budgets, look choices and probes, the strongest probe
-ROWS = 16 * CELLS  # numbers of each cell
+ROWS = 18 * CELLS  # numbers of each cell
 
 
 def find(rows: list[dict], number: str, **key) -> dict:
