@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 if not Path(sys.argv[1], "config.json").is_file():
     sys.exit(f"{sys.argv[1]}: no model there: `python -m rtt export STUDY --out {Path(sys.argv[1]).parent}` writes it")
-original, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int((sys.argv[3:] or [120])[0])
+original, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int((sys.argv[3:] or [100])[0])
 model, tokenizer = AutoModelForCausalLM.from_pretrained(original), AutoTokenizer.from_pretrained(original)
 model.get_input_embeddings().requires_grad_(False)
 optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4, weight_decay=0)
