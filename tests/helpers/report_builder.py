@@ -42,6 +42,7 @@ def recovery_row(method="GD", arm="pretrained", seed=0, **changes):
         "t_acc_attacked": 1.0,
         "t_acc_original_attacked": 1.0,
         "t_acc_control_attacked": 1.0,
+        "t_acc_oracle_attacked": 1.0,
         "control_learned": True,
         "retain_before": 0.9,
         "retain_unlearned": 0.85,

@@ -74,6 +74,12 @@ def test_a_caveat_names_the_result_that_raises_it(changes, text, value):
             " .46.",
         ),
         (
+            {"t_acc_oracle_attacked": 0.5},
+            "oracle",
+            "RTT did not bring the oracle to learn T (.97 is asked for), so removal may look like more than it shows",
+            " .50.",
+        ),
+        (
             {"status": "original_not_learned", "t_acc_original_attacked": 0.83},
             "original",
             "RTT did not bring the original to learn T (.97 is asked for), so there is no recovery rate",

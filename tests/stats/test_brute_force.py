@@ -350,4 +350,8 @@ def test_runs_and_recovery(study, look_choice, probe):
     ):
         found = [chosen(study, file, probe, a, look_choice)[0] for a in REPEATS]
         numbers[f"acc_{name}_attacked"] = mean([mean(values) for values in found])
+        learned = attacked(study, file)[3]
+        numbers[f"t_acc_{name}_attacked"] = min(
+            max(max(t.values()) for (repeat, _), t in learned.items() if repeat == a) for a in REPEATS
+        )
     assert row[[*numbers]].to_dict() == pytest.approx(numbers, abs=1e-6)

@@ -238,6 +238,7 @@ def test_t_is_that_of_the_best_look_of_the_worst_repeat(tmp_path):
     assert tables(tmp_path) == 0 and status_of(tmp_path) == "original_not_learned"
     found = planted(tmp_path)
     assert set(found.t_acc_original_attacked) == set(found.t_acc_control_attacked) == {0.95}
+    assert found.t_acc_oracle_attacked.isna().all()  # this study has none
     assert not found.control_learned.any() and not found.attack_learned.any()  # which the status no longer tells
 
 

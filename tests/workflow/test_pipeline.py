@@ -122,8 +122,9 @@ def test_the_tables_have_the_columns_and_rows_of_the_contract(finished):
     recovery = read_csv(finished.results() / "tables/recovery.csv")
     assert list(recovery[0]) == [
         *KEYS, "n_questions", "n_groups", "n_runs", "acc_before", *with_intervals(WITH_INTERVAL), "t_acc_attacked",
-        "t_acc_original_attacked", "t_acc_control_attacked", "attack_learned", "control_learned", "retain_before",
-        "retain_unlearned", "perplexity_before", "perplexity_unlearned", "floor", "original_floor",
+        "t_acc_original_attacked", "t_acc_control_attacked", "t_acc_oracle_attacked", "attack_learned",
+        "control_learned", "retain_before", "retain_unlearned", "perplexity_before", "perplexity_unlearned",
+        "floor", "original_floor",
         *with_intervals(RECOVERIES), "counts", "status", "cannot_tell",
     ]  # fmt: skip
     columns = ("arm", "method", "attack", "retain_budget", "look_choice", "probe")

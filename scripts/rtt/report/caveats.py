@@ -58,6 +58,12 @@ def caveats(
         show=lambda one: f" {number(one.t_acc_control_attacked)}",
     )
     texts += told(
+        (one for one in first if one.t_acc_oracle_attacked < criteria.learned),
+        f"{attack} did not bring the oracle to learn T ({asked}), so removal may look like more than it shows",
+        who="oracle",
+        show=lambda one: f" {number(one.t_acc_oracle_attacked)}",
+    )
+    texts += told(
         (one for one in shown if one.status == "original_not_learned"),  # of a method without a point it is not told
         f"{attack} did not bring the original to learn T ({asked}), so there is no recovery rate",
         who="original",

@@ -59,6 +59,7 @@ class Result:
     t_acc_attacked: float
     t_acc_original_attacked: float
     t_acc_control_attacked: float
+    t_acc_oracle_attacked: float
     attack_learned: bool | None
     control_learned: bool | None
     counts: bool

@@ -44,7 +44,8 @@ KEYS = ["dataset", "arm", "model", "method", "attack", "variant", "seed"]
 COLUMNS = [
     *KEYS,
     *("retain_budget", "look_choice", "probe", "n_questions", "n_groups", "n_runs", "acc_before", *WITH_ENDS),
-    *("t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "attack_learned", "control_learned"),
+    *("t_acc_attacked", "t_acc_original_attacked", "t_acc_control_attacked", "t_acc_oracle_attacked"),
+    *("attack_learned", "control_learned"),
     *("retain_before", "retain_unlearned", "perplexity_before", "perplexity_unlearned", "floor", "original_floor"),
     *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")),
     *("counts", "status", "cannot_tell"),
@@ -139,15 +140,14 @@ class Cell:
         rows = [row for points, at in self.points().values() for row in by_probe(points, at, criteria).values()]
         knows = known(by_probe(arm.original, 0, criteria), criteria, self.trained or arm.key[1] != "pretrained")
         point, gone, below = len(self.points()) == len(self.repeats), unlearned(rows), below_floor(rows)
-        on = [arm.original_attacked[self.attack], arm.controls.get(self.attack)]
-        original, control = (learned(one, criteria) for one in on)
+        on = [arm.original_attacked[self.attack], arm.controls.get(self.attack), arm.oracles.get(self.attack)]
+        original, control, oracle = (learned(one, criteria) for one in on)
         reached = [learned(self.attack_on(repeat), criteria) for repeat in self.points()]
         t = np.concatenate(reached) if reached else np.full(1, np.nan)
         attack_learned = has_learned(t, self.attack, criteria)
         return {
-            **dict(
-                t_acc_attacked=t.min(), t_acc_original_attacked=original.min(), t_acc_control_attacked=control.min()
-            ),
+            **dict(t_acc_attacked=t.min(), t_acc_original_attacked=original.min()),
+            **dict(t_acc_control_attacked=control.min(), t_acc_oracle_attacked=oracle.min()),
             "attack_learned": attack_learned,
             "control_learned": has_learned(control, self.attack, criteria),
             "counts": point and knows and gone and not below,
