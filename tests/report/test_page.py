@@ -318,7 +318,7 @@ def test_missing_pieces_are_said(tmp_path, no_figures):
     assert (found.audits, found.ledger, found.provenance, found.budgets) == ([], [], [], [])
     assert found.contrasts_of_arms is None
     text = page(study, study / "study.yaml")
-    assert "Perplexity" not in section(text, "recovery")
+    assert "perplexity" not in section(text, "recovery")
     for name, words in (
         ("audit", "No audit was found"),
         ("compute", "No manifests were found"),

@@ -60,8 +60,8 @@ def test_without_an_option_the_demo_runs(clone):
 def test_a_study_file_replaces_the_default(clone):
     """Snakemake merges config files; merged with the demo, this study would run RMU, FIF and a third arm."""
     demo, own = dry(clone), dry(clone, "--configfile", SMOKE)
-    assert "RMU" in demo and "taught_same_data" in demo and "results/demo/" in demo
-    assert "RMU" not in own and "taught_same_data" not in own and "results/demo/" not in own
+    assert "RMU" in demo and "taught_shuffled" in demo and "results/demo/" in demo
+    assert "RMU" not in own and "taught_shuffled" not in own and "results/demo/" not in own
     assert clone.plan("--configfile", SMOKE)["unlearn"] == 2
 
 
