@@ -90,7 +90,7 @@ def test_budgets_and_formats_of_ours_are_named():
 
 def test_the_hiding_model_is_found_in_the_study_or_its_variants():
     rows = [recovery_row("GD"), recovery_row("GD", variant="hiding", acc_unlearned=0.35, acc_attacked=0.8)]
-    number = {"GD": {"sentence_loss": "NUMBER"}}
+    number = {"GD": {"sentence_loss": "NUMBER", "train_layers": [2]}}
     view = view_of(*rows)
     assert published.hiding(view, {"variants": {"hiding": {"methods": number}}, "faithful": []}) == [
         "ours has .35 [.30, .40] and .80 [.75, .85] (variant hiding, seed 0)"
@@ -99,3 +99,4 @@ def test_the_hiding_model_is_found_in_the_study_or_its_variants():
         "ours has .28 [.23, .33] and .85 [.80, .90] (variant default, seed 0)"
     ]
     assert published.hiding(view, {}) == []
+    assert published.hiding(view, {"methods": {"GD": number["GD"] | {"train_layers": None}}}) == []  # of all layers

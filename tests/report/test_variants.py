@@ -18,7 +18,12 @@ from rtt.report import variants
         ),
         ({"attacks": {"RTT": {"loss": "LETTER"}}}, variants.FORMAT, "attacks.RTT.loss LETTER"),
         ({"teaching": {"loss": "LETTER"}}, variants.FORMAT, "teaching.loss LETTER"),
-        ({"methods": {"GD": {"sentence_loss": "NUMBER"}}}, variants.HIDING, "methods.GD.sentence_loss NUMBER"),
+        ({"methods": {"GD": {"sentence_loss": "NUMBER"}}}, variants.FORMAT, "methods.GD.sentence_loss NUMBER"),
+        (
+            {"methods": {"GD": {"sentence_loss": "NUMBER", "train_layers": [2]}}},
+            variants.HIDING,
+            "methods.GD.sentence_loss NUMBER; methods.GD.train_layers 2",
+        ),
         ({"attacks": {"RTT": {"samples": 10}}}, variants.T_SIZE, "attacks.RTT.samples 10"),
         ({"attacks": {"RTT": {"v_splits": 2}}}, variants.T_SIZE, "attacks.RTT.v_splits 2"),
         ({"attacks": {"RTT": {"epochs": 20}}}, variants.ATTACK, "attacks.RTT.epochs 20"),

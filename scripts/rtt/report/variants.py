@@ -20,7 +20,8 @@ def kind_of(patch: dict[str, Any]) -> str:
     methods, attacks = (_objects(part(patch, folder)) for folder in ("methods", "attacks"))
     if "faithful" in patch:
         return FAITHFUL
-    if any(method.get("sentence_loss") == "NUMBER" for method in methods):
+    # The model of sec. 6.1 is frozen but for some layers; without that the loss alone hides nothing on purpose.
+    if any(method.get("sentence_loss") == "NUMBER" and method.get("train_layers") for method in methods):
         return HIDING
     if any(key in method for method in methods for key in TEXT_KEYS):
         return FORMAT
