@@ -260,8 +260,8 @@ def load(folder: str | Path) -> Tables:
         missing = [column for column in columns if column not in table]
         if missing:
             raise UserError(
-                f"{path}: column {missing[0]!r} is missing. Another version made this table: `rtt tables --results` with "
-                f"the study's folder makes it anew. Expected {', '.join(columns)}"
+                f"{path}: column {missing[0]!r} is missing. Another version made this table: `rtt tables --results` "
+                f"with the study's folder makes it anew. Expected {', '.join(columns)}"
             )
         if name == "recovery" and table.empty:
             raise UserError(f"{path}: no rows: nothing was unlearned and attacked, so there is nothing to show")
