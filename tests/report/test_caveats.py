@@ -2,9 +2,22 @@
 
 import pandas as pd
 import pytest
-from report_builder import ALL_C, KNOWS, MIXED, SAYS_C, UNLEARNED, accuracy, probe_rows, recovery, recovery_row, view_of
+from report_builder import (
+    ALL_C,
+    KNOWS,
+    MIXED,
+    SAYS_C,
+    UNLEARNED,
+    accuracy,
+    audit,
+    probe_rows,
+    recovery,
+    recovery_row,
+    view_of,
+)
 from rtt.figures.view import make_view
 from rtt.report import caveats as module
+from rtt.report.audits import guessable
 from rtt.report.criteria import criteria
 from rtt.report.rows import control_datasets, results, shown
 from rtt.report.tested import asked_models, unlearned_test
@@ -21,6 +34,17 @@ def caveats(*rows, probes=()):
     view = make_view(table, accuracy(table), asked)
     found = results(view)
     return module.caveats(asked_models(view), shown(found, view), control_datasets(view), ["an edge"], LIMITS)
+
+
+def test_texts_that_tell_v_are_named_for_the_studys_own_facts():
+    told = {"n": 160, "groups": 160, "accuracy": 0.33, "low": 0.28, "high": 0.4, "floor": 0.25, "by": "-"}
+    guesser = {"choices": told, "fresh_choices": told | {"low": 0.24}}
+    audits = [audit("people_p", guesser=guesser), audit("people_f", guesser=guesser), audit("cities"), {}]
+    assert guessable(audits, ["people_p", "cities"]) == ["people_p (choices .33 [.28, .40], floor .25)"]
+    found = results(view_of(recovery_row()))
+    said = module.caveats([], found, {}, [], LIMITS, ["people_p (choices .33 [.28, .40], floor .25)"])
+    assert one(said, "sees texts alone").endswith(": people_p (choices .33 [.28, .40], floor .25).")
+    assert not any("sees texts alone" in text for text in module.caveats([], found, {}, [], LIMITS))
 
 
 def one(texts, part):

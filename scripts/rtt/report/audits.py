@@ -1,5 +1,6 @@
 """What the report shows of each dataset's audit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,20 @@ def audit(found: dict[str, Any]) -> Audit:
         ],
         checksums=[(f"{folder}/{file}", str(hexadecimal)) for file, hexadecimal in part(found, "sha256").items()],
     )
+
+
+def guessable(found: Sequence[dict[str, Any]], datasets: Sequence[str]) -> list[str]:
+    """Return for which of these datasets a classifier of texts guesses V from T, beyond its interval, and how well.
+
+    found: audits, one for each dataset and seed.
+    """
+    texts = []
+    for one in found:
+        own = {kind: it for kind, it in part(one, "guesser").items() if it and it["low"] > it["floor"]}
+        name = str(one.get("dataset"))
+        if own and name in datasets:
+            texts.append(f"{name} ({_guessed(own)})")
+    return list(dict.fromkeys(texts))
 
 
 def _guessed(guesser: dict[str, Any]) -> str:

@@ -28,11 +28,13 @@ def caveats(
     controls: dict[Panel, list[str]],
     edges: Sequence[str],
     criteria: Criteria,
+    guessable: Sequence[str] = (),
 ) -> list[str]:
     """Return the caveats of a study.
 
     found: all models before the attack; shown: the results that the report shows. controls: the datasets of each
-    panel's control. edges: caveats about the attack's settings, which go last.
+    panel's control. edges: caveats about the attack's settings, which go last. guessable: datasets of which V is
+    guessed from T (`rtt.report.audits.guessable`).
     """
     seeds = list(dict.fromkeys(one.seed for one in shown))
     first, attack, budget = _one_per_model(shown), shown[0].attack_title, shown[0].retain_budget
@@ -46,6 +48,11 @@ def caveats(
         return [f"{text}: {'; '.join(names)}."] if names else []
 
     texts = _not_known(found, shown, criteria)
+    if guessable:
+        texts.append(
+            "A classifier that sees texts alone guesses some of V from T, so a part of what comes back may be that (an "
+            f"oracle, which never knew the facts, shows how much {attack} makes of it): {'; '.join(guessable)}."
+        )
     texts += told(
         (one for one in first if math.isnan(one.acc_control_attacked.value)),
         "There is no control, so what comes back may have been taught by T",

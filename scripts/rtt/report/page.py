@@ -16,7 +16,7 @@ from rtt.report import conclusions, controls, cost, differences, rows, seeds, st
 from rtt.report import reference as reference_study
 from rtt.report.allowance import allowance
 from rtt.report.among import Among, among
-from rtt.report.audits import Audit, audit
+from rtt.report.audits import Audit, audit, guessable
 from rtt.report.caveats import caveats
 from rtt.report.criteria import criteria
 from rtt.report.images import Image, has_something, image
@@ -235,7 +235,14 @@ def report(
         settings=strength.setting_table(view.attack_title, attacked),
         edges=edges,
         sizes_of_t=variants.sizes_of_t(view, study),
-        caveats=caveats(asked, shown, rows.control_datasets(view), edges, own),
+        caveats=caveats(
+            asked,
+            shown,
+            rows.control_datasets(view),
+            edges,
+            own,
+            guessable(inputs.audits, [panel.dataset for panel in view.panels]),
+        ),
         audits=[audit(one) for one in inputs.audits],
         ledger=cost.ledger(inputs.manifests),
         energy=cost.energy(inputs.manifests),
