@@ -65,6 +65,26 @@ def test_a_rebuilt_file_that_differs_is_named(bundle, tmp_path, capsys):
     assert "1 files are forged or damaged: tables/recovery.csv cannot come from" in error
 
 
+def test_a_results_folders_report_may_show_the_reference_study(bundle, tmp_path, monkeypatch):
+    """It is redrawn with the reference's section, and compared; a word more, and it differs."""
+    opening.unpack(opening.look(bundle), tmp_path)
+    rebuild.rebuild(tmp_path, "tiny", True)
+    made, given = tmp_path / "results/tiny", tmp_path / "given/results/tiny"
+    page, index = rebuild.report.page, opening.look(bundle).index
+
+    def with_section(results, config, reference=None):
+        text = page(results, config)
+        return text if reference is None else text.replace("</main>", '<h2 id="reference">Seeds</h2></main>')
+
+    monkeypatch.setattr(rebuild.report, "page", with_section)
+    told = (made / "report.html").read_text().replace("</main>", '<h2 id="reference">Seeds</h2></main>')
+    found = {}
+    for text in (told, told.replace("Seeds", "Other seeds")):
+        (given / "report.html").write_text(text)
+        found[text] = rebuild.verdicts(given, made, index)["report.html"]
+    assert list(found.values()) == [rebuild.BESIDES, rebuild.DIFFERS]
+
+
 def png(pixels: np.ndarray, **options) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "png", **options)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rtt.stats.floors import Asked, floor, guesses, letter_floor
+from rtt.stats.floors import Asked, floor, guesses, majority_letter
 
 # Two splits of four questions: answers A B B C | A A B D, all of four choices. First half: the last two of each.
 ANSWERS = np.array([0, 1, 1, 2, 0, 0, 1, 3])
@@ -51,7 +51,7 @@ def test_keys_that_avoid_ts_majority_leave_what_drawing_a_letter_scores():
     """21 of each letter; T of split 0 says D and T of split 1 says A, each the rarest or so in V: 11 of 84."""
     keys = [np.repeat(range(4), counts) for counts in ((16, 10, 10, 6), (5, 11, 11, 15))]
     found = asked(np.concatenate(keys), splits=np.repeat([0, 1], 42), first=np.arange(84) % 2 == 0)
-    majority = letter_floor(found.answers, found.n_choices, found.split_of, [0, 1])
+    majority = majority_letter(found.answers, found.n_choices, found.split_of, [0, 1]).mean()
     assert majority == (6 + 5) / 84 and floor(found, "letter") == floor(found, "letter", [0, 1]) == 0.25
 
 

@@ -65,6 +65,20 @@ def test_a_study_file_replaces_the_default(clone):
     assert clone.plan("--configfile", SMOKE)["unlearn"] == 2
 
 
+def test_the_report_is_told_of_the_projects_own_results_where_they_are(clone):
+    """And made anew where they change; without them, the command names none."""
+    folder = clone.folder / "results/reference"
+    assert "--reference" not in dry(clone, "-p", "--configfile", SMOKE)
+    folder.mkdir(parents=True)
+    (folder / "seeds-0123456789.zip").write_bytes(b"")
+    try:
+        said = dry(clone, "-p", "--configfile", SMOKE)
+    finally:
+        shutil.rmtree(folder.parent)
+    assert f"--reference {folder.resolve()}" in said
+    assert re.search(r"rule report:\n +input: .*results/reference/seeds-0123456789\.zip", said), said
+
+
 def test_defaults_are_the_documented_ones_and_not_the_demo_s(clone):
     study = load_study(clone.folder / SMOKE)
     assert study.data.generator.retain_train == 8 and study.teaching.warmup_steps == 0

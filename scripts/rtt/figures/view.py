@@ -10,7 +10,6 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
-from rtt.stats.criteria import DEFAULT_CRITERIA, HIDING
 from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
 from rtt.study.names import DEFAULT, read_setting, setting_text
@@ -254,8 +253,6 @@ def load(folder: str | Path) -> Tables:
         if key in OPTIONAL and not path.is_file():
             continue
         table = read_table(path)
-        if name == "recovery":
-            table = with_attack_learned(table)
         columns = required.get(name, [])
         missing = [column for column in columns if column not in table]
         if missing:
@@ -287,18 +284,6 @@ def typed(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     except ValueError as error:
         raise UserError(f"{path}: column {column!r} holds something that is not a number: {error}") from None
     return table
-
-
-def with_attack_learned(table: pd.DataFrame) -> pd.DataFrame:
-    """Return recovery.csv with `attack_learned`, which tables of an earlier day lack.
-
-    Their status tells it, or hides it behind the original's; there T is held against the default criterion.
-    """
-    if "attack_learned" in table or not {"status", "t_acc_attacked"} <= set(table):
-        return table
-    low = pd.to_numeric(table["t_acc_attacked"], errors="coerce") < DEFAULT_CRITERIA.learned - 1e-9
-    failed = (table["status"] == "attack_failed") | (low & table["status"].isin(HIDING))
-    return table.assign(attack_learned=(~failed).astype(object).where(table["t_acc_attacked"].notna(), None))
 
 
 def truths(column: pd.Series) -> pd.Series:

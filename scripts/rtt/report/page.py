@@ -38,7 +38,7 @@ SECTIONS = {
     "faithful": "Faithful switches",
     "sensitivity": "Sensitivity",
     "seeds": "Seeds and arms",
-    "reference": "Among ten seeds",
+    "reference": "Reference study",
     "caveats": "Caveats",
     "audit": "Audit",
     "compute": "Compute",

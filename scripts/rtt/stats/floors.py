@@ -92,12 +92,6 @@ def majority_letter(
     return value
 
 
-def letter_floor(answers: np.ndarray, n_choices: np.ndarray, split_of: np.ndarray, v_splits: Sequence[int]) -> float:
-    """Return the accuracy on V of T's majority letter, found per V split and pooled over the V questions."""
-    answers, n_choices, split_of = (np.asarray(values) for values in (answers, n_choices, split_of))
-    return float(np.mean(majority_letter(answers, n_choices, split_of, v_splits)[np.isin(split_of, v_splits)]))
-
-
 def _other_half(asked: Asked, together: np.ndarray) -> np.ndarray:
     """Return (n,) floats: 1 where the other half's majority letter is the answer, among questions asked `together`."""
     value = np.zeros(len(asked.answers))
