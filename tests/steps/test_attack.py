@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -86,6 +88,34 @@ def test_runs_on_repeats_of_unlearning_have_orders_of_their_own():
 def test_the_attack_is_told_from_which_repeat_of_unlearning_a_checkpoint_comes(monkeypatch, data):
     first, same, other = (spied(monkeypatch, data, unlearning_repeat=u) for u in (0, 0, 1))
     assert first == same and [items for _, items, _ in first] != [items for _, items, _ in other]
+
+
+def test_the_step_tells_the_attack_the_repeat_of_each_target(monkeypatch):
+    """The step itself, with all that reads or writes files replaced: what `on` is given for each checkpoint."""
+    targets = [("original", None, 0), ("GD", "GD", 0), ("GD-r1", "GD", 1)]
+    spec = SimpleNamespace(
+        point_choices=[0, 1], attack="RTT", plugin=RTT, settings=QUICK, seed=0, run_id="a", repeats=1, shots=None,
+        targets=[SimpleNamespace(name=n, method=m, repeat=r, retain_budget=0.1) for n, m, r in targets],
+    )  # fmt: skip
+    given = []
+
+    class Spy:
+        runs = ((0, "split_0"),)
+
+        def on(self, name, progress, unlearning_repeat=0):
+            given.append((name, unlearning_repeat))
+            return []
+
+    nothing = SimpleNamespace(write=lambda *args, **more: None, finish=lambda: None)
+    chosen = {("GD", r, 0.1): ((f"run-r{r}", 4), Path(f"points/r{r}.safetensors")) for r in (0, 1)}
+    found = {"load_spec": spec, "_chosen": chosen, "load": (None, None), "Attacker": Spy(), "State": nothing,
+             "Manifest": nothing, "_trained": {}}  # fmt: skip
+    others = ("code_version", "attacked_facts", "prepare_torch", "verify_file", "scorer_of", "load_weights", "sha256")
+    for name in (*found, *others, "model_hash", "write_eval", "attack_labels", "Countdown"):
+        monkeypatch.setattr(module, name, Mock(return_value=found.get(name)))
+    args = dict.fromkeys(("spec", "source", "facts", "state", "manifest"), "x")
+    module.run(SimpleNamespace(**args, evals=Path("x"), chosen=[0, 1], point_choices=[0, 1], shots=[]))
+    assert given == [("original-0", 0), ("run-r0-4", 0), ("run-r1-4", 1)]
 
 
 def test_facts_for_the_point_choice_are_neither_trained_on_nor_asked(tmp_path):
