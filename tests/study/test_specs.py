@@ -29,6 +29,19 @@ def all_specs(study):
     return list(Runs(study).specs())
 
 
+def test_the_criteria_rename_no_run():
+    """They judge what is there; the points that are chosen, and their retain probes, follow from the scores alone."""
+    probes = {"scores": {"probes": ["letter_permuted", "letter", "likelihood"]}}
+    criteria = {"headline": ["likelihood_token", "letter"], "known": 0.8, "margin": 0.05, "learned": 0.9}
+    named, other = (
+        {spec.run_id for spec in all_specs(tiny.study(**FULL, **probes, **more))}
+        for more in ({}, {"criteria": criteria})
+    )
+    assert named == other
+    choices = Runs(tiny.study(**FULL, **probes)).choices.values()
+    assert {tuple(spec.point_choice.for_retain) for spec in choices} == {("letter_permuted", "likelihood")}
+
+
 def test_specs_come_back_from_json_as_they_were(tmp_path):
     """Same id, same order of methods, same settings: `attack` pairs points with methods by position."""
     for more in ({"oracle": False}, {"repeats": {"unlearning": 2, "attack": 3}}):
