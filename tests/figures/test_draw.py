@@ -18,7 +18,8 @@ from rtt.figures import render
 from rtt.figures.draw import FIGURES
 from rtt.figures.parts import PALE
 from rtt.figures.style import colour, dash_of, lighter, marker_of, settings
-from rtt.figures.view import load, main_budget, make_view
+from rtt.figures.view import load, make_view
+from rtt.stats.shown import main_budget
 from rtt.study import plugins
 
 NAN = float("nan")

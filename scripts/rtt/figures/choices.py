@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from rtt.figures.style import PROBES, percent
-from rtt.figures.view import Panel, View, attack_title, is_control
+from rtt.figures.view import Panel, View, attack_title
+from rtt.stats.shown import is_control
 from rtt.study.names import DEFAULT
 
 SAME = ("acc_unlearned", "acc_attacked", "acc_original_attacked", "t_acc_attacked", "n_questions")

@@ -10,11 +10,11 @@ import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
+from rtt.stats.shown import MAIN_LOOK_CHOICE, main_attack, main_budget
 from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
 from rtt.study.names import DEFAULT, read_setting, setting_text
 
-MAIN_BUDGET = 0.1
 WORDS = ("status", "cannot_tell", "counts", "attack_learned", "control_learned")  # columns that hold no numbers
 EPOCH = "epoch"  # the key of a setting along which an attack's looks form a curve
 
@@ -307,30 +307,13 @@ def _line_name(rest: str) -> tuple[str, str]:
     return rest or "all epochs", rest or "one training"
 
 
-def main_budget(recovery: pd.DataFrame) -> float:
-    """Return the budget that figures show: 10 % where it was run, otherwise the smallest."""
-    budgets = sorted(set(recovery["retain_budget"]))
-    return next((budget for budget in budgets if np.isclose(budget, MAIN_BUDGET)), budgets[0])
-
-
-def is_control(attack: str) -> bool:
-    """Say whether an attack is a control, such as RTT on wrong answers: what it brings back was never hidden."""
-    return bool(getattr(plugins.attacks().get(attack), "control", False))
-
-
-def main_attack(recovery: pd.DataFrame) -> str:
-    """Return the attack that figures show: the first in recovery.csv that is not a control."""
-    attacks = [str(name) for name in dict.fromkeys(recovery["attack"])]
-    return next((name for name in attacks if not is_control(name)), attacks[0])
-
-
 def make_view(
     recovery: pd.DataFrame,
     accuracy: pd.DataFrame,
     probes: pd.DataFrame | None = None,
     over_seeds: pd.DataFrame | None = None,
     *,
-    look_choice: str = "nested",
+    look_choice: str = MAIN_LOOK_CHOICE,
     probe: str | None = None,
     budget: float | None = None,
     variant: str = DEFAULT,

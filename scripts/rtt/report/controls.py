@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from rtt.figures.phrases import listed
 from rtt.figures.style import number
-from rtt.figures.view import Panel, View, attack_title, is_control
+from rtt.figures.view import Panel, View, attack_title
 from rtt.report.rows import Group, Result, alike, grouped
+from rtt.stats.shown import is_control
 from rtt.study import plugins
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from rtt.errors import UserError
-from rtt.figures.view import View, is_control, load, make_view
+from rtt.figures.view import View, load, make_view
 from rtt.files import read_json, sha256
+from rtt.stats.shown import is_control
 from rtt.stats.tables import read_table
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rtt.figures.phrases import upper
-from rtt.figures.view import View, is_control
+from rtt.figures.view import View
 from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables
 from rtt.report.strength import SettingTable, attacked_models, edges, setting_table
+from rtt.stats.shown import is_control
 from rtt.study import plugins
 
 

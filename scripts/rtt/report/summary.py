@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rtt.figures.phrases import count
 from rtt.figures.style import number, percent, span
-from rtt.figures.view import View, attack_title, is_control, load, make_view
+from rtt.figures.view import View, attack_title, load, make_view
 from rtt.report.cost import ledger
 from rtt.report.inputs import read_manifests
 from rtt.report.rows import Result, alike, results
 from rtt.stats import unfinished
+from rtt.stats.shown import is_control
 from rtt.stats.tables import compute, read_table, write_table
 from rtt.stats.variants import StudyRuns
 from rtt.study.names import DEFAULT

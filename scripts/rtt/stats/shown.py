@@ -1,0 +1,26 @@
+"""Which attack and which retain budget a study reports first, in its figures, its report and its tables."""
+
+import numpy as np
+import pandas as pd
+
+from rtt.study import plugins
+
+MAIN_BUDGET = 0.1
+MAIN_LOOK_CHOICE = "nested"
+
+
+def main_budget(recovery: pd.DataFrame) -> float:
+    """Return the budget that is reported: 10 % where it was run, otherwise the smallest."""
+    budgets = sorted(set(recovery["retain_budget"]))
+    return next((budget for budget in budgets if np.isclose(budget, MAIN_BUDGET)), budgets[0])
+
+
+def is_control(attack: str) -> bool:
+    """Say whether an attack is a control, such as RTT on wrong answers: what it brings back was never hidden."""
+    return bool(getattr(plugins.attacks().get(attack), "control", False))
+
+
+def main_attack(recovery: pd.DataFrame) -> str:
+    """Return the attack that is reported: the first in recovery.csv that is not a control."""
+    attacks = [str(name) for name in dict.fromkeys(recovery["attack"])]
+    return next((name for name in attacks if not is_control(name)), attacks[0])
