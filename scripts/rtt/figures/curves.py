@@ -4,10 +4,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rtt.figures import criterion, words
+from rtt.figures import words
 from rtt.figures.parts import finish, floors, handle, hollow_handle, tell
 from rtt.figures.style import BLACK, FLOOR, GREY, WIDTH, colour, lighter
 from rtt.figures.view import Line, Panel, View
+from rtt.stats import criterion
 
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 ON_T = {"ls": (0, (2, 1.5)), "lw": 0.8}

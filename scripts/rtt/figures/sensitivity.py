@@ -8,11 +8,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from rtt.figures import criterion, words
+from rtt.figures import words
 from rtt.figures.choices import Choice, choices
 from rtt.figures.parts import COLUMNS, PALE, finish, handle, hollow_handle, name_panel, seeds_handle, tell, tick
 from rtt.figures.style import BLACK, FLOOR, GREY, WIDTH, colour, lighter, marker_of
 from rtt.figures.view import Panel, View
+from rtt.stats import criterion
 
 STEP, GAP, BETWEEN = 0.095, 0.06, 0.05  # inches: a mark's line, around a choice, between groups of choices
 

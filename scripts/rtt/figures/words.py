@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rtt.figures import criterion, words_attack, words_probes
+from rtt.figures import words_attack, words_probes
 from rtt.figures.choices import Choice, choices
 from rtt.figures.phrases import (
     count,
@@ -19,6 +19,7 @@ from rtt.figures.phrases import (
 )
 from rtt.figures.style import RATES, number, percent, span
 from rtt.figures.view import Panel, View
+from rtt.stats import criterion
 
 MUCH = 0.8  # "gives back more than 80 %"
 ACCURACIES = ("acc_unlearned", "acc_attacked")

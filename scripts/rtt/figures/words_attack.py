@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rtt.figures import criterion
 from rtt.figures.phrases import counted, counted_of, listed, look_text, statuses
 from rtt.figures.style import interval, number, span
 from rtt.figures.view import Line, Panel, View
+from rtt.stats import criterion
 from rtt.stats.criteria import HIDING
 
 COUNTING, KNOWN = "counting", "known"  # column `set` of seeds.csv: which cells a mean is over

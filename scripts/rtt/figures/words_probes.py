@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtt.figures import criterion
 from rtt.figures.phrases import count, counted, counted_of, listed, upper
 from rtt.figures.style import CHANCE, FLOORS, PROBES, interval, number, span
 from rtt.figures.view import Panel, View
+from rtt.stats import criterion
 from rtt.study import names
 
 ONE_LETTER = 0.8  # from this share of the answers on, a model says one letter

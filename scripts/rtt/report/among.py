@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtt.figures import criterion
 from rtt.figures import words_attack as words
 from rtt.figures.phrases import listed
 from rtt.figures.style import number
@@ -12,6 +11,7 @@ from rtt.figures.view import Panel, View
 from rtt.report.images import Image, image
 from rtt.report.reference import Reference
 from rtt.report.rows import Group, grouped
+from rtt.stats import criterion
 
 CAPTION = (
     "Each small mark is one seed of the reference study, and each diamond this study's. The original after the attack "

@@ -8,22 +8,11 @@ from rtt.figures.phrases import count, listed, upper
 from rtt.figures.style import number, span
 from rtt.figures.view import Panel
 from rtt.report.rows import Result, grouped
-from rtt.stats.criteria import HIDING
-from rtt.stats.intervals import t_interval
-from rtt.stats.recovery import TOO_WIDE
-from rtt.stats.seeds import CLAIM_SEEDS, CLAIMED
+from rtt.stats.seeds import CLAIM_SEEDS
+from rtt.stats.verdicts import AboveControl, Seed, above_control, of_seed
 
 MAIN_ARM, MAIN_SEED = "pretrained", 0
-WIDE_TEXT = f"the interval of its recovery reaches more than {number(TOO_WIDE)} from the estimate"
 DONE = {"RTT": "retraining on T alone"}  # what an attack does, in the claim; others are named
-# Why a cell does not count, by its status.
-NOT_UNLEARNED = "it was not unlearned by every probe"
-NOT_COUNTED = {
-    **dict.fromkeys(HIDING, f"{NOT_UNLEARNED}, or answers below the floor"),
-    "none_within_budget": "no point of its unlearning run lies within the budget",
-    "not_known": "the original does not know these facts",
-    "below_floor": "it answers below the floor, which is not forgetting",
-}
 
 
 @dataclass(frozen=True)
@@ -88,21 +77,22 @@ def verdicts(shown: Sequence[Result]) -> list[Verdict]:
 
 def judge(result: Result) -> Judged:
     """Apply the criterion to one method: it counts, and the interval of accuracy on V lies above the control's."""
-    return Judged(result, result.holds, _why(result), _aside(result))
+    return Judged(result, result.holds, of_seed(_seed(result)).why, _aside(result))
 
 
-def _why(one: Result) -> str:
-    if not one.counts:
-        return NOT_COUNTED.get(one.status, NOT_UNLEARNED)
-    if math.isnan(one.acc_control_attacked.value):
-        return "there is no control"
-    if one.control_learned is False:
-        return f"{one.attack_title} on the control learned T to {number(one.t_acc_control_attacked)} only"
-    if one.holds is None:
-        return "the attack did not learn T, so that nothing came back shows nothing"
-    if not one.holds and not one.recovery_corrected.clear:
-        return f"it cannot be told: {WIDE_TEXT}"
-    return ""
+def _seed(one: Result) -> Seed:
+    return Seed(
+        attack=one.attack_title,
+        counts=one.counts,
+        status=one.status,
+        attacked=one.acc_attacked.value,
+        control=one.acc_control_attacked.value,
+        t_control=one.t_acc_control_attacked,
+        attack_learned=one.attack_learned,
+        control_learned=one.control_learned,
+        holds=one.holds,
+        clear=one.recovery_corrected.clear,
+    )
 
 
 def _aside(one: Result) -> str:
@@ -212,23 +202,11 @@ def means(results: Sequence[Result]) -> str:
 
 
 @dataclass(frozen=True)
-class OverSeeds:
-    """One method's accuracy on V after the attack minus the control's: each seed's, and the mean with a t interval.
-
-    used, left_out: numbers of seeds. criterion_holds: the number of used seeds in which the criterion holds.
-    lower_bound: in some used seed the attack on the unlearned model did not learn T.
-    """
+class OverSeeds(AboveControl):
+    """One method's difference to the control over seeds, on one panel's facts."""
 
     panel: Panel
     method: str
-    used: int
-    left_out: int
-    criterion_holds: int
-    mean: float
-    low: float
-    high: float
-    differences: list[float]
-    lower_bound: bool = False
 
     @property
     def mean_text(self) -> str:
@@ -237,35 +215,20 @@ class OverSeeds:
         return "at least " * self.lower_bound + number(self.mean) + ends
 
     @property
-    def enough(self) -> bool:
-        """Say whether it supports a statement over seeds: as many are used as `rtt.stats.seeds.claim` asks for."""
-        return self.used >= CLAIM_SEEDS and self.used / (self.used + self.left_out) >= CLAIMED
-
-    @property
     def each(self) -> str:
         """Return the difference of each seed."""
         return ", ".join(map(number, self.differences)) or "–"
 
 
 def over_seeds(shown: Sequence[Result]) -> list[OverSeeds]:
-    """Return the difference to the control over seeds, per panel and method.
-
-    Results that do not count, or that lack a control which learned T, are left out and counted. What came back has no
-    say in it: a seed whose attack did not learn T stays, and gives a lower bound.
-    """
+    """Return the difference to the control over seeds, per panel and method (`rtt.stats.verdicts.above_control`)."""
     cells: dict[tuple[Panel, str], list[Result]] = {}
     for one in shown:
         cells.setdefault((one.panel, one.method), []).append(one)
-    found = []
-    for (panel, method), rows in cells.items():
-        used = [one for one in rows if one.counts and one.control_learned is not False]
-        used = [one for one in used if not math.isnan(one.acc_control_attacked.value)]
-        differences = [one.acc_attacked.value - one.acc_control_attacked.value for one in used]
-        above = sum(bool(one.holds) for one in used)
-        least = any(one.attack_learned is False for one in used)
-        left_out = len(rows) - len(used)
-        found.append(OverSeeds(panel, method, len(used), left_out, above, *t_interval(differences), differences, least))
-    return found
+    return [
+        OverSeeds(**vars(above_control(list(map(_seed, rows)))), panel=panel, method=method)
+        for (panel, method), rows in cells.items()
+    ]
 
 
 def over_seeds_sentence(cells: Sequence[OverSeeds], seeds: Sequence[int]) -> str:

@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 import numpy as np
 import pandas as pd
 
-from rtt.figures import criterion
 from rtt.figures.phrases import mean_text, statuses, upper
 from rtt.figures.style import PROBES, magnitude, number, percent, value_of
 from rtt.figures.view import Panel, View, attack_title
+from rtt.stats import criterion
 from rtt.study.names import DEFAULT
 
 Row = TypeVar("Row")
@@ -37,7 +37,7 @@ class Result:
     """One row of recovery.csv, its columns under their own names (docs/architecture.md).
 
     attack_learned, control_learned: None where there is no point or no control, or no T. holds: the criterion
-    (`rtt.figures.criterion.judged`); None: it cannot be judged.
+    (`rtt.stats.criterion.judged`); None: it cannot be judged.
     """
 
     panel: Panel
