@@ -22,7 +22,7 @@ CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Make the tables: recovery and its runs, probes, accuracies, cells over seeds, contrasts, effects of variants."""
+    """Make the tables: recovery and its runs, probes, accuracies, cells over seeds, contrasts, effects of variants, headline."""
     input:
         evals=EVALS,
         point_choices=POINT_CHOICES,
@@ -64,6 +64,13 @@ rule tables:
             category=CATEGORY,
             subcategory="Tables",
             labels=labels(ABOUT, table="effects of variants"),
+        ),
+        headline=report(
+            f"{RESULTS}/tables/headline.csv",
+            caption="../report/tables.rst",
+            category=CATEGORY,
+            subcategory="Tables",
+            labels=labels(ABOUT, table="what the study reports first"),
         ),
     log:
         f"{RESULTS}/logs/tables.log",

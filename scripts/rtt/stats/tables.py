@@ -22,6 +22,8 @@ from rtt.stats.accuracy import accuracy_table, detailed
 from rtt.stats.assemble import assemble
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.contrasts import COLUMNS as CONTRAST_COLUMNS
+from rtt.stats.headline import COLUMNS as HEADLINE_COLUMNS
+from rtt.stats.headline import headline_table
 from rtt.stats.probes import COLUMNS as PROBES_COLUMNS
 from rtt.stats.probes import probes_table
 from rtt.stats.runs import COLUMNS as RECOVERY_COLUMNS
@@ -40,6 +42,7 @@ COLUMNS = {
     "seeds": SEED_COLUMNS,
     "contrasts": CONTRAST_COLUMNS,
     "variants": VARIANT_COLUMNS,
+    "headline": HEADLINE_COLUMNS,
 }
 FORMULA = re.compile(r"[=+@\t-]")  # how one begins, for a spreadsheet
 NUMBER = r"[-+]?\d[\d.]*(e[-+]?\d+)?"
@@ -160,6 +163,8 @@ def compute(
     tables["seeds"] = seed_table(tables["runs"][tables["runs"]["variant"] == DEFAULT], default, answers)
     tables["contrasts"] = contrasts(default, answers, before, unlearned)
     tables["variants"] = variant_effects(recovery, {name: one.reported for name, one in runs.variants.items()})
+    probes = tables["probes"]
+    tables["headline"] = headline_table(default, probes[probes["variant"] == DEFAULT], tables["seeds"])
     for table in tables.values():
         if "per_seed" in table:
             table["per_seed"] = [";".join(map(_number, values)) for values in table["per_seed"]]
