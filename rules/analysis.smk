@@ -22,7 +22,7 @@ CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Make the tables: recovery and its runs, probes, accuracies, cells over seeds, contrasts, effects of variants, headline."""
+    """Make the tables: recovery, runs, probes, accuracies, seeds, contrasts, effects of variants, headline, questions."""
     input:
         evals=EVALS,
         point_choices=POINT_CHOICES,
@@ -72,6 +72,7 @@ rule tables:
             subcategory="Tables",
             labels=labels(ABOUT, table="what the study reports first"),
         ),
+        questions=f"{RESULTS}/tables/questions.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     localrule: True

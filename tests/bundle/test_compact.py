@@ -43,7 +43,12 @@ def test_everything_drawn_from_it_is_what_the_scores_gave(compact, bundle, made,
     n = len(rebuild.contents.derived_files(True))
     assert f"{n} of {n} equal the bundle's" in said and len(lines) == n
     sums = {name for name, verdict in lines.items() if "sha256" in verdict}
-    assert sums == {"tables/accuracy.csv", "report.html", *(name for name in lines if name.endswith(".png"))}
+    assert sums == {
+        "tables/accuracy.csv",
+        "tables/questions.csv",
+        "report.html",
+        *(name for name in lines if name.endswith(".png")),
+    }
     assert "10 compact evaluations are what the full ones in" in said
     for name in lines:
         if name != "report.html":  # the bundle's leaves out the texts that audits quote
@@ -74,7 +79,9 @@ def test_its_files_lie_together_and_large_ones_are_left_out(compact, made):
         names, index = set(archive.namelist()), json.loads(archive.read(INDEX))
         evals = archive.read(f"{BASE}evals.joined")
     assert {f"{BASE}{folder}.joined" for folder in JOINED} <= names and "ro-crate-metadata.json" not in names
-    assert not [name for name in names if name.endswith(("png", "html", "accuracy.csv")) or "/evals/" in name]
+    assert not [
+        name for name in names if name.endswith(("png", "html", "accuracy.csv", "questions.csv")) or "/evals/" in name
+    ]
     assert index["version"] == 3 and set(index["left_out"]).isdisjoint(index["files"])
     assert index["left_out"][f"{BASE}tables/accuracy.csv"]["sha256"] == sha256(made / "tables/accuracy.csv")
     stems = json.loads((made / "runs.json").read_text())["variants"]["default"]["evals"]

@@ -1,7 +1,7 @@
 """Put compact evaluations (`rtt.scoring.compact`) in the place of full ones, before they are bundled.
 
-Those of the study's first seed also keep the probabilities of the choices: at the chosen points, and of V at the looks
-that each headline probe chooses.
+Those of the study's main seed also keep the probabilities of the choices: at the chosen points, and of V at the looks
+that each headline probe chooses. questions.csv is made of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +11,9 @@ from rtt.errors import UserError
 from rtt.files import canonical_json, read_json, sha256, write_text
 from rtt.scoring import compact, probabilities
 from rtt.scoring.read import AttackScores, PointScores, read_eval, read_point_choices
-from rtt.stats.criteria import Criteria
 from rtt.stats.reported import attacked
+from rtt.stats.shown import main_seed
+from rtt.stats.variants import probe_order
 from rtt.study.names import ASKED, asked_for
 
 
@@ -43,7 +44,7 @@ def made(results: Path, stem: str, document: dict, study: Mapping, chosen: Mappi
     scores = read_eval(path)
     full = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     found, questions = compact.make(scores, document, full, read_json(spec) if spec.is_file() else None)
-    if found["answers"] and scores.labels.seed == study["seeds"][0]:
+    if found["answers"] and scores.labels.seed == main_seed(study["seeds"]):
         wanted = _points(scores, chosen) if isinstance(scores, PointScores) else _looks(scores, study)
         found["probabilities"] = probabilities.of(document, wanted, compact.sets(scores)["forget"][0])
     return found, questions
@@ -66,7 +67,9 @@ def _points(scores: PointScores, chosen: Mapping[str, set[int]]) -> list[tuple[d
 def _looks(scores: AttackScores, study: Mapping) -> list[tuple[dict, Sequence[str]]]:
     """Return the looks that nested choice takes by each headline probe in each repeat, with that probe."""
     found: dict[tuple, list[str]] = {}
-    for probe in Criteria.read(Path("runs.json"), study.get("criteria")).judges(scores.correct):
+    order, criteria = probe_order(Path("runs.json"), study)
+    first = [probe for probe in order if probe in scores.correct][:1]  # that of questions.csv
+    for probe in dict.fromkeys([*criteria.judges(scores.correct), *first]):
         for repeat, pairs in enumerate(attacked(scores, probe, "nested").pairs):
             for look, split in pairs:
                 probes = found.setdefault((repeat, look, split if scores.uses_t else 0), [])

@@ -37,7 +37,7 @@ CODE = re.compile(r"[0-9a-f]{10}")
 # What stands below results/<study>/: what figures are made of, and what is made of it.
 SOURCES = ("specs", "evals", "questions", "point_choices", "data", "manifests", "runs.json", "study.yaml")
 JOINED = ("specs", "evals", "questions", "point_choices", "manifests")  # each folder one member of a compact bundle
-LEFT_OUT = re.compile(r"tables/accuracy\.csv|figures/.+\.png|report\.html")  # of a compact bundle
+LEFT_OUT = re.compile(r"tables/(accuracy|questions)\.csv|figures/.+\.png|report\.html")  # of a compact bundle
 DERIVED = ("tables", "figures", "report.html")
 BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
 

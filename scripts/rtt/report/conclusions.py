@@ -9,9 +9,10 @@ from rtt.figures.style import number, span
 from rtt.figures.view import Panel
 from rtt.report.rows import Result, grouped
 from rtt.stats.seeds import CLAIM_SEEDS
+from rtt.stats.shown import main_seed
 from rtt.stats.verdicts import AboveControl, Seed, above_control, of_seed
 
-MAIN_ARM, MAIN_SEED = "pretrained", 0
+MAIN_ARM = "pretrained"
 DONE = {"RTT": "retraining on T alone"}  # what an attack does, in the claim; others are named
 
 
@@ -56,11 +57,6 @@ class Verdict:
 def main_panels(panels: Sequence[Panel]) -> list[Panel]:
     """Return the panels of the arm that the criterion is about: the first, which is `pretrained` where there is one."""
     return [panel for panel in panels if panel.arm == panels[0].arm]
-
-
-def main_seed(seeds: Sequence[int]) -> int:
-    """Return seed 0 where it was run, otherwise the lowest."""
-    return MAIN_SEED if MAIN_SEED in seeds else min(seeds)
 
 
 def verdicts(shown: Sequence[Result]) -> list[Verdict]:

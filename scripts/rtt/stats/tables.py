@@ -26,6 +26,8 @@ from rtt.stats.headline import COLUMNS as HEADLINE_COLUMNS
 from rtt.stats.headline import headline_table
 from rtt.stats.probes import COLUMNS as PROBES_COLUMNS
 from rtt.stats.probes import probes_table
+from rtt.stats.questions import COLUMNS as QUESTION_COLUMNS
+from rtt.stats.questions import questions_table
 from rtt.stats.runs import COLUMNS as RECOVERY_COLUMNS
 from rtt.stats.runs import RUN_COLUMNS, recovery_table, runs_table
 from rtt.stats.seeds import COLUMNS as SEED_COLUMNS
@@ -43,6 +45,7 @@ COLUMNS = {
     "contrasts": CONTRAST_COLUMNS,
     "variants": VARIANT_COLUMNS,
     "headline": HEADLINE_COLUMNS,
+    "questions": QUESTION_COLUMNS,
 }
 FORMULA = re.compile(r"[=+@\t-]")  # how one begins, for a spreadsheet
 NUMBER = r"[-+]?\d[\d.]*(e[-+]?\d+)?"
@@ -55,6 +58,9 @@ TEXT = (
     "run",
     "setting",
     "said",
+    "id",
+    "group",
+    "v_split",
 )  # an empty cell is the empty text, not an unknown value
 
 
@@ -148,11 +154,12 @@ def compute(
     found = read_folder(evals, stems) if stems is None or stems or not partial else []  # each once: variants share runs
     check_chain(found, evals.parent if named else None)
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("recovery", "runs", "probes", "accuracy")}
-    order, answers = (runs.probes, runs.attacks, runs.criteria), {}
+    order, answers, shown = (runs.probes, runs.attacks, runs.criteria), {}, []
     for name, variant in runs.variants.items():
         own = {evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET
         scored = [one for one in found if not named or one.path in own]
         arms = assemble(scored, point_choices, variant.point_choices if named else None, partial)
+        shown = arms if name == DEFAULT else shown
         parts["recovery"].append(recovery_table(arms, name, *order, runs.trained, answers if name == DEFAULT else None))
         parts["runs"].append(runs_table(arms, name, *order))
         parts["probes"].append(probes_table(arms, name, runs.criteria))
@@ -165,6 +172,7 @@ def compute(
     tables["variants"] = variant_effects(recovery, {name: one.reported for name, one in runs.variants.items()})
     probes = tables["probes"]
     tables["headline"] = headline_table(default, probes[probes["variant"] == DEFAULT], tables["seeds"])
+    tables["questions"] = questions_table(shown, default, runs.probes, runs.attacks)
     for table in tables.values():
         if "per_seed" in table:
             table["per_seed"] = [";".join(map(_number, values)) for values in table["per_seed"]]
@@ -210,7 +218,9 @@ def _cell(name: str, value) -> str:
         return str(bool(value)).lower()
     if isinstance(value, float) and name != "retain_budget":
         text = f"{value:.6f}" if abs(value) < 1e12 else f"{value:.6e}"  # a broken model's perplexity has no bounds
-        if name == "n_correct":  # whole, but for a mean over repeats
+        if name.startswith("p_"):  # of half precision, which has no more
+            return f"{value:.4f}"
+        if name in ("n_correct", "right"):  # whole, but for a mean over repeats, and for ties
             return text.rstrip("0").rstrip(".")
         return "0.000000" if text == "-0.000000" else text
     return harmless(str(value))

@@ -1,6 +1,6 @@
 """Read a study's variants from runs.json, and compute what each changes, paired by seed with the default."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,18 +62,25 @@ class StudyRuns:
         variants = {DEFAULT: _variant(path, DEFAULT, found[DEFAULT])}
         variants |= {name: _variant(path, name, one) for name, one in found.items() if name != DEFAULT}
         study = _part(path, document, "study")
-        main = _part(path, study, "point_choice", "study.").get("probes") or PROBES
-        if unknown := sorted(set(map(str, main)) - set(PROBES)):
-            raise UserError(f"{path}: study.point_choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
-        criteria = Criteria.read(path, study.get("criteria"))
-        first = criteria.headline if "criteria" in study else main[:1]  # an earlier day's main probe was that of points
+        _part(path, study, "point_choice", "study.")
+        probes, criteria = probe_order(path, study)
         model = study.get("model")
         trained = not (isinstance(model, dict) and any(model.get(key) for key in ("hub", "path", "gguf")))
         attacks = _part(path, study, "attacks", "study.") if study.get("attacks") is not None else {}
         # Canonical JSON sorts keys: the order is that of the attacks' classes, as in the study.
         order = sorted((name for name in attacks if attacks[name] is not None), key=partial(plugins.place, "attacks"))
-        probes = tuple(dict.fromkeys([*first, *PROBES]))
         return cls(variants, probes, tuple(order) or FIRST_ATTACK, criteria, trained)
+
+
+def probe_order(path: Path, study: Mapping[str, Any]) -> tuple[tuple[str, ...], Criteria]:
+    """Return the probes in the order of a study's tables, the main one first, and its criteria. Raises UserError."""
+    points = _part(path, study, "point_choice", "study.") if "point_choice" in study else {}
+    main = points.get("probes") or PROBES
+    if unknown := sorted(set(map(str, main)) - set(PROBES)):
+        raise UserError(f"{path}: study.point_choice.probes: {unknown[0]!r}, expected some of {', '.join(PROBES)}")
+    criteria = Criteria.read(path, study.get("criteria"))
+    first = criteria.headline if "criteria" in study else main[:1]  # an earlier day's main probe was that of points
+    return tuple(dict.fromkeys([*first, *PROBES])), criteria
 
 
 def _part(path: Path, mapping: Any, key: str, where: str = "") -> dict:

@@ -28,7 +28,7 @@ STAGES = (
     "control_attacked",
     "oracle_attacked",
 )  # of accuracy.csv
-TABLES = ("recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline")
+TABLES = ("recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "questions")
 DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds")  # of TABLES
 FIGURES = ("accuracy", "probes", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
 
