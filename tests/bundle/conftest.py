@@ -23,7 +23,7 @@ def made(tmp_path_factory) -> Path:
     with builder.silent():
         results = builder.finished(tmp_path_factory.mktemp("made"))
     for folder in (results / "data").iterdir():
-        (folder / "facts.jsonl").write_text(json.dumps({"question": builder.QUESTION}) + "\n")
+        builder.write_texts(folder)
     audit = next((results / "data").glob("*/audit.json"))
     detail = {"path": "split_0.jsonl", "line": 3, "fact_ids": [], "kind": "duplicate_question"}
     detail |= {"message": builder.QUESTION}

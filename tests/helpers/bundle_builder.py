@@ -10,9 +10,11 @@ from pathlib import Path
 from bundle_study import BUNDLE
 from rtt.bundle import opening, rebuild
 from rtt.bundle.layout import FORMAT, INDEX, VERSION
+from rtt.data.facts import Fact, write_facts
 
 BASE = "results/tiny/"
 QUESTION = "When was Nobody born?"  # a text that no bundle may hold unless it is asked for
+TEXTS = (QUESTION, "in the year Zero", "never & <i>nowhere</i>", "Nobody came in the year Zero.")  # such texts
 
 
 def committed() -> dict[str, bytes]:
@@ -26,6 +28,17 @@ def finished(root: Path) -> Path:
     opening.unpack(opening.look(BUNDLE), root)
     rebuild.rebuild(root, "tiny", shown=True)
     return root / "results/tiny"
+
+
+def write_texts(folder: Path) -> None:
+    """Write facts.jsonl of a dataset's folder: eight questions whose texts are TEXTS."""
+    dataset = folder.name.partition("-")[0]
+    facts = [
+        Fact(f"{dataset}/split_{i // 4}/{i % 4 + 1:03d}", dataset, f"split_{i // 4}", QUESTION,
+             [*TEXTS[1:3], "3", "4"], 1, [*TEXTS[1:3], "5", "6"], *[[TEXTS[3]]] * 3, {"file": "x.jsonl", "line": i + 1})
+        for i in range(8)
+    ]  # fmt: skip
+    write_facts(folder / "facts.jsonl", facts)
 
 
 def sources(results: Path) -> dict[str, bytes]:

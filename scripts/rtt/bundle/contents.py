@@ -105,11 +105,11 @@ def attacked(runs: dict) -> bool:
     return bool(stems(runs, "point_choices")) and any("/" in stem for stem in stems(runs, "evals"))
 
 
-def collect(results: str | Path, texts: bool = False, derived: bool = True) -> Contents:
+def collect(results: str | Path, texts: bool | None = False, derived: bool = True) -> Contents:
     """Return the files of a study's results folder.
 
-    `texts` adds the facts with their texts, `derived` the tables, figures and report. Raises UserError at a link, and
-    where a file that runs.json names is missing, since the study is not finished then.
+    `texts` adds the facts with their texts (None: those that are there), `derived` the tables, figures and report.
+    Raises UserError at a link, and where a file that runs.json names is missing, since the study is not finished then.
     """
     results = Path(results)
     named = read_runs(results)
@@ -127,14 +127,14 @@ def collect(results: str | Path, texts: bool = False, derived: bool = True) -> C
         wanted += [(f"evals/{stem}.json", stem, True) for stem in evals]
         wanted += [(f"point_choices/{stem}.json", stem, True) for stem in point_choices]
         wanted += [(f"data/{name}/audit.json", name, True) for name in data]
-        wanted += [(f"data/{name}/facts.jsonl", name, True) for name in data if texts]
+        wanted += [(f"data/{name}/facts.jsonl", name, bool(texts)) for name in data if texts is not False]
         wanted += [(f"manifests/{run}.json", run, False) for run in manifests]
         # Of compact evaluations, which lie there after such a bundle was unpacked.
         wanted += [(f"questions/{path.name}", "", False) for path in sorted(results.glob("questions/*.json"))]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{results / 'runs.json'}: {error} is missing or garbled; start the study again") from None
     wanted += [(name, "", False) for name, _ in derived_files(shown) if derived]
-    found = Contents(results, study, texts=texts, shown=shown)
+    found = Contents(results, study, texts=bool(texts), shown=shown)
     for name, _, _ in wanted:  # all names, before the disk is asked for any of them
         check_name(f"{base}/{name}", str(results))
     for name, _, needed in wanted:

@@ -110,6 +110,7 @@ class Study(Loose):
     point_choice: PointChoice
     faithful: List[Name] = []
     variants: Dict[Name, Dict[Text, Any]] = {}
+    report_texts: bool = True
 
 
 class Runs(Loose):

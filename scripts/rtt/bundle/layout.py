@@ -52,7 +52,14 @@ FREE, RATIO = 4 << 20, 30
 # JSON takes up to 30 times its bytes in memory, so what is read whole has a limit of its kind. The paper's study has a
 # plan of 54 kB, specs of up to 16 kB and evaluations of about 20 MB.
 SMALL = 1 << 20
-LIMITS = {"runs.json": 16 << 20, "specs": 4 << 20, "point_choices": 16 << 20, "data": 16 << 20, "evals": 384 << 20}
+LIMITS = {
+    "runs.json": 16 << 20,
+    "specs": 4 << 20,
+    "point_choices": 16 << 20,
+    "data": 16 << 20,
+    "facts": 256 << 20,
+    "evals": 384 << 20,
+}
 MAX_INT = 1 << 53  # what JSON's readers agree on
 MAX_DEPTH = 64
 # Canonical JSON writes the first half of CONTROL as these escapes.
@@ -142,6 +149,8 @@ def limit_of(name: str) -> int:
         return MAX_JOINED
     if head == "results" and len(rest) > 1 and (name.endswith(".json") or rest[1] == "study.yaml"):
         return LIMITS.get(rest[1], SMALL)
+    if name.endswith("/facts.jsonl"):
+        return LIMITS["facts"]
     return MAX_FILE
 
 

@@ -130,7 +130,7 @@ def look(artifacts: str | Path) -> Opened:
         if not (path / "runs.json").is_file():
             raise UserError(f"{path}: neither {INDEX} nor runs.json in it: no unpacked bundle and no results folder")
         with disk_errors(path):
-            found = contents.collect(path)
+            found = contents.collect(path, texts=None)
             index = contents.index(found)
         return Opened(path, index, contents.written(index), tuple(str(one) for one in found.paths.values()))
     with container(path) as files:
@@ -164,6 +164,7 @@ def stale(index: Index) -> list[str]:
 def unpack(opened: Opened, out: Path) -> None:
     """Verify every file and put it below `out`: what figures are made from into results/<study>/, the rest into given/.
 
+    Of a results folder the texts of the questions stay in given/: what is rebuilt of it may be passed on like a bundle.
     Raises UserError, and then nothing below `out` has changed.
     """
     study = opened.index.study
@@ -187,6 +188,11 @@ def unpack(opened: Opened, out: Path) -> None:
                 (results / name).rename(made / name)
             elif "." not in name and name != "questions":  # only compact evaluations have these beside them
                 (made / name).mkdir()
+        if not opened.index.texts:
+            for path in sorted(made.glob("data/*/facts.jsonl")):
+                kept = results / path.relative_to(made)
+                kept.parent.mkdir(parents=True)
+                path.rename(kept)
         place = out / "results" / study
         place.mkdir(parents=True, exist_ok=True)
         for path in sorted(made.iterdir()):
@@ -197,7 +203,7 @@ def unpack(opened: Opened, out: Path) -> None:
 @contextmanager
 def _files(opened: Opened) -> Iterator[Container]:
     if _is_results(opened.path):
-        yield contents.collect(opened.path)
+        yield contents.collect(opened.path, texts=None)
         return
     with container(opened.path) as files:
         if index_bytes(files) != opened.data:

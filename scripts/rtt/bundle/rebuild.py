@@ -24,15 +24,17 @@ from rtt.stats.variants import StudyRuns
 from rtt.study.names import FIGURES
 
 FORGED = "FORGED"
-EQUAL, SUM, PIXELS, BESIDES, DIFFERS, ABSENT, LOST = (
+EQUAL, SUM, PIXELS, DIFFERS, ABSENT, LOST = (
     "equal, byte for byte",
     "equal, by its sha256",
     "equal, pixel for pixel",
-    "equal, but for the reference study's section",
     "differs",
     "not in the bundle",
     "not rebuilt",
 )
+# What the report of a results folder may hold beside that of a bundle, which is what is rebuilt.
+BESIDES = "equal, but for "
+REFERENCE, TEXTS = "the reference study's section", "the texts of the questions"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             print(printable(f"{'':<24} {odd[name]}"))
     for name in sorted(lies.keys() - found.keys()):
         print(printable(f"{name:<24} {FORGED}: {lies[name]}"))
-    same = sum(verdict in (EQUAL, SUM, PIXELS, BESIDES) for verdict in found.values())
+    same = sum(verdict in (EQUAL, SUM, PIXELS) or verdict.startswith(BESIDES) for verdict in found.values())
     print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
     if set(odd) - set(lies):
         print(f"possible reasons: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
@@ -116,25 +118,25 @@ def verdicts(given: Path, made: Path, index: Index) -> dict[str, str]:
             found[name] = ABSENT if name not in sums else SUM if sha256(other) == sums[name] else DIFFERS
         else:
             found[name] = same(one.read_bytes(), other.read_bytes())
-            if (
-                found[name] == DIFFERS
-                and name == "report.html"
-                and _is_with_reference(one.read_bytes().decode(errors="replace"), made)
-            ):
-                found[name] = BESIDES
+            if found[name] == DIFFERS and name == "report.html":
+                found[name] = _besides(one.read_bytes().decode(errors="replace"), given, made) or DIFFERS
     return found
 
 
-def _is_with_reference(text: str, made: Path) -> bool:
-    """Say whether a report is the rebuilt one's, of a folder `root/results/<study>`, with the reference study in it.
+def _besides(text: str, given: Path, made: Path) -> str | None:
+    """Return the verdict on a report that is the rebuilt one's with more in it; None where it is another one.
 
-    That of a results folder has it, and that of a bundle has not.
+    The report of a results folder shows the reference study, and the texts of the questions where the facts are given.
+    made: a folder `root/results/<study>`.
     """
-    if 'id="reference"' not in text:
-        return False
-    with inside(made.parents[1]):
-        results = Path(*made.parts[-2:])
-        return text == report.page(results, results / "study.yaml", reference.FOLDER)
+    with_reference, given = 'id="reference"' in text, given.absolute()
+    for texts in (given, False) if any(given.glob("data/*/facts.jsonl")) else (False,):
+        more = [REFERENCE] * with_reference + [TEXTS] * (texts is not False)
+        with inside(made.parents[1]):
+            results, other = Path(*made.parts[-2:]), reference.FOLDER if with_reference else None
+            if more and text == report.page(results, results / "study.yaml", other, texts):
+                return BESIDES + " and ".join(more)
+    return None
 
 
 def same(one: bytes, other: bytes) -> str:

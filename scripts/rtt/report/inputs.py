@@ -1,16 +1,32 @@
-"""What the report is made of, read once: tables, study, audits, manifests, settings of unlearning runs."""
+"""What the report is made of, read once: tables, study, audits, manifests, settings of unlearning runs, texts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rtt.errors import UserError
+from rtt.data.facts import read_facts
+from rtt.errors import UserError, printable
 from rtt.figures.view import View, load, make_view
-from rtt.files import read_json, sha256
-from rtt.stats.shown import is_control
+from rtt.files import digest, read_json, sha256
+from rtt.stats.shown import is_control, main_seed
 from rtt.stats.tables import read_table
+from rtt.study.names import DEFAULT, asked_for
+
+NAMES = ("dataset", "arm", "model", "probe", "attack", "stage", "method", "id", "group", "v_split")  # in questions.csv
+
+
+@dataclass(frozen=True)
+class Text:
+    """A question as a reader sees it, with its choices in the order of its probabilities in questions.csv.
+
+    Both come from others: whatever would steer a terminal or a page's lines is written as its escape. Markup is left
+    as it is, since the templates escape it.
+    """
+
+    question: str
+    choices: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +36,8 @@ class Inputs:
     view: what the figures show of recovery.csv (all of it: `view.everything`), accuracy.csv, probes.csv and seeds.csv.
     other_views: the same of each other attack that has such results and is no control. contrasts, variants: those
     tables, None where there is no file. study: as runs.json has it, {} without one. settings: {unlearning run: its
-    settings}. checksums: (name, sha256) of each table.
+    settings}. checksums: (name, sha256) of each table. questions: questions.csv, None where there is no file; an empty
+    name in it is "". texts: {(dataset, id): that question}, {} where there are none or they are kept out.
     """
 
     view: View
@@ -33,10 +50,16 @@ class Inputs:
     settings: dict[str, dict[str, Any]]
     checksums: list[tuple[str, str]]
     study_file: str
+    questions: pd.DataFrame | None = None
+    texts: dict[tuple[str, str], Text] = field(default_factory=dict)
 
 
-def read_inputs(results: Path, study_config: Path) -> Inputs:
-    """Read a results folder and a study file. Raises UserError for a file that is missing or cannot be read."""
+def read_inputs(results: Path, study_config: Path, texts: bool | Path = True) -> Inputs:
+    """Read a results folder and a study file. Raises UserError for a file that is missing or cannot be read.
+
+    texts: whether to read the texts of the questions, where the study does not keep them out (`report_texts`), or the
+    results folder in which they lie, where they are not in this one.
+    """
     tables = load(results / "tables")
     view = make_view(*tables)
     attacks = [str(name) for name in dict.fromkeys(tables.recovery["attack"]) if name != view.attack]
@@ -53,6 +76,8 @@ def read_inputs(results: Path, study_config: Path) -> Inputs:
         settings=read_settings(results, runs),
         checksums=[(path.name, sha256(path)) for path in sorted((results / "tables").glob("*.csv"))],
         study_file=_text(study_config),
+        questions=read_questions(results),
+        texts=read_texts(results, texts, main_seed(view.seeds), view.probe),
     )
 
 
@@ -79,9 +104,57 @@ def read_study(results: Path) -> dict[str, Any]:
     return part(json_object(runs), "study") if runs.is_file() else {}
 
 
-def files_read(results: Path) -> list[Path]:
-    """Return the tables, audits and manifests that a report of this folder is made of."""
-    return [*sorted((results / "tables").glob("*.csv")), *_audits(results), *_manifests(results)]
+def files_read(results: Path, texts: bool | Path = True) -> list[Path]:
+    """Return the tables, audits, manifests and facts that a report of this folder is made of (`read_inputs`)."""
+    tables = sorted((results / "tables").glob("*.csv"))
+    return [*tables, *_audits(results), *_manifests(results), *_facts(results, texts)]
+
+
+def read_questions(results: Path) -> pd.DataFrame | None:
+    """Return questions.csv; None where there is no such file."""
+    table = _table(results / "tables" / "questions.csv")
+    for name in NAMES if table is not None else ():
+        table[name] = table[name].astype(object).where(table[name].notna(), "").astype(str)
+    return table
+
+
+def read_texts(results: Path, texts: bool | Path, seed: int, probe: str) -> dict[tuple[str, str], Text]:
+    """Return the questions by (dataset, id), of the facts that a seed's runs used; {} where they are kept out.
+
+    probe: that of questions.csv, which decides the choices that a model was shown. Raises UserError where a file of
+    facts is damaged.
+    """
+    fresh, found = asked_for(probe) == "likelihood_fresh", {}
+    for path in _facts(results, texts, seed):
+        for fact in read_facts(path):
+            choices = fact.fresh_choices if fresh else fact.choices
+            found[fact.dataset, fact.id] = Text(printable(fact.question), tuple(map(printable, choices)))
+    return found
+
+
+def _facts(results: Path, texts: bool | Path, seed: int | None = None) -> list[Path]:
+    """Return the files of facts from which texts come: of the runs of the default variant with this seed, or of all."""
+    if texts is False or read_study(results).get("report_texts") is False:
+        return []
+    folder = results if texts is True else texts
+    paths = [path for path in sorted((folder / "data").glob("*/facts.jsonl")) if _belongs(results, "data", _name(path))]
+    used = set() if seed is None else _used(results, seed)
+    # A dataset may differ from seed to seed, and between variants. Without specs nothing tells.
+    return [path for path in paths if not used or _name(path).rpartition("-")[2] in used]
+
+
+def _name(path: Path) -> str:
+    return path.parent.name
+
+
+def _used(results: Path, seed: int) -> set[str]:
+    """Return the hashes, as names of folders have them, of the facts that the default variant's runs of a seed used."""
+    runs = results / "runs.json"
+    stems = part(json_object(runs), "variants", DEFAULT).get("evals", ()) if runs.is_file() else ()
+    paths = [results / "specs" / f"{run}.json" for run in dict.fromkeys(stem.partition("/")[0] for stem in stems)]
+    specs = [json_object(path) for path in paths if path.is_file()]
+    facts = [part(spec, "facts") or part(spec, "source", "facts") for spec in specs if spec.get("seed") == seed]
+    return {digest(one)[:10] for one in facts if one}
 
 
 def read_audits(results: Path) -> list[dict[str, Any]]:

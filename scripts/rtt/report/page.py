@@ -23,6 +23,7 @@ from rtt.report.images import Image, has_something, image
 from rtt.report.inputs import Inputs, files_read, part, read_inputs
 from rtt.report.other_attacks import OtherAttacks, described, other_attacks
 from rtt.report.published import Published, published
+from rtt.stats.shown import main_seed
 
 # Sections by id (templates/<id>.html.j2), in the page's order.
 SECTIONS = {
@@ -132,26 +133,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder with the bundle of a reference study, among whose seeds the page shows this study's, if it fits",
     )
+    parser.add_argument(
+        "--no-texts",
+        action="store_true",
+        help="leave out the texts of the questions, which the page shows where the study's facts.jsonl are there",
+    )
     records.configure(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    write_text(args.out, page(args.results, args.study_config, args.reference))
+    texts = not args.no_texts
+    write_text(args.out, page(args.results, args.study_config, args.reference, texts))
     print(args.out)
     if args.record:
         bundles = [] if args.reference is None else reference_study.bundles(args.reference)
-        records.write(args.record, [*files_read(args.results), *bundles], [args.out])
+        records.write(args.record, [*files_read(args.results, texts), *bundles], [args.out])
     return 0
 
 
-def page(results: str | Path, study_config: str | Path, reference: Path | None = None) -> str:
+def page(
+    results: str | Path, study_config: str | Path, reference: Path | None = None, texts: bool | Path = True
+) -> str:
     """Return the page: the same text for the same files. Raises UserError when a file cannot be read.
 
-    reference: a folder as of `rtt.report.reference.read`, or None.
+    reference: a folder as of `rtt.report.reference.read`, or None. texts: as of `rtt.report.inputs.read_inputs`.
     """
     results, study_config = Path(results), Path(study_config)
-    inputs = read_inputs(results, study_config)
+    inputs = read_inputs(results, study_config, texts)
     other = None if reference is None else reference_study.read(inputs.study, reference)
     return render(report(inputs, results, study_config, other))
 
@@ -204,7 +213,7 @@ def report(
             has_oracle=view.has_oracle,
             has_perplexity=any(not math.isnan(one.perplexity_before) for one in found),
             several_budgets=len({one.retain_budget for one in found}) > 1,
-            main_seed=conclusions.main_seed(numbers),
+            main_seed=main_seed(numbers),
             main_arm=any(one.panel.arm == conclusions.MAIN_ARM for one in shown),
         ),
         verdicts=conclusions.verdicts(shown),

@@ -37,6 +37,7 @@ MOST_RUNS = 20_000  # Snakemake needs minutes for so many
 SHARED = (
     "study", "seeds", "retain_budgets", "criteria", "variants", "threads", "attn_backend", "device", "launcher",
     "devices", "deepspeed", "micro_batch", "packing", "gradient_checkpointing", "checkpoint_minutes", "keep_models",
+    "report_texts",
 )  # fmt: skip
 
 

@@ -138,6 +138,10 @@ class Study(Strict):
     )
     repeats: Annotated[Repeats, Introduced({"unlearning": 1, "attack": 1})] = Repeats()
     criteria: Annotated[Criteria, Introduced({})] = Criteria()
+    report_texts: Annotated[bool, Introduced(True)] = Field(
+        True,
+        description="show the texts of the questions in the study's own report.html; false where they must not spread",
+    )
     keep_models: bool = Field(False, description="keep the weights that no later step needs")
     attack_jobs: Literal["arm", "method"] = Field(
         "arm", description="what one process attacks: all checkpoints of an arm, or those of one method"
