@@ -26,9 +26,6 @@ ANALYSIS := .venv-analysis
 REFERENCE := results/reference
 FIGURES_VENV := $(if $(wildcard $(STAMP)),$(VENV),$(ANALYSIS))
 
-# Snakemake then prints only errors and what the steps say.
-QUIET := --quiet rules host progress reason
-
 # The models are so small that a second thread per process makes them slower.
 export OMP_NUM_THREADS := 1
 
@@ -58,16 +55,13 @@ demo: setup  ## run the default study, print the recovery table and say where th
 	@$(BIN)/python -m rtt run --cores "$$CORES" $${STUDY:+--configfile "$$STUDY"}
 
 bundle: setup  ## pack the finished study (STUDY) into dist/<study>-<hash>.zip, without weights
-	@$(BIN)/python -m rtt check $${STUDY:+"$$STUDY"} >/dev/null
-	@options="$$TEXTS$$COMPACT"; \
-	  PATH="$$(cd $(BIN) && pwd):$$PATH" $(BIN)/snakemake bundle $(QUIET) --cores "$$CORES" \
-	  $${STUDY:+--configfile "$$STUDY"} $${options:+--config} $${TEXTS:+bundle_texts=true} $${COMPACT:+bundle_compact=true}
+	@options="$$TEXTS$$COMPACT"; $(BIN)/python -m rtt run bundle --cores "$$CORES" $${STUDY:+--configfile "$$STUDY"} \
+	  $${options:+--config} $${TEXTS:+bundle_texts=true} $${COMPACT:+bundle_compact=true}
 
 figures: $(FIGURES_VENV)/.complete  ## redraw the figures of a bundle (ARTIFACTS), or the project's own, without torch
 	@test -n "$$ARTIFACTS" || ls $(REFERENCE)/*.zip >/dev/null 2>&1 || { echo "make figures: $(REFERENCE) holds no bundle;" \
 	  "name one: make figures ARTIFACTS=PATH_OR_URL" >&2; exit 1; }
-	@PATH="$$(cd $(FIGURES_VENV)/bin && pwd):$$PATH" $(FIGURES_VENV)/bin/snakemake figures $(QUIET) --cores "$$CORES" \
-	  --config "artifacts=$${ARTIFACTS:-$(REFERENCE)}"
+	@$(FIGURES_VENV)/bin/python -m rtt run figures --cores "$$CORES" --config "artifacts=$${ARTIFACTS:-$(REFERENCE)}"
 
 $(ANALYSIS)/.complete: requirements-analysis.lock
 	@sh scripts/setup.sh $(ANALYSIS) $@ requirements-analysis.lock

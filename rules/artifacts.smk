@@ -22,6 +22,19 @@ shell.prefix(literally(PREFIX))
 content.mend(RESULTS, workflow.is_main_process)
 
 
+# Others see that somebody draws here; `python -m rtt run` then leaves Snakemake's lock alone.
+onstart:
+    locks.register(locks.DRAWING, "snakemake", role="main")
+
+
+onsuccess:
+    locks.release(locks.DRAWING)
+
+
+onerror:
+    locks.release(locks.DRAWING)
+
+
 rule unpack:
     """Verify the bundle and unpack it."""
     input:

@@ -103,7 +103,7 @@ def option(workflow, name):
     """
     value = str(workflow.config_settings.config.get(name, ""))
     typed = [word.partition("=")[2] for word in sys.argv if word.startswith(f"{name}=")]
-    if name == "artifacts" and typed and (is_url(typed[-1]) or not Path(value).exists()):
+    if name == "artifacts" and typed and (is_url(typed[-1]) or Path(typed[-1]).exists() or not Path(value).exists()):
         return typed[-1]
     return value
 

@@ -55,9 +55,9 @@ if workflow.is_main_process and (found := at_work()):
 if workflow.is_main_process:
     try:
         for line in [*stale(Path(RESULTS), RUNS.plan()), *unproved(Path(RESULTS), RUNS.plan())]:
-            logger.warning(line)
+            logger.warning(f"warning: {line}")
     except UserError as error:  # a damaged file: the step that reads it says what to do
-        logger.warning(str(error))
+        logger.warning(f"warning: {error}")
 
 
 onstart:

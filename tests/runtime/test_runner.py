@@ -15,7 +15,7 @@ from rtt.files import clock
 from rtt.runtime import locks, runner
 from rtt.runtime.progress import COSTS, Progress
 
-SCRIPTS = Path(runner.__file__).parents[1]
+SCRIPTS = Path(runner.__file__).parents[2]
 
 HANG = 300  # seconds after which a test gives up: nothing here is timed
 
@@ -305,3 +305,82 @@ def test_failures_are_collected_with_their_logs():
 def test_seconds_are_shown_as_minutes_or_hours():
     shown = {0: "0:00", 59.6: "1:00", 61: "1:01", 3599.9: "1:00:00", -1: "0:00"}
     assert {seconds: clock(seconds) for seconds in shown} == shown
+
+
+DRAWING = """
+BUNDLE = config.get("artifacts", "")
+NAMES = ", ".join(f"run-{i}" for i in range(9))
+for line in (f"warning: the code of step attack has changed since it made {NAMES}; it is not run again", "a chat") * 2:
+    workflow_logger.warning(line)
+rule unpack:
+    output: "dist/rebuilt/toy/runs.json"
+    log: "dist/rebuilt/toy/logs/unpack.log"
+    shell: "echo {BUNDLE}: every sha256 is right > {log}; touch {output}"
+rule figures:
+    input: rules.unpack.output
+    log: "dist/rebuilt/toy/logs/verify.log"
+    shell:
+        "(printf '%s\\\\n' 'figures/a.svg   equal, byte for byte' 'figures/b.svg   differs'"
+        " 'figures/c.svg   not in the bundle' '1 of 3 equal the bundle'; exit $SUM_EXIT) > {log}"
+rule bundle:
+    input: "results/toy/sum.txt"
+    log: "results/toy/logs/bundle.log"
+    shell: "echo dist/toy.zip: 1.0 MB > {log}; exit $SUM_EXIT"
+"""
+
+
+@pytest.fixture
+def drawing(toy):
+    """The toy workflow, with rules that draw a bundle again and that pack one, and with a warning."""
+    logger = "from snakemake.logging import logger as workflow_logger\n"
+    (toy.folder / "Snakefile").write_text(logger + SNAKEFILE + DRAWING)
+    return toy
+
+
+WARNING = "warning: the code of step attack has changed since it made run-0, run-1 and 7 others; it is not run again"
+
+
+def test_what_was_drawn_again_is_said_in_a_few_lines_and_no_study_file_is_read(drawing):
+    (drawing.folder / "study.yaml").unlink()
+    code, output = drawing.run("--config", "artifacts=some bundle.zip")
+    assert code == 0, output
+    start, *middle, end = output.splitlines()
+    assert start.startswith("some bundle.zip: tables, figures and report are drawn again")
+    assert middle == [
+        WARNING,
+        "some bundle.zip: every sha256 is right",
+        "nothing had to be drawn: tables, figures and report are up to date",
+        "1 of these files are not in the bundle, so they are compared with nothing",
+        "figures/b.svg   differs",
+        "1 of 3 equal the bundle",
+    ]
+    assert re.fullmatch(r"done: 2 steps in \d:\d\d; Snakemake's whole output: dist/rebuilt/run.log", end)
+    log = (drawing.folder / "dist/rebuilt/run.log").read_text()
+    assert "rule unpack" in log and "run-8" in log and not (drawing.folder / "results").exists()
+
+    code, output = drawing.run("--config", "artifacts=some bundle.zip", sum_exit=1)
+    assert code == 1 and "error: step figures failed" in output and "  | figures/b.svg   differs" in output
+    assert "equal, byte" not in output and "done" not in output
+
+
+def test_a_bundle_is_drawn_beside_a_study_that_runs_and_leaves_its_lock_alone(drawing):
+    study = drawing.start(part=HELD)
+    drawing.until("starts-1")
+    assert any((drawing.folder / ".snakemake/locks").iterdir())
+    code, output = drawing.run("figures", "--config", "artifacts=x.zip")
+    assert code == 0 and "removing the lock" not in output, output
+    assert study.poll() is None
+    (drawing.folder / "go").touch()
+    assert "done: 4 steps" in study.communicate(timeout=HANG)[0]
+
+
+def test_what_was_packed_is_said_and_steps_of_an_unfinished_study_are_shown(drawing):
+    code, output = drawing.run("bundle")
+    assert code == 0, output
+    assert re.search(r"started   part \(1\)", output) and "finished  sum" in output and "started   bundle" not in output
+    end = output.splitlines()[-3:]
+    assert end[1] == "dist/toy.zip: 1.0 MB" and "Snakemake's whole output: results/toy/logs/run.log" in end[2]
+    code, output = drawing.run("bundle")
+    assert code == 0 and "done: 1 step in" in output and len(output.splitlines()) == 5
+    code, output = drawing.run("bundle", sum_exit=1)
+    assert code == 1 and "error: step bundle failed" in output

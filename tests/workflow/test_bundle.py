@@ -96,19 +96,74 @@ def test_a_reader_without_torch_redraws_all_of_it(reader, bundle, finished):
     assert plan(reader, bundle) == {"tables": 1, "figure": len(FIGURES), "report": 1, "figures": 1}
 
 
+def make(clone: Clone, target: str, *variables: str) -> subprocess.CompletedProcess:
+    """Run a target of make with this environment in place of the clone's own."""
+    for name in (".venv", ".venv-analysis"):
+        if not (clone.folder / name).is_symlink():
+            (clone.folder / name).symlink_to(sys.prefix)
+    command = ["make", "-o", ".venv/.complete", "-o", ".venv-analysis/.complete", "--no-print-directory", target]
+    environment = {key: value for key, value in clone_environment(clone.folder).items() if key != "MAKEFLAGS"}
+    environment["PYTHONPATH"] = str(clone.folder / "scripts")
+    return subprocess.run([*command, *variables], cwd=clone.folder, env=environment, capture_output=True, text=True)
+
+
+def test_make_bundle_says_what_it_packed_and_make_figures_that_all_of_it_is_equal(copy):
+    done = make(copy, "bundle", f"STUDY={SMOKE}")
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    [path] = (copy.folder / "dist").glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        evals = [name for name in archive.namelist() if "/evals/" in name]
+    said = [line for line in done.stdout.splitlines() if "running" not in line]
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    parts = f"{len(evals)} evaluations, {len(TABLES)} tables, {len(FIGURES)} figures, the report"
+    assert said[1:-1] == [
+        "nothing had to be drawn: tables, figures and report are up to date",
+        f"dist/{path.name}: {size}; study smoke: {parts}; no weights",
+        f"whoever has it draws all of it again: make figures ARTIFACTS={path.name}",
+    ]
+    log = "results/smoke/logs/run.log"
+    assert re.fullmatch(rf"done: 1 step in \d+:\d\d; Snakemake's whole output: {log}", said[-1])
+    assert "rule bundle" in (copy.folder / log).read_text()
+
+
+def test_make_figures_fails_in_one_message_and_no_traceback(reader, bundle, tmp_path):
+    for name, said in (("absent.zip", "no such file or folder"), ("README.md", "not a whole zip archive")):
+        done = make(reader, "figures", f"ARTIFACTS={name}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode != 0 and len(errors) == 1 and f"{name}: {said}" in errors[0], done.stderr
+        assert "Traceback" not in done.stderr and "Snakemake's whole output: dist/rebuilt/run.log" in done.stderr
+        assert not list(reader.folder.glob("dist/rebuilt/*/results"))
+    changed = tmp_path / "changed.zip"
+    with zipfile.ZipFile(bundle) as good, zipfile.ZipFile(changed, "w") as archive:
+        for name in good.namelist():
+            data = good.read(name)
+            archive.writestr(name, data.replace(b"0.25", b"0.75") if "/control.json" in name else data)
+    done = make(reader, "figures", f"ARTIFACTS={changed}")
+    assert done.returncode != 0 and "error: step unpack failed" in done.stderr
+    assert "  | error: " in done.stderr and "is not what bundle.json says" in done.stderr
+
+
 @pytest.mark.full
 def test_make_figures_redraws_the_committed_bundle(reader):
     """It borrows this environment; tests/workflow/test_setup.py makes one."""
     bundle = reader.folder / "tests/data/bundle-v2.zip"
-    (reader.folder / ".venv-analysis").symlink_to(sys.prefix)
-    command = ["make", "-o", ".venv-analysis/.complete", "figures", f"ARTIFACTS={bundle}"]
-    environment = {key: value for key, value in clone_environment(reader.folder).items() if key != "MAKEFLAGS"}
-    done = subprocess.run(command, cwd=reader.folder, env=environment, capture_output=True, text=True)
+    done = make(reader, "figures", f"ARTIFACTS={bundle}")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout + done.stderr
-    assert said.count("not in the bundle") == MADE
-    assert f"0 of {MADE} equal the bundle's; rebuilt: dist/rebuilt/tiny-" in said
     [made] = reader.folder.glob("dist/rebuilt/tiny-*/results/tiny")
+    place = made.relative_to(reader.folder)
+    said = [line for line in done.stdout.splitlines() if "running" not in line]
+    assert not done.stderr and said[0].startswith(f"{bundle}: tables, figures and report are drawn again")
+    assert said[1].startswith(f"{bundle}: study tiny, ") and "every sha256 is right; sha256 of bundle.json: " in said[1]
+    assert said[2:-1] == [
+        f"drawn: {len(TABLES)} tables, {len(FIGURES)} figures (SVG and PNG), the report",
+        f"{MADE} of these files are not in the bundle, so they are compared with nothing",
+        f"0 of {MADE} equal the bundle's; rebuilt: {place}",
+        f"report: {place}/report.html",
+    ]
+    steps = sum(REBUILDING.values())
+    log = "dist/rebuilt/run.log"
+    assert re.fullmatch(rf"done: {steps} steps in \d+:\d\d; Snakemake's whole output: {log}", said[-1])
+    assert "rule unpack" in (reader.folder / log).read_text()
     rows = read_csv(made / "tables/recovery.csv")
     keys = {"attack": "RTT", "look_choice": "nested", "probe": "letter", "retain_budget": "1.0"}
     [found] = [row for row in rows if keys.items() <= row.items()]

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"{name:<24} {FORGED}: {lies[name]}"))
     same = sum(verdict in (EQUAL, SUM, PIXELS) or verdict.startswith(BESIDES) for verdict in found.values())
     print(f"{same} of {len(found)} equal the bundle's; rebuilt: {made}")
+    if (made / "report.html").is_file():
+        print(f"report: {made / 'report.html'}")
     if set(odd) - set(lies):
         print(f"possible reasons: {'; '.join(reasons(index)) or 'another environment than the locked one'}")
     if args.full is not None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rtt import places
-from rtt.bundle import compacting, contents, crate, documents, licences, rebuild
+from rtt.bundle import compacting, contents, crate, documents, licences, opening, rebuild
 from rtt.bundle.layout import CRATE, INDEX, LEFT_OUT, strict_json
 from rtt.files import atomic_path, disk_errors, new_folder, read_json, write_json, write_text
 
@@ -45,9 +45,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the bundle and print its path."""
+    """Write the bundle; print its path and what is in it."""
     path = write(args.results, args.out, args.texts, args.compact)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    index = opening.look(path).index
+    names = [*index.files, *index.left_out]
+    parts = [f"{len(index.below('evals'))} evaluations{' (answers alone)' * bool(index.left_out)}"]
+    for folder, what in (("tables", "table"), ("figures", "figure")):
+        n = len({Path(name).stem for name in names if name.startswith(f"results/{index.study}/{folder}/")})
+        parts += [f"{n} {what}{'s' * (n != 1)}"] * bool(n)
+    parts += ["the report"] * index.shown + ["the facts' texts"] * index.texts
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; study {index.study}: {', '.join(parts)}; no weights")
+    print(f"whoever has it draws all of it again: make figures ARTIFACTS={path.name}")
     return 0
 
 

@@ -26,6 +26,7 @@ from rtt.files import write_json
 from rtt.runtime import slurm_jobs
 
 FOLDER = Path("results/.locks")  # relative to the working directory
+DRAWING = Path("dist/rebuilt/.locks")  # of what draws bundles again, which may go on beside a study
 VARIABLE = "RTT_LOCKS"  # tells a step the folder: set by claim(), and inherited by all processes started from there
 
 # Seconds. psutil's start time moves when the system's clock is set. That a pid is reused within so short a time is

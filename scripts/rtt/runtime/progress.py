@@ -16,9 +16,12 @@ COSTS = {
     "attack": 45,
     "import_model": 30,
     "original": 10,
+    "bundle": 30,
     "all": 0,
 }
 PRIOR = 30.0  # seconds of measured work that weigh as much as these costs
+# Rules that take seconds; what they did is said at the end, where nothing else was asked for.
+DRAWING = frozenset({"unpack", "tables", "figure", "report", "figures", "bundle"})
 
 _COUNT = re.compile(r"^(\w+)\s+(\d+)$")
 _RULE = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
@@ -26,6 +29,14 @@ _MESSAGE = re.compile(r"^Job (\d+): (.*)$")
 _DONE = re.compile(r"^Finished jobid: (\d+) \(Rule: (\w+)\)$")
 _STEPS = re.compile(r"^(\d+) of (\d+) steps \((\S+)%\) done$")
 _FAILED = re.compile(r"^Error in (?:rule|checkpoint) (\w+):$")
+_WARNING = ("warning: ", "note: ")  # how lines of ours begin that a reader must see
+_NAMES = re.compile(r"[\w.+/-]+(?:, [\w.+/-]+){4,}")
+
+
+def _few(names: re.Match) -> str:
+    """Return the first two of many names, and how many more there are."""
+    first, second, *others = names[0].split(", ")
+    return f"{first}, {second} and {len(others)} others"
 
 
 @dataclass
@@ -36,24 +47,32 @@ class Job:
     rule: str | None
     label: str
     started: float
+    log: str | None = None
 
 
 @dataclass
 class Progress:
-    """Reads Snakemake's output line by line. `now` is a clock in seconds; `say` prints a line."""
+    """Reads Snakemake's output line by line. `now` is a clock in seconds; `say` prints a line.
+
+    Of the rules in `quiet` neither start nor end is said. Warnings always are, each once.
+    """
 
     cores: int
     say: Callable[[str], None]
     now: Callable[[], float] = time.monotonic
+    quiet: frozenset[str] = frozenset()
     left_by_rule: Counter = field(default_factory=Counter)
     running: dict[str, Job] = field(default_factory=dict)
     failures: list[tuple[str, str | None]] = field(default_factory=list)  # (rule, its log file)
+    done_by_rule: Counter = field(default_factory=Counter)
+    logs: dict[str, str] = field(default_factory=dict)  # of each rule of which a job is done: that job's log file
     nothing_to_do: bool = False
     n_done: int = 0
     n_steps: int = 0
 
     def __post_init__(self):
-        self.start = self.now()
+        self.start = self.spoke = self.now()  # `spoke`: when a line was last printed
+        self._warned: set[str] = set()
         self._measured: dict[str, list[float]] = {}
         self._table = False
         self._pending: Job | None = None
@@ -88,6 +107,7 @@ class Progress:
         percent = 100 * self.n_done // self.n_steps if self.n_steps else 0
         elapsed, left = clock(self.now() - self.start), clock(self.remaining())
         ahead = f"about {left} left" if self.n_done < self.n_steps else "done"
+        self.spoke = self.now()
         self.say(f"[{self.n_done:>{width}}/{self.n_steps} {percent:3d}%  {elapsed}, {ahead}]  {what}")
 
     def still(self) -> None:
@@ -102,12 +122,16 @@ class Progress:
         if job is None:
             return
         self.running[job.jobid or job.label] = job
-        if job.rule != "all":
+        if job.rule not in ("all", *self.quiet):
             self._line(f"started   {job.label}")
 
     def feed(self, line: str) -> None:
         """Take in one line of Snakemake's output, without its line end."""
-        if self._table:
+        if line.startswith(_WARNING):
+            if line not in self._warned:
+                self.say(_NAMES.sub(_few, line))
+            self._warned.add(line)
+        elif self._table:
             self._read_table(line)
         elif line == "Job stats:":
             self._table = True
@@ -118,6 +142,8 @@ class Progress:
             key, _, value = line.strip().partition(": ")
             if key == "jobid":
                 self._pending.jobid = value
+            elif key == "log":
+                self._pending.log = value
             elif key == "wildcards":
                 self._pending.label += f" ({', '.join(part.partition('=')[2] for part in value.split(', '))})"
         elif line.startswith("    ") and self._in_error:
@@ -149,10 +175,13 @@ class Progress:
             job = self.running.pop(match[1], None) or Job(match[1], match[2], match[2], self.now())
             job.rule = match[2]
             self.left_by_rule[job.rule] -= 1
+            self.done_by_rule[job.rule] += 1
+            if job.log:
+                self.logs[job.rule] = job.log
             self._measured.setdefault(job.rule, []).append(self.now() - job.started)
             self._finished = job
         elif match := _STEPS.match(line):
             self.n_done, self.n_steps = int(match[1]), int(match[2])
-            if (job := self._finished) and job.rule != "all":
+            if (job := self._finished) and job.rule not in ("all", *self.quiet):
                 self._line(f"finished  {job.label} in {clock(self.now() - job.started)}")
             self._finished = None

@@ -2,7 +2,8 @@
 
 Snakemake decides what runs. This claims the working directory (`rtt.runtime.locks`), removes the lock of a killed
 Snakemake, prints progress in a few lines and Snakemake's whole output into a file, shows the failing step's log after a
-failure, and prints the recovery table at the end.
+failure, and prints the recovery table at the end. With the target `bundle`, or with `--config artifacts=BUNDLE`, it
+says what was packed, or drawn again, instead (`rtt.runtime.endings`).
 """
 
 import argparse
@@ -20,9 +21,10 @@ import psutil
 
 from rtt import places
 from rtt.errors import UserError, printable
+from rtt.fetch.download import is_url
 from rtt.files import clock
-from rtt.runtime import locks
-from rtt.runtime.progress import Progress
+from rtt.runtime import endings, locks
+from rtt.runtime.progress import DRAWING, Progress
 from rtt.study.names import DEFAULT_STUDY
 from rtt.yaml_files import read_yaml
 
@@ -30,7 +32,7 @@ POLL = 0.2  # seconds between looks at Snakemake's output
 SILENCE = 20.0  # seconds after which the running jobs are named again
 ORPHANS = 60.0  # seconds to wait for steps that a killed run left behind
 GRACE = 60.0  # seconds that steps have to save their state
-TAIL = 20  # lines of a failing step's log to show
+REBUILT = Path("dist/rebuilt")  # below the working directory: what is drawn from bundles
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +137,7 @@ def _stop(child: subprocess.Popen, output: Path, offset: int) -> None:
 
 def _follow(child: subprocess.Popen, output: Path, offset: int, progress: Progress, signals: Signals) -> int:
     """Read Snakemake's output until it ends; return its exit code, or 128 + the number of the signal received."""
-    rest, spoke = b"", time.monotonic()
+    rest = b""
     with open(output, "rb") as stream:
         stream.seek(offset)
         while True:
@@ -143,77 +145,31 @@ def _follow(child: subprocess.Popen, output: Path, offset: int, progress: Progre
             *lines, rest = (rest + stream.read()).split(b"\n")
             for line in lines:
                 progress.feed(line.decode("utf-8", "replace"))
-            if lines:
-                spoke = time.monotonic()
-            else:
+            if not lines:
                 progress.flush()
             if ended:
                 return 128 + signals.first if signals.first else child.returncode
             if signals.first:
                 _stop(child, output, offset)
                 continue
-            if time.monotonic() - spoke > SILENCE:
+            if time.monotonic() - progress.spoke > SILENCE:
                 progress.still()
-                spoke = time.monotonic()
             time.sleep(POLL)
 
 
 def _unlock(command: list[str], directory: Path, environment: dict[str, str]) -> None:
-    """Remove the lock that a killed Snakemake left. Call it only while nothing is live."""
+    """Remove the lock that a killed Snakemake left, unless it may be that of a study or drawing that is at work."""
     folder = directory / ".snakemake" / "locks"
     if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if any(locks.others(directory / one) for one in (locks.FOLDER, locks.DRAWING)):
         return
     _say("removing the lock that a killed run left")
     done = subprocess.run(
         [*command, "--unlock"], cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if done.returncode:
-        raise UserError(_explain(done.stdout + done.stderr))
-
-
-def _explain(output: str) -> str:
-    """Return what Snakemake said before it ran anything, without its greeting and without places in the Snakefile."""
-    if "invalid choice: 'slurm'" in output:  # of --executor
-        return places.missing("snakemake_executor_plugin_slurm") or output
-    lines = [line for line in output.splitlines() if line.strip()]
-    for number, line in enumerate(lines):
-        if re.match(r"^\w*(Error|Exception)( in file .*)?:?$", line):
-            message = [text for text in lines[number + 1 :] if not re.match(r'^\s+File ".*", line \d+', text)]
-            return "\n".join(message or [line])
-    return "\n".join(lines[-TAIL:])
-
-
-def _report_failures(progress: Progress, directory: Path, output: Path, offset: int) -> None:
-    """Show each failing step with the end of its log, or what Snakemake said if no step failed."""
-    for rule, log in progress.failures:
-        print(f"error: step {rule} failed", file=sys.stderr)
-        path = directory / log if log else None
-        if path and path.is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-            tail = [f"  | {printable(line)}" for line in lines]
-            print(f"the end of its log, {log}:", *tail, sep="\n", file=sys.stderr)
-        elif log:
-            print(f"it wrote no log ({log})", file=sys.stderr)
-    if not progress.failures:
-        text = output.read_bytes()[offset:].decode("utf-8", "replace")
-        print(f"error: {printable(_explain(text))}", file=sys.stderr)
-    print(f"Snakemake's whole output: {_shown(output)}", file=sys.stderr)
-
-
-def _shown(path: Path) -> str:
-    """Return a path as a user in the current folder would type it."""
-    with suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
-
-
-def _summarise(results: Path, environment: dict[str, str]) -> int:
-    """Print the recovery table if the targets asked for one, and where the report is."""
-    code = 0
-    if (results / "tables" / "recovery.csv").is_file():
-        summary = [sys.executable, "-m", "rtt", "summary", "--results", _shown(results)]
-        code = subprocess.run(summary, env=environment).returncode
-    return code
+        raise UserError(endings.explain(done.stdout + done.stderr))
 
 
 def _directory(args: argparse.Namespace) -> Path:
@@ -246,33 +202,41 @@ def _run(args: argparse.Namespace) -> int:
     if places.INSTALLED and not default.is_file():
         default = places.SHIPPED / DEFAULT_STUDY
     configfile = places.study_file(args.configfile or default).resolve()
-    study = study_name(configfile, args.config)
-    results = directory / "results" / study
+    artifacts, overrides, targets = _artifacts(args, directory)
+    if artifacts:
+        results, output = None, directory / REBUILT / "run.log"
+        about = f"{artifacts}: tables, figures and report are drawn again from its scores, which takes up to a minute"
+    else:
+        study = study_name(configfile, args.config)
+        results = directory / "results" / study
+        output = results / "logs" / "run.log"
+        about = f"study {study}, {args.cores} processes at once; the time left is an estimate"
+    brief = bool(artifacts) or "bundle" in targets
 
     command = [sys.executable, "-m", "snakemake", "--cores", str(args.cores), "--snakefile", str(snakefile)]
-    if args.configfile:
+    if args.configfile and not artifacts:  # a bundle has its study in it
         # It appears in Snakemake's messages: as short as possible, and the same in every clone.
         inside = configfile.is_relative_to(directory)
         command += ["--configfile", str(configfile.relative_to(directory) if inside else configfile)]
     command += ["--rerun-incomplete", "--scheduler", "greedy", "--nocolor"]
-    config = ["--config", *args.config] if args.config else []
+    config = ["--config", *overrides] if overrides else []
     holder = shlex.join(["python", "-m", "rtt", "run", *(["--configfile", args.configfile] if args.configfile else [])])
 
     started = time.monotonic()
     with ExitStack() as stack:
-        lock = stack.enter_context(locks.hold(directory / locks.FOLDER, holder, wait=ORPHANS, say=_say))
+        folder = directory / (locks.DRAWING if artifacts else locks.FOLDER)
+        lock = stack.enter_context(locks.hold(folder, holder, wait=ORPHANS, say=_say))
         environment = _environment(directory)
         _unlock([*command, *config], directory, environment)
         signals = stack.enter_context(Signals())
-        _say(f"study {study}, {args.cores} processes at once; the time left is an estimate")
-        output = results / "logs" / "run.log"
+        _say(about)
         output.parent.mkdir(parents=True, exist_ok=True)
-        progress = Progress(args.cores, _say)
+        progress = Progress(args.cores, _say, quiet=DRAWING if brief else frozenset())
         with open(output, "ab") as stream:
             offset = stream.tell()
             # A file instead of a pipe: if we are killed, Snakemake and its steps can still end properly.
             child = subprocess.Popen(
-                [*command, *args.rest, *config],
+                [*command, *targets, *config],
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -289,13 +253,34 @@ def _run(args: argparse.Namespace) -> int:
             _say("stopped; the same command continues from here")
             return code
         if code:
-            _report_failures(progress, directory, output, offset)
+            endings.report_failures(progress, directory, output, offset)
             return 1
-    if progress.nothing_to_do:
-        _say("nothing to do: everything is there and up to date")
-    elif not progress.n_done:  # of a dry run, a list or a graph the user wants Snakemake's own output
+    if not progress.n_done and not progress.nothing_to_do:
+        # Of a dry run, a list or a graph the user wants Snakemake's own output.
         _say(output.read_bytes()[offset:].decode("utf-8", "replace").rstrip())
         return 0
+    if brief:
+        for line in endings.conclusion(progress, directory):
+            _say(line)
+    if progress.nothing_to_do:
+        _say("nothing to do: everything is there and up to date")
     else:
-        _say(f"done: {progress.n_done} steps in {clock(time.monotonic() - started)}")
-    return _summarise(results, environment)
+        steps = f"{progress.n_done} step{'s' * (progress.n_done != 1)}"
+        _say(f"done: {steps} in {clock(time.monotonic() - started)}; Snakemake's whole output: {endings.shown(output)}")
+    return 0 if brief or results is None else endings.summarise(results, environment)
+
+
+def _artifacts(args: argparse.Namespace, directory: Path) -> tuple[str, list[str], list[str]]:
+    """Return the bundle to draw again ("" for a study), the overrides, and the targets and arguments for Snakemake.
+
+    Snakemake works in `directory`, so a path from elsewhere becomes absolute. Without targets, all is drawn and
+    compared.
+    """
+    given = [one.partition("=")[2] for one in args.config if one.startswith("artifacts=")]
+    if not given or not given[-1]:
+        return "", args.config, args.rest
+    artifacts = given[-1]
+    if not is_url(artifacts) and directory != Path.cwd():
+        artifacts = str(Path(artifacts).resolve())
+    others = [one for one in args.config if not one.startswith("artifacts=")]
+    return artifacts, [*others, f"artifacts={artifacts}"], args.rest or ["figures"]
