@@ -22,6 +22,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # An environment without torch, for figures from a bundle; if .venv is complete, it is used instead.
 ANALYSIS := .venv-analysis
+# An environment that only makes the documentation's site.
+DOCS := .venv-docs
 # The bundle of the project's own results (config/seeds.yaml), which is committed.
 REFERENCE := results/reference
 FIGURES_VENV := $(if $(wildcard $(STAMP)),$(VENV),$(ANALYSIS))
@@ -30,7 +32,7 @@ FIGURES_VENV := $(if $(wildcard $(STAMP)),$(VENV),$(ANALYSIS))
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bundle figures test test-science test-full test-cluster profile lint lock clean
+.PHONY: help setup demo bundle figures docs test test-science test-full test-cluster profile lint lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s%s\n", $$1, $$2}' Makefile
@@ -66,7 +68,13 @@ figures: $(FIGURES_VENV)/.complete  ## redraw the figures of a bundle (ARTIFACTS
 $(ANALYSIS)/.complete: requirements-analysis.lock
 	@sh scripts/setup.sh $(ANALYSIS) $@ requirements-analysis.lock
 
-test: setup  ## run all tests except the longest
+docs: $(DOCS)/.complete  ## make a site of the documentation in dist/site, which needs no network to read
+	@$(DOCS)/bin/python scripts/docs_site.py
+
+$(DOCS)/.complete: requirements-docs.lock
+	@sh scripts/setup.sh $(DOCS) $@ requirements-docs.lock "furo, myst_parser, sphinx"
+
+test: setup $(DOCS)/.complete  ## run all tests except the longest
 	@$(BIN)/python -m pytest $$PYTEST_ARGS
 
 test-science: setup  ## run only the tests of objectives, texts, order, scoring and statistics
@@ -74,7 +82,7 @@ test-science: setup  ## run only the tests of objectives, texts, order, scoring 
 	  $(addprefix tests/training/test_,losses.py order.py collate.py batches.py packing.py) \
 	  tests/scoring tests/point_choice tests/stats
 
-test-full: setup  ## run all tests, with the long parity and kill matrix and the benchmarks' (about half an hour)
+test-full: setup $(DOCS)/.complete  ## run all tests, with the long parity and kill matrix and the benchmarks' (about half an hour)
 	@$(BIN)/python -m pytest $$PYTEST_ARGS -m ""
 
 test-cluster: setup  ## run the smoke study and nineteen faults on a real SLURM (needs root and Debian's slurm; half an hour)
@@ -100,6 +108,9 @@ lock: setup  ## make the .lock files from the .in files again (UPGRADE=--upgrade
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --constraints requirements.lock --custom-compile-command "make lock" \
 	  requirements-analysis.in --output-file requirements-analysis.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --fork-strategy fewest --constraints requirements.lock --custom-compile-command "make lock" $$UPGRADE \
+	  requirements-docs.in --output-file requirements-docs.lock
 
 clean:  ## delete results and caches, but not .venv, and not the project's own results (results/reference)
 

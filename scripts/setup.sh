@@ -1,9 +1,10 @@
 #!/bin/sh
-# Make a virtual environment: sh scripts/setup.sh VENV STAMP [LOCK]  (called by `make setup` and `make figures`)
-# It installs torch, requirements.lock and this project; with LOCK, the packages of LOCK and this project.
+# Make a virtual environment: sh scripts/setup.sh VENV STAMP [LOCK [MODULES]]  (called by make)
+# It installs torch, requirements.lock and this project; with LOCK, the packages of LOCK and this project. MODULES are
+# those whose import shows that it is whole.
 # PYTHON names an interpreter (empty: look for one), TORCH_INDEX an index (empty: as pip is configured).
 set -eu
-venv=$1 stamp=$2 lock=${3:-}
+venv=$1 stamp=$2 lock=${3:-} modules=${4:-"rtt, numpy, snakemake"}
 torch=torch==2.13.0
 started=$venv/.started
 log=$venv/setup.log
@@ -52,7 +53,11 @@ pip() {
 
 begin=$(date +%s)
 size="1.5 GB, usually 2 to 5 minutes"
-if [ -n "$lock" ]; then size="550 MB, usually half a minute"; fi
+case "$lock" in
+"") ;;
+requirements-docs.lock) size="90 MB, usually a few seconds" ;;
+*) size="550 MB, usually half a minute" ;;
+esac
 echo "make setup: environment in $venv with Python $version; about $size, once"
 # An interrupted setup leaves packages half copied, which pip would take for whole ones.
 if [ -e "$started" ]; then rm -rf "$venv"; fi
@@ -71,7 +76,7 @@ if [ -n "$lock" ]; then
     # Not with pip: the lock has no setuptools to build it, and pip check would complain that torch is missing.
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$PWD/scripts" >"$packages/rtt.pth"
-    run "$venv/bin/python" -c 'import rtt, numpy, snakemake'
+    run "$venv/bin/python" -c "import $modules"
     rm "$started"
     touch "$stamp"
     echo "make setup: done in $(($(date +%s) - begin)) s"

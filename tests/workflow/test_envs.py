@@ -112,6 +112,9 @@ def test_the_two_locks_agree():
     both, analysis = locked(), locked("requirements-analysis.lock")
     assert len(analysis) > 50 and analysis.items() <= both.items()
     assert {name for name in versions("analysis") if name in analysis} >= {"numpy", "pandas", "scipy", "matplotlib"}
+    docs = locked("requirements-docs.lock")  # it has no torch, which `locked` adds
+    assert {"sphinx", "myst-parser", "furo"} <= set(docs)
+    assert all(both[name] == version for name, version in docs.items() if name in both)
 
 
 def test_every_environment_is_used_and_every_rule_has_one():

@@ -19,7 +19,9 @@ def folder(tmp_path):
     """Return a folder with our Makefile and an environment whose programs print their arguments."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    for name in ("requirements.lock", "pyproject.toml", ".venv/.complete"):
+    (tmp_path / ".venv-docs").mkdir()
+    locks = ("requirements.lock", "requirements-docs.lock", "pyproject.toml")
+    for name in (*locks, ".venv/.complete", ".venv-docs/.complete"):
         (tmp_path / name).touch()
     for name in ("python", "snakemake"):
         (tmp_path / ".venv/bin" / name).write_text(ECHO)

@@ -22,8 +22,11 @@ LOCK = (ROOT / "requirements.lock").read_text()
 LOCKED = [Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"[a-zA-Z]", line)]
 
 
-def test_the_lock_holds_no_address_and_no_path():
-    assert not re.search(r"://|--(extra-)?index|--find-links|(^|\s)/\w", LOCK, re.MULTILINE)
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-analysis.lock", "requirements-docs.lock"])
+def test_the_lock_holds_no_address_and_no_path(file):
+    lock = (ROOT / file).read_text()
+    assert "--hash=sha256:" in lock
+    assert not re.search(r"://|--(extra-)?index|--find-links|(^|\s)/\w", lock, re.MULTILINE)
 
 
 def test_each_locked_package_has_one_version_and_hashes():
