@@ -75,7 +75,8 @@ def seed_table(
             for quantity in QUANTITIES:
                 row = dict(zip(KEYS, key, strict=True)) | {"set": name, "quantity": quantity}
                 row |= {"n_cells": len(members), "n_counting": len(sets["counting"])} | summary(seeds, quantity)
-                row["var_person"] = persons.get(quantity, math.nan)
+                between = persons.get(quantity, math.nan)
+                row["var_person"] = between if math.isnan(between) else max(between, 0.0)
                 row["claim"] = claim(row) if sound else "no"  # no claim rests on a control that did not learn T
                 found.append(row)
         rows += found
