@@ -1,7 +1,7 @@
 """Write the reference in docs/reference, config/schema.json and tests/data/spec_keys.json from the code.
 
 commands.md is made of the argument parsers; study.md of the pydantic models of a study; files.md of the specs, the
-schema of evaluations, the shapes of a bundle's other documents, the columns of tables and of bundle.json.
+schema of evaluations, the shapes of a bundle's other documents, and bundle.json; tables.md of the data dictionary.
 tests/workflow/test_reference.py holds them to it.
 """
 
@@ -23,7 +23,7 @@ import spec_keys  # noqa: E402
 from rtt.__main__ import COMMANDS  # noqa: E402
 from rtt.bundle import documents, layout  # noqa: E402
 from rtt.data.facts import Fact  # noqa: E402
-from rtt.stats.tables import COLUMNS  # noqa: E402
+from rtt.stats import dictionary  # noqa: E402
 from rtt.study import plugins  # noqa: E402
 from rtt.study.load import schema  # noqa: E402
 from rtt.study.specs import SPECS  # noqa: E402
@@ -66,6 +66,12 @@ STUDY_PARTS = {
     "Criteria": "`criteria`",
     **plugin_parts("attacks", "Attacks"),
 }
+TABLES = (
+    "What each table of `results/<study>/tables/` has a row for, and what its columns hold. `none` stands for no "
+    "method, no attack and no look choice. How the numbers come about: [statistics.md](../statistics.md); words: the "
+    "[glossary](../architecture.md#glossary); what to ask of the tables: [analyse.md](../analyse.md). Every bundle has "
+    "this page as it was when the bundle was made (`TABLES.md`)."
+)
 MADE = "Made from the code by `python scripts/reference.py`; a test keeps it so. Do not edit."
 
 
@@ -75,6 +81,7 @@ def pages() -> dict[Path, str]:
         FOLDER / "commands.md": commands(),
         FOLDER / "study.md": study(),
         FOLDER / "files.md": files(),
+        FOLDER / "tables.md": dictionary.page("Tables", MADE, TABLES),
         ROOT / "config/schema.json": json.dumps(schema(), indent=1) + "\n",
         spec_keys.FILE: spec_keys.text(),
     }
@@ -264,7 +271,7 @@ def method_table() -> str:
 
 
 def files() -> str:
-    """Return files.md: facts, evaluations, a bundle's other documents, tables, a bundle's index, specs."""
+    """Return files.md: facts, evaluations, a bundle's other documents, a bundle's index, specs."""
     text = [
         "# Files",
         MADE,
@@ -275,7 +282,7 @@ def files() -> str:
         *evaluations(),
         *shapes(),
         "## Tables: `tables/*.csv`",
-        columns(),
+        "Every column: [tables.md](tables.md).",
         "## Bundles: `bundle.json`",
         f"Version {layout.VERSION}. Each file of `files`:\n\n"
         + "\n".join(f"- `{field.name}`: {words(field.type)}" for field in dataclasses.fields(layout.Entry)),
@@ -340,12 +347,6 @@ def _part_of(field: dict) -> str | None:
     """Return the name of the part that a field is, or that it is where it is not null; None for other fields."""
     refs = [one["$ref"] for one in (field, *field.get("anyOf", ())) if "$ref" in one]
     return refs[0].rsplit("/", 1)[1] if refs else None
-
-
-def columns() -> str:
-    """Return the columns of each table, in their order."""
-    rows = [f"| `{name}.csv` | {', '.join(f'`{one}`' for one in found)} |" for name, found in COLUMNS.items()]
-    return "\n".join(["| table | columns |", "|---|---|", *rows])
 
 
 def specs() -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from rtt.bundle import contents, opening, rebuild, write
 from rtt.bundle.layout import CRATE, INDEX
 from rtt.errors import UserError
+from rtt.stats.dictionary import page
 from rtt.study.names import FIGURES, TABLES
 
 
@@ -30,9 +31,11 @@ def test_a_bundle_holds_what_runs_json_names_and_all_that_is_made_from_it(bundle
     assert {"runs.json", "study.yaml", "report.html", "tables/recovery.csv", "figures/curves.png"} <= below
     assert len([name for name in below if name.startswith("figures/")]) == 2 * len(FIGURES)
     beside = {name for name in found if not name.startswith(("results/", "workflow/rules/"))}
-    assert beside == {INDEX, CRATE, "README.md", "LICENSE", "licences.tsv", "workflow/Snakefile"}
+    assert beside == {INDEX, CRATE, "README.md", "TABLES.md", "LICENSE", "licences.tsv", "workflow/Snakefile"}
     assert not [name for name in found if "models" in name.split("/") or name.endswith(("safetensors", "facts.jsonl"))]
     assert sorted(found) == names(bundle)
+    with zipfile.ZipFile(bundle) as archive:
+        assert archive.read("TABLES.md").decode() == page("Tables of the study tiny")
 
 
 def test_the_index_has_every_sha256_and_the_bundle_is_named_after_the_index_s(bundle):

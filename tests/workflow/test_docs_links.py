@@ -6,13 +6,14 @@ from docs_markdown import FILES, anchors, inline, target
 from places import ROOT
 from references import dangling, files, texts
 
-# Files that a reader writes, or must not have; a name in capitals stands for any name.
+# Files that a reader writes, or must not have, or that a bundle has; a name in capitals stands for any name.
 EXAMPLES = {
     "scripts/rtt/methods/simnpo.py",
     "rtt.methods.simnpo",
     "profiles/slurm/site.yaml",
     "profiles/default",
     "config/models/NAME.yaml",
+    "TABLES.md",
 }
 
 

@@ -39,7 +39,7 @@ SOURCES = ("specs", "evals", "questions", "point_choices", "data", "manifests", 
 JOINED = ("specs", "evals", "questions", "point_choices", "manifests")  # each folder one member of a compact bundle
 LEFT_OUT = re.compile(r"tables/(accuracy|questions)\.csv|figures/.+\.png|report\.html")  # of a compact bundle
 DERIVED = ("tables", "figures", "report.html")
-BESIDE = (CRATE, "README.md", "LICENSE", "licences.tsv", "workflow")
+BESIDE = (CRATE, "README.md", "TABLES.md", "LICENSE", "licences.tsv", "workflow")
 
 # A hostile archive may fill no disk: a file, all files, and all files against the archive's own size.
 MAX_FILES = 100_000

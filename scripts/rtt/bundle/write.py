@@ -12,6 +12,7 @@ from rtt import places
 from rtt.bundle import compacting, contents, crate, documents, licences, opening, rebuild
 from rtt.bundle.layout import CRATE, INDEX, LEFT_OUT, strict_json
 from rtt.files import atomic_path, disk_errors, new_folder, read_json, write_json, write_text
+from rtt.stats import dictionary
 
 # Messages about these defects quote no text of the dataset.
 NO_TEXT = ("letter_prior", "missing_rows")
@@ -24,6 +25,7 @@ To draw everything again and compare it with what is here, in a clone of the pro
 
     make figures ARTIFACTS=<this file>
 
+What every column of the tables means: `TABLES.md`.
 {page}Licences: `LICENSE` for the code and the results, `licences.tsv` for the data and models from elsewhere.
 The code that made the scores: {commits}.
 """
@@ -120,7 +122,7 @@ def _without_texts(audit: dict) -> dict:
 
 
 def _beside(root: Path, found: contents.Contents, commits: list[str]) -> None:
-    """Write what stands beside the results: the workflow, licences, a README."""
+    """Write what stands beside the results: the workflow, licences, a README, what the tables' columns mean."""
     (root / "workflow/rules").mkdir(parents=True)
     shutil.copyfile(places.SHIPPED / "Snakefile", root / "workflow/Snakefile")
     for path in sorted((places.SHIPPED / "rules").glob("*.smk")):
@@ -133,6 +135,7 @@ def _beside(root: Path, found: contents.Contents, commits: list[str]) -> None:
     known = ", ".join(commits) or "not known, since no manifest names it"
     text = README.format(study=found.study, texts=texts, commits=known, made=made, page=page)
     write_text(root / "README.md", text)
+    write_text(root / "TABLES.md", dictionary.page(f"Tables of the study {found.study}"))
 
 
 def _date(results: Path, manifests: list[dict]) -> str:

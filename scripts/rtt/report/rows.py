@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of recovery.csv, its columns under their own names (docs/architecture.md).
+    """One row of recovery.csv, its columns under their own names (docs/reference/tables.md).
 
     attack_learned, control_learned: None where there is no point or no control, or no T. holds: the criterion
     (`rtt.stats.criterion.judged`); None: it cannot be judged.

@@ -1,4 +1,4 @@
-"""`python -m rtt tables`: turn evaluation JSON into the tables of docs/architecture.md."""
+"""`python -m rtt tables`: turn evaluation JSON into the tables of docs/reference/tables.md."""
 
 import argparse
 import csv
