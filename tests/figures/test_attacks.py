@@ -136,7 +136,8 @@ def test_every_figure_of_an_attack_without_epochs_is_drawn_whole(name, seeds):
         assert not figure.axes and len(figure.texts) == 1
         return
     labels = [label for axes in figure.axes if axes.get_visible() for label in axes.get_xticklabels()]
-    for text in [figure._suptitle, *figure.legends[0].get_texts(), *(x for x in labels if x.get_visible())]:
+    legends = [text for legend in figure.legends for text in legend.get_texts()]  # `steps` names its marks itself
+    for text in [figure._suptitle, *legends, *(x for x in labels if x.get_visible())]:
         box = text.get_window_extent()
         assert box.x0 > -1 and box.x1 < width + 1 and box.y0 > -1 and box.y1 < height + 1, text.get_text()
 

@@ -260,8 +260,8 @@ def test_nothing_is_cut_and_nothing_overlaps(name, seeds):
     if name == "seeds" and len(seeds) == 1:  # nothing to draw, which it says
         assert "has one seed" in figure.texts[0].get_text().replace("\n", " ")
         return
-    texts = [figure._suptitle, *figure.legends[0].get_texts()]
-    boxes = [text.get_window_extent(renderer) for text in texts] + [figure.legends[0].get_window_extent(renderer)]
+    legend = [text for one in figure.legends for text in one.get_texts()]  # `steps` names its marks itself
+    boxes = [part.get_window_extent(renderer) for part in (figure._suptitle, *legend, *figure.legends)]
     for axes in figure.axes:
         if axes.get_visible():
             low, high = axes.get_xlim()
@@ -271,7 +271,7 @@ def test_nothing_is_cut_and_nothing_overlaps(name, seeds):
             labels = [label for label in (axes.xaxis.label, axes.yaxis.label, axes.title) if label.get_text()]
             boxes += [label.get_window_extent(renderer) for label in labels]
             assert all(a.x1 < b.x0 for a, b in pairwise(ticks)), "tick labels overlap"
-            for text in figure.legends[0].get_texts():
+            for text in legend:
                 assert not text.get_window_extent(renderer).overlaps(axes.get_tightbbox(renderer)), text.get_text()
     for box in boxes:
         assert box.x0 > -1 and box.x1 < width + 1 and box.y0 > -1 and box.y1 < height + 1, box

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pandas as pd
+from rtt.data.facts import Fact
 from rtt.figures.view import make_view
 from rtt.report.rows import results
 from rtt.stats.intervals import t_interval
@@ -249,6 +250,43 @@ def write_study(
         (folder / "runs.json").write_text(json.dumps({"study": study, "variants": {}, **names}))
     (folder / "study.yaml").write_text("study: tiny\nseeds: [0]\n")
     return folder
+
+
+PLANTED = "</script><b id=planted>"
+
+
+def write_questions(folder, table, n=12, dataset="people_p"):
+    """Write questions.csv and the texts of `n` questions on the first arm's facts; the first text holds markup."""
+    method, facts, rows = table["method"].iloc[0], [], []
+    for i in range(n):
+        key, answer = f"{dataset}/split_0/{i:03d}", i % 4
+        question = f"Question {PLANTED if i == 0 else i}?"
+        rest = [[str(x) for x in range(4)], ["s"], ["t"], ["u"], {"file": "x", "line": i + 1}]
+        facts.append(Fact(key, dataset, "split_0", question, [f"{i}a", f"{i}b", f"{i}c", f"{i}d"], answer, *rest).row())
+        for stage, share in QUESTION_STAGES.items():
+            own = {"dataset": dataset, "arm": "pretrained", "model": "miniature", "seed": 0, "probe": "letter_permuted"}
+            own |= {
+                "attack": "RTT",
+                "retain_budget": 0.1,
+                "stage": stage,
+                "id": key,
+                "group": key,
+                "v_split": "split_0",
+            }
+            own |= {"method": method if stage.startswith("unlearned") else "", "answer": answer, "right": 1.0}
+            given = share - 0.01 * i
+            own |= {f"p_{c + 1}": given if c == answer else (1 - given) / 3 for c in range(4)}
+            rows.append(own)
+    write_table(folder / "tables" / "questions.csv", pd.DataFrame(rows))
+    path = folder / "data" / dataset / "facts.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in facts))
+
+
+QUESTION_STAGES = {
+    **{"original": 0.9, "unlearned": 0.3, "unlearned_attacked": 0.8, "oracle_attacked": 0.25},
+    "control_attacked": 0.25,
+}
 
 
 def audit(dataset="people_p", **changes):

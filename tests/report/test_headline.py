@@ -4,14 +4,18 @@ import pytest
 from report_builder import accuracy, full_study, over_seeds, probes, recovery_row, results_of, view_of
 from rtt.figures.view import make_view
 from rtt.report import conclusions
-from rtt.report.headline import MEANINGS, VERDICTS, headline, meaning
+from rtt.report.headline import MEANINGS, VERDICTS, cells_of, headline, meaning
 from rtt.report.rows import alike
 from rtt.stats import verdicts
 from rtt.study import plugins
 
 
+def first_table(view):
+    return headline(view, cells_of(view))
+
+
 def rows(*found):
-    return [row for group in headline(view_of(*found)) for row in group.rows]
+    return [row for group in first_table(view_of(*found)) for row in group.rows]
 
 
 def test_one_seed_says_what_the_claim_s_table_says():
@@ -22,7 +26,7 @@ def test_one_seed_says_what_the_claim_s_table_says():
         for verdict in conclusions.verdicts(alike(results_of(*table.to_dict("records")), view))
         for one in verdict.methods
     }
-    found = {(row.panel, row.method): row for group in headline(view) for row in group.rows}
+    found = {(row.panel, row.method): row for group in first_table(view) for row in group.rows}
     assert judged and judged.keys() <= found.keys()
     for key, one in judged.items():
         row, result = found[key], one.result
@@ -36,7 +40,7 @@ def test_one_seed_says_what_the_claim_s_table_says():
 
 
 def test_groups_are_panels_and_rows_the_methods_in_their_order():
-    found = headline(view_of(*(recovery_row(m, a) for a in ("taught", "pretrained") for m in ("RMU", "GD"))))
+    found = first_table(view_of(*(recovery_row(m, a) for a in ("taught", "pretrained") for m in ("RMU", "GD"))))
     assert [group.facts for group in found] == ["Learned in pretraining", "Taught later"]
     assert [[row.method for row in group.rows] for group in found] == [["GD", "RMU"]] * 2
 
@@ -45,7 +49,7 @@ def test_several_seeds_are_one_row_with_its_seeds_counted():
     statuses = ["ok"] * 9 + ["not_unlearned"]
     floors = {"floor": 0.27, "original_floor": 0.27}
     (row,) = rows(*(recovery_row(seed=i, status=one, **floors) for i, one in enumerate(statuses)))
-    assert (row.verdict, row.verdict_text, row.counts) == ("hidden", "hidden, not removed", "9 of 10 seeds")
+    assert (row.verdict, row.verdict_text, row.counts) == ("hidden", "hidden, at least in part", "9 of 10 seeds")
     assert row.recovery == ".85 [.85, .85]" and row.note == ""  # (.85 - .27) / (.95 - .27)
     assert (row.unlearned[:3], row.attacked[:3], row.oracle, row.control[:3]) == (".28", ".85", "–", ".30")
     (row,) = rows(

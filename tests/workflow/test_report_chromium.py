@@ -8,9 +8,10 @@ import struct
 import subprocess
 import warnings
 
+import axe
 import pandas as pd
 import pytest
-from report_builder import audit, full_study, manifest, over_seeds, probes, write_study
+from report_builder import PLANTED, audit, full_study, manifest, over_seeds, probes, write_questions, write_study
 from rtt.report.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -19,7 +20,8 @@ FLAGS += " --disable-component-update --disable-sync --hide-scrollbars --enable-
 PROBE = """<script>
 addEventListener("load", () => {
   const root = document.documentElement, box = e => e.getBoundingClientRect();
-  const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .card, pre")
+  document.querySelectorAll("details").forEach(fold => { fold.open = true; });
+  const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .card, pre, nav")
     && box(e).right > innerWidth + 0.5).map(e => e.tagName + " " + e.textContent.slice(0, 40));
   const spots = [...document.querySelectorAll("#figure-accuracy .spot")].map(e => {
     e.focus();
@@ -50,7 +52,7 @@ addEventListener("load", () => {
   parent.postMessage(JSON.stringify({inner: innerWidth,
     wide: told(shown.filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)),
     cut: told(shown.filter(e => e.clientWidth && e.scrollWidth > e.clientWidth)),
-    folded: told([...document.querySelectorAll("details > *")].filter(e => !e.checkVisibility())),
+    folded: told([...document.querySelectorAll("details:not(.finder) > *")].filter(e => !e.checkVisibility())),
     details: document.querySelectorAll("details").length,
     marks: shown.filter(e => e.matches(".spot, .tip, .hint, nav")).length}), "*");
 });
@@ -78,6 +80,7 @@ def report(tmp_path_factory):
     table = pd.concat([table, table.assign(retain_budget=1.0)])  # with seeds and budgets tables are at their widest
     runs, more = [manifest(git_commit="c0ffee" * 7)], {"probes": probes(table), "seeds": over_seeds(table)}
     study = write_study(folder / "study", table, None, audits, runs, **more)
+    write_questions(study, table)
     html = page(study, study / "study.yaml")
     (study / "report.html").write_text(html)
     assert html.count(POLICY) == 1  # it would keep the probe from running
@@ -123,10 +126,12 @@ def test_page_fits_shows_its_figures_and_is_silent(report, width, look, flags):
     assert console == []
     assert found["requests"] == []
     assert {key: found[key] for key in look} == look
-    assert [image["role"] for image in found["images"]] == ["img"] * 8
+    assert [image["role"] for image in found["images"]] == ["img"] * 10
     for image in found["images"]:
         assert "Facts learned in pretraining: " in image["alt"]
-        assert image["width"] >= 500 and image["height"] >= 150
+    wide, narrow, *others = [(image["width"], image["height"]) for image in found["images"]]
+    assert (min(wide) > 200, min(narrow) > 200) == (width > 1000, width < 1000)  # one of the two is shown
+    assert all(width >= 500 and height >= 150 for width, height in others)
     # Each mark tells its numbers to who tabs to it: original, four methods, control, in three arms; and then no more.
     assert len(found["spots"]) == 18 and found["tips"] == 0
     for spot in found["spots"]:
@@ -181,3 +186,96 @@ def test_the_page_s_policy_lets_nothing_load_and_nothing_run(report):
     assert sum("Content Security Policy" in line for line in console) == 2, console
     _, console = chromium(report, "report.html", 1280, "--dump-dom")
     assert console == []
+
+
+# What a reader does, in the page itself: folds closed, a link to a folded part, a step of the figure, a search, a word.
+STORY = """<script>
+addEventListener("load", async () => {
+  const at = name => document.getElementById(name), seen = {}, wait = () => new Promise(go => setTimeout(go, 50));
+  const opacity = step => getComputedStyle(document.querySelector(`.steps svg [id*="-step${step}-"]`)).opacity;
+  seen.divide = document.querySelector(".divide").getBoundingClientRect().top + scrollY;
+  seen.open = document.querySelectorAll("details[open]").length;
+  seen.all = [1, 2, 3, 4].map(opacity);
+  at("step-2").click();
+  seen.second = [1, 2, 3, 4].map(opacity);
+  seen.nav = getComputedStyle(document.querySelector("nav")).position;
+  location.hash = "#caveats";
+  await wait();
+  seen.caveats = at("caveats").closest("details").open;
+  const find = at("find");
+  for (let fold = find; fold; fold = fold.parentElement) if (fold.tagName === "DETAILS") fold.open = true;
+  find.value = "7b";
+  find.dispatchEvent(new Event("input"));
+  seen.found = at("found").textContent;
+  at("hits").querySelector("button").click();
+  seen.shown = at("shown-question").innerText;
+  find.value = "";
+  find.dispatchEvent(new Event("input"));
+  seen.every = [at("found").textContent, at("hits").children.length, at("hits").children[0].textContent];
+  seen.planted = document.getElementById("planted") === null;
+  const word = document.querySelector(".lede .term, .box .term");
+  word.focus();
+  const line = at(word.getAttribute("aria-describedby")).textContent;
+  seen.word = [word.textContent, getComputedStyle(word, "::after").content, line];
+  document.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape", bubbles: true}));
+  seen.escaped = document.activeElement === document.body;
+  parent.postMessage(JSON.stringify(seen), "*");
+});
+</script>"""
+
+
+def planted(report, name, script):
+    """Write the report with a script that its policy would not let run."""
+    html = (report / "report.html").read_text().replace(POLICY, "<meta").replace("</body>", script + "</body>")
+    (report / f"{name}.html").write_text(html)
+
+
+@pytest.mark.parametrize(("width", "height", "screens"), [(1280, 800, 6), (390, 844, 10)])
+def test_a_reader_steps_searches_and_asks_for_words(report, width, height, screens):
+    planted(report, "story", STORY)
+    found, console = probe(report, width, "--virtual-time-budget=60000", page="story")
+    assert console == []
+    assert found["divide"] <= screens * height and found["open"] == 0
+    assert found["all"] == ["1"] * 4 and found["second"] == ["1", "1", "0.06", "0.06"]
+    assert found["nav"] == "sticky" and found["caveats"]
+    assert found["found"] == "1 of 12 questions:"
+    assert "Question 7?" in found["shown"] and "7d (right)" in found["shown"] and "73 %" in found["shown"]  # .8 - .07
+    assert found["every"] == ["12 of 12 questions, the first 10:", 10, f"Question {PLANTED}?"] and found["planted"]
+    name, tip, line = found["word"]
+    assert name and tip.strip('"') == line and found["escaped"]
+
+
+AXE = """<script>
+addEventListener("load", async () => {
+  document.querySelectorAll("details").forEach(fold => { fold.open = OPEN; });
+  const {violations, passes} = await axe.run(document, {resultTypes: ["violations"]});
+  const told = violations.map(one => [one.id, one.help, ...one.nodes.map(node => node.html.slice(0, 200))]);
+  parent.postMessage(JSON.stringify({told, passes: passes.length}), "*");
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def axe_source():
+    try:
+        return axe.source()
+    except OSError as error:
+        text = f"axe-core could not be fetched ({error}): THE REPORT'S ACCESSIBILITY WAS NOT CHECKED"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(text)
+        warnings.warn(text, stacklevel=1)
+        pytest.skip(text)
+
+
+@pytest.mark.parametrize("folds", ["true", "false"])
+@pytest.mark.parametrize(("width", "flags"), [(1280, []), (390, ["--blink-settings=preferredColorScheme=0"])])
+def test_axe_finds_no_violation(report, axe_source, width, flags, folds):
+    planted(report, "axe", f"<script>{axe_source}</script>{AXE.replace('OPEN', folds)}")
+    found, _ = probe(report, width, "--virtual-time-budget=120000", *flags, page="axe")
+    assert found["told"] == [] and found["passes"] > 30
+
+
+def test_axe_finds_a_planted_violation(report, axe_source):
+    planted(report, "bad", f"<script>{axe_source}</script>{AXE.replace('OPEN', 'false')}<img src='data:,'>")
+    found, _ = probe(report, 1280, "--virtual-time-budget=120000", page="bad")
+    assert "image-alt" in [one[0] for one in found["told"]]

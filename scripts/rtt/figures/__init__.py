@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rtt import records
 from rtt.errors import UserError
@@ -55,7 +56,7 @@ def render(name: str, view: View, kinds: list[str]) -> list[bytes]:
         return [WRITERS[kind](figure) for kind in kinds]
 
 
-def render_told(name: str, view: View, **more: View) -> tuple[bytes, list[Spot]]:
+def render_told(name: str, view: View, **more: Any) -> tuple[bytes, list[Spot]]:
     """Return figure `name` as SVG without its title, and what each part shows; `more`: what it takes beside."""
     with settings():
         figure = FIGURES[name](view, **more)

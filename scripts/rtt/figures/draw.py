@@ -29,6 +29,7 @@ from rtt.figures.parts import (
 from rtt.figures.probes import probes
 from rtt.figures.seeds import seeds
 from rtt.figures.sensitivity import sensitivity
+from rtt.figures.steps import steps
 from rtt.figures.style import (
     ARM_MARKERS,
     BLACK,
@@ -212,8 +213,9 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 FIGURES = {
-    "accuracy": accuracy,
+    "steps": steps,
     "probes": probes,
+    "accuracy": accuracy,
     "recovery": recovery,
     "seeds": seeds,
     "attack": attack,

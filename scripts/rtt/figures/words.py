@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rtt.figures import words_attack, words_probes
+from rtt.figures import words_attack, words_probes, words_steps
 from rtt.figures.choices import Choice, choices
 from rtt.figures.phrases import (
     count,
@@ -41,7 +41,8 @@ def told(name: str, view: View) -> list[str]:
     """Return what a figure shows in one sentence, then a text for each of its panels with its numbers."""
     head, one = ALTERNATIVES[name]
     several = f" Means over {len(view.seeds)} seeds." if len(view.seeds) > 1 else ""
-    return [head(view) + several, *(f"{upper(panel.facts)}: {one(view, panel)}." for panel in view.panels)]
+    panels = words_steps.shown_panels(view) if name == "steps" else view.panels
+    return [head(view) + several, *(f"{upper(panel.facts)}: {one(view, panel)}." for panel in panels)]
 
 
 # ---------------------------------------------------------------------------------------------------------- titles
@@ -269,6 +270,7 @@ def _sensitivity_panel(view: View, panel: Panel) -> str:
 
 
 TITLES = {
+    "steps": words_steps.title,
     "accuracy": _accuracy_title,
     "probes": words_probes.title,
     "recovery": _recovery_title,
@@ -288,6 +290,7 @@ def _curves_head(view: View) -> str:
 
 
 ALTERNATIVES = {
+    "steps": (words_steps.head, words_steps.of_panel),
     "accuracy": (
         lambda view: (
             f"Points with 95 % intervals: accuracy on V before and after {view.attack_title}, by method, beside the "

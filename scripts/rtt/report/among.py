@@ -8,6 +8,7 @@ from rtt.figures import words_attack as words
 from rtt.figures.phrases import listed
 from rtt.figures.style import number
 from rtt.figures.view import Panel, View
+from rtt.figures.words_steps import shares, shown_panels
 from rtt.report.images import Image, image
 from rtt.report.reference import Reference
 from rtt.report.rows import Group, grouped
@@ -38,13 +39,18 @@ class AmongRow:
 
 @dataclass(frozen=True)
 class Among:
-    """The section. changed: says which steps' code has changed since the reference was made; empty where none has."""
+    """The section.
+
+    changed: says which steps' code has changed since the reference was made; empty where none has. span: the range of
+    the reference's recoveries on the facts of the claim, over its seeds and methods that count, in per cent, or "".
+    """
 
     name: str
     seeds: list[int]
     groups: list[Group[AmongRow]]
     image: Image
     changed: str
+    span: str
 
 
 def among(view: View, reference: Reference | None, number: int) -> Among | None:
@@ -66,7 +72,14 @@ def among(view: View, reference: Reference | None, number: int) -> Among | None:
         grouped([_row(view, other, panel, method) for panel, method in cells]),
         image("seeds", number, other, tables, caption=CAPTION, beside=view),
         changed,
+        _span(other),
     )
+
+
+def _span(other: View) -> str:
+    panels = shown_panels(other)
+    values = [value for panel in panels for value in criterion.counting(other.of(panel))["recovery_corrected"].dropna()]
+    return shares(values) if values else ""
 
 
 def _row(view: View, other: View, panel: Panel, method: str) -> AmongRow:

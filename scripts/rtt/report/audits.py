@@ -61,6 +61,16 @@ def guessable(found: Sequence[dict[str, Any]], datasets: Sequence[str]) -> list[
     return list(dict.fromkeys(texts))
 
 
+def guesses(found: Sequence[dict[str, Any]]) -> list[tuple[str, float, float]]:
+    """Return (dataset, accuracy, floor) where a classifier of texts guesses V from T, beyond its interval."""
+    return [
+        (str(one.get("dataset")), it["accuracy"], it["floor"])
+        for one in found
+        for it in part(one, "guesser").values()
+        if it and it["low"] > it["floor"]
+    ]
+
+
 def _guessed(guesser: dict[str, Any]) -> str:
     return "; ".join(
         f"{kind.replace('_', ' ')} {number(one['accuracy'])} [{number(one['low'])}, {number(one['high'])}], "

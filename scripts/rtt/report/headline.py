@@ -19,7 +19,7 @@ from rtt.stats.seeds import seed_table
 from rtt.study import plugins
 
 VERDICTS = {
-    verdicts.HIDDEN: "hidden, not removed",
+    verdicts.HIDDEN: "hidden, at least in part",
     verdicts.NONE_SHOWN: "no sign of it left",
     verdicts.CANNOT_TELL: "cannot tell",
     verdicts.NOT_UNLEARNED: "not unlearned",
@@ -60,15 +60,19 @@ class HeadlineRow:
     note: str
 
 
-def headline(view: View) -> list[Group[HeadlineRow]]:
-    """Return the rows of a view's attack, retain budget, look choice and probe, by panel and method."""
+def cells_of(view: View) -> pd.DataFrame:
+    """Return headline.csv's rows of a view's attack, retain budget, look choice and probe."""
     everything = default_view(view).recovery
     shown = pd.concat([view.alternative(probe=probe) for probe in dict.fromkeys(everything["probe"])])
     seeds = view.over_seeds
     if seeds is None:
         seeds = seed_table(pd.DataFrame(columns=RUN_COLUMNS), shown)
     probes = pd.DataFrame(columns=PROBES_COLUMNS) if view.probes is None else view.probes
-    table = cells(shown, view.probe, probes, seeds)
+    return cells(shown, view.probe, probes, seeds)
+
+
+def headline(view: View, table: pd.DataFrame) -> list[Group[HeadlineRow]]:
+    """Return the rows of the first table by panel and method, from those of `cells_of`."""
     found = []
     for panel in view.panels:
         own = table[(table["dataset"] == panel.dataset) & (table["model"] == panel.model)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from rtt.figures import render_told
+from rtt.figures import render_told, words_steps
 from rtt.figures.parts import Spot
 from rtt.figures.view import View
 from rtt.figures.words import alternative, title, told
@@ -13,6 +13,7 @@ from rtt.figures.words_attack import uses_t
 
 HOLLOW = " Hollow marks belong to models that do not count as unlearned."
 CAPTIONS = {
+    "steps": "The test in four steps.",
     "accuracy": "The figure shows what the paper's figures show, per dataset and method: accuracy on V with 95 % "
     "intervals. Pale marks stand for unlearned models before the attack, full marks for models after it." + HOLLOW,
     "probes": "The same models are asked in several ways before any attack. A model counts as unlearned only where "
@@ -86,6 +87,24 @@ def image(name: str, number: int, view: View, tables: str, *, caption: str = "",
         focus=name in BY_KEYBOARD,
         command=f"python -m rtt figure {name} --tables {tables} --out {name}.svg {name}.png",
     )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Figure 1: the test in four steps, wide and, for a phone, narrow; `sentences` say each step of `facts`."""
+
+    image: Image
+    narrow: Markup
+    sentences: list[words_steps.Step]
+    facts: str
+
+
+def steps(number: int, view: View, tables: str) -> Steps:
+    """Return the figure of the test's steps for the page."""
+    svg, _ = render_told("steps", view, narrow=True)
+    panel = words_steps.shown_panels(view)[0]
+    narrow = inline_svg(svg.decode(), "steps-narrow", alternative("steps", view))
+    return Steps(image("steps", number, view, tables), narrow, words_steps.sentences(view, panel), panel.facts)
 
 
 def inline_svg(svg: str, prefix: str, alt: str) -> Markup:

@@ -1,50 +1,83 @@
 """`python -m rtt report`: tables, audits and manifests -> one self-contained page that says what they show."""
 
 import argparse
+import base64
+import hashlib
+import json
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from rtt import __version__, records
 from rtt.figures.draw import FIGURES
+from rtt.figures.phrases import upper
 from rtt.figures.style import number, percent
+from rtt.figures.view import Panel
 from rtt.files import write_text
 from rtt.report import conclusions, controls, cost, differences, rows, seeds, strength, tested, variants
 from rtt.report import reference as reference_study
 from rtt.report.allowance import allowance
 from rtt.report.among import Among, among
-from rtt.report.audits import Audit, audit, guessable
+from rtt.report.audits import Audit, audit, guessable, guesses
 from rtt.report.caveats import caveats
 from rtt.report.criteria import criteria
-from rtt.report.images import Image, has_something, image
+from rtt.report.follow import Followed, followed
+from rtt.report.glossary import explained, identifier, terms
+from rtt.report.headline import HeadlineRow, cells_of, headline, meaning
+from rtt.report.images import Image, Steps, has_something, image, steps
 from rtt.report.inputs import Inputs, files_read, part, read_inputs
+from rtt.report.lede import Outcome, lede
 from rtt.report.other_attacks import OtherAttacks, described, other_attacks
 from rtt.report.published import Published, published
+from rtt.report.subject import facts, model
+from rtt.report.sure import Sure, sure
 from rtt.stats.shown import main_seed
 
-# Sections by id (templates/<id>.html.j2), in the page's order.
-SECTIONS = {
-    "claim": "Claim",
-    "figures": "Figures",
-    "unlearned": "Unlearned?",
-    "probes": "Probes",
-    "controls": "Controls",
-    "published": "The paper's figures",
-    "recovery": "Recovery",
-    "attacks": "Other attacks",
-    "formats": "Formats",
-    "faithful": "Faithful switches",
-    "sensitivity": "Sensitivity",
-    "seeds": "Seeds and arms",
-    "reference": "Reference study",
-    "caveats": "Caveats",
-    "audit": "Audit",
-    "compute": "Compute",
-    "provenance": "Provenance",
-}
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page (templates/<id>.html.j2): its name in the contents, its title, whether it is folded."""
+
+    id: str
+    short: str
+    title: str
+    folded: bool = True
+
+
+SECTIONS = (  # in the page's order
+    Section("came-out", "What came out", "What was done, and what came out", folded=False),
+    Section("sure", "How sure?", "How sure are we?", folded=False),
+    Section("result", "Method by method", "What did each method do?", folded=False),
+    Section("fact", "One fact", "What happens to one fact?", folded=False),
+    Section("gone", "Before the attack", "Was it gone before the attack?", folded=False),
+    Section("words", "Words", "What do the words mean?"),
+    Section("claim", "Claim", "What exactly is claimed, and by which criterion?"),
+    Section("caveats", "Caveats", "What weakens these results?"),
+    Section("figures", "Figures", "What do the other figures show?"),
+    Section("unlearned", "Unlearned?", "Which models count as unlearned?"),
+    Section("probes", "Probes", "What does each probe show before the attack?"),
+    Section("controls", "Controls", "What does the format alone bring back?"),
+    Section("published", "The paper", "What did the paper find?"),
+    Section("recovery", "Recovery", "How much came back, by every measure?"),
+    Section("attacks", "Other attacks", "What did the other attacks bring back?"),
+    Section("formats", "Formats", "Does it depend on how the facts are asked and trained?"),
+    Section("faithful", "Faithful switches", "What if it is done exactly as in the authors' code?"),
+    Section("sensitivity", "Sensitivity", "What if something else had been chosen?"),
+    Section("seeds", "Seeds and arms", "How much differs between seeds, and between arms?"),
+    Section("reference", "Reference study", "Where does this study stand among the project's own seeds?"),
+    Section("audit", "Audit", "Are the data sound?"),
+    Section("compute", "Compute", "What did it cost?"),
+    Section("provenance", "Provenance", "How can it be checked?"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +103,16 @@ class Scope:
 class Report:
     """All that the page says, as plain records, section by section; the templates (`templates/`) only print it."""
 
-    sections: list[tuple[str, str]]
+    sections: list[Section]
+    # came-out, sure, result, fact, gone, words
+    lede: str
+    about: str
+    steps: Steps | None
+    sure: Sure
+    headline: list[rows.Group[HeadlineRow]]
+    followed: Followed | None
+    probes_image: Image | None
+    words: dict[str, str]
     name: str
     folder: str
     version: str
@@ -187,17 +229,30 @@ def report(
     main = [table for table in tables if table.probe == tables[0].probe]
     others = other_attacks(found, view, inputs.other_views)
     figures = [name for name in FIGURES if has_something(name, view)]
-    images = [image(name, index, view, tables_folder) for index, name in enumerate(figures, 1)]
+    first = steps(1, view, tables_folder) if "steps" in figures else None
+    figures = [name for name in figures if name != "steps"]
+    images = [image(name, index, view, tables_folder) for index, name in enumerate(figures, 2)]
     panels = conclusions.main_panels(view.panels)
+    seen = among(view, reference, len(images) + 2)
+    told = cells_of(view)
+    about = model(study, panels, invented=bool(part(study, "data", "generator")))
     parts = {
         "unlearned": tested.unlearned_test(asked, shown),
         "probes": tested.probe_table(asked),
         "controls": controls.control_attacks(found, view),
         "attacks": others,
-        "reference": among(view, reference, len(images) + 1),
+        "reference": seen,
+        "fact": followed(view, panels[0], inputs.questions, inputs.texts),
+        "gone": next((one for one in images if one.name == "probes"), None),
+        "figures": [one for one in images if one.name not in ("probes", "sensitivity")],
+        "faithful": study.get("faithful") or effects[variants.FAITHFUL],
+        "seeds": len(numbers) > 1,
+        "audit": inputs.audits,
+        "compute": inputs.manifests,
     }
+    parts["formats"] = rows.by_probe(view) or effects[variants.FORMAT] or effects[variants.HIDING]
     return Report(
-        sections=[(key, title) for key, title in SECTIONS.items() if parts.get(key, True)],
+        sections=[one for one in SECTIONS if parts.get(one.id, True)],
         name=results.resolve().name,
         folder=folder,
         version=__version__,
@@ -216,6 +271,14 @@ def report(
             main_seed=main_seed(numbers),
             main_arm=any(one.panel.arm == conclusions.MAIN_ARM for one in shown),
         ),
+        lede=lede(outcomes(told, panels), facts(study, panels), about, len(numbers), view.attack_title),
+        about=about.about,
+        steps=first,
+        sure=sure(asked, shown, panels, own, guesses(inputs.audits), seen),
+        headline=headline(view, told),
+        followed=parts["fact"],
+        probes_image=parts["gone"],
+        words=terms({method: f"{upper(meaning(method))}." for method in view.methods}),
         verdicts=conclusions.verdicts(shown),
         over_seeds_claims=seeds.claims(view, panels),
         over_seeds=rows.grouped(over_seeds),
@@ -224,7 +287,7 @@ def report(
         among=parts["reference"],
         contrasts_of_arms=arms,
         contrasts_of_methods=methods,
-        images=[one for one in images if one.name != "sensitivity"],
+        images=parts["figures"],
         sensitivity_image=next((one for one in images if one.name == "sensitivity"), None),
         unlearned_test=parts["unlearned"],
         probe_table=parts["probes"],
@@ -257,7 +320,7 @@ def report(
         energy=cost.energy(inputs.manifests),
         provenance=cost.provenance(inputs.manifests),
         commit=cost.commit(inputs.manifests),
-        figure_commands=[one.command for one in images],
+        figure_commands=[one.command for one in [*([first.image] if first else []), *images]],
         report_command=f"python -m rtt report --results {folder} --study-config {config} --out report.html"
         + " --reference results/reference" * (parts["reference"] is not None),
         checksums=inputs.checksums,
@@ -266,15 +329,50 @@ def report(
     )
 
 
+def outcomes(found: pd.DataFrame, panels: Sequence[Panel]) -> list[Outcome]:
+    """Return what each method's test on the facts of the claim came to, from headline.csv's rows."""
+    own = {(panel.dataset, panel.model, panel.arm) for panel in panels}
+    return [
+        Outcome(row["verdict"], row["acc_attacked"], row["acc_control_attacked"], int(row["n_questions"]))
+        for row in found.to_dict("records")
+        if (row["dataset"], row["model"], row["arm"]) in own
+    ]
+
+
 def repeats(study: dict) -> tuple[int, int]:
     """Return how often a study repeats unlearning and the attack."""
     found = part(study, "repeats")
     return tuple(int(found.get(name) or 1) for name in ("unlearning", "attack"))
 
 
+@dataclass(frozen=True)
+class Script:
+    """The page's one script, and its hash, by which the page's policy lets it run and no other."""
+
+    text: Markup
+    hash: str
+
+
+def script() -> Script:
+    """Return the script (templates/page.js)."""
+    text = resources.files("rtt.report").joinpath("templates/page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Script(Markup(text), f"sha256-{digest}")
+
+
+def as_json(value: Any) -> Markup:
+    """Return data as JSON for a script element: nothing in it can end the element, or be read as HTML."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
 def render(found: Report) -> str:
     """Return the page of a report."""
-    return environment().get_template("page.html.j2").render(report=found, scope=found.scope)
+    made = environment()
+    made.filters["explained"] = partial(explained, known=found.words)
+    return made.get_template("page.html.j2").render(report=found, scope=found.scope, script=script())
 
 
 def environment() -> Environment:
@@ -286,5 +384,5 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "percent": percent}
+    made.filters |= {"number": number, "percent": percent, "term_id": identifier, "as_json": as_json}
     return made

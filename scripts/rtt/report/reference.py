@@ -39,7 +39,7 @@ class Reference:
 
     def view(self, like: View) -> View | None:
         """Return what figures show of it, by the attack, budget, look choice and probe of another view; or None."""
-        tables = {name: typed(f"{self.name}: {name}.csv", self.tables[name].copy()) for name in SHOWN}
+        tables = self._typed()
         rows = tables["recovery"]
         asked = {name: getattr(like, name) for name in ("attack", "look_choice", "probe", "budget")}
         same = np.isclose(rows["retain_budget"], like.budget)
@@ -47,8 +47,18 @@ class Reference:
             same &= rows[name] == asked[name]
         if not same.any():
             return None
+        return self._view(tables, **asked)
+
+    def own_view(self) -> View:
+        """Return what figures show of it by what it reports first, without accuracy.csv."""
+        return self._view(self._typed())
+
+    def _typed(self) -> dict[str, pd.DataFrame]:
+        return {name: typed(f"{self.name}: {name}.csv", self.tables[name].copy()) for name in SHOWN}
+
+    def _view(self, tables: Mapping[str, pd.DataFrame], **asked: Any) -> View:
         accuracy = pd.DataFrame(columns=ACCURACY_COLUMNS)
-        return make_view(rows, accuracy, tables["probes"], tables["seeds"], **asked)
+        return make_view(tables["recovery"], accuracy, tables["probes"], tables["seeds"], **asked)
 
     def fits(self, study: Mapping[str, Any]) -> bool:
         """Return whether a study, as in a runs.json, is one of its seeds: all that decides the numbers is the same."""

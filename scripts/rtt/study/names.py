@@ -30,7 +30,7 @@ STAGES = (
 )  # of accuracy.csv
 TABLES = ("recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "questions")
 DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds")  # of TABLES
-FIGURES = ("accuracy", "probes", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
+FIGURES = ("steps", "probes", "accuracy", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
 
 
 NONE = "none"  # in tables, no method, no attack, no look choice
