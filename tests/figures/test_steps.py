@@ -70,6 +70,16 @@ def test_a_mean_is_over_the_seeds_that_count_where_the_method_does():
     assert "GD 55 %" in words_steps.sentences(few, few.panels[0])[2].text  # does not count: over all with a point
 
 
+def test_what_follows_is_said_as_it_came_out():
+    def follows(*found):
+        view = view_of(*found)
+        return words_steps.sentences(view, view.panels[0])[3].text
+
+    assert "What lies above that was hidden" in follows(*rows())
+    assert "No method that counts is shown" in follows(*rows(acc_attacked_low=0.2, acc_control_attacked=0.6))
+    assert "no method counts" in follows(recovery_row("RMU", status="not_unlearned"))
+
+
 def test_without_a_point_or_a_control_the_steps_say_so():
     view = view_of(recovery_row(status="none_within_budget", acc_control_attacked=float("nan")))
     texts = [step.text for step in words_steps.sentences(view, view.panels[0])]

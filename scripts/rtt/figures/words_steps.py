@@ -108,12 +108,22 @@ def sentences(view: View, panel: Panel) -> list[Step]:
         ),
         Step(
             "Compared with models that never knew V",
-            f"They go through the same and answer {listed(beside)}. What lies above that was hidden in the weights, "
-            "not removed."
+            f"They go through the same and answer {listed(beside)}. {_compared(view, panel)}"
             if beside
             else "There is no such model in this study, so it cannot be told what retraining alone teaches.",
         ),
     ]
+
+
+def _compared(view: View, panel: Panel) -> str:
+    """Say what follows from the comparison: whether, for some method that counts, most seeds exceed the control."""
+    cells = [view.of(panel, method) for method in judged_methods(view, panel)]
+    above = [[bool(holds) for holds in criterion.judged(cell)] for cell in cells if criterion.counts(cell)]
+    if not above:
+        return "Since no method counts, nothing follows from it."
+    if any(2 * sum(seeds) > len(seeds) for seeds in above):
+        return "What lies above that was hidden in the weights, not removed."
+    return "No method that counts is shown to bring back more than that."
 
 
 def title(view: View) -> str:
@@ -121,7 +131,7 @@ def title(view: View) -> str:
     panel = shown_panels(view)[0]
     cells = {m: rows for m, rows in judged_methods(view, panel).items() if criterion.counts(view.of(panel, m))}
     if not cells:
-        return "No method made the model forget, by every way of asking; what the others bring back says little"
+        return "No method made the model forget by every way of asking, so what comes back says little"
     gone, back = (
         shares([value(rows, column) for rows in cells.values()]) for column in ("acc_unlearned", "acc_attacked")
     )

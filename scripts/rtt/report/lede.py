@@ -48,7 +48,7 @@ def lede(outcomes: Sequence[Outcome], facts: Facts, model: Model, seeds: int, at
         end = f"No method could do that without losing too much of what else {it} knew, so there was nothing to test."
         return f"{who} {was} to forget {named}. {end}"
     if not some:
-        end = f"asked in several ways, {it} still showed some of them, by every method. So nothing was removed."
+        end = f"asked in several ways, {it} still showed some of them, by every method. So none count as forgotten."
         return f"{who} {was} to forget {named}, and did not: {end}"
     done = f"Retrained on {facts.others}" if attack == "RTT" else f"Attacked ({attack})"
     average = "" if seeds == 1 else " on average"
