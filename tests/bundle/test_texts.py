@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bundle_builder import BASE, TEXTS
+from jinja2.utils import htmlsafe_json_dumps
 from rtt.__main__ import main
 from rtt.bundle import opening, rebuild, write
 from rtt.bundle.layout import INDEX
@@ -33,7 +34,7 @@ def telling(monkeypatch):
 
     monkeypatch.setattr(page, "report", records)
     monkeypatch.setattr(page, "render", told)
-    monkeypatch.setattr(page, "FIGURES", {})
+    monkeypatch.setattr("rtt.report.images.render_told", lambda *_, **__: (b"<svg></svg>", []))
     monkeypatch.setattr(page.reference_study, "read", lambda *_: "a reference")
     monkeypatch.setattr(rebuild, "render", lambda *_: [b"<svg/>", b"png"])
     monkeypatch.setattr(rebuild, "check_current", lambda *_: None)
@@ -41,7 +42,9 @@ def telling(monkeypatch):
 
 def holding(archive: Path, word: str) -> set[str]:
     """Return the members of an archive that hold a text, as it is, as JSON or as HTML has it; and names that do."""
-    forms = {form.encode() for form in (word, json.dumps(word)[1:-1], html.escape(word))}
+    forms = {
+        form.encode() for form in (word, json.dumps(word)[1:-1], html.escape(word), htmlsafe_json_dumps(word)[1:-1])
+    }
     with zipfile.ZipFile(archive) as opened:
         return {name for name in opened.namelist() if any(form in opened.read(name) + name.encode() for form in forms)}
 
