@@ -1,21 +1,15 @@
 """`python -m rtt report`: tables, audits and manifests -> one self-contained page that says what they show."""
 
 import argparse
-import base64
-import hashlib
-import json
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from rtt import __version__, records
 from rtt.figures.draw import FIGURES
@@ -38,6 +32,7 @@ from rtt.report.inputs import Inputs, files_read, part, read_inputs
 from rtt.report.lede import Outcome, lede
 from rtt.report.other_attacks import OtherAttacks, described, other_attacks
 from rtt.report.published import Published, published
+from rtt.report.script import as_json, script
 from rtt.report.subject import facts, model
 from rtt.report.sure import Sure, sure
 from rtt.stats.shown import main_seed
@@ -107,7 +102,7 @@ class Report:
     # came-out, sure, result, fact, gone, words
     lede: str
     about: str
-    steps: Steps | None
+    steps: Steps
     sure: Sure
     headline: list[rows.Group[HeadlineRow]]
     followed: Followed | None
@@ -228,9 +223,8 @@ def report(
     tables = rows.recovery_tables(found, view, view.attack)
     main = [table for table in tables if table.probe == tables[0].probe]
     others = other_attacks(found, view, inputs.other_views)
-    figures = [name for name in FIGURES if has_something(name, view)]
-    first = steps(1, view, tables_folder) if "steps" in figures else None
-    figures = [name for name in figures if name != "steps"]
+    figures = [name for name in FIGURES if name != "steps" and has_something(name, view)]
+    first = steps(1, view, tables_folder)
     images = [image(name, index, view, tables_folder) for index, name in enumerate(figures, 2)]
     panels = conclusions.main_panels(view.panels)
     seen = among(view, reference, len(images) + 2)
@@ -320,7 +314,7 @@ def report(
         energy=cost.energy(inputs.manifests),
         provenance=cost.provenance(inputs.manifests),
         commit=cost.commit(inputs.manifests),
-        figure_commands=[one.command for one in [*([first.image] if first else []), *images]],
+        figure_commands=[one.command for one in (first.image, *images)],
         report_command=f"python -m rtt report --results {folder} --study-config {config} --out report.html"
         + " --reference results/reference" * (parts["reference"] is not None),
         checksums=inputs.checksums,
@@ -343,29 +337,6 @@ def repeats(study: dict) -> tuple[int, int]:
     """Return how often a study repeats unlearning and the attack."""
     found = part(study, "repeats")
     return tuple(int(found.get(name) or 1) for name in ("unlearning", "attack"))
-
-
-@dataclass(frozen=True)
-class Script:
-    """The page's one script, and its hash, by which the page's policy lets it run and no other."""
-
-    text: Markup
-    hash: str
-
-
-def script() -> Script:
-    """Return the script (templates/page.js)."""
-    text = resources.files("rtt.report").joinpath("templates/page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return Script(Markup(text), f"sha256-{digest}")
-
-
-def as_json(value: Any) -> Markup:
-    """Return data as JSON for a script element: nothing in it can end the element, or be read as HTML."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def render(found: Report) -> str:
