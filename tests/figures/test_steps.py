@@ -43,7 +43,10 @@ def test_the_words_say_the_numbers():
     view = view_of(*rows())
     before, gone, back, beside = (step.text for step in words_steps.sentences(view, view.panels[0]))
     assert "100 % of the questions" in before and "Guessing would give 25 %" in before
-    assert "GD 28 %, RMU 54 %. RMU does not count" in gone and "GD 84 %, RMU 98 %" in back
+    assert (
+        "Then it answers: GD 28 %, RMU 54 %. RMU does not count: asked in other ways" in gone
+        and "GD 84 %, RMU 98 %" in back
+    )
     assert "26 % by one trained without these facts" in beside and "24 % by one that never saw" in beside
     assert title("steps", view) == (
         "With GD, the model answers 28 % after unlearning, and 84 % when retrained on other facts"
@@ -70,21 +73,48 @@ def test_a_mean_is_over_the_seeds_that_count_where_the_method_does():
     assert "GD 55 %" in words_steps.sentences(few, few.panels[0])[2].text  # does not count: over all with a point
 
 
-def test_what_follows_is_said_as_it_came_out():
-    def follows(*found):
-        view = view_of(*found)
-        return words_steps.sentences(view, view.panels[0])[3].text
+def said(*found, at=3):
+    view = view_of(*found)
+    return words_steps.sentences(view, view.panels[0])[at].text
 
-    assert "What lies above that was hidden" in follows(*rows())
-    assert "No method that counts is shown" in follows(*rows(acc_attacked_low=0.2, acc_control_attacked=0.6))
-    assert "no method counts" in follows(recovery_row("RMU", status="not_unlearned"))
+
+def test_what_follows_is_what_the_verdict_says():
+    """The figure, the first table and the lede have one rule, that of `rtt.stats.verdicts`."""
+    assert said(*rows()).endswith("What comes back after GD lies above that: it was hidden, not removed.")
+    assert said(*rows(acc_control_attacked=0.9)).endswith("Nothing is shown to come back after GD.")
+    assert said(*rows(control_learned=False)).endswith("Of GD it cannot be told.")
+    assert said(*rows(acc_control_attacked=float("nan"))).endswith("Of GD it cannot be told.")
+    assert said(recovery_row("RMU", status="not_unlearned")).endswith(
+        "Since no method counts, nothing follows from it."
+    )
+    near = {"acc_attacked": 0.4, "acc_control_attacked": 0.3, "recovery_corrected": 0.2}
+    ten = [recovery_row(seed=seed, **near) for seed in range(10)]  # intervals overlap in each, and not over seeds
+    assert said(*ten).endswith("What comes back after GD lies above that: it was hidden, not removed.")
+    assert said(*ten[:2]).endswith("Of GD it cannot be told.")
+
+
+def test_an_original_that_does_not_know_is_not_said_to():
+    unknown = recovery_row(status="not_known", acc_before=0.3)
+    assert said(unknown, at=0).startswith("The model does not know the facts well enough: it answers 30 %")
+    assert "GD 28 %" in said(unknown, at=1) and "GD does not count: the original did not know" in said(unknown, at=1)
+    assert title("steps", view_of(unknown)) == "The model did not know these facts, so there was nothing to forget"
+    mixed = [recovery_row(seed=seed, acc_before=0.9) for seed in range(9)]
+    mixed.append(recovery_row(seed=9, status="not_known", acc_before=0.1))
+    assert "answers 90 %" in said(*mixed, at=0)
+
+
+def test_another_attack_is_not_told_as_retraining():
+    rounded = recovery_row(attack="quantise")
+    assert said(rounded, at=2).startswith("The attack gives it no facts. Of V: GD 85 %")
+    assert title("steps", view_of(rounded)).endswith("and 85 % after quantisation")
 
 
 def test_without_a_point_or_a_control_the_steps_say_so():
     view = view_of(recovery_row(status="none_within_budget", acc_control_attacked=float("nan")))
     texts = [step.text for step in words_steps.sentences(view, view.panels[0])]
-    assert "within the budget" in texts[1] and texts[2] == "There was nothing to attack."
-    assert "no such model" in texts[3]
+    assert texts[1] == "It was unlearned. GD does not count: the model lost too much of what else it knew."
+    assert texts[2] == "There was nothing to attack." and "no such model" in texts[3]
+    assert title("steps", view).startswith("No unlearned model kept enough")
     with settings():
         assert FIGURES["steps"](view).axes
 

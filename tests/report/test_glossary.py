@@ -26,6 +26,6 @@ def test_texts_and_lines_are_escaped():
 
 
 def test_every_word_has_a_place_of_its_own():
-    found = terms({"GD": "gradient difference"})
-    assert next(iter(found)) == "GD" and len({identifier(name) for name in found}) == len(TERMS) + 1
+    found = terms({"GD": "gradient difference", "mine.v1": "one", "mine-v1": "two"})
+    assert next(iter(found)) == "GD" and len({identifier(name) for name in found}) == len(TERMS) + 3
     assert all(line.endswith(".") and line[0].isupper() for line in TERMS.values())

@@ -2,16 +2,17 @@
 
 import pytest
 from report_builder import accuracy, full_study, over_seeds, probes, recovery_row, results_of, view_of
+from rtt.figures.outcomes import outcomes
 from rtt.figures.view import make_view
 from rtt.report import conclusions
-from rtt.report.headline import MEANINGS, VERDICTS, cells_of, headline, meaning
+from rtt.report.headline import MEANINGS, VERDICTS, headline, meaning
 from rtt.report.rows import alike
 from rtt.stats import verdicts
 from rtt.study import plugins
 
 
 def first_table(view):
-    return headline(view, cells_of(view))
+    return headline(view, outcomes(view))
 
 
 def rows(*found):

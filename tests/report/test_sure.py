@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from report_builder import ALL_C, SAYS_C, UNLEARNED, accuracy, probe_rows, recovery, recovery_row
+from rtt.figures.outcomes import of_panels, outcomes
 from rtt.figures.view import make_view
 from rtt.report.criteria import criteria
 from rtt.report.rows import results
@@ -21,7 +22,8 @@ def box(*rows, probes=(), guessed=(), among=None):
     table = recovery(*rows)
     asked = pd.DataFrame([row for model in probes for row in model]) if probes else None
     view = make_view(table, accuracy(table), asked)
-    return sure(asked_models(view), results(view), view.panels[:1], LIMITS, list(guessed), among)
+    told = of_panels(outcomes(view), view.panels[:1])
+    return sure(asked_models(view), results(view), view.panels[:1], LIMITS, list(guessed), among, told)
 
 
 def over(**changes):
@@ -32,10 +34,11 @@ def over(**changes):
 CAUSES = [
     (over(status="not_known"), "did not know the facts well enough in three of three runs"),
     (over(acc_control_attacked=NAN, control_learned=None), "There is no control"),
-    (over(control_learned=False, t_acc_control_attacked=0.46), "the control learned only 46 % of T, where 97 %"),
+    (over(control_learned=False, t_acc_control_attacked=0.46), "the control learned only 46.0 % of T, where 97 %"),
     (over(status="original_not_learned"), "The original itself did not learn T"),
     (over(status="attack_failed", t_acc_attacked=0.8), "The attack on GD learned only 80 % of T in three of three"),
-    (over(status="not_unlearned"), "GD in three of three runs does not count as unlearned"),
+    (over(status="not_unlearned"), "GD in three of three runs does not count as unlearned: asked in other ways"),
+    (over(status="none_within_budget"), "does not count as unlearned: what else the model knew was lost"),
     ([recovery_row()], "This is one run: another seed gives other numbers."),
     (over(acc_control_attacked=0.5), "The control ends above guessing in three of three runs"),
     (over(recovery_corrected_low=0.2, recovery_corrected_high=0.8), "There are few questions (160)"),
@@ -55,7 +58,7 @@ def test_the_gravest_come_first_and_three_at_most():
     weak = box(
         recovery_row(**low), recovery_row("RMU", status="not_unlearned", **low), guessed=[("people_p", 0.4, 0.25)]
     ).weak
-    assert [text.split()[0] for text in weak] == ["The", "RMU", "This"] and "46 %" in weak[0]
+    assert [text.split()[0] for text in weak] == ["The", "RMU", "This"] and "46.0 %" in weak[0]
 
 
 def test_a_model_that_says_one_letter_is_named_with_its_letter():
@@ -66,7 +69,7 @@ def test_a_model_that_says_one_letter_is_named_with_its_letter():
 def test_an_oracle_that_fails_makes_the_test_strict():
     oracles = [probe_rows(stage="oracle", values=UNLEARNED | {"cloze": 0.5}, seed=seed) for seed in SEEDS]
     assert (
-        "the oracle, which never saw the facts, fails it too in three of three runs"
+        "the oracle, which never saw the facts, does not pass it in three of three runs"
         in box(*over(), probes=oracles).weak[0]
     )
     passed = [probe_rows(stage="oracle", values=UNLEARNED, seed=seed) for seed in SEEDS]
@@ -89,7 +92,12 @@ def test_guessing_is_told_of_the_facts_of_the_claim_alone():
 def test_what_speaks_for_it_needs_a_control_that_learned_and_stays_low():
     assert box(*over()).strong == (
         "The comparison is fair: the control, which never knew the facts, learned 100 % of T in the same attack, and "
-        "still answers only 30 % of V."
+        "answers 30 % of V, about as by guessing."
     )
-    for changes in ({"control_learned": False}, {"acc_control_attacked": NAN}, {"acc_control_attacked": 0.6}):
+    for changes in (
+        {"control_learned": False},
+        {"acc_control_attacked": NAN},
+        {"acc_control_attacked": 0.6},
+        {"status": "not_known"},
+    ):
         assert box(*over(**changes)).strong == "", changes

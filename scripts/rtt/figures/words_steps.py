@@ -1,17 +1,28 @@
 """Words of the figure `steps`: what each step of the test does and what came out, for who sees such a test first."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from rtt.figures.outcomes import of_panels, outcomes
 from rtt.figures.phrases import listed
 from rtt.figures.view import Panel, View
+from rtt.figures.words_attack import uses_t
 from rtt.stats import criterion
+from rtt.stats.verdicts import BELOW_FLOOR, CANNOT_TELL, HIDDEN, NO_POINT, NONE_SHOWN, NOT_KNOWN, NOT_UNLEARNED
 
 BESIDE = {
     "acc_oracle_attacked": "one trained without these facts (the oracle)",
     "acc_control_attacked": "one that never saw such facts (the control)",
+}
+# Why a method does not count, by its verdict.
+LEFT_OUT = {
+    NOT_UNLEARNED: "asked in other ways, the model still shows some of the facts",
+    BELOW_FLOOR: "the model answers below guessing, so it knows which answer to avoid",
+    NO_POINT: "the model lost too much of what else it knew",
+    NOT_KNOWN: "the original did not know the facts",
 }
 
 
@@ -29,8 +40,14 @@ def shown_panels(view: View) -> list[Panel]:
 
 
 def told_rows(cell: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that a method's mean is over: those that count where the method does, else all with a point."""
-    return criterion.counting(cell) if criterion.counts(cell) else criterion.known(cell).dropna(subset=["acc_attacked"])
+    """Return the rows that a method's mean is over: those that count where it does, else all known ones with a point.
+
+    Where no original knew the facts, all with a point.
+    """
+    if criterion.counts(cell):
+        return criterion.counting(cell)
+    known = criterion.known(cell).dropna(subset=["acc_attacked"])
+    return known if len(known) else cell.dropna(subset=["acc_attacked"])
 
 
 def value(rows: pd.DataFrame, column: str) -> float:
@@ -40,10 +57,10 @@ def value(rows: pd.DataFrame, column: str) -> float:
 
 def share(value: float) -> str:
     """Write a fraction as a whole percentage: `85 %`; an unknown one as an en dash."""
-    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+    return "–" if math.isnan(value) else f"{round(100 * value):d} %"
 
 
-def shares(values: list[float]) -> str:
+def shares(values: Sequence[float]) -> str:
     """Write the range of some fractions: `76 to 85 %`, or `85 %` where both ends read the same."""
     known = [one for one in values if not math.isnan(one)]
     if not known:
@@ -53,7 +70,7 @@ def shares(values: list[float]) -> str:
 
 
 def done(view: View) -> str:
-    """Say what the attack does: `retrained on other facts`, or its name."""
+    """Say what the attack does: `retrained on other facts`, or after which one."""
     return "retrained on other facts" if view.attack == "RTT" else f"after {view.attack_title}"
 
 
@@ -68,82 +85,117 @@ def judged_methods(view: View, panel: Panel) -> dict[str, pd.DataFrame]:
     return {method: rows for method, rows in cells.items() if len(rows)}
 
 
+def by_verdict(view: View, panels: Sequence[Panel]) -> dict[str, list[str]]:
+    """Return the methods on some panels' facts by their verdict, as headline.csv has it."""
+    found: dict[str, list[str]] = {}
+    for row in of_panels(outcomes(view), panels).to_dict("records"):
+        found.setdefault(row["verdict"], []).append(row["method"])
+    return found
+
+
 def sentences(view: View, panel: Panel) -> list[Step]:
     """Return the four steps with a panel's numbers."""
     rows = view.of(panel)
-    alone = rows.drop_duplicates("seed")
-    floor = share(float(rows["floor"].mean()))
+    alone, verdicts = rows.drop_duplicates("seed"), by_verdict(view, [panel])
     cells = judged_methods(view, panel)
     gone = [f"{name} {share(value(own, 'acc_unlearned'))}" for name, own in cells.items()]
     back = [f"{name} {share(value(own, 'acc_attacked'))}" for name, own in cells.items()]
-    out = [name for name, own in cells.items() if not criterion.counts(view.of(panel, name))]
-    left_out = ""
-    if out:
-        verb = "do" if len(out) > 1 else "does"
-        left_out = (
-            f" {listed(out)} {verb} not count: asked in other ways, the model still shows the facts, or avoids them."
-        )
     beside = [
         f"{share(value(alone, column))} by {who}" for column, who in BESIDE.items() if alone[column].notna().any()
     ]
-    means = " (means over seeds)" if len(view.seeds) > 1 else ""
+    unlearned = f"Unlearning changes its weights. Then it answers: {', '.join(gone)}." if gone else "It was unlearned."
+    attacked = f"{_given(view)} {', '.join(back)}." if back else "There was nothing to attack."
+    compared = (
+        f"They go through the same and answer {listed(beside)}. {_compared(verdicts)}"
+        if beside
+        else "There is no such model in this study, so it cannot be told what the attack alone brings."
+    )
     return [
-        Step(
-            "Before",
-            f"The model knows the facts: it answers {share(value(alone, 'acc_before'))} of the questions about them "
-            f"right{means}. Guessing would give {floor}.",
-        ),
-        Step(
-            "Made to forget",
-            f"Unlearning changes its weights until it no longer answers: {', '.join(gone)}.{left_out}"
-            if gone
-            else "No unlearned model kept its other knowledge within the budget, so there is none to test.",
-        ),
-        Step(
-            "Retrained on other facts" if view.attack == "RTT" else f"Attacked: {view.attack_title}",
-            f"The forgotten facts are in two parts, T and V. It learns T again and never sees V. Then it answers of V: "
-            f"{', '.join(back)}."
-            if back
-            else "There was nothing to attack.",
-        ),
-        Step(
-            "Compared with models that never knew V",
-            f"They go through the same and answer {listed(beside)}. {_compared(view, panel)}"
-            if beside
-            else "There is no such model in this study, so it cannot be told what retraining alone teaches.",
-        ),
+        Step("Before", _before(view, alone, set(verdicts) == {NOT_KNOWN})),
+        Step("Made to forget", f"{unlearned}{_left_out(verdicts, len(view.seeds) > 1)}"),
+        Step("Retrained on other facts" if view.attack == "RTT" else f"Attacked: {view.attack_title}", attacked),
+        Step("Compared with models that never knew V", compared),
     ]
 
 
-def _compared(view: View, panel: Panel) -> str:
-    """Say what follows from the comparison: whether, for some method that counts, most seeds exceed the control."""
-    cells = [view.of(panel, method) for method in judged_methods(view, panel)]
-    above = [[bool(holds) for holds in criterion.judged(cell)] for cell in cells if criterion.counts(cell)]
-    if not above:
-        return "Since no method counts, nothing follows from it."
-    if any(2 * sum(seeds) > len(seeds) for seeds in above):
-        return "What lies above that was hidden in the weights, not removed."
-    return "No method that counts is shown to bring back more than that."
+def _before(view: View, alone: pd.DataFrame, unknown: bool) -> str:
+    known = alone[alone["status"] != "not_known"]
+    before, floor = value(alone if unknown else known, "acc_before"), share(float(alone["floor"].mean()))
+    means = " (a mean over seeds)" if len(view.seeds) > 1 else ""
+    if unknown:
+        return (
+            f"The model does not know the facts well enough: it answers {share(before)} of the questions about them "
+            f"right{means}, and guessing gives {floor}. So the rest says nothing about forgetting."
+        )
+    return (
+        f"The model knows the facts: it answers {share(before)} of the questions about them right{means}. Guessing "
+        f"would give {floor}."
+    )
+
+
+def _left_out(verdicts: dict[str, list[str]], several: bool) -> str:
+    texts = []
+    for verdict, why in LEFT_OUT.items():
+        names = list(dict.fromkeys(verdicts.get(verdict, ())))
+        if names:
+            verb = "do" if len(names) > 1 else "does"
+            texts.append(f" {listed(names)} {verb} not count: {'in most seeds, ' * several}{why}.")
+    return "".join(texts)
+
+
+def _given(view: View) -> str:
+    if view.attack == "RTT":
+        return (
+            "The forgotten facts are split. It learns one part again, T, and is asked the rest, V, which it never sees "
+            "again:"
+        )
+    return "The attack uses T, and never V. Of V it answers:" if uses_t(view) else "The attack gives it no facts. Of V:"
+
+
+def _compared(verdicts: dict[str, list[str]]) -> str:
+    """Say what follows from the comparison, by the verdicts."""
+    hidden, none, unsure = (list(dict.fromkeys(verdicts.get(key, ()))) for key in (HIDDEN, NONE_SHOWN, CANNOT_TELL))
+    texts = []
+    if hidden:
+        texts.append(f"What comes back after {listed(hidden)} lies above that: it was hidden, not removed.")
+    if none:
+        texts.append(f"Nothing is shown to come back after {listed(none)}.")
+    if unsure:
+        texts.append(f"Of {listed(unsure)} it cannot be told.")
+    return " ".join(texts) or "Since no method counts, nothing follows from it."
 
 
 def title(view: View) -> str:
     """Say from where to where accuracy on V goes, for the methods that count."""
-    panel = shown_panels(view)[0]
-    cells = {m: rows for m, rows in judged_methods(view, panel).items() if criterion.counts(view.of(panel, m))}
-    if not cells:
+    panels = shown_panels(view)
+    counting = [
+        (method, rows)
+        for panel in panels
+        for method, rows in judged_methods(view, panel).items()
+        if criterion.counts(view.of(panel, method))
+    ]
+    if not counting:
+        verdicts = set(by_verdict(view, panels))
+        if verdicts == {NOT_KNOWN}:
+            return "The model did not know these facts, so there was nothing to forget"
+        if verdicts <= {NO_POINT, NOT_KNOWN}:
+            return "No unlearned model kept enough of what else it knew, so there was nothing to test"
         return "No method made the model forget by every way of asking, so what comes back says little"
-    gone, back = (
-        shares([value(rows, column) for rows in cells.values()]) for column in ("acc_unlearned", "acc_attacked")
-    )
-    who = "the methods that count" if len(cells) > 1 else next(iter(cells))
-    return f"With {who}, the model answers {gone} after unlearning, and {back} when {done(view)}"
+    names = list(dict.fromkeys(method for method, _ in counting))
+    gone, back = (shares([value(rows, column) for _, rows in counting]) for column in ("acc_unlearned", "acc_attacked"))
+    who = "the methods that count" if len(names) > 1 else names[0]
+    return f"With {who}, the model answers {gone} after unlearning, and {back} {_when(view)}"
+
+
+def _when(view: View) -> str:
+    return f"when {done(view)}" if view.attack == "RTT" else done(view)
 
 
 def head(view: View) -> str:
     """Say what the figure shows."""
     return (
         "Four steps from left to right: the share of V that the model answers before, after unlearning by each method, "
-        f"when {done(view)}, and what models reach that never knew V. Hollow marks do not count as unlearned."
+        f"{_when(view)}, and what models reach that never knew V. Hollow marks do not count as unlearned."
     )
 
 

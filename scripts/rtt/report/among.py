@@ -79,7 +79,7 @@ def among(view: View, reference: Reference | None, number: int) -> Among | None:
 def _span(other: View) -> str:
     panels = shown_panels(other)
     values = [value for panel in panels for value in criterion.counting(other.of(panel))["recovery_corrected"].dropna()]
-    return shares(values) if values else ""
+    return shares([min(max(value, 0.0), 1.0) for value in values]) if values else ""
 
 
 def _row(view: View, other: View, panel: Panel, method: str) -> AmongRow:

@@ -61,6 +61,11 @@ def guessable(found: Sequence[dict[str, Any]], datasets: Sequence[str]) -> list[
     return list(dict.fromkeys(texts))
 
 
+def counts(found: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return {dataset: the number of its facts} where an audit says so."""
+    return {str(one.get("dataset")): one["facts"] for one in found if type(one.get("facts")) is int}
+
+
 def guesses(found: Sequence[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """Return (dataset, accuracy, floor) where a classifier of texts guesses V from T, beyond its interval."""
     return [

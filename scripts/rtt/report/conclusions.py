@@ -88,6 +88,7 @@ def _seed(one: Result) -> Seed:
         control_learned=one.control_learned,
         holds=one.holds,
         clear=one.recovery_corrected.clear,
+        rate=not math.isnan(one.recovery_corrected.value),
     )
 
 

@@ -14,6 +14,8 @@ from rtt.figures.phrases import listed
 from rtt.figures.view import Panel, View
 from rtt.figures.words_steps import judged_methods, share
 from rtt.report.inputs import Text
+from rtt.stats import criterion
+from rtt.stats.shown import main_seed
 
 MOST = 1000  # questions to look at: with more, a page would be too large for a browser
 # The models in the order of the test: the stage in questions.csv, and the row's head of {method} and {attack}.
@@ -56,7 +58,8 @@ def followed(
     None without the table, without texts, and where no model was attacked.
     """
     cells = judged_methods(view, panel)
-    methods = [name for name, rows in cells.items() if rows["counts"].any()] or list(cells)
+    counting = [name for name in cells if _counts(view.of(panel, name), main_seed(view.seeds))]
+    methods = counting or list(cells)
     if table is None or not texts or not methods:
         return None
     told = {}
@@ -100,6 +103,11 @@ def followed(
         of=len(ids),
         others=others,
     )
+
+
+def _counts(cell: pd.DataFrame, seed: int) -> bool:
+    """Say whether a method counts, and its model of the seed that is shown does."""
+    return criterion.counts(cell) and bool(cell.loc[cell["seed"] == seed, "counts"].any())
 
 
 def _unasked(view: View, told: Mapping[str, pd.DataFrame]) -> str:

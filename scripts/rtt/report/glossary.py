@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from markupsafe import Markup, escape
 
 TERMS = {
-    "T": "The half of the forgotten facts on which the model is retrained (training).",
-    "V": "The half of the forgotten facts that the model is asked, and never shown again (validation).",
-    "RTT": "Retraining on T: fine-tune the unlearned model on T alone, then ask it V. What comes back on V was hidden.",
+    "T": "The part of the forgotten facts on which the model is retrained (training).",
+    "V": "The other part, which the model is asked and never shown again (validation). Each part has its turn as V.",
+    "RTT": "Retraining on T: fine-tune the unlearned model on T alone and ask V. What exceeds the control was hidden.",
     "unlearning": "Training that changes a model's weights so that it no longer answers certain questions.",
-    "original": "The model before unlearning. It knows the facts.",
+    "original": "The model before unlearning, which should know the facts.",
     "oracle": "A model trained without these facts: it is what true removal would look like.",
     "control": "A model that never saw these facts and goes through the same attack: what the attack alone brings.",
     "attack": "Anything done to an unlearned model to bring facts back, without being given them.",
@@ -19,6 +19,7 @@ TERMS = {
     "permuted letters": "Each question is asked with its choices in every rotation, so that no letter helps.",
     "likelihood": "The model is not asked for a letter; the choice counts whose text it finds likeliest.",
     "counts as unlearned": "The original knows the facts, and every probe shows the unlearned model at its floor.",
+    "point": "A step of unlearning at which the model was asked. One within the retain budget is chosen and attacked.",
     "retain budget": "How much of its other knowledge a model may lose by unlearning.",
     "recovery": "Accuracy on V above the floor after the attack, as a share of what the original then has.",
     "seed": "The number that decides all that is random in a run. Another seed is another model.",
@@ -60,4 +61,4 @@ def button(name: str, line: str) -> Markup:
 
 def identifier(name: str) -> str:
     """Return the id of a word's line in the glossary."""
-    return "term-" + re.sub(r"\W+", "-", name)
+    return "term-" + re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):x}", name)

@@ -9,18 +9,14 @@ import pandas as pd
 from rtt.figures.phrases import upper
 from rtt.figures.style import interval, number
 from rtt.figures.view import Panel, View
-from rtt.report.rows import Group, default_view, grouped
+from rtt.report.rows import Group, grouped
 from rtt.stats import verdicts
-from rtt.stats.headline import cells
-from rtt.stats.probes import COLUMNS as PROBES_COLUMNS
 from rtt.stats.recovery import cannot_tell
-from rtt.stats.runs import RUN_COLUMNS
-from rtt.stats.seeds import seed_table
 from rtt.study import plugins
 
 VERDICTS = {
     verdicts.HIDDEN: "hidden, at least in part",
-    verdicts.NONE_SHOWN: "no sign of it left",
+    verdicts.NONE_SHOWN: "nothing above the control",
     verdicts.CANNOT_TELL: "cannot tell",
     verdicts.NOT_UNLEARNED: "not unlearned",
     verdicts.BELOW_FLOOR: "worse than guessing",
@@ -42,13 +38,12 @@ ELSEWHERE = "a model that was unlearned elsewhere"
 class HeadlineRow:
     """One method on one panel's facts, as texts: values with their 95 % intervals, over seeds where there are several.
 
-    verdict: one of `rtt.stats.verdicts.VERDICTS`; verdict_text: the same in a few words. meaning: what the method does.
-    note: why it is neither `hidden` nor `none_shown`, and what else has to be said.
+    verdict: one of `rtt.stats.verdicts.VERDICTS`; verdict_text: the same in a few words. note: why it is neither
+    `hidden` nor `none_shown`, and what else has to be said.
     """
 
     panel: Panel
     method: str
-    meaning: str
     verdict: str
     verdict_text: str
     unlearned: str
@@ -60,19 +55,8 @@ class HeadlineRow:
     note: str
 
 
-def cells_of(view: View) -> pd.DataFrame:
-    """Return headline.csv's rows of a view's attack, retain budget, look choice and probe."""
-    everything = default_view(view).recovery
-    shown = pd.concat([view.alternative(probe=probe) for probe in dict.fromkeys(everything["probe"])])
-    seeds = view.over_seeds
-    if seeds is None:
-        seeds = seed_table(pd.DataFrame(columns=RUN_COLUMNS), shown)
-    probes = pd.DataFrame(columns=PROBES_COLUMNS) if view.probes is None else view.probes
-    return cells(shown, view.probe, probes, seeds)
-
-
 def headline(view: View, table: pd.DataFrame) -> list[Group[HeadlineRow]]:
-    """Return the rows of the first table by panel and method, from those of `cells_of`."""
+    """Return the rows of the first table by panel and method, from those of `rtt.figures.outcomes`."""
     found = []
     for panel in view.panels:
         own = table[(table["dataset"] == panel.dataset) & (table["model"] == panel.model)]
@@ -97,7 +81,6 @@ def _row(panel: Panel, row: dict[str, Any]) -> HeadlineRow:
     return HeadlineRow(
         panel=panel,
         method=row["method"],
-        meaning=meaning(row["method"]),
         verdict=row["verdict"],
         verdict_text=VERDICTS[row["verdict"]],
         unlearned=unlearned,

@@ -13,7 +13,6 @@ from rtt.figures.words_attack import uses_t
 
 HOLLOW = " Hollow marks belong to models that do not count as unlearned."
 CAPTIONS = {
-    "steps": "The test in four steps.",
     "accuracy": "The figure shows what the paper's figures show, per dataset and method: accuracy on V with 95 % "
     "intervals. Pale marks stand for unlearned models before the attack, full marks for models after it." + HOLLOW,
     "probes": "The same models are asked in several ways before any attack. A model counts as unlearned only where "
@@ -104,7 +103,12 @@ def steps(number: int, view: View, tables: str) -> Steps:
     svg, _ = render_told("steps", view, narrow=True)
     panel = words_steps.shown_panels(view)[0]
     narrow = inline_svg(svg.decode(), "steps-narrow", alternative("steps", view))
-    return Steps(image("steps", number, view, tables), narrow, words_steps.sentences(view, panel), panel.facts)
+    return Steps(
+        image("steps", number, view, tables, caption=title("steps", view)),
+        narrow,
+        words_steps.sentences(view, panel),
+        panel.facts,
+    )
 
 
 def inline_svg(svg: str, prefix: str, alt: str) -> Markup:

@@ -13,12 +13,11 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one method's test came to: its verdict, shares of V answered right, and the number of facts in V."""
+    """What the test of one method on one dataset's facts came to: its verdict, and shares of V answered right."""
 
     verdict: str  # of rtt.stats.verdicts
     attacked: float
     control: float
-    n: int
 
 
 def word(n: int) -> str:
@@ -26,39 +25,43 @@ def word(n: int) -> str:
     return NUMBERS[n] if n < len(NUMBERS) else str(n)
 
 
-def lede(outcomes: Sequence[Outcome], facts: Facts, model: Model, seeds: int, attack: str) -> str:
+def lede(outcomes: Sequence[Outcome], methods: int, facts: Facts, model: Model, seeds: int, attack: str) -> str:
     """Return the lede of a study.
 
-    outcomes: of every method on the facts that the claim is about; with several seeds they are means over them. attack:
-    its title.
+    outcomes: of every method on the facts that the claim is about; with several seeds they are means over them.
+    methods: how many there are. attack: its title.
     """
     some = {verdict: [one for one in outcomes if one.verdict == verdict] for verdict in (HIDDEN, NONE_SHOWN)}
     some = {verdict: found for verdict, found in some.items() if found}
-    verdicts = {one.verdict for one in outcomes}
-    who, it = (model.one, "it") if seeds == 1 else (f"{word(seeds).capitalize()} {model.many}", "they")
-    was = "was" if seeds == 1 else "were"
-    named = facts.of.format(max(one.n for one in outcomes))
+    verdicts, several = {one.verdict for one in outcomes}, seeds > 1
+    who, it = (f"{word(seeds).capitalize()} {model.many}", "they") if several else (model.one, "it")
+    was, mostly = ("were", ", mostly") if several else ("was", "")
     if verdicts == {NOT_KNOWN}:
-        start = f"{who} {was} asked for {named} and did not know them well."
+        start = f"{who} {was} asked for {facts.of} and did not know them well{mostly}."
         return f"{start} So nothing can be said here about forgetting them."
     if not some and CANNOT_TELL in verdicts:
-        end = "this study cannot tell: the comparison that it takes is missing, or too uncertain."
-        return f"{who} {was} made to forget {named}. Whether these facts were removed or only hidden, {end}"
+        few = "too few runs count, or " * several
+        end = f"this study cannot tell: {few}the comparison is missing or uncertain."
+        return f"{who} {was} made to forget {facts.of}. Whether these facts were removed or only hidden, {end}"
     if not some and verdicts <= {NO_POINT, NOT_KNOWN}:
-        end = f"No method could do that without losing too much of what else {it} knew, so there was nothing to test."
-        return f"{who} {was} to forget {named}. {end}"
+        end = f"No method could do that{mostly} without losing too much of what else {it} knew, so nothing was tested."
+        return f"{who} {was} to forget {facts.of}. {end}"
     if not some:
-        end = f"asked in several ways, {it} still showed some of them, by every method. So none count as forgotten."
-        return f"{who} {was} to forget {named}, and did not: {end}"
+        end = (
+            f"asked in several ways, {it} still showed some, or avoided the right answers. So none count as forgotten."
+        )
+        return f"{who} {was} to forget {facts.of}, and did not{mostly}: {end}"
+    told = sum(map(len, some.values()))
+    by = "" if len(outcomes) != methods or told == methods else f" by {word(told)} of {word(methods)} methods"
     done = f"Retrained on {facts.others}" if attack == "RTT" else f"Attacked ({attack})"
-    average = "" if seeds == 1 else " on average"
+    answered = "they averaged" if several else "it answered"
     back = [shares([one.attacked for one in found]) for found in some.values()]
     if len(some) == 2:
-        end = f"{back[0]} right after some methods, which hid them, and {back[1]} after others, where none showed."
-        return f"{who} {was} made to forget {facts.some}. {done}, {it} answered{average} {end}"
+        end = f"{back[0]} right in some cases, where they were only hidden, and {back[1]} in others, where none showed."
+        return f"{who} {was} made to forget {facts.some}. {done}, {answered} {end}"
     [(verdict, found)] = some.items()
-    named = facts.some if "to" in back[0] else named  # three numbers are enough
     control = [one.control for one in found if not math.isnan(one.control)]
-    never = f"; {'one' if seeds == 1 else 'ones'} that never knew, {share(max(control))}" if control else ""
-    end = "At least some were hidden, not removed." if verdict == HIDDEN else "None are shown to be left."
-    return f"{who} {was} made to forget {named}. {done}, {it} answered{average} {back[0]} right{never}. {end}"
+    never = f"; {'ones' if several else 'one'} that never knew, {share(max(control))}" if control else ""
+    end = "At least some were only hidden." if verdict == HIDDEN else "None are shown to be left."
+    named = facts.some if "to" in back[0] or by else facts.of  # three numbers are enough
+    return f"{who} {was} made to forget {named}{by}. {done}, {answered} {back[0]} right{never}. {end}"

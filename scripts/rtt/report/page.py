@@ -3,7 +3,6 @@
 import argparse
 import math
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,20 +12,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rtt import __version__, records
 from rtt.figures.draw import FIGURES
+from rtt.figures.outcomes import of_panels, outcomes
 from rtt.figures.phrases import upper
 from rtt.figures.style import number, percent
-from rtt.figures.view import Panel
 from rtt.files import write_text
 from rtt.report import conclusions, controls, cost, differences, rows, seeds, strength, tested, variants
 from rtt.report import reference as reference_study
 from rtt.report.allowance import allowance
 from rtt.report.among import Among, among
-from rtt.report.audits import Audit, audit, guessable, guesses
+from rtt.report.audits import Audit, audit, counts, guessable, guesses
 from rtt.report.caveats import caveats
 from rtt.report.criteria import criteria
 from rtt.report.follow import Followed, followed
-from rtt.report.glossary import explained, identifier, terms
-from rtt.report.headline import HeadlineRow, cells_of, headline, meaning
+from rtt.report.glossary import TERMS, explained, identifier, terms
+from rtt.report.headline import HeadlineRow, headline, meaning
 from rtt.report.images import Image, Steps, has_something, image, steps
 from rtt.report.inputs import Inputs, files_read, part, read_inputs
 from rtt.report.lede import Outcome, lede
@@ -36,6 +35,7 @@ from rtt.report.script import as_json, script
 from rtt.report.subject import facts, model
 from rtt.report.sure import Sure, sure
 from rtt.stats.shown import main_seed
+from rtt.study import plugins
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,8 @@ def report(
     images = [image(name, index, view, tables_folder) for index, name in enumerate(figures, 2)]
     panels = conclusions.main_panels(view.panels)
     seen = among(view, reference, len(images) + 2)
-    told = cells_of(view)
+    told = outcomes(view)
+    own_told = of_panels(told, panels)
     about = model(study, panels, invented=bool(part(study, "data", "generator")))
     parts = {
         "unlearned": tested.unlearned_test(asked, shown),
@@ -265,10 +266,17 @@ def report(
             main_seed=main_seed(numbers),
             main_arm=any(one.panel.arm == conclusions.MAIN_ARM for one in shown),
         ),
-        lede=lede(outcomes(told, panels), facts(study, panels), about, len(numbers), view.attack_title),
+        lede=lede(
+            _outcomes(own_told),
+            own_told["method"].nunique(),
+            facts(study, panels, counts(inputs.audits)),
+            about,
+            len(numbers),
+            view.attack_title,
+        ),
         about=about.about,
         steps=first,
-        sure=sure(asked, shown, panels, own, guesses(inputs.audits), seen),
+        sure=sure(asked, shown, panels, own, guesses(inputs.audits), seen, own_told),
         headline=headline(view, told),
         followed=parts["fact"],
         probes_image=parts["gone"],
@@ -323,13 +331,10 @@ def report(
     )
 
 
-def outcomes(found: pd.DataFrame, panels: Sequence[Panel]) -> list[Outcome]:
-    """Return what each method's test on the facts of the claim came to, from headline.csv's rows."""
-    own = {(panel.dataset, panel.model, panel.arm) for panel in panels}
+def _outcomes(found: pd.DataFrame) -> list[Outcome]:
+    """Return what the test came to, from headline.csv's rows."""
     return [
-        Outcome(row["verdict"], row["acc_attacked"], row["acc_control_attacked"], int(row["n_questions"]))
-        for row in found.to_dict("records")
-        if (row["dataset"], row["model"], row["arm"]) in own
+        Outcome(row["verdict"], row["acc_attacked"], row["acc_control_attacked"]) for row in found.to_dict("records")
     ]
 
 
@@ -342,7 +347,8 @@ def repeats(study: dict) -> tuple[int, int]:
 def render(found: Report) -> str:
     """Return the page of a report."""
     made = environment()
-    made.filters["explained"] = partial(explained, known=found.words)
+    told = {name: line for name, line in found.words.items() if name in TERMS or name in plugins.methods()}
+    made.filters["explained"] = partial(explained, known=told)
     return made.get_template("page.html.j2").render(report=found, scope=found.scope, script=script())
 
 

@@ -1,7 +1,7 @@
 """What a study is about, in everyday words: its facts, and its model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rtt.figures.style import dataset_title
@@ -13,7 +13,10 @@ GENERATED = "birth_years"  # how the names of the miniature's datasets of people
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts as a sentence names them: `of` with their number, `some` without it, `others` of the same kind."""
+    """Facts as a sentence names them: `of` with their number, `some` without it, `others` of the same kind.
+
+    As they stand in KNOWN, `of` has a place for the number.
+    """
 
     of: str
     some: str
@@ -37,8 +40,19 @@ KNOWN = {
 SEVERAL = Facts("{} facts of several kinds", "facts of several kinds", "other such facts")
 
 
-def facts(study: Mapping[str, Any], panels: Sequence[Panel]) -> Facts:
-    """Return what the facts of some panels are; of datasets that nobody described here, their titles."""
+def facts(study: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str, int]) -> Facts:
+    """Return what the facts of some panels are; of datasets that nobody described here, their titles.
+
+    counts: {dataset: how many of its facts were to be forgotten}; where one is missing, no number is told.
+    """
+    found = _kind(study, panels)
+    names = {panel.dataset for panel in panels}
+    if not names <= counts.keys():
+        return replace(found, of=found.some)
+    return replace(found, of=found.of.format(sum(counts[name] for name in names)))
+
+
+def _kind(study: Mapping[str, Any], panels: Sequence[Panel]) -> Facts:
     names = list(dict.fromkeys(panel.dataset for panel in panels))
     if len(names) > 1:
         return SEVERAL
@@ -71,8 +85,8 @@ def model(study: Mapping[str, Any], panels: Sequence[Panel], invented: bool) -> 
     about = "The model is a toy"
     if all(isinstance(shape.get(key), int) for key in ("layers", "hidden_size", "intermediate_size")):
         width, inner = shape["hidden_size"], shape["intermediate_size"]
-        weights = shape["layers"] * (4 * width**2 + 3 * width * inner) / 1e6
-        about += f": its {shape['layers']} layers have {weights:.1f} million weights"
+        weights = shape["layers"] * (4 * width**2 + 3 * width * inner)
+        about += f": its {shape['layers']} layers have {float(f'{weights:.1e}'):,.0f} weights"
     about += (
         ", and its facts are invented" if invented else ""
     ) + ". It shows how the test works, and says nothing about large models."

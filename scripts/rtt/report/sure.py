@@ -8,7 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from rtt.figures.phrases import listed
+from rtt.figures.style import dataset_title
 from rtt.figures.view import Panel
 from rtt.figures.words_steps import share, shares
 from rtt.report.among import Among
@@ -18,8 +21,10 @@ from rtt.report.lede import word
 from rtt.report.rows import Result
 from rtt.report.tested import AskedModel, of_stage
 from rtt.stats.criteria import Criteria
+from rtt.stats.verdicts import BELOW_FLOOR, HIDDEN, NO_POINT, NONE_SHOWN, NOT_UNLEARNED
 
 SHOWN = 3
+NEAR = 0.1  # above the floor: about as by guessing
 
 
 @dataclass(frozen=True)
@@ -37,28 +42,30 @@ def sure(
     criteria: Criteria,
     guessed: Sequence[tuple[str, float, float]],
     among: Among | None,
+    told: pd.DataFrame,
 ) -> Sure:
     """Return the box of a study.
 
     found: all models before the attack; shown: the results that the report shows; panels: those of the claim. guessed:
     (dataset, share, floor) where a classifier of texts guesses V beyond its interval. among: the reference's seeds.
+    told: headline.csv's rows on the panels' facts.
     """
     own = [one for one in shown if one.panel in panels]
     models = [one for one in found if one.panel in panels]
     causes = (
         _not_known(own),
         _control(own, criteria),
-        _original(own, criteria),
-        _failed(own, criteria),
+        _original(own),
+        _failed(own),
+        _left_out(told, models, len(panels) > 1),
         _oracle(models),
-        _left_out(own, models),
         _few_seeds(own, among),
         _guessed(guessed, panels),
         _above(own),
         _wide(own),
         _margin(own, criteria),
     )
-    return Sure([text for text in causes if text][:SHOWN], _strong(own, criteria))
+    return Sure([text for text in causes if text][:SHOWN], _strong(own, told))
 
 
 def _in_seeds(rows: Sequence[Result], own: Sequence[Result]) -> str:
@@ -78,18 +85,25 @@ def _not_known(own: Sequence[Result]) -> str:
 
 def _control(own: Sequence[Result], criteria: Criteria) -> str:
     if all(math.isnan(one.acc_control_attacked.value) for one in own):
-        return "There is no control, a model that never knew the facts. So what came back may have been learned from T."
+        return (
+            "There is no control, a model that never knew the facts. So what came back may be what the attack taught."
+        )
     rows = [one for one in own if one.control_learned is False]
     if not rows:
         return ""
-    reached = shares([one.t_acc_control_attacked for one in rows])
+    reached = _short(rows)
     return (
         f"The comparison is weak{_in_seeds(rows, own)}: the control learned only {reached} of T, where "
         f"{share(criteria.learned)} is asked for. Nothing is claimed from it."
     )
 
 
-def _original(own: Sequence[Result], criteria: Criteria) -> str:
+def _short(rows: Sequence[Result]) -> str:
+    """Write the least that controls learned of T, with a decimal: it may be just short of what is asked for."""
+    return f"{math.floor(1000 * min(one.t_acc_control_attacked for one in rows)) / 10:.1f} %"
+
+
+def _original(own: Sequence[Result]) -> str:
     rows = [one for one in own if one.status == "original_not_learned"]
     return (
         f"The original itself did not learn T in the attack{_in_seeds(rows, own)}, so there is no recovery rate."
@@ -98,7 +112,7 @@ def _original(own: Sequence[Result], criteria: Criteria) -> str:
     )
 
 
-def _failed(own: Sequence[Result], criteria: Criteria) -> str:
+def _failed(own: Sequence[Result]) -> str:
     rows = [one for one in own if one.counts and one.attack_learned is False]
     if not rows:
         return ""
@@ -111,32 +125,35 @@ def _failed(own: Sequence[Result], criteria: Criteria) -> str:
 
 def _oracle(models: Sequence[AskedModel]) -> str:
     oracles = of_stage(models, "oracle")
-    failed = [one for one in oracles if not one.passes]
+    failed = {one.seed for one in oracles if not one.passes}
+    seeds = {one.seed for one in oracles}
     if not failed:
         return ""
-    many = f" in {word(len(failed))} of {word(len(oracles))} runs" if len(oracles) > 1 else ""
+    many = f" in {word(len(failed))} of {word(len(seeds))} runs" if len(seeds) > 1 else ""
     return (
-        f"The test of forgetting is strict: the oracle, which never saw the facts, fails it too{many}. A method that "
-        "fails may have removed them all the same."
+        f"The test of forgetting is strict: the oracle, which never saw the facts, does not pass it{many}. A method "
+        "that fails may have removed them all the same."
     )
 
 
-def _left_out(own: Sequence[Result], models: Sequence[AskedModel]) -> str:
-    out = {}
-    for one in own:
-        if not one.counts and one.status not in ("not_known", "none_within_budget"):
-            out.setdefault(one.method, []).append(one)
-    if not out:
+def _left_out(told: pd.DataFrame, models: Sequence[AskedModel], several: bool) -> str:
+    """Name what does not count as unlearned, by the verdicts, with its dataset where there are several."""
+    out = told[told["verdict"].isin([NOT_UNLEARNED, BELOW_FLOOR, NO_POINT])]
+    if out.empty:
         return ""
-    letters = {one.name: one.letter for one in of_stage(models, "unlearned") if one.letter and one.name in out}
-    names = listed(f"{name}{_in_seeds(rows, own)}" for name, rows in out.items())
-    verb = "do" if len(out) > 1 else "does"
-    text = (
-        f"{names} {verb} not count as unlearned: asked in other ways, the model still shows the facts or avoids them."
-    )
+    names = []
+    for row in out.to_dict("records"):
+        facts = f" on {dataset_title(row['dataset'])}" * several
+        seeds = f" in {word(row['n_cells'] - row['n_counting'])} of {word(row['n_cells'])} runs" * (row["n_cells"] > 1)
+        names.append(f"{row['method']}{facts}{seeds}")
+    text = f"{listed(names)} {'do' if len(names) > 1 else 'does'} not count as unlearned"
+    if set(out["verdict"]) == {NO_POINT}:
+        return f"{text}: what else the model knew was lost with the facts."
+    text += ": asked in other ways, the model still shows the facts or avoids them."
+    letters = [one for one in of_stage(models, "unlearned") if one.letter and one.name in set(out["method"])]
     if letters:
-        name, (letter, times, of) = next(iter(letters.items()))
-        text += f" {name} says {letter} to {times} of {of} questions."
+        letter, times, of = letters[0].letter
+        text += f" {letters[0].name} says {letter} to {times} of {of} questions."
     return text
 
 
@@ -185,13 +202,16 @@ def _margin(own: Sequence[Result], criteria: Criteria) -> str:
     return f"The test of forgetting allows {share(criteria.margin)} above guessing, so a little may be left."
 
 
-def _strong(own: Sequence[Result], criteria: Criteria) -> str:
-    sound = [one for one in own if one.control_learned and one.acc_control_attacked.low <= one.floor]
-    if len(sound) < len(own) or not own:
+def _strong(own: Sequence[Result], told: pd.DataFrame) -> str:
+    """Return what speaks for a result, where there is one: a control that learned T and stays near guessing."""
+    if not told["verdict"].isin([HIDDEN, NONE_SHOWN]).any():
         return ""
-    t = shares([one.t_acc_control_attacked for one in sound])
-    v = shares([one.acc_control_attacked.value for one in sound])
+    near = [one.acc_control_attacked.value - one.floor <= NEAR for one in own]
+    if not all(near) or not all(one.control_learned for one in own):
+        return ""
+    t = shares([one.t_acc_control_attacked for one in own])
+    v = shares([one.acc_control_attacked.value for one in own])
     return (
         f"The comparison is fair: the control, which never knew the facts, learned {t} of T in the same attack, and "
-        f"still answers only {v} of V."
+        f"answers {v} of V, about as by guessing."
     )
