@@ -221,10 +221,17 @@ def test_files_that_are_read_whole_have_a_limit(files, tmp_path, refused, monkey
 
 
 def test_an_index_that_is_larger_than_its_files_explain(files, tmp_path, refused):
-    limit = layout.index_limit(len(files) + 1)
+    limit = layout.index_limit({**{name: len(data) for name, data in files.items()}, "bundle.json": 0})
     index = json.dumps(index_of(files)).encode()
     opening.look(pack(tmp_path / "x.zip", files, index + b" " * (limit - len(index))))
     refused(pack(tmp_path / "x.zip", files, index + b" " * (limit + 1 - len(index))), f"the limit for {len(files) + 1}")
+
+
+def test_files_that_lie_joined_explain_an_index_too():
+    """Ten seeds: 68 members, of which those that are joined hold 1320 files, and 429,043 bytes of bundle.json."""
+    sizes = dict.fromkeys(map(str, range(63)), 1) | {f"results/s/{name}.joined": 2 << 20 for name in layout.JOINED}
+    assert 429_043 < layout.index_limit(sizes) < 429_043 * 30
+    assert layout.index_limit({"evals.joined": 1 << 40}) == (65 << 10) + layout.MAX_INDEX
 
 
 def test_a_zip_bomb(files, tmp_path, refused, monkeypatch):

@@ -129,7 +129,7 @@ def index_bytes(files: Zip | Folder) -> bytes:
     """Return bundle.json. Raises UserError where it is missing, or larger than its number of files explains."""
     if INDEX not in files.sizes:
         raise UserError(f"{files.path}: there is no {INDEX} in it, so it is not a bundle")
-    limit = index_limit(len(files.sizes))
+    limit = index_limit(files.sizes)
     if files.sizes[INDEX] > limit:
         raise UserError(
             f"{files.path}: {INDEX} has {files.sizes[INDEX]} bytes; the limit for {len(files.sizes)} files is {limit}"

@@ -17,6 +17,7 @@ each is. What is made of the scores and is large stays out: `left_out` has its b
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -45,6 +46,7 @@ BESIDE = (CRATE, "README.md", "TABLES.md", "LICENSE", "licences.tsv", "workflow"
 MAX_FILES = 100_000
 MAX_FILE = 1 << 30  # bytes
 MAX_TOTAL = 64 << 30
+SMALLEST, MAX_INDEX = 512, 4 << 20  # bytes of a file that lies joined, and of what bundle.json says of all of them
 MAX_JOINED = 256 << 20  # of a member that holds a folder's files, and is read whole; ten seeds take 20 MB
 MAX_DOWNLOAD = 4 << 30  # of an archive
 # Bytes that need no excuse; beyond them at most RATIO times the archive. Whole bundles of ours unpack to 3 or 4 times.
@@ -154,9 +156,14 @@ def limit_of(name: str) -> int:
     return MAX_FILE
 
 
-def index_limit(files: int) -> int:
-    """Return the most bytes of a bundle.json that names so many files: a name and a sha256 are far below 1 KiB."""
-    return (64 << 10) + (files << 10)
+def index_limit(sizes: Mapping[str, int]) -> int:
+    """Return the most bytes of the bundle.json of an archive with these members: 1 KiB for each file, and 64 more.
+
+    A name and a sha256 are far below that. A joined member holds a file for each `SMALLEST` bytes at most, and no more
+    than `MAX_INDEX` is explained by such files.
+    """
+    joined = sum(size for name, size in sizes.items() if name.endswith(".joined")) // SMALLEST
+    return (64 << 10) + (len(sizes) << 10) + min(joined << 10, MAX_INDEX)
 
 
 def strict_json(data: bytes, where: str) -> Any:
