@@ -7,6 +7,7 @@ A study (study.smk) and a bundle (artifacts.smk) share these rules. Whoever incl
   ATTACKED  whether anything was attacked: only then is there recovery to draw
   ABOUT     a description of the study for `snakemake --report`
   SETTINGS  what the report prints about the study; where it changes, the report is made again
+  TEXTS     the files with the texts of questions, where the report shows them
   REFERENCE the bundle of the reference study, among whose seeds the report shows this one's; or []
 Outputs: tables/*.csv, figures/*.svg and *.png, report.html.
 
@@ -135,6 +136,7 @@ rule report:
     input:
         tables=list(rules.tables.output),
         audits=AUDITS,
+        texts=TEXTS,
         manifests=MANIFESTS,
         reference=REFERENCE,
     output:

@@ -69,6 +69,7 @@ rule unpack:
 EVALS = rules.unpack.output.evals
 POINT_CHOICES = rules.unpack.output.point_choices
 AUDITS = [rules.unpack.output.audits]
+TEXTS = []  # those of a bundle that has them lie beside its audits
 MANIFESTS = rules.unpack.output.manifests
 ATTACKED = OPENED.index.shown
 ABOUT = {}  # what the bundle says about its study is not verified yet

@@ -33,6 +33,7 @@ include: "attack.smk"
 EVALS = scored()
 POINT_CHOICES = [f"{RESULTS}/point_choices/{run}.json" for run in RUNS.choices]
 AUDITS = [f"{RESULTS}/data/{data}/audit.json" for data in RUNS.data]
+TEXTS = [f"{RESULTS}/data/{data}/facts.jsonl" for data in RUNS.data if STUDY.report_texts]
 MANIFESTS = [f"{RESULTS}/manifests/{run}.json" for run in RUNS.plan()["manifests"]]
 ATTACKED = attacked(RUNS.plan())
 ABOUT = described(STUDY)
