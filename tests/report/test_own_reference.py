@@ -1,0 +1,35 @@
+"""The project's own results, `results/reference/`: of today's tables, a fit to the default study, and small."""
+
+import pytest
+from places import ROOT
+from rtt.figures import render
+from rtt.report import reference
+from rtt.study.load import load_study
+
+HOW = "draw the bundle again with today's code and bundle that: see docs/bundle.md#the-projects-own-results"
+BUNDLES = sorted((ROOT / "results/reference").glob("*.zip"))
+
+
+@pytest.fixture(scope="module")
+def own():
+    found = reference.read(folder=ROOT / "results/reference")
+    assert found is not None, HOW
+    return found
+
+
+def test_it_is_one_small_bundle():
+    assert len(BUNDLES) == 1 and BUNDLES[0].stat().st_size <= 10e6
+
+
+def test_it_is_ten_fresh_seeds_and_the_default_study_is_one_more(own):
+    assert own.own_view().seeds == list(range(21, 31))
+    for name in ("config.yaml", "demo-full.yaml"):
+        assert own.fits(load_study(ROOT / "config" / name).canonical()), name
+    assert not own.fits(load_study(ROOT / "config/smoke.yaml").canonical())
+
+
+def test_readme_shows_its_first_figure_as_it_is_drawn_today(own):
+    [drawn] = render("steps", own.own_view(), [".svg"])
+    shown = ROOT / "docs/images/figure-1.svg"
+    assert drawn == shown.read_bytes(), f"{HOW}, then: python -m rtt figure steps --tables TABLES --out {shown}"
+    assert "(docs/images/figure-1.svg)" in (ROOT / "README.md").read_text()
