@@ -153,7 +153,8 @@ def _left_out(told: pd.DataFrame, models: Sequence[AskedModel], several: bool) -
     letters = [one for one in of_stage(models, "unlearned") if one.letter and one.name in set(out["method"])]
     if letters:
         letter, times, of = letters[0].letter
-        text += f" {letters[0].name} says {letter} to {times} of {of} questions."
+        once = "In one run, " * bool((out["n_cells"] > 1).any())
+        text += f" {once}{letters[0].name} says {letter} to {times} of {of} questions."
     return text
 
 
