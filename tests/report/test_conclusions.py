@@ -240,12 +240,17 @@ def test_no_seed_is_chosen_by_what_came_back():
     assert cell.mean == pytest.approx(0.38) and cell.mean_text.startswith("at least .38 [")
 
 
+def test_no_sentence_over_seeds_rests_on_a_control_that_failed():
+    rows = [recovery_row("GD", seed=seed, control_learned=seed > 0) for seed in range(10)]
+    assert "says nothing about differences over seeds" in conclusions.over_seeds_sentence(over_seeds(*rows), range(10))
+
+
 @pytest.mark.parametrize(("used", "said"), [(8, True), (7, False)])
 def test_the_sentence_over_seeds_wants_8_of_10(used, said):
-    rows = [recovery_row("GD", seed=seed, control_learned=seed < used) for seed in range(10)]
+    rows = [recovery_row("GD", seed=seed, status="ok" if seed < used else "not_unlearned") for seed in range(10)]
     text = conclusions.over_seeds_sentence(over_seeds(*rows), range(10))
     assert text.startswith("Over 10 seeds" if said else "No method has 3 seeds, and 8 of 10 of its seeds,")
-    others = [row | {"method": "RMU", "control_learned": True} for row in rows]
+    others = [recovery_row("RMU", seed=seed) for seed in range(10)]
     both = conclusions.over_seeds_sentence(over_seeds(*rows, *others), range(10))
     assert both.startswith("Over 10 seeds")
     assert both.endswith("to say so or not of GD on facts learned in pretraining.") == (not said)

@@ -1,7 +1,6 @@
 """What headline.csv says of a view's attack, retain budget, look choice and probe: a verdict per facts and method."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import pandas as pd
@@ -17,8 +16,8 @@ from rtt.study.names import DEFAULT
 @lru_cache(maxsize=2)
 def outcomes(view: View) -> pd.DataFrame:
     """Return headline.csv's rows of what a view shows. They are shared: change nothing in them."""
-    everything = replace(view, recovery=view.everything[view.everything["variant"] == DEFAULT]).recovery
-    shown = pd.concat([view.alternative(probe=probe) for probe in dict.fromkeys(everything["probe"])])
+    probes_asked = dict.fromkeys(view.everything.loc[view.everything["variant"] == DEFAULT, "probe"])
+    shown = pd.concat([view.alternative(probe=probe) for probe in probes_asked])
     seeds = view.over_seeds
     if seeds is None:
         seeds = seed_table(pd.DataFrame(columns=RUN_COLUMNS), shown)

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -162,12 +162,12 @@ def value_of(row: Mapping, column: str) -> str:
     return text
 
 
-def span(values: Sequence[float]) -> str:
+def span(values: Sequence[float], write: Callable[[float], str] = number) -> str:
     """Write the range of some numbers: `.79 to .96`, or `.79` where both ends read the same."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "unknown"
-    low, high = number(min(known)), number(max(known))
+    low, high = write(min(known)), write(max(known))
     return low if low == high else f"{low} to {high}"
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from rtt.figures.outcomes import of_panels, outcomes
 from rtt.figures.phrases import listed
+from rtt.figures.style import span
 from rtt.figures.view import Panel, View
 from rtt.figures.words_attack import uses_t
 from rtt.stats import criterion
@@ -62,11 +63,7 @@ def share(value: float) -> str:
 
 def shares(values: Sequence[float]) -> str:
     """Write the range of some fractions: `76 to 85 %`, or `85 %` where both ends read the same."""
-    known = [one for one in values if not math.isnan(one)]
-    if not known:
-        return "–"
-    low, high = share(min(known)), share(max(known))
-    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+    return span(values, share).replace(" % to", " to")
 
 
 def done(view: View) -> str:

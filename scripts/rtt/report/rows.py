@@ -135,14 +135,9 @@ def probe_name(probe: str) -> str:
     return PROBES.get(probe, probe)
 
 
-def default_view(view: View) -> View:
-    """Return the view of every row of the variant `default`: all attacks, budgets, probes and look choices."""
-    return replace(view, recovery=view.everything[view.everything["variant"] == DEFAULT])
-
-
 def results(view: View) -> list[Result]:
     """Return every row of the variant `default`, by panel, method and seed, then in the table's order."""
-    view = default_view(view)
+    view = replace(view, recovery=view.everything[view.everything["variant"] == DEFAULT])
     found = []
     for panel in view.panels:
         for method in view.methods:

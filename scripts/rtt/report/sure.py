@@ -24,6 +24,8 @@ from rtt.stats.criteria import Criteria
 from rtt.stats.verdicts import BELOW_FLOOR, HIDDEN, NO_POINT, NONE_SHOWN, NOT_UNLEARNED
 
 SHOWN = 3
+NOT_KNOWN = "The original did not know the facts well enough{}, so nothing follows there."
+NOT_LEARNED = "The original itself did not learn T in the attack{}, so there is no recovery rate."
 NEAR = 0.1  # above the floor: about as by guessing
 
 
@@ -53,9 +55,9 @@ def sure(
     own = [one for one in shown if one.panel in panels]
     models = [one for one in found if one.panel in panels]
     causes = (
-        _not_known(own),
+        _of_status(own, "not_known", NOT_KNOWN),
         _control(own, criteria),
-        _original(own),
+        _of_status(own, "original_not_learned", NOT_LEARNED),
         _failed(own),
         _left_out(told, models, len(panels) > 1),
         _oracle(models),
@@ -74,13 +76,10 @@ def _in_seeds(rows: Sequence[Result], own: Sequence[Result]) -> str:
     return f" in {word(n)} of {word(of)} runs" if of > 1 else ""
 
 
-def _not_known(own: Sequence[Result]) -> str:
-    rows = [one for one in own if one.status == "not_known"]
-    return (
-        f"The original did not know the facts well enough{_in_seeds(rows, own)}, so nothing follows there."
-        if rows
-        else ""
-    )
+def _of_status(own: Sequence[Result], status: str, text: str) -> str:
+    """Return a text with the seeds in which a status stands, "" where it does not."""
+    rows = [one for one in own if one.status == status]
+    return text.format(_in_seeds(rows, own)) if rows else ""
 
 
 def _control(own: Sequence[Result], criteria: Criteria) -> str:
@@ -101,15 +100,6 @@ def _control(own: Sequence[Result], criteria: Criteria) -> str:
 def _short(rows: Sequence[Result]) -> str:
     """Write the least that controls learned of T, with a decimal: it may be just short of what is asked for."""
     return f"{math.floor(1000 * min(one.t_acc_control_attacked for one in rows)) / 10:.1f} %"
-
-
-def _original(own: Sequence[Result]) -> str:
-    rows = [one for one in own if one.status == "original_not_learned"]
-    return (
-        f"The original itself did not learn T in the attack{_in_seeds(rows, own)}, so there is no recovery rate."
-        if rows
-        else ""
-    )
 
 
 def _failed(own: Sequence[Result]) -> str:

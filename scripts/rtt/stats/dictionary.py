@@ -1,5 +1,6 @@
 """The data dictionary: what each table has a row for, and each column's type, range, meaning, and empty cells."""
 
+import textwrap
 from typing import NamedTuple
 
 from rtt.stats.criteria import STATUSES
@@ -387,9 +388,13 @@ CELLS = (
 
 def page(title: str, *before: str) -> str:
     """Return the dictionary as a page in Markdown, a section per table; `before`: paragraphs that stand first."""
-    parts = [f"# {title}", *before, CELLS]
+    parts = [f"# {title}", *map(_wrapped, (*before, CELLS))]
     for name, table in TABLES.items():
         rows = ["| column | holds | meaning | empty cell |", "|---|---|---|---|"]
         rows += [f"| `{key}` | {one.kind} | {one.meaning} | {one.empty} |" for key, one in columns(name).items()]
-        parts += [f"## `{name}.csv`", table.about, "\n".join(rows)]
+        parts += [f"## `{name}.csv`", _wrapped(table.about), "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)

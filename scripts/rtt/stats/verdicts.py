@@ -98,12 +98,14 @@ def _short(value: float) -> str:
 class AboveControl:
     """One method's accuracy on V after the attack minus the control's: each seed's, and the mean with a t interval.
 
-    used, left_out: numbers of seeds. criterion_holds: the number of used seeds in which the criterion holds.
-    lower_bound: in some used seed the attack on the unlearned model did not learn T.
+    used, left_out: numbers of seeds. control_failed: of those left out, how many count and have a control that did not
+    learn T. criterion_holds: the number of used seeds in which the criterion holds. lower_bound: in some used seed the
+    attack on the unlearned model did not learn T.
     """
 
     used: int
     left_out: int
+    control_failed: int
     criterion_holds: int
     mean: float
     low: float
@@ -113,8 +115,12 @@ class AboveControl:
 
     @property
     def enough(self) -> bool:
-        """Say whether it supports a statement over seeds: as many are used as `rtt.stats.seeds.claim` asks for."""
-        return self.used >= CLAIM_SEEDS and self.used / (self.used + self.left_out) >= CLAIMED
+        """Say whether it supports a statement over seeds: as many are used as `rtt.stats.seeds.claim` asks for.
+
+        None rests on a control that did not learn T.
+        """
+        many = self.used >= CLAIM_SEEDS and self.used / (self.used + self.left_out) >= CLAIMED
+        return many and not self.control_failed
 
 
 def above_control(seeds: Sequence[Seed]) -> AboveControl:
@@ -124,10 +130,12 @@ def above_control(seeds: Sequence[Seed]) -> AboveControl:
     in it: a seed whose attack did not learn T stays, and gives a lower bound.
     """
     used = [one for one in seeds if one.counts and one.control_learned is not False and not math.isnan(one.control)]
+    failed = sum(one.counts and one.control_learned is False for one in seeds)
     differences = [one.attacked - one.control for one in used]
     above = sum(bool(one.holds) for one in used)
     least = any(one.attack_learned is False for one in used)
-    return AboveControl(len(used), len(seeds) - len(used), above, *t_interval(differences), differences, least)
+    left_out = len(seeds) - len(used)
+    return AboveControl(len(used), left_out, failed, above, *t_interval(differences), differences, least)
 
 
 def over_seeds(seeds: Sequence[Seed], recovery: tuple[float, float, float]) -> Verdict:
@@ -139,7 +147,7 @@ def over_seeds(seeds: Sequence[Seed], recovery: tuple[float, float, float]) -> V
     if round(len(counting) / n, 9) < COUNTS_FROM:
         return _uncounted(seeds)
     found = above_control(seeds)
-    if not found.enough or any(one.control_learned is False for one in counting):  # no claim rests on such a control
+    if not found.enough:
         return Verdict(CANNOT_TELL, _too_few(seeds, found))
     if found.low > 0:
         return Verdict(HIDDEN)
@@ -170,7 +178,7 @@ def _uncounted(seeds: Sequence[Seed]) -> Verdict:
 
 
 def _too_few(seeds: Sequence[Seed], found: AboveControl) -> str:
-    failed = sum(one.counts and one.control_learned is False for one in seeds)
+    failed = found.control_failed
     without = sum(one.counts and math.isnan(one.control) for one in seeds)
     reasons = [f"there is no control in {without} of {len(seeds)} seeds"] * bool(without)
     reasons += [f"{seeds[0].attack} on the control did not learn T in {failed} of {len(seeds)} seeds"] * bool(failed)
