@@ -13,6 +13,7 @@ rule attack:
         source=lambda wildcards: model_folder(attack_of(wildcards).source.weights),
         facts=lambda wildcards: facts_file(attack_of(wildcards).facts),
         shots=lambda wildcards: [facts_file(one.learn) for one in [attack_of(wildcards).shots] if one],
+        retain=lambda wildcards: [facts_file(one.learn) for one in [attack_of(wildcards).retain] if one],
         chosen=lambda wildcards: [model_folder(spec) for spec in attack_of(wildcards).point_choices],
         point_choices=lambda wildcards: [point_choice_file(spec) for spec in attack_of(wildcards).point_choices],
     output:
@@ -43,6 +44,7 @@ rule attack:
             --chosen {input.chosen:q} \
             --point-choices {input.point_choices:q} \
             --shots {input.shots:q} \
+            --retain {input.retain:q} \
             --evals {output.evals:q} \
             --manifest {output.manifest:q} \
             --state {params.state:q}

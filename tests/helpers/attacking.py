@@ -4,18 +4,33 @@ import tiny
 from rtt.scoring.score import Scorer
 from rtt.steps.attack import Attacker
 from rtt.study import plugins
+from rtt.study.names import BY_DEFAULT
 from rtt.training.resume import State
 
 RTT = plugins.attacks()["RTT"]
+# Of every attack, settings of a second; an attack without a row fails.
+SETTINGS = {
+    "RTT": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4},
+    "RTT_permuted": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4},
+    "quantise": {"bits": [4], "group_sizes": [None]},
+}
 QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 
 
 def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT", repeats=1, unlearning_repeat=0):
     """Return the looks of an attack; `calls` gets an item for each V split that is done."""
     model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
-    scorer, state = Scorer(tiny.tokenizer(), facts), State(None, {})
-    attacker = Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, state, repeats)
+    attacker = attacker_of(plugin, model, facts, seed, repeats=repeats)
     return attacker.on("original", lambda: calls is not None and calls.append(1), unlearning_repeat)
+
+
+def attacker_of(plugin, model, facts, seed=0, probes=BY_DEFAULT, **more):
+    """Return the step's Attacker of a tiny model; `more` are its keywords."""
+
+    def scorer(some, **asked):
+        return Scorer(tiny.tokenizer(), some, [one for one in probes if one in (plugin.answers or probes)], **asked)
+
+    return Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, State(None, {}), **more)
 
 
 def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", repeats=1, unlearning_repeat=0):

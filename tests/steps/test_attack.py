@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from attacking import QUICK, RTT, attack, spied
-from rtt.attacks.base import Checkpoint
+from attacking import QUICK, RTT, attack, attacker_of, spied
+from rtt.attacks.base import Asker, Attack, Checkpoint, Cost
 from rtt.data.facts import write_facts
+from rtt.data.text import Prompts
 from rtt.errors import UserError
 from rtt.files import write_json
 from rtt.models.load import weights
-from rtt.scoring.score import Scorer
 from rtt.steps import attack as module
-from rtt.steps.attack import Attacker
 from rtt.study import plugins
-from rtt.training.resume import State
 
 
 @pytest.fixture
@@ -114,7 +112,7 @@ def test_the_step_tells_the_attack_the_repeat_of_each_target(monkeypatch):
     for name in (*found, *others, "model_hash", "write_eval", "attack_labels", "Countdown"):
         monkeypatch.setattr(module, name, Mock(return_value=found.get(name)))
     args = dict.fromkeys(("spec", "source", "facts", "state", "manifest"), "x")
-    module.run(SimpleNamespace(**args, evals=Path("x"), chosen=[0, 1], point_choices=[0, 1], shots=[]))
+    module.run(SimpleNamespace(**args, evals=Path("x"), chosen=[0, 1], point_choices=[0, 1], shots=[], retain=[]))
     assert given == [("original-0", 0), ("run-r0-4", 0), ("run-r1-4", 1)]
 
 
@@ -204,12 +202,71 @@ def test_an_attack_is_given_no_fact_of_v_and_no_way_to_the_original(monkeypatch,
     given = []
     monkeypatch.setattr(RTT, "fit", lambda self, checkpoint, t_facts, look: given.append((checkpoint, t_facts)))
     monkeypatch.setattr(RTT, "choices", classmethod(lambda cls, settings: []))
-    attacker = Attacker(
-        RTT(QUICK), tiny.model(), tiny.tokenizer(), data, Scorer(tiny.tokenizer(), data), 0, State(None, {})
-    )
-    attacker.on("original", lambda: None)
+    attacker_of(RTT(QUICK), tiny.model(), data, retain=data[:2]).on("original", lambda: None)
     assert [checkpoint.fold for checkpoint, _ in given] == [0, 1, 2]
     for v, (checkpoint, t_facts) in enumerate(given):
         assert {fact.split for fact in t_facts} == {f"split_{i}" for i in range(3)} - {f"split_{v}"}
-        repeats = {"repeat", "unlearning_repeat"}
-        assert set(vars(checkpoint)) == {"model", "tokenizer", "seed", "fold", "restore", "once"} | repeats
+        more = {"repeat", "unlearning_repeat", "retain", "plain", "memo"}
+        assert set(vars(checkpoint)) == {"model", "tokenizer", "seed", "fold", "restore", "once"} | more
+        assert checkpoint.retain == data[:2] and checkpoint.plain == () and checkpoint.memo == {}
+
+
+class Echo(Attack):
+    """An attack without training, whose askers give the first choice a score that tells them apart."""
+
+    name, title, colour, summary = "Echo", "echo", "#000000", "For tests."
+    uses_t, answers = True, ("letter", "likelihood")
+
+    class Settings(Attack.Settings):
+        """None."""
+
+    @classmethod
+    def choices(cls, settings):
+        """Return two settings."""
+        return [{"of": 1}, {"of": 2}]
+
+    @classmethod
+    def cost(cls, settings, t_facts, texts):
+        """Return two looks."""
+        return Cost(2)
+
+    def fit(self, checkpoint, t_facts, look):
+        """Let every score tell the setting, and which facts T has."""
+        told = sum(hash(fact.id) % 1000 for fact in t_facts)
+        checkpoint.memo.setdefault("folds", []).append(checkpoint.fold)
+        assert not list(Path.cwd().iterdir())
+        for setting in self.choices(self.settings):
+            look(setting, Asker(score=lambda texts, of=setting["of"]: [told * of] * len(texts)))
+
+
+def test_without_training_each_fact_is_asked_once_by_the_asker_of_its_own_fold(data):
+    """Cross-fitting: a look has no V split, and holds for every fact what the asker said that had it as V."""
+    looks = attacker_of(Echo(Echo.Settings()), tiny.model(), data).on("original", lambda: None)
+    assert [(one["setting"], one["v_split"], one["repeat"]) for one in looks] == [({"of": n}, None, 0) for n in (1, 2)]
+    for one in looks:
+        assert [question["id"] for question in one["questions"]] == [fact.id for fact in data]
+        for question, fact in zip(one["questions"], data, strict=True):
+            told = sum(hash(other.id) % 1000 for other in data if other.split != fact.split) * one["setting"]["of"]
+            assert question["role"] == "V" and set(question["probes"]) == {"letter", "likelihood"}
+            assert set(question["probes"]["letter"]["scores"]) == {told}
+            assert question["probes"]["likelihood"]["tokens"] == [1] * len(fact.choices)
+
+
+def test_an_asker_may_put_questions_in_another_way(monkeypatch, data):
+    """Prompts, what stands before them and soft tokens reach the model; T's role is what it was."""
+    seen, model = [], tiny.model(scale=4)
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda ids, **more: seen.append(ids) or forward(ids, **more))
+
+    def fit(self, checkpoint, t_facts, look):
+        prompts = Prompts(lambda q, shown: f"{q} {' '.join(shown)} Answer:", lambda q: f"{q} Answer:", "Question ")
+        for setting in self.choices(self.settings):
+            look(setting, Asker(checkpoint.model, prompts, (5, 6)))
+
+    monkeypatch.setattr(Echo, "fit", fit)
+    looks = attacker_of(Echo(Echo.Settings()), model, data).on("original", lambda: None)
+    assert len(looks) == 2 and looks[0]["questions"] == looks[1]["questions"]
+    assert seen and all((ids[:, :2] == torch.tensor([5, 6])).all() for ids in seen if ids.shape[1] > 2)
+    monkeypatch.setattr(Echo, "fit", lambda self, one, t_facts, look: [look({"of": n}, one.model) for n in (1, 2)])
+    plain = attacker_of(Echo(Echo.Settings()), model, data).on("original", lambda: None)
+    assert plain[0]["questions"] != looks[0]["questions"]

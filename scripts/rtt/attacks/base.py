@@ -12,9 +12,28 @@ from rtt.study.strict import Strict
 
 if TYPE_CHECKING:
     from rtt.data.facts import Fact
+    from rtt.data.text import Prompts, Text
 
 Setting = dict[str, Any]  # what is chosen in an attack: {"lr": 1e-3, "epoch": 8}, {"bits": 4, "group_size": None}
-Look = Callable[[Setting, Any], None]  # (setting, model): ask the model every question, and keep the answers
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A way to ask an attacked model. It is shown prompts and choices, and no key.
+
+    model: a causal language model, which answers by the log-probabilities (nats) of its continuations. prompts: how
+    questions are put to it; None: as in training. soft: ids of tokens that stand before each text, such as those of
+    trained embeddings. score: in the model's place, a function from texts to the score of each one's target; of a
+    question's texts the highest score is the answer, and letters are normalised as log-probabilities are.
+    """
+
+    model: Any = None
+    prompts: Prompts | None = None
+    soft: tuple[int, ...] = ()
+    score: Callable[[Sequence[Text]], Sequence[float]] | None = None
+
+
+Look = Callable[[Setting, Any], None]  # (setting, model or Asker): ask every question, and keep the answers
 
 
 @dataclass
@@ -25,7 +44,9 @@ class Checkpoint:
     back. fold: the place of V among the splits that serve as V, from 0; None for an attack that uses no T. once: run a
     training under a name, unless it ended before a kill; it is called with the folder of its checkpoints (None: nothing
     is kept), and what it returns goes into the manifest. repeat: which repeat of the attack this is, and
-    unlearning_repeat: which repeat of the unlearning the checkpoint comes from; both count from 0.
+    unlearning_repeat: which repeat of the unlearning the checkpoint comes from; both count from 0. retain: facts that
+    had to stay, and plain: texts that had to; only for an attack that `uses_retain`, and a study has one of the two.
+    memo: empties with the checkpoint, and is shared by its V splits; what is computed once for all goes there.
     """
 
     model: Any
@@ -36,6 +57,9 @@ class Checkpoint:
     once: Callable[[str, Callable[[Path | None], dict]], None]
     repeat: int = 0
     unlearning_repeat: int = 0
+    retain: Sequence[Fact] = ()
+    plain: Sequence[str] = ()
+    memo: dict[str, Any] = field(default_factory=dict)
 
     def seeded(self, purpose: int) -> list[int]:
         """Return the seed of a random generator, another one for each fold, each repeat and each repeat of unlearning.
@@ -52,7 +76,8 @@ class Checkpoint:
 class Cost:
     """What an attack on one checkpoint with one V split costs, for the planner.
 
-    trained: settings of each training, with its steps and tokens. looks: how often all facts are scored.
+    trained: settings of each training, with its steps and tokens. looks: how often all facts are scored; for an attack
+    that trains nothing, how often those of V are.
     """
 
     looks: int
@@ -63,8 +88,9 @@ class Attack(ABC):
     """Something that is done to an unlearned checkpoint to bring its facts back.
 
     A subclass is a file of its own in this folder; `rtt.study.plugins` finds it, and nothing else has to name it. An
-    attack uses T alone: it is given neither the facts of V nor the original. It hands a changed model to `look`, and
-    the framework (`rtt.steps.attack`) asks that model the questions of T and V, without their keys.
+    attack uses T, and what had to stay: it is given neither the facts of V nor the original, and runs in an empty
+    folder. It hands a changed model, or an `Asker`, to `look`, and the framework (`rtt.steps.attack`) asks that one the
+    questions, without their keys.
     """
 
     name: ClassVar[str]  # in studies, specs, evaluations, tables
@@ -72,7 +98,11 @@ class Attack(ABC):
     summary: ClassVar[str]  # one sentence
     colour: ClassVar[str]
     order: ClassVar[int] = 100  # among the attacks: the first of a study is the one that figures show
-    uses_t: ClassVar[bool] = False  # false: one look serves every V split
+    uses_t: ClassVar[bool] = False  # false: it is the same for every V split, and `fit` is called once, without facts
+    trains: ClassVar[bool] = False  # true: weights are trained on texts; where these are T's, T is asked as well
+    uses_retain: ClassVar[bool] = False  # true: it is given the facts or texts of the retain loss
+    needs_context: ClassVar[bool] = False  # true: nothing for a model that cannot use examples in its context
+    answers: ClassVar[tuple[str, ...] | None] = None  # the probes that its askers can answer; None: all
     drawn: ClassVar[bool] = True  # false: nothing is drawn, so that a repeat would be the same again
     control: ClassVar[bool] = False  # true: it can bring no fact back, so no claim and no strongest attack reads it
     refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
@@ -96,14 +126,22 @@ class Attack(ABC):
         """Return every setting that is tried, the gentlest first: in a tie the first one is chosen."""
 
     @classmethod
+    def asks_t(cls) -> bool:
+        """Return whether T is asked, too: only a training on T can fail to learn it.
+
+        Otherwise each fact is asked once, of the asker that had its split as V, and one look has the answers of all.
+        """
+        return cls.uses_t and cls.trains
+
+    @classmethod
     def precision(cls, settings: Settings) -> str:
         """Return the precision in which the attack trains or changes weights, as `rtt.training.train.cast` names it."""
         return settings.precision
 
     @classmethod
     def v_splits(cls, settings: Settings) -> int | None:
-        """Return how many splits serve as V; None for all of them."""
-        return getattr(settings, "v_splits", None)
+        """Return how many splits serve as V; None for all of them, as always where T is not asked."""
+        return getattr(settings, "v_splits", None) if cls.asks_t() else None
 
     @classmethod
     @abstractmethod
@@ -112,7 +150,7 @@ class Attack(ABC):
 
     @abstractmethod
     def fit(self, checkpoint: Checkpoint, t_facts: Sequence[Fact], look: Look) -> None:
-        """Attack the checkpoint, and call `look(setting, model)` once for each of `choices`."""
+        """Attack the checkpoint, and call `look(setting, asker)` once for each of `choices`; a model is an asker."""
 
 
 Plugin = Attack

@@ -14,7 +14,7 @@ class RTT(Attack):
 
     name, title, colour, order = "RTT", "RTT", "#000000", 0
     summary = "Retraining on T: the model is fine-tuned on the facts of T and asked those of V."
-    uses_t = True
+    uses_t = trains = True
 
     class Settings(Training, Forms, Passes):
         """RTT: the texts of T, all learning rates, all V splits."""

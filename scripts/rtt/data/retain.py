@@ -25,11 +25,14 @@ def read_retain(retain: Retain, args: argparse.Namespace) -> tuple[list[Fact] | 
 
     Raises UserError when a split has no facts.
     """
+    return read_learned(retain, args.retain), read_splits(args.held_out, retain.held_out_splits)
 
-    held_out = read_splits(args.held_out, retain.held_out_splits)
+
+def read_learned(retain: Retain, path: str | Path) -> list[Fact] | list[str]:
+    """Return what the retain loss trains on: facts, of the splits that the spec names, or texts. Raises UserError."""
     if isinstance(retain.learn, TextsSpec):
-        return read_texts(args.retain, retain.learn.max_characters), held_out
-    return read_splits(args.retain, retain.learn_splits), held_out
+        return read_texts(path, retain.learn.max_characters)
+    return read_splits(path, retain.learn_splits)
 
 
 def read_splits(path: str | Path, splits: Sequence[str] | None) -> list[Fact]:

@@ -5,7 +5,7 @@ ends with "Answer: B. <choice>".
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -30,6 +30,22 @@ def mcq_prompt(question: str, choices: Sequence[str]) -> str:
 def question_prompt(question: str) -> str:
     """Return the prompt without choices, up to and including "Answer:"."""
     return f"{question}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """How questions are put to a model: as in training, unless an attack asks in another way.
+
+    mcq: makes the prompt that a letter answers, from a question and the choices as they are shown. plain: makes the
+    prompt without choices, from a question. before: what stands before each prompt, such as solved questions.
+    """
+
+    mcq: Callable[[str, Sequence[str]], str] = mcq_prompt
+    plain: Callable[[str], str] = question_prompt
+    before: str = ""
+
+
+AS_TRAINED = Prompts()
 
 
 def solved(facts: Sequence[Fact]) -> str:

@@ -193,7 +193,7 @@ class Plan:
     def folds(self, spec: AttackSpec) -> list[Cost]:
         """Return what an attack on one checkpoint costs, for each repeat and V split; an attack without T has one."""
         facts, v_sizes = self.v_sizes(spec)
-        sizes = v_sizes if spec.plugin.uses_t else [len(facts)]
+        sizes = v_sizes if spec.plugin.asks_t() else [len(facts)]
         return [spec.plugin.cost(spec.settings, len(facts) - size, facts.texts) for size in sizes * spec.repeats]
 
     def checkpoint(self, spec: AttackSpec) -> Bill:

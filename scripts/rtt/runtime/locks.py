@@ -263,7 +263,7 @@ def step(command: str, writes: str = "", wait: float = ENDING) -> Iterator[None]
     if not folder:
         yield
         return
-    ownership.own = _enter(Path(folder), command, writes, wait)
+    ownership.own = _enter(Path(folder).absolute(), command, writes, wait)
     try:
         yield
     finally:

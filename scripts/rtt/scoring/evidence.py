@@ -106,14 +106,15 @@ def _planned(path: Path, document: dict, spec: dict) -> None:
         )
     if not looks:
         return
+    plugin = plugins.attacks().get(spec.get("attack")) if kind == "attacked" else None
     scores = spec.get("scores") or (spec.get("source") or {}).get("scores") or {}
-    expected = [probe for probe in ASKED if probe in scores.get("probes", ())]
+    answers = ASKED if plugin is None or plugin.answers is None else plugin.answers
+    expected = [probe for probe in ASKED if probe in scores.get("probes", ()) and probe in answers]
     for index, look in enumerate(looks):
         asked = {probe for question in look["questions"] for probe in asked_of(question["probes"])}
         _as_planned(path, f"probes of looks[{index}]", [probe for probe in ASKED if probe in asked], expected)
     if kind == "unlearned":
         _as_planned(path, "steps of the looks", sorted(look["step"] for look in looks), _points(settings, looks))
-    plugin = plugins.attacks().get(spec.get("attack")) if kind == "attacked" else None
     if plugin is None:
         return
     try:
@@ -124,7 +125,7 @@ def _planned(path: Path, document: dict, spec: dict) -> None:
     _as_planned(path, "settings of the looks", found, [setting_text(one) for one in plugin.choices(read)])
     splits = list(dict.fromkeys(question["split"] for question in looks[0]["questions"]))[: plugin.v_splits(read)]
     found = list(dict.fromkeys(look["v_split"] for look in looks))
-    _as_planned(path, "V splits of the looks", sorted(found, key=str), sorted(splits) if plugin.uses_t else [None])
+    _as_planned(path, "V splits of the looks", sorted(found, key=str), sorted(splits) if plugin.asks_t() else [None])
 
 
 def _points(settings: dict, looks: list[dict]) -> list[int] | None:

@@ -14,7 +14,7 @@ import torch
 
 from rtt import distributed
 from rtt.data.facts import LETTERS, Fact
-from rtt.data.text import Text, cloze, encode, letter_text, mcq_prompt, question_prompt, sentence, solved
+from rtt.data.text import AS_TRAINED, Prompts, Text, cloze, encode, letter_text, sentence, solved
 from rtt.errors import Stopped, UserError
 from rtt.models.architecture import check_causal, continues_cache, stretch, takes
 from rtt.study.names import BY_DEFAULT
@@ -25,23 +25,28 @@ Row = tuple[tuple[int, ...], list[int]]  # tokens that a model reads, and the ta
 
 
 def continuations(
-    fact: Fact, probes: Sequence[str] = BY_DEFAULT, bare_letter: bool = False, shots: Sequence[Fact] = ()
+    fact: Fact,
+    probes: Sequence[str] = BY_DEFAULT,
+    bare_letter: bool = False,
+    shots: Sequence[Fact] = (),
+    prompts: Prompts = AS_TRAINED,
 ) -> dict[str, list[Text]]:
     """Return {probe: a text for each choice}, of which log p(target | prompt) is scored.
 
     `letter_permuted` has a text for each rotation and letter, in this order: rotation r shows the choices from the
     r-th on, and then the first r. `bare_letter` scores letters without the space before them, as the authors' code
-    does. `shots` are the facts whose solved MCQs `few_shot` shows first. Raises UserError where the fact lacks what a
-    probe needs.
+    does. `shots` are the facts whose solved MCQs `few_shot` shows first. `prompts` says how questions are put. No text
+    depends on the fact's key, but for those of `cloze`, which leave it out of a true sentence. Raises UserError where
+    the fact lacks what a probe needs.
     """
     choices = fact.choices
 
     def letters(shown: Sequence[str], before: str = "") -> list[Text]:
-        prompt = before + mcq_prompt(fact.question, shown)
+        prompt = prompts.before + before + prompts.mcq(fact.question, shown)
         return [letter_text(prompt, letter, bare_letter) for letter in LETTERS[: len(shown)]]
 
     def likelihoods(shown: Sequence[str]) -> list[Text]:
-        return [Text(question_prompt(fact.question), f" {choice}") for choice in shown]
+        return [Text(prompts.before + prompts.plain(fact.question), f" {choice}") for choice in shown]
 
     makers = {
         "letter": lambda: letters(choices),
@@ -50,7 +55,7 @@ def continuations(
         ],
         "likelihood": lambda: likelihoods(choices),
         "likelihood_fresh": lambda: likelihoods(fact.fresh_choices),
-        "cloze": lambda: [Text(*parts) for parts in cloze(fact) or ()],
+        "cloze": lambda: [Text(prompts.before + prompt, target) for prompt, target in cloze(fact) or ()],
         "few_shot": lambda: letters(choices, solved(shots)) if shots else [],
     }
     found = {probe: makers[probe]() for probe in probes}
@@ -238,7 +243,8 @@ class Scorer(Continuations):
     """Score models on fixed facts, which are tokenised once.
 
     shots: facts that must stay, for `few_shot`. held_out: those of the facts whose first true sentence is scored, too,
-    for the perplexity (`rtt.scoring.held_out`). Raises UserError where a fact lacks what a probe needs, where the
+    for the perplexity (`rtt.scoring.held_out`). prompts: how questions are put. soft: tokens that stand before each
+    text. Raises UserError where a fact lacks what a probe needs, where the
     tokenizer cannot tell a question's letters apart, and for a text longer than the model's context.
     """
 
@@ -252,13 +258,16 @@ class Scorer(Continuations):
         precision: str = "fp32",
         shots: Sequence[Fact] = (),
         held_out: Iterable[Fact] = (),
+        prompts: Prompts = AS_TRAINED,
+        soft: tuple[int, ...] = (),
     ):
         self.facts, self.probes = list(facts), tuple(probes)
         self.spans: list[dict[str, slice]] = []  # of each fact: probe -> its targets
+        self.texts: list[Text] = []  # one for each target
         found: list[tuple[tuple[int, ...], tuple[int, ...], Fact]] = []
         for fact in self.facts:
             self.spans.append({})
-            for probe, texts in continuations(fact, self.probes, bare_letter, shots).items():
+            for probe, texts in continuations(fact, self.probes, bare_letter, shots, prompts).items():
                 parts = [_parts(tokenizer, text) for text in texts]
                 width = len(fact.choices)
                 if probe in LETTER_PROBES and len(set(parts[:width])) < width:
@@ -267,15 +276,19 @@ class Scorer(Continuations):
                         "the same token; give questions fewer choices, or ask the probe likelihood alone"
                     )
                 self.spans[-1][probe] = slice(len(found), len(found) + len(parts))
-                found += [(prompt, ids, fact) for prompt, ids in parts]
+                found += [((*soft, *prompt), ids, fact) for prompt, ids in parts]
+                self.texts += texts
         super().__init__(found, tokenizer.pad_token_id, batch_size, precision)
         # In batches of their own, so that they change no score of a question, not even by rounding.
         told = [(*_told(tokenizer, fact.sentences[0]), fact) for fact in held_out if fact.sentences]
         self.told = Continuations([one for one in told if one[1]], self.pad_token_id, batch_size, precision)
 
-    def questions(self, model, role) -> list[dict]:
-        """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V, retain or choice."""
-        values, texts = self.scores(model), self._texts(model)
+    def questions(self, model, role, score: Callable[[Sequence[Text]], Sequence[float]] | None = None) -> list[dict]:
+        """Return the `questions` of one look of an evaluation JSON; `role(fact)` is T, V, retain or choice.
+
+        score: gives each text its score in the model's place; it sees the texts alone, and so no key.
+        """
+        values, texts = list(score(self.texts)) if score else self.scores(model), self._texts(model)
         return [
             {
                 "id": fact.id,

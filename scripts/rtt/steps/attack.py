@@ -1,7 +1,9 @@
 """Step `attack`: run one attack on the checkpoints of one arm, or on a control.
 
-For each checkpoint and V split, the attack gets the checkpoint and the facts of T. Each model that it makes is asked
-every question, without keys. One process attacks all checkpoints of its spec, and restores the weights in between.
+For each checkpoint and V split, the attack gets the checkpoint, the facts of T, and what had to stay if it uses that;
+it runs in an empty folder. Each model or other asker that it makes is asked every question, without keys; one of an
+attack that trains nothing on T is asked those of V alone. One process attacks all checkpoints of its spec, and restores
+the weights in between.
 
 Inputs: an AttackSpec, the original model (for the control: the model that never saw the facts), the canonical facts,
 and for unlearned targets the chosen weights and point choices of each method. Outputs: a folder with one evaluation
@@ -9,24 +11,28 @@ JSON (kind `attacked`) per target, and a manifest.
 """
 
 import argparse
+import contextlib
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 from rtt import distributed
-from rtt.attacks.base import Attack, Checkpoint
+from rtt.attacks.base import Asker, Attack, Checkpoint
 from rtt.checksums import verify_file
 from rtt.code_version import code_version
 from rtt.data.facts import Fact, read_facts
-from rtt.data.retain import read_splits
+from rtt.data.retain import read_learned, read_splits
+from rtt.data.text import AS_TRAINED
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.models.load import load, load_weights, model_hash, weights
 from rtt.scoring.manifest import Manifest
-from rtt.scoring.write import attack_labels, look, write_eval
+from rtt.scoring.score import Scorer
+from rtt.scoring.write import attack_labels, write_eval
 from rtt.steps.original import scorer_of
 from rtt.study.names import budget_name
 from rtt.study.specs import AttackSpec, load_spec
@@ -48,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--point-choices", nargs="*", default=[], help="point choice files, in the same order")
     parser.add_argument("--shots", nargs="*", default=[], help="retain facts, for the probe few_shot alone")
+    parser.add_argument("--retain", nargs="*", default=[], help="what had to stay, for an attack that uses it")
     parser.add_argument("--evals", required=True, type=Path, help="folder for one evaluation JSON per target")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--state", type=Path, help="folder from which a killed run resumes; none: nothing is kept")
@@ -84,16 +91,31 @@ def folds(facts: Sequence[Fact], attack: Attack) -> list[str | None]:
 class Attacker:
     """Run one attack, `repeats` times, on checkpoint after checkpoint, and score its models.
 
-    `state` holds what a killed run had done.
+    scorer: makes a Scorer of facts; its keywords `prompts` and `soft` are a Scorer's. retain: the facts or the texts
+    that had to stay. `state` holds what a killed run had done.
     """
 
     def __init__(
-        self, attack: Attack, model, tokenizer, facts: list[Fact], scorer, seed: int, state: State, repeats: int = 1
+        self,
+        attack: Attack,
+        model,
+        tokenizer,
+        facts: list[Fact],
+        scorer: Callable[..., Scorer],
+        seed: int,
+        state: State,
+        repeats: int = 1,
+        retain: Sequence[Fact] | Sequence[str] = (),
     ):
         self.attack, self.model, self.tokenizer, self.facts = attack, model, tokenizer, facts
-        self.scorer, self.seed, self.state = scorer, seed, state
+        self.seed, self.state = seed, state
+        self.scorer = lru_cache(maxsize=16)(
+            lambda split, **asked: scorer([fact for fact in facts if split in (None, fact.split)], **asked)
+        )
         self.runs = [(repeat, v_split) for repeat in range(repeats) for v_split in folds(facts, attack)]
         self.folds, self.settings = folds(facts, attack), attack.choices(attack.settings)
+        of_facts = bool(retain) and isinstance(retain[0], Fact)
+        self.retain, self.plain = (retain, ()) if of_facts else ((), retain)
 
     def on(self, name: str, progress, unlearning_repeat: int = 0) -> list[dict]:
         """Attack the model as it is loaded now, and restore its weights; return the looks.
@@ -102,26 +124,45 @@ class Attacker:
         `progress()` is called after each V split.
         """
         start = weights(self.model)
-        restore = partial(self.model.load_state_dict, start)
+        restore, memo = partial(self.model.load_state_dict, start), {}
         for repeat, v_split in self.runs:
             t_facts = [fact for fact in self.facts if fact.split != v_split] if self.attack.uses_t else []
             fold = self.folds.index(v_split) if self.attack.uses_t else None
             checkpoint = Checkpoint(
                 self.model, self.tokenizer, self.seed, fold, restore,
-                partial(self._once, self._key(name, repeat, v_split)), repeat, unlearning_repeat,
+                partial(self._once, self._key(name, repeat, v_split)), repeat, unlearning_repeat, self.retain,
+                self.plain, memo,
             )  # fmt: skip
-            self.attack.fit(checkpoint, t_facts, partial(self._look, name, repeat, v_split))
+            with tempfile.TemporaryDirectory(prefix="rtt-attack-") as empty, contextlib.chdir(empty):
+                self.attack.fit(checkpoint, t_facts, partial(self._look, name, repeat, v_split))
+            restore()
             progress()
-        restore()
-        keys = [f"{self._key(name, *run)} {setting}" for run in self.runs for setting in self.settings]
-        return [self.state.results[key] for key in keys]
+        return [
+            self._kept(name, repeat, v_splits, setting)
+            for repeat, v_splits in self._looks()
+            for setting in self.settings
+        ]
+
+    def _looks(self) -> list[tuple[int, list[str | None]]]:
+        """Return (repeat, the V splits whose answers one look holds) of the looks at one setting."""
+        if self.attack.asks_t():
+            return [(repeat, [v_split]) for repeat, v_split in self.runs]
+        return [(repeat, self.folds) for repeat in dict.fromkeys(repeat for repeat, _ in self.runs)]
 
     @staticmethod
     def _key(name: str, repeat: int, v_split: str | None) -> str:
         return f"{name}-{v_split}" + (f"-r{repeat}" if repeat else "")
 
-    def _look(self, name: str, repeat: int, v_split: str | None, setting: dict, model) -> None:
-        """Score a model on every question, unless that was done before a kill."""
+    def _kept(self, name: str, repeat: int, v_splits: list[str | None], setting: dict) -> dict:
+        """Return a look from the state; where each V split had an asker of its own, with the answers of all."""
+        parts = [self.state.results[f"{self._key(name, repeat, v_split)} {setting}"] for v_split in v_splits]
+        if len(parts) == 1:
+            return parts[0]
+        by_id = {question["id"]: question for part in parts for question in part["questions"]}
+        return {**parts[0], "v_split": None, "questions": [by_id[fact.id] for fact in self.facts]}
+
+    def _look(self, name: str, repeat: int, v_split: str | None, setting: dict, asker) -> None:
+        """Ask every question, or those of V where T is not asked, unless that was done before a kill."""
         key = f"{self._key(name, repeat, v_split)} {setting}"
         if key in self.state.results:
             return
@@ -129,8 +170,13 @@ class Attacker:
         def role(fact: Fact) -> str:
             return "V" if v_split in (None, fact.split) else "T"
 
-        where = {"attack": self.attack.name, "setting": setting, "v_split": v_split, "repeat": repeat}
-        self.state.keep(key, look(model, self.scorer, role, **where))
+        asker = asker if isinstance(asker, Asker) else Asker(asker)
+        of = None if self.attack.asks_t() else v_split
+        scorer = self.scorer(of, prompts=asker.prompts or AS_TRAINED, soft=asker.soft)
+        self.state.keep(key, {
+            **dict(attack=self.attack.name, setting=setting, v_split=v_split, repeat=repeat),
+            "questions": scorer.questions(asker.model, role, asker.score),
+        })  # fmt: skip
 
     def _once(self, prefix: str, name: str, train) -> None:
         """Run a training, unless it had ended before a kill; then delete its checkpoints."""
@@ -159,10 +205,14 @@ def run(args: argparse.Namespace) -> int:
     for (trajectory, _), weights_file in filter(None, chosen.values()) if distributed.is_main() else ():
         verify_file(weights_file, _again(weights_file, trajectory))
     model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))
-    state = State(args.state, {"run": spec.run_id, "code": code})
+    state = State(args.state and Path(args.state).absolute(), {"run": spec.run_id, "code": code})
     learn = [fact for path in args.shots for fact in read_splits(path, spec.shots.learn_splits)]
-    scorer = scorer_of(spec, tokenizer, facts, learn)
-    attacker = Attacker(attack, model, tokenizer, facts, scorer, spec.seed, state, spec.repeats)
+    stay = [one for path in args.retain for one in read_learned(spec.retain, path)]
+
+    def scorer(some: list[Fact], **asked) -> Scorer:
+        return scorer_of(spec, tokenizer, some, learn, answers=attack.answers, **asked)
+
+    attacker = Attacker(attack, model, tokenizer, facts, scorer, spec.seed, state, spec.repeats, stay)
     starts = [
         chosen[target.method, target.repeat, target.retain_budget] if target.method else ORIGINAL
         for target in spec.targets
@@ -188,7 +238,7 @@ def run(args: argparse.Namespace) -> int:
             looks=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
-    read = [args.source, args.facts, *args.chosen, *args.point_choices, *args.shots]
+    read = [args.source, args.facts, *args.chosen, *args.point_choices, *args.shots, *args.retain]
     manifest.write(args.manifest, model, read=read, made=[args.evals], **_trained(state))
     state.finish()
     return 0

@@ -42,14 +42,16 @@ def configure_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", help="folder from which a killed run resumes; none: nothing is kept")
 
 
-def scorer_of(spec, tokenizer, facts, learn, held_out=()) -> Scorer:
+def scorer_of(spec, tokenizer, facts, learn, held_out=(), answers: Sequence[str] | None = None, **more) -> Scorer:
     """Return the scorer of a spec's probes for these facts, and for those held out and their sentences.
 
-    `learn` is what stands in the retain loss.
+    `learn` is what stands in the retain loss. answers: ask these of the spec's probes alone. `more` are keywords of
+    Scorer.
     """
     scores, shown = spec.scores, retain.shots(spec.scores, learn, spec.seed)
-    more = {"precision": scores.precision, "shots": shown, "held_out": held_out}
-    return Scorer(tokenizer, [*facts, *held_out], scores.probes, scores.bare_letter, **more)
+    probes = [probe for probe in scores.probes if answers is None or probe in answers]
+    more |= {"precision": scores.precision, "shots": shown, "held_out": held_out}
+    return Scorer(tokenizer, [*facts, *held_out], probes, scores.bare_letter, **more)
 
 
 def scores_of(spec: Source, model, tokenizer, facts, learn, held_out) -> dict:

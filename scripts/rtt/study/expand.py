@@ -73,6 +73,11 @@ class Runs:
         self.study_now = study
         self.controls: dict[tuple, OriginalSpec] = {}  # of this variant: the models of controls before any attack
         self.now = {"evals": [], "point_choices": [], "reported": reported}
+        for attack in study.attacks.named:
+            try:
+                self._check_type(plugins.attacks()[attack], study.model)
+            except UserError as error:
+                raise UserError(f"study {self.study.study}: attacks.{attack}: {error}") from None
         for seed in study.seeds:
             if study.tasks:
                 self._tasks(seed)
@@ -131,11 +136,6 @@ class Runs:
         study = self.study_now
         digest = self._original_folder(study.model.path) if study.model.path else None
         self._layers_exist()
-        for name in study.attacks.named:
-            try:
-                self._check_type(plugins.attacks()[name], study.model)
-            except UserError as error:
-                raise UserError(f"study {self.study.study}: attacks.{name}: {error}") from None
         tokenizer = study.model.tokenizer and self._tokenizer_folder(study.model.tokenizer)
         spec = ImportSpec(seed=0, model=study.model, digest=digest, tokenizer_digest=tokenizer)
         base = self._put(self.imports, spec)
@@ -224,6 +224,11 @@ class Runs:
             found = shape(self.root / model.path).get("model_type")
             if why := plugin.refused.get(found):
                 raise UserError(f"{model.path} is a {found} model: {why}")
+        if isinstance(model, Model) and getattr(plugin, "needs_context", False):
+            raise UserError(
+                f"{model.name} was trained from scratch on single questions, so it cannot use examples that stand "
+                f"before one; leave {plugin.name} out of this study's attacks"
+            )
 
     def _with_depth(self, model: AnyModel) -> AnyModel:
         """Return a model file with the number of layers that the model's own folder gives."""
@@ -354,7 +359,8 @@ class Runs:
             repeats = study.repeats.attack if plugins.attacks()[name].drawn else 1
             spec = AttackSpec(
                 attack=name, settings=settings, repeats=repeats, left_out=study.point_choice.splits,
-                shots=retain if "few_shot" in study.scores.probes else None, **shared,
+                shots=retain if "few_shot" in study.scores.probes else None,
+                retain=retain if plugins.attacks()[name].uses_retain else None, **shared,
             )  # fmt: skip
             self.now["evals"] += self._put(self.attacks, spec).eval_ids()
 

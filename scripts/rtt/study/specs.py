@@ -353,6 +353,7 @@ class AttackSpec(Spec):
     unlearning_repeats: Annotated[int, Introduced(1)] = 1
     left_out: Annotated[list[str], Introduced([])] = []  # splits set apart for the point choice: never V or T
     shots: Annotated[Retain | None, Introduced(None)] = None  # whose `learn` facts the probe few_shot shows
+    retain: Annotated[Retain | None, Introduced(None)] = None  # whose `learn` facts or texts the attack uses
 
     @field_validator("settings", mode="before")
     @classmethod
