@@ -3,8 +3,10 @@
 Inputs: original models, the chosen weights of each method with their point choices, canonical facts.
 Outputs: evals/<run>/<target>.json (kind attacked), one per checkpoint: the original, each method at each retain budget,
 or the control. One process attacks all checkpoints of an arm, since importing torch takes longer than attacking a
-miniature; with `attack_jobs: method` it attacks those of one method.
+miniature, and attacks that train nothing share it; with `attack_jobs: method` it attacks those of one method.
 """
+
+ATTACK_JOBS = RUNS.attack_jobs()
 
 
 rule attack:
@@ -22,7 +24,7 @@ rule attack:
     log:
         f"{RESULTS}/logs/attack/{{run}}.log",
     wildcard_constraints:
-        run=alternatives(RUNS.attacks),
+        run=alternatives([job[0].run_id for job in ATTACK_JOBS if len(job) == 1]),
     # Long jobs go first, so that no core waits for them at the end.
     priority: 20
     conda:
@@ -49,3 +51,51 @@ rule attack:
             --manifest {output.manifest:q} \
             --state {params.state:q}
         """
+
+
+# A rule each, since what a rule writes can be no function.
+for number, job in enumerate([job for job in ATTACK_JOBS if len(job) > 1], 1):
+
+    rule:
+        """Attack all checkpoints of one arm by several attacks that train nothing."""
+        name:
+            f"attacks_{number}"
+        input:
+            source=model_folder(job[0].source.weights),
+            facts=facts_file(job[0].facts),
+            shots=[facts_file(one.learn) for one in [job[0].shots] if one],
+            retain=[facts_file(one.learn) for one in [spec.retain for spec in job if spec.retain][:1]],
+            chosen=[model_folder(spec) for spec in job[0].point_choices],
+            point_choices=[point_choice_file(spec) for spec in job[0].point_choices],
+        output:
+            evals=[directory(f"{RESULTS}/evals/{spec.run_id}") for spec in job],
+            manifests=[f"{RESULTS}/manifests/{spec.run_id}.json" for spec in job],
+        log:
+            f"{RESULTS}/logs/attack/{job[0].run_id}-and-{len(job) - 1}-more.log",
+        priority: 20
+        conda:
+            TORCH_ENVIRONMENT
+        threads: STUDY.threads
+        resources:
+            **NEEDS.together(job),
+        params:
+            spec=f"{RESULTS}/specs/{job[0].run_id}.json",
+            also=[f"{RESULTS}/specs/{spec.run_id}.json" for spec in job[1:]],
+            code=[code_version("attack", spec.attack) for spec in job],
+            state=f"{RESULTS}/state/{job[0].run_id}",
+        shell:
+            """
+            exec &> >(tee {log:q})
+            $LAUNCH attack \
+                --spec {params.spec:q} \
+                --also {params.also:q} \
+                --source {input.source:q} \
+                --facts {input.facts:q} \
+                --chosen {input.chosen:q} \
+                --point-choices {input.point_choices:q} \
+                --shots {input.shots:q} \
+                --retain {input.retain:q} \
+                --evals {output.evals[0]:q} \
+                --manifest {output.manifests[0]:q} \
+                --state {params.state:q}
+            """

@@ -364,3 +364,26 @@ def test_a_control_takes_as_many_facts_as_the_task_that_it_controls(tmp_path):
     runs = Runs(tiny.tasks_study(tmp_path, data={"datasets": {"people": people, "strangers": strangers}}))
     assert {spec.facts.facts_per_split for spec in runs.attacks.values()} == {3}
     assert {spec.facts.dataset for spec in controls(runs)} == {"strangers"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, [1, 1, 1, 1, 2, 2, 2, 2]),  # RTT alone, two ways to quantise together
+        ({"attack_jobs": "method"}, [1] * 18),
+        ({"variants": {"other": {"attacks": {"quantise": {"precision": "bf16"}}}}}, [1] * 12),
+    ],
+)
+def test_attacks_that_train_nothing_share_a_job(changes, sizes):
+    """Jobs by checkpoints and precision; with one process per method every run has its own."""
+    attacks = {"RTT": {"learning_rates": [1e-3], "epochs": 1, "batch_size": 4}, "quantise": {"bits": [8]}}
+    variants = {"other": {"attacks": {"quantise": {"bits": [4]}}}}
+    study = {"attacks": attacks, "variants": variants, "arms": ["pretrained", "taught"]} | changes
+    runs = Runs(tiny.study(**study))
+    jobs = runs.attack_jobs()
+    assert sorted(map(len, jobs)) == sizes
+    assert sorted(spec.run_id for job in jobs for spec in job) == sorted(runs.attacks)
+    for job in jobs:
+        assert len({spec.run_id for spec in job}) == len(job)
+        assert len(job) == 1 or {spec.attack for spec in job} == {"quantise"}
+        assert len({json.dumps(spec.checkpoints) for spec in job}) == 1

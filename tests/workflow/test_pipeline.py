@@ -12,7 +12,9 @@ import jsonschema
 import pytest
 import yaml
 from clones import SMOKE, TORCH_RULES, Clone, differing, job_counts, read_csv
+from rtt.files import canonical_json
 from rtt.study.names import BY_DEFAULT, FIGURES, TABLES, probes_of
+from rtt.study.specs import AttackSpec
 
 SPLITS, FACTS, LEARNING_RATES, EPOCHS = 2, 8, [1e-3, 2e-3], 2  # config/smoke.yaml
 LOOK_CHOICES = {"paper", "nested"}
@@ -42,6 +44,38 @@ def edit(clone: Clone, path: str, old: str, new: str) -> None:
 
 def smoke_plan(clone: Clone, *arguments: str) -> dict[str, int]:
     return clone.plan("--configfile", SMOKE, *arguments)
+
+
+# --- attacks that share a process
+
+
+def test_an_attack_is_the_same_beside_another_one(finished, tmp_path):
+    """Of two attacks in one process the second finds the model as it was, and writes what it writes alone."""
+    (spec,) = finished.results().glob("specs/attack-quantise-pretrained-*.json")
+    other = json.loads(spec.read_text())
+    other["settings"]["bits"] = [2]
+    read = AttackSpec.model_validate(other)
+    first = tmp_path / f"{read.run_id}.json"
+    first.write_text(canonical_json(read.canonical()))
+    dataset = other["facts"]["raw"]["dataset"]
+    models = finished.results() / "models"
+    (source,) = models.glob(f"pretrain-miniature-{dataset}-*")
+    (chosen,) = models.glob(f"choose-pretrained-{dataset}-GD-*")
+    (facts,) = finished.results().glob(f"data/{dataset}-*/facts.jsonl")
+    made = finished.python(
+        "-m", "rtt", "attack", "--spec", str(first), "--also", str(spec), "--source", str(source), "--facts",
+        str(facts), "--chosen", str(chosen), "--point-choices",
+        str(finished.results() / "point_choices" / f"{chosen.name}.json"), "--evals", str(tmp_path / read.run_id),
+        "--manifest", str(tmp_path / "first.json"), "--state", str(tmp_path / "state" / read.run_id),
+        PYTHONPATH=str(finished.folder / "scripts"),
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout
+    alone = {path.name: path.read_bytes() for path in (finished.results() / "evals" / spec.stem).iterdir()}
+    beside = {path.name: path.read_bytes() for path in (tmp_path / spec.stem).iterdir()}
+    assert alone == beside and len(alone) > 1
+    assert {path.name for path in (tmp_path / read.run_id).iterdir()} == set(alone)
+    assert not list((tmp_path / "state").iterdir())
+    assert json.loads((tmp_path / f"{spec.stem}.json").read_text())["run_id"] == spec.stem
 
 
 # --- what a run leaves

@@ -85,7 +85,7 @@ def _chain(plan, start: float) -> float:
         return job(source) + (job(base) if base is not None else 0.0)
 
     longest = max((made(source) for source in plan.runs.sources.values()), default=0.0)
-    for attack in plan.runs.attacks.values():
+    for attack, *_ in plan.runs.attack_jobs():
         trajectories = [job(spec) for choice in attack.point_choices for spec in choice.trajectories]
         longest = max(longest, made(attack.source) + max(trajectories, default=0.0) + job(attack))
     return longest

@@ -248,11 +248,14 @@ class Plan:
         stages["unlearn"] = sum((self._job(spec, self.trajectory(spec)) for spec in runs.unlearn.values()), Bill())
         stages["choose"] = Bill(jobs=len(runs.choices))
         stages["attack"] = Bill()
-        for spec in runs.attacks.values():
-            checkpoints = self.checkpoints(spec)[1]
-            stages["attack"] += self._job(spec, self.attack(spec, checkpoints))
-            questions = self.looks(spec) * len(self.attacked(spec))
-            self.eval_size += checkpoints * costs.eval_bytes(questions, spec.scores.probes)
+        for job in runs.attack_jobs():
+            bill = Bill()
+            for spec in job:
+                checkpoints = self.checkpoints(spec)[1]
+                bill += self.attack(spec, checkpoints)
+                questions = self.looks(spec) * len(self.attacked(spec))
+                self.eval_size += checkpoints * costs.eval_bytes(questions, spec.scores.probes)
+            stages["attack"] += self._job(job[0], bill)
         stages |= {"tables": Bill(jobs=1), "figure": Bill(jobs=len(FIGURES)), "report": Bill(jobs=1)}
         return {name: bill for name, bill in stages.items() if bill.jobs}
 

@@ -5,7 +5,7 @@ file, profiles/slurm/site.yaml. No torch.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -192,11 +192,24 @@ class Resources:
 
     def of(self, specs: Mapping) -> dict[str, int | str | Callable]:
         """Return the resources of a rule whose runs are `specs` ({run: spec}), as Snakemake takes them."""
+        return self._asked(lambda wildcards: [specs[wildcards.run]])
+
+    def together(self, specs: Sequence) -> dict[str, int | str | Callable]:
+        """Return the resources of a rule that has one job, which does these runs one after another."""
+        return self._asked(lambda wildcards: specs)
+
+    def _asked(self, done: Callable) -> dict[str, int | str | Callable]:
         site = self.site
+
+        def minutes(wildcards, attempt) -> int:
+            return min(sum(self.runtime(spec, attempt) for spec in done(wildcards)), math.ceil(site.max_hours * 60))
+
         found: dict[str, int | str | Callable] = {
-            "mem_mb": lambda wildcards, attempt: self.mem_mb(specs[wildcards.run], attempt),
-            "runtime": lambda wildcards, attempt: self.runtime(specs[wildcards.run], attempt),
-            "slurm_extra": lambda wildcards: f"--signal=TERM@{self.notice(specs[wildcards.run])} --open-mode=append",
+            "mem_mb": lambda wildcards, attempt: max(self.mem_mb(spec, attempt) for spec in done(wildcards)),
+            "runtime": minutes,
+            "slurm_extra": lambda wildcards: (
+                f"--signal=TERM@{max(map(self.notice, done(wildcards)))} --open-mode=append"
+            ),
             "gpu": self.gpus,
             "nodes": 1,  # otherwise SLURM might spread the GPUs over several nodes
             "cpus_per_task": self.gpus * site.cpus_per_gpu or self.study.threads * self.study.devices,

@@ -44,6 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `attack`."""
     parser.add_argument("--spec", required=True)
     parser.add_argument(
+        "--also",
+        nargs="*",
+        default=[],
+        metavar="SPEC",
+        help="specs of other attacks on the same checkpoints: they share the loaded model, and what they write gets "
+        "their runs' names, beside --evals, --manifest and --state",
+    )
+    parser.add_argument(
         "--source",
         required=True,
         help="folder of the original model (for the control: the one that never saw the facts)",
@@ -190,24 +198,45 @@ class Attacker:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Attack every target; a checkpoint that several budgets share is attacked once."""
-    spec = load_spec(args.spec, "attack")
+    """Attack every target by the spec's attack, and by those of --also, with the model loaded once."""
+    specs = [load_spec(path, "attack") for path in (args.spec, *args.also)]
+    spec = specs[0]
+    for path, other in zip(args.also, specs[1:], strict=True):
+        if other.checkpoints != spec.checkpoints:
+            raise UserError(f"{path}: not on the checkpoints and in the precision of {args.spec}; attack alone with it")
     if not len(args.chosen) == len(args.point_choices) == len(spec.point_choices):
         raise UserError(
             f"{args.spec}: the spec has {len(spec.point_choices)} point choices, of each method and repeat of its "
             "unlearning; give as many --chosen and --point-choices"
         )
-    code = code_version("attack", spec.attack)
     manifest = Manifest("attack", spec, spec.attack)
-    facts, attack = attacked_facts(spec, args.facts), spec.plugin(spec.settings)
     prepare_torch(spec.seed)
     chosen = _chosen(spec, args.chosen, args.point_choices)
     for (trajectory, _), weights_file in filter(None, chosen.values()) if distributed.is_main() else ():
         verify_file(weights_file, _again(weights_file, trajectory))
-    model, tokenizer = load(args.source, start_dtype(attack.precision(spec.settings)))
-    state = State(args.state and Path(args.state).absolute(), {"run": spec.run_id, "code": code})
+    model, tokenizer = load(args.source, start_dtype(spec.plugin.precision(spec.settings)))
+    original = weights(model) if len(specs) > 1 else {}
+    for one in specs:
+        if one is not spec:
+            model.load_state_dict(original)
+            manifest = Manifest("attack", one, one.attack)
+        _attack(one, args, model, tokenizer, chosen, manifest)
+    return 0
+
+
+def _attack(spec: AttackSpec, args: argparse.Namespace, model, tokenizer, chosen: dict, manifest: Manifest) -> None:
+    """Attack every target of one spec; a checkpoint that several budgets share is attacked once.
+
+    model: with the weights of the original. chosen: as `_chosen` returns it.
+    """
+    code, attack = code_version("attack", spec.attack), spec.plugin(spec.settings)
+    evals, made, folder = args.evals, args.manifest, args.state and Path(args.state).absolute()
+    if Path(args.spec).stem != spec.run_id:  # one of --also
+        evals, made = Path(evals).with_name(spec.run_id), Path(made).with_name(f"{spec.run_id}.json")
+        folder = folder and folder.with_name(spec.run_id)
+    facts, state = attacked_facts(spec, args.facts), State(folder, {"run": spec.run_id, "code": code})
     learn = [fact for path in args.shots for fact in read_splits(path, spec.shots.learn_splits)]
-    stay = [one for path in args.retain for one in read_learned(spec.retain, path)]
+    stay = [one for path in args.retain[:1] if spec.retain for one in read_learned(spec.retain, path)]
 
     def scorer(some: list[Fact], **asked) -> Scorer:
         return scorer_of(spec, tokenizer, some, learn, answers=attack.answers, **asked)
@@ -227,7 +256,7 @@ def run(args: argparse.Namespace) -> int:
             attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress, target.repeat)
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
         write_eval(
-            args.evals / f"{target.name}.json",
+            evals / f"{target.name}.json",
             kind="attacked",
             run_id=f"{spec.run_id}.{target.name}",
             labels=attack_labels(spec, target),
@@ -238,10 +267,9 @@ def run(args: argparse.Namespace) -> int:
             looks=attacked[point] if start else [],
             status="ok" if start else "none_within_budget",
         )
-    read = [args.source, args.facts, *args.chosen, *args.point_choices, *args.shots, *args.retain]
-    manifest.write(args.manifest, model, read=read, made=[args.evals], **_trained(state))
+    read = [args.source, args.facts, *args.chosen, *args.point_choices, *args.shots, *(args.retain if stay else ())]
+    manifest.write(made, model, read=read, made=[evals], **_trained(state))
     state.finish()
-    return 0
 
 
 def _again(weights_file: Path, trajectory: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rtt.depth import layer_number
 from rtt.errors import UserError
-from rtt.files import disk_errors
+from rtt.files import canonical_json, disk_errors
 from rtt.listing import jsonl_files
 from rtt.study import digests as inputs
 from rtt.study import plugins
@@ -371,6 +371,18 @@ class Runs:
         )  # fmt: skip
         for group in groups:
             yield from group.values()
+
+    def attack_jobs(self) -> list[list[AttackSpec]]:
+        """Return the runs of each process that attacks.
+
+        Where one process attacks all checkpoints of an arm, those attacks that train nothing share it, and the loaded
+        model: importing torch takes longer than they do on a miniature.
+        """
+        jobs: dict[str, list[AttackSpec]] = {}
+        for spec in self.attacks.values():
+            alone = spec.plugin.trains or self.study.attack_jobs == "method"
+            jobs.setdefault(spec.run_id if alone else canonical_json(spec.checkpoints), []).append(spec)
+        return list(jobs.values())
 
     def scored(self) -> list[str]:
         """Return the runs that score a model as it stands: originals and trajectories, not attacks."""

@@ -383,6 +383,13 @@ class AttackSpec(Spec):
             for repeat in method.repeats(self.unlearning_repeats)
         ]
 
+    @property
+    def checkpoints(self) -> dict:
+        """What is attacked, and in which precision: attacks that agree in it may share a process."""
+        keys = ("seed", "arm", "control_for", "source", "facts", "unlearned", "point_choice", "retain_budgets")
+        keys += ("targets", "scores", "unlearning_repeats", "left_out")
+        return self.model_dump(mode="json", include=set(keys)) | {"precision": self.plugin.precision(self.settings)}
+
     def eval_ids(self) -> list[str]:
         """Return the stems of the evaluation files, one per target."""
         return [f"{self.run_id}/{target.name}" for target in self.targets]
