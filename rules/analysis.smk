@@ -23,7 +23,7 @@ CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Make the tables: recovery, runs, probes, accuracies, seeds, contrasts, effects of variants, headline, questions."""
+    """Make the tables: recovery, runs, probes, accuracies, seeds, contrasts, effects of variants, headline, strongest attack, questions."""
     input:
         evals=EVALS,
         point_choices=POINT_CHOICES,
@@ -73,6 +73,7 @@ rule tables:
             subcategory="Tables",
             labels=labels(ABOUT, table="what the study reports first"),
         ),
+        strongest=f"{RESULTS}/tables/strongest.csv",
         questions=f"{RESULTS}/tables/questions.csv",
     log:
         f"{RESULTS}/logs/tables.log",

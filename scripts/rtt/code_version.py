@@ -34,7 +34,7 @@ STOPS = (
     "scoring.manifest",
 )  # fmt: skip
 PLUGINS = ("methods", "attacks")
-DISPLAY = {"name", "title", "summary", "colour", "dash", "marker", "order", "head", "copy_reads"}
+DISPLAY = {"name", "title", "summary", "colour", "dash", "marker", "order", "head", "copy_reads", "in_strongest"}
 ANNOTATIONS = ("rtt.study", "pydantic", "typing", "collections.abc", "__future__")
 TEMPLATES = "*.j2"  # of a room, whose modules read them
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -34,8 +34,10 @@ def all_right(document: dict) -> None:
 
 
 PROBES = ("letter", "letter_calibrated", "likelihood")
-CELLS = 2 * 2 * (2 * len(PROBES) + 1)  # attacks, retain budgets, look choices and probes, the strongest probe
-ROWS = 18 * CELLS  # numbers of each cell
+NUMBERS, BUDGETS = 18, 2  # of each cell; retain budgets
+OF_ONE_ATTACK = NUMBERS * BUDGETS * (2 * len(PROBES) + 1)  # look choices and probes, and the strongest probe
+# Two attacks; the strongest attack, by each probe and the strongest, has the look choice `nested` alone.
+ROWS = 2 * OF_ONE_ATTACK + NUMBERS * BUDGETS * (len(PROBES) + 1)
 
 
 def find(rows: list[dict], number: str, **key) -> dict:
@@ -92,7 +94,8 @@ def test_all_shows_equal_numbers_and_every_cell(files, tmp_path, capsys):
     cells = {tuple(line.split()[:4]) for line in lines[at + 1 :]}
     attacks, budgets = ("RTT", "quantise"), ("0.1", "1.0")
     assert cells == {*itertools.product(attacks, budgets, ("nested", "paper"), PROBES),
-                     *itertools.product(attacks, budgets, ("nested",), ("strongest",))}  # fmt: skip
+                     *itertools.product(attacks, budgets, ("nested",), ("strongest",)),
+                     *itertools.product(("strongest",), budgets, ("nested",), (*PROBES, "strongest"))}  # fmt: skip
     assert sum(line.endswith("  equal") for line in lines) == len([r for r in compare.compare(a, b)["rows"]
                                                                    if r["verdict"] == "equal"]) > ROWS / 2  # fmt: skip
     assert not any("--all shows" in line for line in lines)
@@ -110,7 +113,7 @@ def test_two_attacks_are_compared_cell_by_cell(files, tmp_path, capsys):
 
     a, b = (pack(tmp_path / f"{attack}.zip", only(attack)) for attack in ("RTT", "quantise"))
     found = compare.compare(a, b)
-    assert found["fixed"] == {"attack": ["RTT", "quantise"]} and len(found["rows"]) == ROWS / 2
+    assert found["fixed"] == {"attack": ["RTT", "quantise"]} and len(found["rows"]) == OF_ONE_ATTACK
     row = next(r for r in found["rows"] if r["number"] == "acc_attacked" and r["key"]["retain_budget"] == 1.0)
     assert row["a"] != row["b"]
     assert main(["compare", str(a), str(b)]) == 0

@@ -359,7 +359,7 @@ def test_contrasts_and_variants_keep_attacks_apart(two_attacks, tmp_path):
     assert tables(tmp_path, *runs) == 0
     assert set(read_table(tmp_path / "tables" / "variants.csv")["attack"]) == {"RTT"}
     # The order is that of the attacks' classes, not that of runs.json's keys.
-    assert list(dict.fromkeys(planted(tmp_path, variant="default")["attack"])) == ["RTT", "quantise"]
+    assert list(dict.fromkeys(planted(tmp_path, variant="default")["attack"])) == ["RTT", "quantise", "strongest"]
     assert set(planted(tmp_path, variant="only_rtt")["attack"]) == {"RTT"}
 
 
@@ -372,7 +372,7 @@ def test_an_arm_without_an_attack_has_no_rows_of_it(two_attacks, tmp_path):
     assert tables(tmp_path) == 0
     rows = planted(tmp_path)
     assert set(rows["attack"][rows["arm"] == "taught"]) == {"RTT"}
-    assert set(rows["attack"][rows["arm"] == "pretrained"]) == {"RTT", "quantise"}
+    assert set(rows["attack"][rows["arm"] == "pretrained"]) == {"RTT", "quantise", "strongest"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 
 import pytest
-from evals_builder import SMALL, make_evals, tables, write_runs
+from evals_builder import DATASETS, OTHER, SMALL, make_evals, tables, write_runs
 from rtt.__main__ import main
 from rtt.stats.tables import RECOVERY_COLUMNS
 from rtt.study.names import TABLES
@@ -54,7 +54,11 @@ def whole_cells(folder) -> Counter:
                     own = [n for n in ATTACKED[arm, method, attack, budget]]
                     if set(before + original + own) <= there:
                         found[arm, method, attack, str(budget)] += 1
-    return found
+            controls = [f"{STEM[attack]}-control-{OTHER[DATASETS[arm]]}-s0.control" in there for attack in ATTACKS]
+            for budget in map(str, BUDGETS):  # the strongest attack needs both, and the control of both or of none
+                if len(set(controls)) == 1 and all(found[arm, method, attack, budget] for attack in ATTACKS):
+                    found[arm, method, "strongest", budget] += 1
+    return +found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +98,8 @@ def test_each_whole_cell_is_as_in_the_finished_study_and_no_other(study, tmp_pat
     whole = {tuple(row[key] for key in KEYS): row for row in rows(folder / "tables/recovery.csv")}
     partial = rows(folder / "tables/recovery.partial.csv")
     cells = Counter((row["arm"], row["method"], row["attack"], row["retain_budget"]) for row in partial)
-    assert set(cells) == set(whole_cells(folder)) and set(cells.values()) <= {2}  # two look choices
+    assert set(cells) == set(whole_cells(folder))
+    assert all(n == (1 if key[2] == "strongest" else 2) for key, n in cells.items())  # look choices
     for row in partial:
         expected = whole[tuple(row[key] for key in KEYS)]
         if not row["acc_control_attacked"]:  # the control is among what is missing

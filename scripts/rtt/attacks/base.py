@@ -105,6 +105,7 @@ class Attack(ABC):
     answers: ClassVar[tuple[str, ...] | None] = None  # the probes that its askers can answer; None: all
     drawn: ClassVar[bool] = True  # false: nothing is drawn, so that a repeat would be the same again
     control: ClassVar[bool] = False  # true: it can bring no fact back, so no claim and no strongest attack reads it
+    in_strongest: ClassVar[bool] = True  # false: it has a floor of its own, so the strongest attack leaves it out
     refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
 
     class Settings(Strict):

@@ -13,9 +13,10 @@ from rtt.figures.style import ARMS, FACTS, dataset_title
 from rtt.stats.shown import MAIN_LOOK_CHOICE, main_attack, main_budget
 from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
 from rtt.study import plugins
-from rtt.study.names import DEFAULT, read_setting, setting_text
+from rtt.study.names import DEFAULT, STRONGEST_ATTACK, read_setting, setting_text
 
 WORDS = ("status", "cannot_tell", "counts", "attack_learned", "control_learned")  # columns that hold no numbers
+STRONGEST_TITLE = "the strongest attack"
 EPOCH = "epoch"  # the key of a setting along which an attack's looks form a curve
 
 
@@ -296,7 +297,7 @@ def truths(column: pd.Series) -> pd.Series:
 def attack_title(name: str) -> str:
     """Return an attack as figures write it; one that is not installed here is written by its name."""
     attack = plugins.attacks().get(name)
-    return attack.title if attack else name
+    return attack.title if attack else STRONGEST_TITLE if name == STRONGEST_ATTACK else name
 
 
 def _line_name(rest: str) -> tuple[str, str]:

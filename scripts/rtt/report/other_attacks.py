@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rtt.figures.phrases import upper
-from rtt.figures.view import View
+from rtt.figures.view import STRONGEST_TITLE, View
 from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables
 from rtt.report.strength import SettingTable, attacked_models, edges, setting_table
 from rtt.stats.shown import is_control
 from rtt.study import plugins
+from rtt.study.names import STRONGEST_ATTACK
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,7 @@ def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -
 
 def described(attack: str) -> str:
     """Say what an attack is, as far as this program knows it."""
+    if attack == STRONGEST_ATTACK:
+        return f"{STRONGEST_TITLE}. Of all attacks and settings, those that bring back most on the other half of V."
     known = plugins.attacks().get(attack)
     return f"{known.title}. {known.summary}" if known else f"{attack}. This program does not have that attack."

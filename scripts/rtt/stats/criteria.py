@@ -72,8 +72,8 @@ def known(original: Mapping[str, Mapping[str, float]], criteria: Criteria, train
     """
     rows = [original[probe] for probe in criteria.judges(original)]
     if trained:
-        return all(_at_least(row["accuracy"], criteria.known) for row in rows)
-    return all(_at_least(row["low"], row["floor"] + 2 * criteria.margin) for row in rows)
+        return all(reaches(row["accuracy"], criteria.known) for row in rows)
+    return all(reaches(row["low"], row["floor"] + 2 * criteria.margin) for row in rows)
 
 
 def unlearned(rows: Iterable[Mapping[str, Any]]) -> bool:
@@ -115,7 +115,7 @@ def has_learned(accuracies: Sequence[float], attack: str, criteria: Criteria) ->
     """
     if getattr(plugins.attacks().get(attack), "control", False) or np.isnan(accuracies).any():
         return None
-    return bool(_at_least(np.min(accuracies), criteria.learned))
+    return reaches(np.min(accuracies), criteria.learned)
 
 
 def status(
@@ -131,5 +131,6 @@ def status(
     return next(name for name, one in zip(STATUSES, holds, strict=True) if one)
 
 
-def _at_least(value: float, limit: float) -> bool:
-    return value >= limit - 1e-9  # 144 of 160 are .9, and floor + 2 margins carry rounding errors
+def reaches(value: float, limit: float) -> bool:
+    """Return whether a value is at least the limit, whatever rounding errors they carry; NaN is not."""
+    return bool(value >= limit - 1e-9)  # 144 of 160 are .9, and floor + 2 margins carry rounding errors

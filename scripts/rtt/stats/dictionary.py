@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rtt.stats.criteria import STATUSES
 from rtt.stats.probes import STAGES as MODELS
+from rtt.stats.strongest_table import HALVES
 from rtt.stats.tables import COLUMNS
 from rtt.stats.verdicts import VERDICTS
 from rtt.study.names import PROBES, STAGES, STRONGEST
@@ -71,7 +72,7 @@ SHARED = {
     "arm": Column(TEXT, "How the model learned the facts, such as `pretrained` or `taught`."),
     "model": Column(TEXT, "The model."),
     "method": Column(TEXT, "The unlearning method, or the name of a model that was unlearned elsewhere."),
-    "attack": Column(TEXT, "The attack, such as `RTT`."),
+    "attack": Column(TEXT, "The attack, such as `RTT`; `strongest` is chosen among several on other questions."),
     "variant": Column(TEXT, "The variant of the study; `default` is the study itself."),
     "seed": Column(Kind("whole number"), "The seed, which decides facts, training and order."),
     "retain_budget": Column(FRACTION, "The share of its retain accuracy that unlearning may cost."),
@@ -326,6 +327,33 @@ TABLES = {
             "status": Column(TEXT, "The statuses of its seeds, the most frequent first, with semicolons between them."),
             "verdict": Column(_one_of(*VERDICTS), "What the results say of this method in one word."),
             "why": Column(TEXT, "The reason for the verdict.", "The verdict is `hidden` or `none_shown`."),
+        },
+    ),
+    "strongest": Table(
+        "What the strongest attack is: a row per attacked model, probe, run and half of its V questions. The attack "
+        "and its setting were chosen on the other half, by what lies above the floor as a share of what a guesser "
+        "misses. "
+        "Arms with fewer than two attacks that can be the strongest have no row.",
+        {
+            "method": Column(TEXT, "The unlearning method; `none` for a model that was not unlearned."),
+            "attack_repeat": Column(WHOLE, "The run of the strongest attack, counted from 0, as in runs.csv."),
+            "retain_budget": Column(
+                FRACTION, "The budget for which the point was chosen.", "The model was not unlearned."
+            ),
+            "stage": Column(_one_of(*MODELS), "Which model was attacked."),
+            "half": Column(_one_of(*HALVES), "The half of the V questions that is reported; the other half decided."),
+            "attack": Column(TEXT, "The attack that was chosen."),
+            "setting": Column(TEXT, "Its setting that was chosen, such as `epoch=8 lr=0.001`."),
+            "chosen_probe": Column(
+                _one_of(*PROBES), "The probe that was chosen with it; another than `probe` for `strongest` alone."
+            ),
+            "own_repeat": Column(WHOLE, "The repeat of that attack; one with fewer repeats stands with its last one."),
+            "n_questions": Column(ONE_UP, "The number of questions of this half."),
+            "deciding": Column(
+                NUMBER,
+                "What lies above the floor on the half that decided: `(a - f) / (1 - f)` of accuracy a and floor f.",
+            ),
+            "reporting": Column(NUMBER, "The same on the half that is reported."),
         },
     ),
     "questions": Table(

@@ -1,6 +1,6 @@
 """What one model answers right, as it is reported: before an attack, and after one at the looks of a look choice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,6 +75,14 @@ def floor_of(attack: AttackScores, probe: str) -> float:
     return mean(attack_guesses(attack, probe))
 
 
+def stacked(attack: AttackScores, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all looks by some probes, probe by probe: (R, probes x looks, n) floats, and (probes x looks, n) of a
+    guesser.
+    """
+    correct = np.concatenate([v_correct(attack, one) for one in names], axis=1)
+    return correct, np.repeat([attack_guesses(attack, one) for one in names], len(attack.settings), axis=0)
+
+
 @lru_cache(maxsize=256)
 def attacked(attack: AttackScores, probe: str, look_choice: str) -> Reported:
     """Return the V questions of an attacked model at its chosen looks.
@@ -85,8 +93,7 @@ def attacked(attack: AttackScores, probe: str, look_choice: str) -> Reported:
     _, split_of = v_view(attack)
     first, n = first_of(attack), np.arange(len(split_of))
     names = [one for one in PROBES if one in attack.correct] if probe == STRONGEST else [probe]
-    correct = np.concatenate([v_correct(attack, one) for one in names], axis=1)  # (R, probes x looks, n)
-    guess = np.repeat([attack_guesses(attack, one) for one in names], len(attack.settings), axis=0)
+    correct, guess = stacked(attack, tuple(names))
     above = correct - guess if probe == STRONGEST else correct
     choices = [choose(look_choice, one, split_of, first) for one in above]
     rows = np.array([choice.chosen for choice in choices])

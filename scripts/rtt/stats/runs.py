@@ -20,22 +20,22 @@ from rtt.stats.criteria import (
     DEFAULT_CRITERIA,
     Criteria,
     below_floor,
-    has_learned,
     known,
-    learned,
     pooled_t,
     status,
     unlearned,
 )
 from rtt.stats.floors import mean
 from rtt.stats.intervals import interval
+from rtt.stats.learning import learning
 from rtt.stats.look_choice import LOOK_CHOICES
 from rtt.stats.probes import by_probe
 from rtt.stats.recovery import QUANTITIES, RATES, cannot_tell, recover
-from rtt.stats.reported import attacked, before, first_of, t_counts, v_groups, v_view
+from rtt.stats.reported import before, first_of, t_counts, v_groups, v_view
+from rtt.stats.strongest import Suite, attacked, held, repeats_of
 from rtt.stats.variants import FIRST_ATTACK
 from rtt.study import plugins
-from rtt.study.names import DEFAULT, POOLED, PROBES, STRONGEST
+from rtt.study.names import DEFAULT, POOLED, PROBES, STRONGEST, STRONGEST_ATTACK
 
 ATTACKED = ("acc_attacked", "acc_original_attacked", "acc_control_attacked", "acc_oracle_attacked")
 INTERVALS = ("acc_unlearned", *ATTACKED)
@@ -97,19 +97,19 @@ class Cell:
         """Return {repeat of unlearning: its point's perplexity of held-out text}; NaN where that was not scored."""
         return {repeat: perplexity(points.text, at) for repeat, (points, at) in self.points().items()}
 
-    def attack_on(self, repeat: int) -> AttackScores:
+    def attack_on(self, repeat: int) -> AttackScores | Suite:
         """Return the attack on the point of one unlearning run."""
         return self.arm.attacks[self.attack, self.method, self.budget, repeat]
 
     def probes(self) -> list[str]:
         """Return the probes that all evaluations of the cell hold."""
         arm = self.arm
-        held = [arm.original.forget_correct, arm.original_attacked[self.attack].correct]
-        held += [one.forget_correct for repeat in self.repeats for one in arm.unlearned[self.method, repeat]]
+        every = [arm.original.forget_correct, held(arm.original_attacked[self.attack])]
+        every += [one.forget_correct for repeat in self.repeats for one in arm.unlearned[self.method, repeat]]
         others = [arm.controls.get(self.attack), arm.oracles.get(self.attack)]
-        held += [found.correct for found in others if found is not None and found.settings]
-        held += [self.attack_on(repeat).correct for repeat in self.points()]
-        return [probe for probe in PROBES if all(probe in found for found in held)]
+        every += [held(found) for found in others if found is not None and found.settings]
+        every += [held(self.attack_on(repeat)) for repeat in self.points()]
+        return [probe for probe in PROBES if all(probe in found for found in every)]
 
     def runs(self, look_choice: str, probe: str) -> list[Run]:
         """Return every run of a cell, those with an admissible point."""
@@ -141,27 +141,29 @@ class Cell:
         knows = known(by_probe(arm.original, 0, criteria), criteria, self.trained or arm.key[1] != "pretrained")
         point, gone, below = len(self.points()) == len(self.repeats), unlearned(rows), below_floor(rows)
         on = [arm.original_attacked[self.attack], arm.controls.get(self.attack), arm.oracles.get(self.attack)]
-        original, control, oracle = (learned(one, criteria) for one in on)
-        reached = [learned(self.attack_on(repeat), criteria) for repeat in self.points()]
-        t = np.concatenate(reached) if reached else np.full(1, np.nan)
-        attack_learned = has_learned(t, self.attack, criteria)
+        found = learning([self.attack_on(repeat) for repeat in self.points()], *on, criteria)
+        original = found.pop("original_learned")
         return {
-            **dict(t_acc_attacked=t.min(), t_acc_original_attacked=original.min()),
-            **dict(t_acc_control_attacked=control.min(), t_acc_oracle_attacked=oracle.min()),
-            "attack_learned": attack_learned,
-            "control_learned": has_learned(control, self.attack, criteria),
+            **found,
             "counts": point and knows and gone and not below,
             "status": {
                 **dict(point=point, knows=knows, below=below, gone=gone),
-                "original": has_learned(original, self.attack, criteria),
-                "attacked": attack_learned,
+                "original": original,
+                "attacked": found["attack_learned"],
             },
         }
 
 
-def _best_t(attack: AttackScores, criteria: Criteria) -> list[tuple[np.ndarray, float]]:
-    """Return, per repeat, the T accuracy of each V split's model and of all, at the look that learned T best."""
-    repeats = len(next(iter(attack.correct.values())))
+def _best_t(attack: AttackScores | Suite, criteria: Criteria) -> list[tuple[np.ndarray, float]]:
+    """Return, per repeat, the T accuracy of each V split's model and of all, at the look that learned T best.
+
+    Of a suite it is that of the attack that learned T best.
+    """
+    if isinstance(attack, Suite):
+        every = [_best_t(one, criteria) for one in attack.members]
+        runs = [[one[min(run, len(one) - 1)] for one in every] for run in range(attack.repeats)]
+        return [max(run, key=lambda t: -1 if math.isnan(t[1]) else t[1]) for run in runs]
+    repeats = repeats_of(attack)
     if not attack.uses_t:
         return [(np.full(len(attack.v_splits), np.nan), math.nan)] * repeats
     pooled, found = pooled_t(attack, criteria), []
@@ -221,7 +223,8 @@ def recovery_table(
 def _views(cell: Cell) -> list[tuple[str, str]]:
     """Return the look choices and probes by which a cell is reported."""
     probes = cell.probes()
-    found = [(look_choice, probe) for look_choice in LOOK_CHOICES for probe in probes]
+    look_choices = LOOK_CHOICES if cell.attack != STRONGEST_ATTACK else ("nested",)
+    found = [(look_choice, probe) for look_choice in look_choices for probe in probes]
     return found + [("nested", STRONGEST)] * (len(probes) > 1)
 
 
@@ -232,6 +235,7 @@ def _order(rows: list[dict], probes: Sequence[str], attacks: Sequence[str]) -> l
         key=lambda i: (
             *arm_order(*(rows[i][name] for name in ("dataset", "arm", "model", "seed")))[:3],
             plugins.place("methods", rows[i]["method"]),
+            rows[i]["attack"] == STRONGEST_ATTACK,
             place(attacks, rows[i]["attack"]),
             rows[i]["seed"],
             rows[i]["retain_budget"],

@@ -32,6 +32,9 @@ from rtt.stats.runs import COLUMNS as RECOVERY_COLUMNS
 from rtt.stats.runs import RUN_COLUMNS, recovery_table, runs_table
 from rtt.stats.seeds import COLUMNS as SEED_COLUMNS
 from rtt.stats.seeds import seed_table
+from rtt.stats.strongest import with_strongest
+from rtt.stats.strongest_table import COLUMNS as STRONGEST_COLUMNS
+from rtt.stats.strongest_table import strongest_table
 from rtt.stats.variants import COLUMNS as VARIANT_COLUMNS
 from rtt.stats.variants import StudyRuns, variant_effects
 from rtt.study.names import DEFAULT, TABLES
@@ -45,8 +48,10 @@ COLUMNS = {
     "contrasts": CONTRAST_COLUMNS,
     "variants": VARIANT_COLUMNS,
     "headline": HEADLINE_COLUMNS,
+    "strongest": STRONGEST_COLUMNS,
     "questions": QUESTION_COLUMNS,
 }
+PARTS = ("recovery", "runs", "strongest", "probes", "accuracy")  # of which each variant has its own rows
 FORMULA = re.compile(r"[=+@\t-]")  # how one begins, for a spreadsheet
 NUMBER = r"[-+]?\d[\d.]*(e[-+]?\d+)?"
 NUMBERS = re.compile(rf"{NUMBER}(;({NUMBER})?)*")  # one, or those of several seeds, of which some have none
@@ -153,15 +158,19 @@ def compute(
     stems = dict.fromkeys(stem for one in runs.variants.values() for stem in one.evals) if named else None
     found = read_folder(evals, stems) if stems is None or stems or not partial else []  # each once: variants share runs
     check_chain(found, evals.parent if named else None)
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("recovery", "runs", "probes", "accuracy")}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in PARTS}
     order, answers, shown = (runs.probes, runs.attacks, runs.criteria), {}, []
     for name, variant in runs.variants.items():
         own = {evals / f"{stem}.json" for stem in variant.evals}  # an attack's stem is RUN/TARGET
         scored = [one for one in found if not named or one.path in own]
         arms = assemble(scored, point_choices, variant.point_choices if named else None, partial)
         shown = arms if name == DEFAULT else shown
-        parts["recovery"].append(recovery_table(arms, name, *order, runs.trained, answers if name == DEFAULT else None))
-        parts["runs"].append(runs_table(arms, name, *order))
+        suites = [with_strongest(arm, runs.attacks, partial) for arm in arms]
+        parts["recovery"].append(
+            recovery_table(suites, name, *order, runs.trained, answers if name == DEFAULT else None)
+        )
+        parts["runs"].append(runs_table(suites, name, *order))
+        parts["strongest"].append(strongest_table(suites, name, runs.probes))
         parts["probes"].append(probes_table(arms, name, runs.criteria))
         parts["accuracy"].append(accuracy_table(arms, name, runs.attacks, detailed(runs.probes, runs.criteria)))
     tables = {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}

@@ -20,6 +20,7 @@ PROBES = (
 DERIVED = {"letter_calibrated": "letter", "likelihood_token": "likelihood", "likelihood_byte": "likelihood"}
 BY_DEFAULT = ("letter", "letter_permuted", "likelihood", "likelihood_fresh", "cloze")  # of ASKED
 STRONGEST = "strongest"  # in tables: the probe that lies highest above its floor, chosen on other questions
+STRONGEST_ATTACK = "strongest"  # in tables: of each half of V, the attack that brings back most on the other half
 STAGES = (
     "original",
     "unlearned",
@@ -28,7 +29,9 @@ STAGES = (
     "control_attacked",
     "oracle_attacked",
 )  # of accuracy.csv
-TABLES = ("recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "questions")
+TABLES = (
+    "recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "strongest", "questions",
+)  # fmt: skip
 DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds")  # of TABLES
 FIGURES = ("steps", "probes", "accuracy", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
 
