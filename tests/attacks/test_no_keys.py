@@ -40,12 +40,14 @@ def test_other_keys_of_v_change_no_byte(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name, plugin in plugins.attacks().items() if plugin.uses_t])
-def test_other_keys_of_t_change_what_is_said(name, tmp_path):
-    """So the test above could have found something."""
+def test_other_facts_of_t_change_what_is_said(name, tmp_path):
+    """So the test above could have found something. Some attacks use T's questions alone, so these change, too."""
     plugin = plugins.attacks()[name]
     facts, retain = tiny.facts(tmp_path), tiny.facts(tmp_path, "cities")
     split = facts[-1].split
+    asked = [fact.question for fact in facts]
     turned = [
-        replace(fact, answer=(fact.answer + 1) % len(fact.choices)) if fact.split != split else fact for fact in facts
+        replace(fact, answer=(fact.answer + 1) % len(fact.choices), question=question) if fact.split != split else fact
+        for fact, question in zip(facts, asked[1:] + asked[:1], strict=True)
     ]
     assert said(plugin, facts, retain, split) != said(plugin, turned, retain, split)

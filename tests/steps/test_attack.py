@@ -81,6 +81,9 @@ def test_runs_on_repeats_of_unlearning_have_orders_of_their_own():
     assert [seeds(0, 0), seeds(1, 0)] == [[7, 30, 2], [7, 30, 2, 1]]  # as where nothing is repeated
     found = [np.random.default_rng(seeds(k, u)).integers(2**60) for k in range(3) for u in range(3)]
     assert len(set(found)) == 9
+    without_t = [Checkpoint(None, None, 7, None, None, None, k, u).seeded(40) for k in range(3) for u in range(3)]
+    assert without_t[0] == [7, 40]
+    assert len({np.random.default_rng(one).integers(2**60) for one in without_t}) == 9
 
 
 def test_the_attack_is_told_from_which_repeat_of_unlearning_a_checkpoint_comes(monkeypatch, data):

@@ -69,7 +69,8 @@ class Checkpoint:
         not be nested in the runs of unlearning, as the statistics have them (`rtt.stats.components`).
         """
         repeats = [self.repeat, *([self.unlearning_repeat] if self.unlearning_repeat else [])]
-        return [self.seed, purpose, self.fold, *(repeats if any(repeats) else [])]
+        fold = [] if self.fold is None else [self.fold]
+        return [self.seed, purpose, *fold, *(repeats if any(repeats) else [])]
 
 
 @dataclass(frozen=True)
