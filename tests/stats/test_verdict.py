@@ -85,7 +85,7 @@ def test_the_strongest_attack_is_chosen_on_the_other_half_for_every_model():
     assert found.accuracy == 0.0 and found.chosen == (("b", 0), ("a", 0))
     of = ask({"a": planted(0.1, 0.6)}, {"a": planted(0.2, 0.4, 0.3)}, original={"a": planted(0.5, 0.9)})
     assert (of.accuracy, of.control, of.original) == pytest.approx((0.6, 0.4, 0.9), abs=0.01)
-    assert of.chosen == (("a", 1), ("a", 1))
+    assert of.chosen == (("a", 1), ("a", 1)) and of.attacks[0].looks == (1, 1)
 
 
 def test_floors_of_several_probes_stay_with_the_look_that_is_reported():

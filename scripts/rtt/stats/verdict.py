@@ -31,6 +31,7 @@ class AttackLimit:
     """What one attack brought back, each half at the look that the other half chose.
 
     accuracy, floor: on all questions. recovery: (r - f) / (o - f). upper: its limit, simultaneous over the attacks.
+    looks: the indices of those that are reported on the first half and on the second.
     """
 
     attack: str
@@ -38,6 +39,7 @@ class AttackLimit:
     floor: float
     recovery: float
     upper: float
+    looks: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,14 @@ def verdict(
         tuple((names[one.attack], one.look) for one in found.choice),
         tuple(
             AttackLimit(
-                name, float(one.correct.mean()), one.floor, _rate(one.correct.mean(), o, one.floor, under), upper
+                name,
+                float(one.correct.mean()),
+                one.floor,
+                _rate(one.correct.mean(), o, one.floor, under),
+                limit,
+                (one.choice[0].look, one.choice[1].look),
             )
-            for (name, one), upper in zip(each.items(), map(float, uppers), strict=True)
+            for (name, one), limit in zip(each.items(), map(float, uppers), strict=True)
         ),
     )
 
