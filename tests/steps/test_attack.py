@@ -57,15 +57,17 @@ def test_one_look_per_setting_and_v_split_with_its_roles(data):
 
 def test_repeats_are_the_same_attack_in_another_order(monkeypatch, data):
     """Repeat 0 is what there is without repeats; looks stand by repeat, V split and setting."""
-    once, thrice = attack(data), attack(data, repeats=3)
-    assert thrice[: len(once)] == once and len(thrice) == 3 * len(once)
-    places = [(one["repeat"], one["v_split"], tuple(one["setting"].values())) for one in thrice]
-    assert places == [(r, one["v_split"], tuple(one["setting"].values())) for r in range(3) for one in once]
-    scores = {json.dumps(one["questions"]) for one in thrice}
-    assert len(scores) == len(thrice)  # the same places, other weights
-    alone = attack(data, repeats=3, seed=1)
-    assert [one["questions"] for one in alone] != [one["questions"] for one in thrice]
-    first, second = (spied(monkeypatch, data, repeats=2)[i : i + 6] for i in (0, 6))
+    quick = RTT.Settings(learning_rates=[1e-2], epochs=2, batch_size=4)
+    once, twice = attack(data, quick), attack(data, quick, repeats=2)
+    assert twice[: len(once)] == once and len(twice) == 2 * len(once)
+    places = [(one["repeat"], one["v_split"], tuple(one["setting"].values())) for one in twice]
+    assert places == [(r, one["v_split"], tuple(one["setting"].values())) for r in range(2) for one in once]
+    scores = {json.dumps(one["questions"]) for one in twice}
+    assert len(scores) == len(twice)  # the same places, other weights
+    assert [one["questions"] for one in attack(data, quick, seed=1)] != [one["questions"] for one in once]
+    both = spied(monkeypatch, data, repeats=2)
+    assert len({json.dumps(items) for rate, items, _ in both}) == 6  # an order per repeat and V split, for both rates
+    first, second = both[:6], both[6:]
     for (rate, items, ends), (same, other, places) in zip(first, second, strict=True):
         assert rate == same and ends == places and items != other
         assert {json.dumps(item) for item in items} & {json.dumps(item) for item in other}  # the same facts
@@ -114,7 +116,7 @@ def test_the_step_tells_the_attack_the_repeat_of_each_target(monkeypatch):
     others = ("code_version", "attacked_facts", "prepare_torch", "verify_file", "scorer_of", "load_weights", "sha256")
     for name in (*found, *others, "model_hash", "write_eval", "attack_labels", "Countdown"):
         monkeypatch.setattr(module, name, Mock(return_value=found.get(name)))
-    args = dict.fromkeys(("spec", "source", "facts", "state", "manifest"), "x")
+    args = dict.fromkeys(("source", "facts", "state", "manifest"), "x") | {"spec": "a", "also": []}
     module.run(SimpleNamespace(**args, evals=Path("x"), chosen=[0, 1], point_choices=[0, 1], shots=[], retain=[]))
     assert given == [("original-0", 0), ("run-r0-4", 0), ("run-r1-4", 1)]
 
@@ -134,8 +136,9 @@ def test_facts_for_the_point_choice_are_neither_trained_on_nor_asked(tmp_path):
 def test_it_fits_t_and_not_v(data):
     """Enough of it learns T by heart; V has other facts, whose answers T does not tell."""
     fixed = {"shuffle_choices": False, "sentences": False}
-    settings = RTT.Settings(learning_rates=[2e-2], epochs=60, batch_size=8, **fixed)
-    last = [r for r in attack(data[:8], settings) if r["setting"]["epoch"] == 60]
+    settings = RTT.Settings(learning_rates=[2e-2], epochs=60, score_epochs=[60], batch_size=8, **fixed)
+    last = attack(data[:8], settings)
+    assert [r["setting"]["epoch"] for r in last] == [60, 60]
     right = {"T": [], "V": []}
     for result in last:
         for q in result["questions"]:
