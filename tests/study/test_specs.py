@@ -205,6 +205,18 @@ def befores(runs):
     return [spec for spec in runs.sources.values() if spec.kind == "original" and spec.arm == "control"]
 
 
+def test_a_study_that_says_so_has_no_control_and_else_the_same_runs(tmp_path):
+    tiny.write_pretrained(tmp_path / "model")
+    (task,) = tiny.TASKS
+    with pytest.raises(ValidationError, match="attacks need it: name facts that the model never saw; or false"):
+        tiny.tasks_study(tmp_path, tasks=[{key: value for key, value in task.items() if key != "control"}])
+    whole = Runs(tiny.tasks_study(tmp_path), tmp_path)
+    without = Runs(tiny.tasks_study(tmp_path, tasks=[task | {"control": False}]), tmp_path)
+    assert controls(whole) and not controls(without)
+    kept = {spec.run_id for spec in whole.specs() if spec not in controls(whole) and "strangers" not in spec.run_id}
+    assert {spec.run_id for spec in without.specs()} == kept
+
+
 def test_a_control_serves_every_arm_and_an_oracle_the_pretrained_one():
     runs = Runs(tiny.study(**FULL))
     found = {(spec.seed, spec.source.facts.dataset, spec.facts.dataset): spec for spec in controls(runs)}

@@ -155,7 +155,7 @@ class Runs:
                 source = TeachSpec(arm=task.arm, training=study.taught(task.arm), also_taught=also, **shared)
             texts = [self._texts(part) for part in (task.forget_texts or []) if study.methods.named]
             self._arm(self._put(self.sources, source), texts)
-            if study.attacks.named:
+            if study.attacks.named and task.control:
                 control = self._dataset(task.control, seed, per_split=size(task.dataset))
                 self._control(base, control, [task.arm], retain, seed)
 

@@ -232,10 +232,13 @@ class Study(Strict):
             parts = (task.retain, task.retain_eval, task.also_taught)
             used = [task.dataset, task.control, *(getattr(part, "dataset", None) for part in parts)]
             if task.control is None and self.attacks.named:
-                raise ValueError(f"tasks.{i}.control: attacks need it: name facts that the model never saw")
+                raise ValueError(
+                    f"tasks.{i}.control: attacks need it: name facts that the model never saw; or false, "
+                    "where there are none"
+                )
             if task.forget_texts and (odd := _no_plain_texts(self.methods.named)):
                 raise ValueError(f"tasks.{i}.forget_texts: plain texts have no facts: {odd}")
-            if unknown := [name for name in used if name is not None and name not in names]:
+            if unknown := [name for name in used if name and name not in names]:
                 raise ValueError(f"tasks.{i}: no dataset {unknown[0]}; data.datasets has {', '.join(names) or 'none'}")
             if task.control in known:
                 raise ValueError(f"tasks.{i}.control: the model knows {task.control}; name facts that it never saw")

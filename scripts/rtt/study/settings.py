@@ -198,7 +198,11 @@ class Task(Strict):
     arm: Literal["pretrained", "taught", "taught_shuffled"]
     retain: Retained
     retain_eval: RetainFacts
-    control: Name | None = Field(None, description="facts that the base model never saw; needed with rtt")
+    control: Name | Literal[False] | None = Field(
+        None,
+        description="facts that the base model never saw; attacks need it. false: there are none, so that no result "
+        "can be that nothing comes back",
+    )
     forget_texts: Annotated[list[RetainTexts], Field(min_length=1)] | None = Field(
         None,
         description="methods of true texts unlearn these plain texts, not the facts' own; mcq_share must be 0",
