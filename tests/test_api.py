@@ -18,7 +18,9 @@ from places import ROOT
 from rtt.__main__ import main
 from rtt.files import write_json
 from rtt.models.load import save
+from rtt.scoring.halves import halves
 from rtt.stats.tables import write_table
+from rtt.stats.verdict import verdict
 from rtt.study.load import load_study, to_yaml
 from rtt.study.names import TABLES
 
@@ -207,3 +209,55 @@ def test_score_is_the_log_probability_of_each_choice(checkpoint):
 def test_a_mistake_is_a_user_error(checkpoint, changes, message):
     with pytest.raises(rtt.UserError, match=message.replace("?", r"\?")):
         rtt.score(**{"model": checkpoint, "questions": MCQS} | changes)
+
+
+# --- rtt.verdict
+
+ASKED = 240
+
+
+def answered(share, looks=3, seed=0, n=ASKED):
+    """Return (looks, n) answers of which this share is right."""
+    return (np.random.default_rng(seed).random((looks, n)) < share).astype(int)
+
+
+def test_a_verdict_on_arrays_is_that_of_the_statistics():
+    unlearned = {"RTT": answered(0.7), "other": answered(0.3, 1, 1)}
+    never = {"RTT": answered(0.25, 3, 2), "other": answered(0.25, 1, 3)}
+    original = {"RTT": answered(0.95, 3, 4), "other": answered(0.95, 1, 5)}
+    groups = [f"g{i // 2}" for i in range(ASKED)]
+    splits = ["a"] * 120 + ["b"] * 120
+    found = rtt.verdict(unlearned, original, 0.25, never, groups=groups, splits=splits)
+    first = halves(np.repeat([0, 1], 120), groups)
+    floors = np.full(ASKED, 0.25)
+    assert found == verdict(unlearned, original, floors, first, groups, never, floors, first, groups)
+    assert found.answer == "hidden" and 0.4 < found.share < 0.6 and found.text.startswith("hidden: at least ")
+    assert rtt.verdict(never, original, 0.25, never).answer == "nothing_found"
+    assert rtt.verdict(never, original, 0.25).answer == "cannot_tell"
+
+
+def test_single_looks_need_no_second_dimension():
+    one = {"RTT": answered(0.7, 1)}
+    flat = {"RTT": one["RTT"][0]}
+    assert rtt.verdict(flat, answered(1.0, 1)[0], 0.25) == rtt.verdict(one, answered(1.0, 1)[0], 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"unlearned": {}}, "unlearned: found dict, expected {attack: answers}"),
+        ({"unlearned": {"RTT": ["yes", "no"]}}, r"unlearned\['RTT'\]: expected numbers"),
+        ({"unlearned": {"RTT": [0, 2]}}, r"unlearned\['RTT'\]: expected answers from 0 \(wrong\) to 1"),
+        ({"unlearned": {"RTT": [0, float("nan")]}}, "expected answers from 0"),
+        ({"unlearned": {"RTT": [0, 1], "b": [1]}}, "different numbers of questions: 2 of RTT, 1 of b"),
+        ({"floor": 25}, "floor: found 25, expected what a guesser scores, from 0 to below 1"),
+        ({"floor": [0.25]}, r"floor: found \(1,\), expected a number, or one for each of 240 questions"),
+        ({"splits": ["a"]}, "splits: found 1, expected one for each of 240 questions"),
+        ({"control": {"other": answered(0.25)}}, "verdict: the control lacks RTT"),
+        ({"original": [1, 0]}, r"verdict: original: shape \(2,\), expected \(240,\)"),
+    ],
+)
+def test_a_mistake_in_arrays_is_said_in_a_message(changes, says):
+    given = {"unlearned": {"RTT": answered(0.7)}, "original": answered(0.95, 1)[0], "floor": 0.25}
+    with pytest.raises(rtt.UserError, match=says):
+        rtt.verdict(**given | changes)

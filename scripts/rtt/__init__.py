@@ -4,13 +4,13 @@ RTT (retraining on T) is the test of Deeb & Roger 2024 (arXiv 2410.08827): split
 unlearn both, fine-tune on T alone, measure V.
 
 The public interface is that of `rtt.api` (docs/api.md): `load_study`, `Study`, `Evaluation`, `score`, `Scores`,
-`UserError`. It is loaded when a name of it is first used.
+`verdict`, `Verdict`, `UserError`. It is loaded when a name of it is first used.
 """
 
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Scores", "Study", "UserError", "load_study", "score"]
+__all__ = ["Evaluation", "Scores", "Study", "UserError", "Verdict", "load_study", "score", "verdict"]
 
 
 def __getattr__(name: str):

@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from rtt import places
 from rtt.bundle import opening
@@ -19,17 +21,20 @@ from rtt.errors import UserError
 from rtt.files import read_json
 from rtt.scoring import compact
 from rtt.scoring.correct import asked_of
+from rtt.scoring.halves import halves
 from rtt.scoring.read import read_eval
 from rtt.stats import unfinished
 from rtt.stats.tables import compute, read_table
 from rtt.stats.variants import StudyRuns
+from rtt.stats.verdict import Answer as Verdict
+from rtt.stats.verdict import verdict as decided
 from rtt.study import load
 from rtt.study.names import TABLES, setting_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Evaluation", "Scores", "Study", "UserError", "load_study", "score"]
+__all__ = ["Evaluation", "Scores", "Study", "UserError", "Verdict", "load_study", "score", "verdict"]
 
 RESULTS = Path("results")
 
@@ -271,6 +276,102 @@ def score(
     keys = [key for key in QUESTION if key != "role"]
     table = pd.DataFrame.from_dict(scored["accuracy"], orient="index").rename_axis("probe")
     return Scores(table, _judged(pd.DataFrame(rows, columns=[*keys, "probe", "scores"])))
+
+
+def verdict(
+    unlearned: Mapping[str, ArrayLike],
+    original: ArrayLike | Mapping[str, ArrayLike],
+    floor: ArrayLike,
+    control: Mapping[str, ArrayLike] | None = None,
+    *,
+    groups: Sequence[str] | None = None,
+    splits: Sequence[Any] | None = None,
+    control_groups: Sequence[str] | None = None,
+    control_splits: Sequence[Any] | None = None,
+    known: bool | None = None,
+    is_unlearned: bool | None = None,
+    attack_learned: bool | None = None,
+    control_learned: bool | None = None,
+) -> Verdict:
+    """Return the verdict on an unlearned model from arrays of answers: are the facts hidden, was nothing found?
+
+    unlearned, control: {attack: its answers}, the attacks in an order of your choice, each (looks, questions) with its
+    gentlest setting first, or (questions,) for a single one: 1 where a question is answered right, 0 where it is not.
+    The control is a model that never knew, under the same attacks, on questions of the same form. original: the same of
+    the original, or (questions,) answers. floor: what a guesser scores, such as .25, or (questions,) of it.
+
+    splits, control_splits: (questions,) which part of the facts was V when a question was asked; groups: what it is
+    about, where several are about one thing. Settings and attacks are chosen on one half of each split, and reported on
+    the other. Questions stand in the same order everywhere. known, is_unlearned: whether the original knows the facts,
+    and the model is unlearned by every probe. attack_learned, control_learned: whether an attack that trains learned T.
+    None where there is nothing to say.
+
+    The answer's `answer` is "hidden", "nothing_found" or "cannot_tell", its `text` says so in words, `share` is the
+    limit in it, and `reasons` are sentences (`rtt.stats.verdict`). Raises UserError where shapes do not fit, or answers
+    lie outside of 0 to 1.
+    """
+    ours, own = _looks("unlearned", unlearned), _looks("control", control)
+    before = _looks("original", original) if isinstance(original, Mapping) else _answers("original", original)
+    n = _questions("unlearned", ours)
+    if floor is None or not np.all(((floors := np.asarray(floor, float)) >= 0) & (floors < 1)):
+        raise UserError(f"floor: found {floor!r:.60}, expected what a guesser scores, from 0 to below 1")
+    if floors.ndim and floors.shape != (n,):
+        raise UserError(f"floor: found {floors.shape}, expected a number, or one for each of {n} questions")
+    beside: dict[str, Any] = {}
+    if own is not None:
+        m = _questions("control", own)
+        if floors.ndim and m != n:
+            raise UserError(f"floor: the control has {m} questions and not {n}: give one number for all")
+        shared = (groups, splits) if m == n else (None, None)
+        one = control_groups if control_groups is not None else shared[0]
+        other = control_splits if control_splits is not None else shared[1]
+        beside = {
+            "control": own, "control_floors": np.broadcast_to(floors, m), "control_groups": one,
+            "control_halves": _halves("control", m, other, one),
+        }  # fmt: skip
+    try:
+        return decided(
+            ours, before, np.broadcast_to(floors, n), _halves("", n, splits, groups), groups, **beside, known=known,
+            is_unlearned=is_unlearned, attack_learned=attack_learned, control_learned=control_learned,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"verdict: {error}") from None
+
+
+def _looks(name: str, given: Mapping[str, ArrayLike] | None) -> dict[str, np.ndarray] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given:
+        raise UserError(f"{name}: found {type(given).__name__}, expected {{attack: answers}} of one attack or more")
+    return {attack: np.atleast_2d(_answers(f"{name}[{attack!r}]", one)) for attack, one in given.items()}
+
+
+def _answers(name: str, given: ArrayLike) -> np.ndarray:
+    try:
+        found = np.asarray(given, float)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: expected numbers, 1 for a right answer and 0 for a wrong one") from None
+    if found.size == 0 or not np.all((found >= 0) & (found <= 1)):  # NaN is neither
+        raise UserError(f"{name}: expected answers from 0 (wrong) to 1 (right), and at least one")
+    return found
+
+
+def _questions(name: str, given: Mapping[str, np.ndarray]) -> int:
+    sizes = {attack: one.shape[-1] for attack, one in given.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{n} of {attack}" for attack, n in sizes.items())
+        raise UserError(f"{name}: found answers to different numbers of questions: {told}; expected the same ones")
+    return next(iter(sizes.values()))
+
+
+def _halves(which: str, n: int, splits: Sequence[Any] | None, groups: Sequence[str] | None) -> np.ndarray:
+    """Return the first halves of n questions, cut as a study's are."""
+    for key, given in (("splits", splits), ("groups", groups)):
+        if given is not None and len(given) != n:
+            name = f"{which}_{key}".lstrip("_")
+            raise UserError(f"{name}: found {len(given)}, expected one for each of {n} questions")
+    numbers = np.zeros(n, int) if splits is None else np.unique(np.asarray(splits), return_inverse=True)[1]
+    return halves(numbers, groups)
 
 
 QUESTION = ("id", "split", "group", "role", "answer")
