@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     # Of a job's processes only the first writes.
     writes = str(getattr(args, "spec", None) or "") if os.environ.get("RANK", "0") == "0" else ""
     try:
-        # Steps register, so that a rerun after a kill sees who still writes. `run` claims the main lock itself.
-        with contextlib.nullcontext() if called == "run" else locks.step(shlex.join(argv), writes):
+        # Steps register, so that a rerun after a kill sees who still writes. `run` and `verdict` claim the main lock.
+        with contextlib.nullcontext() if called in ("run", "verdict") else locks.step(shlex.join(argv), writes):
             code = module.run(args) or 0
             sys.stdout.flush()
             return code

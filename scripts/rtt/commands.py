@@ -5,6 +5,7 @@ COMMANDS = {
         "rtt.runtime.runner",
         "run a study through Snakemake, safely again after a kill, and print its recovery table",
     ),
+    "verdict": ("rtt.judging.command", "tell whether facts are hidden in an unlearned model: one page, one JSON"),
     "check": ("rtt.steps.check", "validate a study file; --schema prints the JSON schema"),
     "doctor": ("rtt.doctor.command", "check that what a study needs is there, on this machine or on a cluster"),
     "plan": ("rtt.planner.plan", "show what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),

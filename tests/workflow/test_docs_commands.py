@@ -143,6 +143,8 @@ def run(command: str, place: Clone, capfd) -> tuple[int, str]:
             return missing_options(words[3:])
         if words[3] == "run":
             return dry_run(place, of_run(words[4:]))
+        if words[3] == "verdict":  # tests/workflow/test_verdict.py runs one
+            words = [*words, "--write-study"]
         try:
             code = main(words[3:])
         except SystemExit as ended:

@@ -11,7 +11,9 @@ import warnings
 import axe
 import pandas as pd
 import pytest
+import verdict_builder
 from report_builder import PLANTED, audit, full_study, manifest, over_seeds, probes, write_questions, write_study
+from rtt.judging.page import write as write_verdict
 from rtt.report.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -273,6 +275,33 @@ def test_axe_finds_no_violation(report, axe_source, width, flags, folds):
     planted(report, "axe", f"<script>{axe_source}</script>{AXE.replace('OPEN', folds)}")
     found, _ = probe(report, width, "--virtual-time-budget=120000", *flags, page="axe")
     assert found["told"] == [] and found["passes"] > 30
+
+
+@pytest.fixture(scope="module")
+def verdict(report, tmp_path_factory):
+    """Return the folder of a verdict, whose page is looked at as the report is."""
+    prepared = verdict_builder.prepared(tmp_path_factory.mktemp("verdict"), whole=True)
+    write_verdict(prepared)
+    shutil.copy(prepared.out / "verdict.html", prepared.out / "report.html")
+    return prepared.out
+
+
+@pytest.mark.parametrize(
+    ("width", "look", "flags"), [(1280, LIGHT, []), (390, DARK, ["--blink-settings=preferredColorScheme=0"])]
+)
+def test_the_page_of_a_verdict_fits_and_axe_finds_no_violation(verdict, axe_source, width, look, flags):
+    more = """passes: passes.length, scroll: document.documentElement.scrollWidth,
+      requests: performance.getEntriesByType("resource").length,
+      look: {background: getComputedStyle(document.body).backgroundColor, color: getComputedStyle(document.body).color,
+        filter: getComputedStyle(document.querySelector(".plot > svg")).filter}"""
+    planted(
+        verdict,
+        "axe",
+        f"<script>{axe_source}</script>{AXE.replace('passes: passes.length', more)}".replace("OPEN", "true"),
+    )
+    found, console = probe(verdict, width, "--virtual-time-budget=120000", *flags, page="axe")
+    assert found["told"] == [] and found["passes"] > 20 and console == []
+    assert found["scroll"] <= width and found["requests"] == 0 and found["look"] == look
 
 
 def test_axe_finds_a_planted_violation(report, axe_source):

@@ -11,7 +11,8 @@ ONLINE = (
     "unpack",
     "run",
     "doctor",
-)  # commands with access; `run` and `doctor` only start others
+    "verdict",
+)  # commands with access; `run` and `doctor` only start others, and `verdict` asks the hub about a model's size
 
 
 def shut(command: str | None) -> None:

@@ -38,17 +38,23 @@ REBUILT = Path("dist/rebuilt")  # below the working directory: what is drawn fro
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument("--configfile", metavar="FILE", help=f"the study file (default: {DEFAULT_STUDY})")
-    parser.add_argument("--cores", type=_cores, default=2, metavar="N", help="processes at once (default: %(default)s)")
+    parser.add_argument("--cores", type=cores, default=2, metavar="N", help="processes at once (default: %(default)s)")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the study")
     parser.add_argument("--snakefile", metavar="FILE", help="another workflow (default: this project's)")
     parser.add_argument("--directory", metavar="DIR", help="working directory (default: this one, or the clone's)")
     parser.add_argument("rest", nargs="*", metavar="TARGET", help="targets and, after --, arguments for snakemake")
 
 
-def _cores(text: str) -> int:
+def cores(text: str) -> int:
+    """Return the number of processes at once that an option asks for."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores (1 or more)")
     return int(text)
+
+
+def request(study: str, at_once: int) -> argparse.Namespace:
+    """Return the arguments of a `run` of one study file with nothing overridden."""
+    return argparse.Namespace(configfile=study, cores=at_once, config=[], snakefile=None, directory=None, rest=[])
 
 
 def study_name(path: Path, overrides: list[str]) -> str:

@@ -1,0 +1,184 @@
+"""What a verdict is asked for: models, questions and attacks, each mistake with its message, before anything runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from rtt.errors import UserError
+from rtt.judging import models, request
+from rtt.judging.request import Request
+from rtt.study import plugins
+from rtt.study.digests import folder_digest
+from rtt.study.load import load_study
+
+OPTIONS = tiny.GENERATOR | {"facts_per_split": 6, "first_names": 8, "last_names": 8}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Return a folder with an original, an unlearned model, questions, a control's questions, and what had to stay."""
+    folder = tmp_path_factory.mktemp("given")
+    tiny.save_pretrained(tiny.model(0), tiny.tokenizer(), folder / "original")
+    tiny.model(1).save_pretrained(folder / "mine")
+    for name, dataset in (("data", "birth_years_a"), ("control", "birth_years_b"), ("kept", "cities")):
+        tiny.write_raw(folder / name, dataset, options=OPTIONS)
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Return the folder in which the commands of a test work."""
+    monkeypatch.setattr("rtt.places.work_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def asked(given: Path, **changes) -> Request:
+    """Return a request with everything; `changes` replaces parts."""
+    whole = {
+        "unlearned": str(given / "mine"), "original": str(given / "original"), "data": str(given / "data"),
+        "control_data": str(given / "control"), "retain_data": str(given / "kept"),
+    }  # fmt: skip
+    return Request(**whole | changes)
+
+
+def prepared(given, work, **changes):
+    return request.prepare(asked(given, **changes), None, 2)
+
+
+def refused(given, work, **changes) -> str:
+    """Return the message of a request that is refused, which leaves nothing behind."""
+    with pytest.raises(UserError) as caught:
+        prepared(given, work, **changes)
+    assert not list(work.iterdir())
+    return str(caught.value)
+
+
+def test_the_study_asks_for_what_was_asked_for(given, work):
+    found = prepared(given, work)
+    study = load_study(found.study_file)
+    assert (found.out, study.study) == (work / "verdict" / "mine", "verdict-mine")
+    assert study.external_models == {"mine": str(given / "mine")} and not study.methods.named
+    assert study.model.path == str(given / "original")
+    assert study.model.parameters == sum(p.numel() for p in tiny.model(0).parameters())
+    (task,) = study.tasks
+    assert (task.dataset, task.control, task.retain.dataset) == ("facts", "never_seen", "kept")
+    assert study.data.datasets["facts"].folder == str(given / "data")
+    assert study.headline == found.kept["headline"] == ["letter_permuted", "likelihood"]
+    suite = {name: one for name, one in plugins.attacks().items() if not one.control}
+    without = {name for name, one in suite.items() if not one.trains and not one.needs_context}
+    assert set(study.attacks.named) == {"RTT"} | without
+    assert set(study.attacks.named) | {one["attack"] for one in found.kept["not_tried"]} == set(suite)
+
+
+def test_without_a_control_and_retain_facts_the_study_says_so(given, work):
+    found = prepared(given, work, control_data=None, retain_data=None)
+    study = load_study(found.study_file)
+    (task,) = study.tasks
+    assert task.control is False and task.retain.dataset == "invented"
+    assert study.data.datasets["invented"].generate is not None
+    text = found.study_file.read_text()
+    assert "# No --control-data" in text and "# No --retain-data" in text
+    said = "\n".join(request.lines(found))
+    assert "12 questions are fewer than 160" in said and "no --control-data" in said and "no --retain-data" in said
+
+
+def test_the_same_request_goes_on_and_another_is_refused(given, work):
+    first = prepared(given, work)
+    before = first.study_file.read_bytes()
+    again = prepared(given, work)
+    assert again.kept == first.kept and again.study_file.read_bytes() == before
+    with pytest.raises(UserError, match=r"holds the verdict on something else: --attacks was None, and is \['RTT'\]"):
+        prepared(given, work, attacks=("RTT",))
+
+
+def test_changed_questions_are_another_verdict(given, work, tmp_path):
+    data = shutil.copytree(given / "data", tmp_path / "changing")
+    prepared(given, work, data=str(data))
+    path = data / "split_0.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    folder_digest.cache_clear()  # another process, which has read nothing yet
+    with pytest.raises(UserError, match="the questions have changed"):
+        prepared(given, work, data=str(data))
+
+
+def test_a_folder_with_other_files_is_left_alone(given, work):
+    (work / "verdict/mine").mkdir(parents=True)
+    (work / "verdict/mine/thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="it holds other files"):
+        prepared(given, work)
+    assert (work / "verdict/mine/thesis.tex").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"original": "nowhere"}, "--original nowhere: no such folder; expected a folder with config.json"),
+        ({"unlearned": "org/name"}, "name its commit, as org/name@COMMIT"),
+        ({"unlearned": "org/name@main"}, "found the revision 'main', expected a commit of 40 hex digits"),
+        ({"data": "nothing-here"}, "--data nothing-here: no such folder"),
+        ({"control_data": "nothing-here"}, "--control-data nothing-here: no such folder"),
+        ({"attacks": ("RTTT",)}, "--attacks RTTT: there is no such attack; expected some of RTT, "),
+        ({"attacks": ("RTT_permuted",)}, "--attacks RTT_permuted: a control, which can bring no fact back"),
+        ({"headline": ("few_shot",)}, "--headline few_shot: these questions cannot be asked so"),
+        ({"headline": ("letter", "letter")}, "--headline letter letter: expected one or two different probes"),
+        ({"budget": "soon"}, "--budget soon: expected a time such as 30min"),
+    ],
+)
+def test_a_mistake_is_one_message_and_leaves_nothing(given, work, changes, says):
+    assert says in refused(given, work, **changes)
+
+
+def test_the_control_cannot_be_the_data(given, work):
+    message = refused(given, work, control_data=str(given / "data"))
+    assert "the model knows these facts, which are unlearned" in message
+
+
+def test_a_control_with_fewer_questions_is_refused(given, work, tmp_path_factory):
+    small = tiny.write_raw(tmp_path_factory.mktemp("small"), "birth_years_b", options=OPTIONS | {"facts_per_split": 5})
+    assert "10 questions, and --data has 12: a control needs as many" in refused(given, work, control_data=str(small))
+
+
+def test_a_malformed_line_is_named(given, work, tmp_path_factory):
+    data = shutil.copytree(given / "data", tmp_path_factory.mktemp("bad") / "data")
+    path = data / "split_1.jsonl"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([rows[0], json.dumps(json.loads(rows[1]) | {"answer": "E"}), *rows[2:]]) + "\n")
+    assert f"{path}:2: 'answer' is 'E'" in refused(given, work, data=str(data))
+
+
+def test_a_model_of_another_shape_is_refused(given, work, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "wide"
+    tiny.model(0, shape=tiny.SHAPE.model_copy(update={"hidden_size": 32})).save_pretrained(other)
+    assert "hidden_size is 32, the original's is 16" in refused(given, work, unlearned=str(other))
+
+
+@pytest.mark.parametrize(("folder", "name"), [("GD", "GD-model"), ("none", "none-model"), ("7b v2", "model-7b-v2")])
+def test_a_model_is_not_called_as_a_method_is(given, tmp_path, folder, name):
+    before = models.original(str(given / "original"))
+    shutil.copytree(given / "mine", tmp_path / folder)
+    assert models.unlearned(str(tmp_path / folder), before).name == name
+
+
+def test_a_name_of_the_hub_that_is_not_there_is_said(given, work, monkeypatch):
+    """The hub is asked about the size of an original; here nothing answers."""
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    message = refused(given, work, original="org/name")
+    assert "--original org/name: no folder has this name" in message and "no route" in message
+
+
+def test_an_original_on_the_hub_is_pinned_and_its_size_known(given, work, monkeypatch):
+    class Info:
+        sha = "a" * 40
+        safetensors = type("Weights", (), {"total": 2_000_000_000})
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: Info)
+    found = prepared(given, work, original="org/name", unlearned=f"org/gone@{'b' * 40}")
+    study = yaml.safe_load(found.study_file.read_text())
+    assert study["model"] == {
+        "name": "name", "hub": {"id": "org/name", "revision": "a" * 40}, "parameters": 2_000_000_000, "dtype": "bf16",
+    }  # fmt: skip
+    assert study["external_models"] == {"gone": {"hub": {"id": "org/gone", "revision": "b" * 40}}}
+    assert study["attacks"]["RTT"]["precision"] == "bf16_mixed"

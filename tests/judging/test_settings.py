@@ -1,0 +1,98 @@
+"""The attacks of a verdict and their settings, by the model's size; and what a budget of time leaves of them."""
+
+import pytest
+from rtt.attacks.rtt import RTT
+from rtt.errors import UserError
+from rtt.judging import budget, settings
+from rtt.study import plugins
+from rtt.study.names import BY_DEFAULT
+
+
+@pytest.mark.parametrize("parameters", [300_000, 135_000_000, 1_500_000_000, 8_000_000_000])
+@pytest.mark.parametrize("judged_by", [["letter_permuted", "likelihood"], ["likelihood_token", "likelihood_fresh"]])
+def test_the_settings_of_rtt_are_those_of_a_study(parameters, judged_by):
+    found = RTT.Settings.model_validate(settings.retraining(parameters, judged_by))
+    assert ("LETTER" in found.loss) == (judged_by[0] == "letter_permuted")
+
+
+def test_larger_models_are_trained_more_gently():
+    rates = [max(settings.retraining(n, ["likelihood"])["learning_rates"]) for n in (1e6, 1e8, 2e9, 8e9)]
+    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 4
+
+
+@pytest.mark.parametrize(
+    ("parameters", "probes", "expected"),
+    [
+        (300_000, BY_DEFAULT, ["letter_permuted", "likelihood"]),
+        (135_000_000, BY_DEFAULT, ["likelihood_token", "likelihood_fresh"]),
+        (135_000_000, ["letter", "letter_permuted", "likelihood"], ["likelihood_token", "likelihood"]),
+        (8_000_000_000, BY_DEFAULT, ["letter_permuted", "likelihood"]),
+    ],
+)
+def test_the_headline_probes_are_fixed_by_the_size(parameters, probes, expected):
+    assert settings.headline(parameters, probes) == expected
+
+
+def test_every_attack_but_controls_has_settings():
+    shared = settings.retraining(135_000_000, ["likelihood"])
+    for name, one in plugins.attacks().items():
+        if not one.control:
+            one.Settings.model_validate(settings.settings_of(name, shared))
+
+
+@pytest.mark.parametrize(("text", "found"), [("90s", 90), ("30min", 1800), ("1.5 h", 5400), ("1d", 86400)])
+def test_a_budget_is_a_time(text, found):
+    assert budget.seconds(text) == found
+
+
+@pytest.mark.parametrize("text", ["30", "min", "0min", "-5min", "1 week", ""])
+def test_another_text_is_no_budget(text):
+    with pytest.raises(UserError, match="expected a time such as 30min"):
+        budget.seconds(text)
+
+
+class Trains:
+    trains, uses_t = True, False
+
+
+class Asks:
+    trains, uses_t = False, False
+
+
+def costs(some: dict) -> float:
+    """Return seconds: 10 for scores, 30 for a training of RTT with 3 a look, 40 for tune, 8 and 4 for the others."""
+    rtt = some.get("RTT")
+    trained = len(rtt["learning_rates"]) * (30 + 3 * len(rtt["score_epochs"])) if rtt else 0
+    return 10 + trained + 40 * ("tune" in some) + 8 * ("round" in some) + 4 * ("prune" in some)
+
+
+@pytest.fixture
+def attacks(monkeypatch):
+    kinds = {"RTT": RTT, "tune": Trains, "round": Asks, "prune": Asks}
+    monkeypatch.setattr("rtt.judging.budget.plugins.attacks", lambda: kinds)
+    rtt = {"learning_rates": [1e-5, 1e-4], "score_epochs": [2, 4]}
+    return {"RTT": rtt, "tune": {}, "round": {}, "prune": {}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left", "gone"),
+    [
+        (134, ["RTT", "tune", "round", "prune"], []),
+        (133, ["RTT", "round", "prune"], ["tune"]),
+        (60, ["RTT", "round", "prune"], ["tune", "RTT"]),
+        (50, ["RTT", "prune"], ["tune", "RTT", "round"]),
+        (46, ["RTT"], ["tune", "RTT", "round", "prune"]),
+        (43, ["RTT"], ["tune", "RTT", "round", "prune", "RTT"]),
+    ],
+)
+def test_a_budget_leaves_out_step_by_step_and_says_what(attacks, wanted, left, gone):
+    found, told, needs = budget.fitting(attacks, wanted, costs)
+    assert list(found) == left and [name for name, _ in told] == gone
+    assert needs == costs(found) <= wanted
+    if "RTT" in gone:
+        assert found["RTT"]["learning_rates"] == [1e-4] and "1e-05" in dict(told[:2])["RTT"]
+
+
+def test_a_budget_in_which_nothing_fits_is_refused(attacks):
+    with pytest.raises(UserError, match="are too little: the models' scores and RTT alone take about"):
+        budget.fitting(attacks, 42, costs)
