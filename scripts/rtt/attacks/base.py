@@ -24,13 +24,16 @@ class Asker:
     model: a causal language model, which answers by the log-probabilities (nats) of its continuations. prompts: how
     questions are put to it; None: as in training. soft: ids of tokens that stand before each text, such as those of
     trained embeddings. score: in the model's place, a function from texts to the score of each one's target; of a
-    question's texts the highest score is the answer, and letters are normalised as log-probabilities are.
+    question's texts the highest score is the answer, and letters are normalised as log-probabilities are. sample: in
+    the place of all of these, a function from prompts without choices to the texts that the model says after each; it
+    answers the probe `sampled` alone.
     """
 
     model: Any = None
     prompts: Prompts | None = None
     soft: tuple[int, ...] = ()
     score: Callable[[Sequence[Text]], Sequence[float]] | None = None
+    sample: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None
 
 
 Look = Callable[[Setting, Any], None]  # (setting, model or Asker): ask every question, and keep the answers
@@ -78,11 +81,14 @@ class Cost:
     """What an attack on one checkpoint with one V split costs, for the planner.
 
     trained: settings of each training, with its steps and tokens. looks: how often all facts are scored; for an attack
-    that trains nothing, how often those of V are.
+    that trains nothing, how often those of V are. longer: how many times as many tokens a look reads as by the
+    prompts of training. more: tokens of each fact that are read or written beside the looks, all together.
     """
 
     looks: int
     trained: Sequence[tuple[Any, int, float]] = field(default=())
+    longer: float = 1.0
+    more: float = 0.0
 
 
 class Attack(ABC):

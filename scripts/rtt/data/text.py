@@ -6,7 +6,7 @@ ends with "Answer: B. <choice>".
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES, Fact
@@ -38,21 +38,27 @@ class Prompts:
 
     mcq: makes the prompt that a letter answers, from a question and the choices as they are shown. plain: makes the
     prompt without choices, from a question. before: what stands before each prompt, such as solved questions.
+    before_plain: what stands before those without choices, sentences among them; None: the same.
     """
 
     mcq: Callable[[str, Sequence[str]], str] = mcq_prompt
     plain: Callable[[str], str] = question_prompt
     before: str = ""
+    before_plain: str | None = None
+
+    def without_choices(self, prompt: str) -> str:
+        """Return a prompt that shows no choices with what stands before it."""
+        return (self.before if self.before_plain is None else self.before_plain) + prompt
 
 
 AS_TRAINED = Prompts()
 
 
-def solved(facts: Sequence[Fact]) -> str:
-    """Return what stands before a question in `few_shot`: these facts' MCQs with letter and answer, a blank line after
-    each.
+def solved(facts: Sequence[Fact], loss: str = "QUESTION_LETTER_ANSWER") -> str:
+    """Return solved questions, a blank line after each: these facts' MCQs with letter and answer, as `few_shot` shows
+    them, or with QUESTION_ANSWER their questions without choices.
     """
-    return "".join(f"{mcq(fact).target}\n\n" for fact in facts)
+    return "".join(f"{mcq(fact, loss=loss).target}\n\n" for fact in facts)
 
 
 def cloze(fact: Fact) -> list[tuple[str, str]] | None:
@@ -184,6 +190,20 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
             "a loss of the letter alone needs one: use LETTER_ANSWER"
         )
     return {"input_ids": ids, "labels": labels}
+
+
+def split_text(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return a continuation's (tokens before it, its own): it begins with the first token that reaches into it.
+
+    A letter may be several tokens, whose log-probabilities add up to that of the letter. Raises UserError where the
+    tokenizer leaves nothing of the continuation.
+    """
+    example = encode(tokenizer, replace(text, letter=False) if text.letter else text)
+    start = next((i for i, label in enumerate(example["labels"]) if label != -100), None)
+    if not start:
+        why = "no token" if start is None else "nothing before it"
+        raise UserError(f"this tokenizer gives {text.target!r} after {text.prompt[-40:]!r} {why}; there is no score")
+    return tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
 
 
 def _tokens(tokenizer, whole: str) -> tuple[list[int], list[tuple[int, int, int]]]:

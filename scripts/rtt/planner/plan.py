@@ -203,7 +203,8 @@ class Plan:
             for settings, steps, tokens in fold.trained:
                 longest, title = memory.longest(facts), spec.plugin.title
                 bill += Bill(runs=1) + self._train(title, model, tokens, settings, steps, longest, restored=True)
-        tokens = self.looks(spec) * len(facts) * facts.texts.scored(spec.scores.probes)
+        by_probes = facts.texts.scored(spec.scores.probes)
+        tokens = sum(fold.looks * fold.longer * by_probes + fold.more for fold in self.folds(spec)) * len(facts)
         return bill + self._score(model, tokens, spec.plugin.precision(spec.settings), spec.scores)
 
     def looks(self, spec: AttackSpec) -> int:

@@ -7,14 +7,13 @@ which questions the scores answer right.
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 import torch
 
 from rtt import distributed
 from rtt.data.facts import LETTERS, Fact
-from rtt.data.text import AS_TRAINED, Prompts, Text, cloze, encode, letter_text, sentence, solved
+from rtt.data.text import AS_TRAINED, Prompts, Text, cloze, encode, letter_text, sentence, solved, split_text
 from rtt.errors import Stopped, UserError
 from rtt.models.architecture import check_causal, continues_cache, stretch, takes
 from rtt.study.names import BY_DEFAULT
@@ -46,7 +45,7 @@ def continuations(
         return [letter_text(prompt, letter, bare_letter) for letter in LETTERS[: len(shown)]]
 
     def likelihoods(shown: Sequence[str]) -> list[Text]:
-        return [Text(prompts.before + prompts.plain(fact.question), f" {choice}") for choice in shown]
+        return [Text(prompts.without_choices(prompts.plain(fact.question)), f" {choice}") for choice in shown]
 
     makers = {
         "letter": lambda: letters(choices),
@@ -55,7 +54,7 @@ def continuations(
         ],
         "likelihood": lambda: likelihoods(choices),
         "likelihood_fresh": lambda: likelihoods(fact.fresh_choices),
-        "cloze": lambda: [Text(prompts.before + prompt, target) for prompt, target in cloze(fact) or ()],
+        "cloze": lambda: [Text(prompts.without_choices(prompt), target) for prompt, target in cloze(fact) or ()],
         "few_shot": lambda: letters(choices, solved(shots)) if shots else [],
     }
     found = {probe: makers[probe]() for probe in probes}
@@ -268,7 +267,7 @@ class Scorer(Continuations):
         for fact in self.facts:
             self.spans.append({})
             for probe, texts in continuations(fact, self.probes, bare_letter, shots, prompts).items():
-                parts = [_parts(tokenizer, text) for text in texts]
+                parts = [split_text(tokenizer, text) for text in texts]
                 width = len(fact.choices)
                 if probe in LETTER_PROBES and len(set(parts[:width])) < width:
                     raise UserError(
@@ -342,20 +341,6 @@ def _total(row: Sequence[float]) -> float:
     """Return the log of the sum of the probabilities."""
     top = max(row)
     return top + math.log(math.fsum(math.exp(value - top) for value in row))
-
-
-def _parts(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return a continuation's (tokens before it, its own): it begins with the first token that reaches into it.
-
-    A letter may be several tokens, whose log-probabilities add up to that of the letter. Raises UserError where the
-    tokenizer leaves nothing of the continuation.
-    """
-    example = encode(tokenizer, replace(text, letter=False) if text.letter else text)
-    start = next((i for i, label in enumerate(example["labels"]) if label != -100), None)
-    if not start:
-        why = "no token" if start is None else "nothing before it"
-        raise UserError(f"this tokenizer gives {text.target!r} after {text.prompt[-40:]!r} {why}; there is no score")
-    return tuple(example["input_ids"][:start]), tuple(example["input_ids"][start:])
 
 
 def _told(tokenizer, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
