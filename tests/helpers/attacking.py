@@ -12,7 +12,11 @@ RTT = plugins.attacks()["RTT"]
 SETTINGS = {
     "RTT": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4},
     "RTT_permuted": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4},
+    "linear_probe": {"layers": [0], "inverse_penalties": [1.0]},
+    "prompts": {"templates": ["rephrased", "filler"]},
     "quantise": {"bits": [4], "group_sizes": [None]},
+    "sampling": {"samples": [2], "tokens": 2},
+    "t_shots": {"shots": [2], "orders": 1},
 }
 QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 

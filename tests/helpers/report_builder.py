@@ -10,7 +10,7 @@ from rtt.figures.view import make_view
 from rtt.report.rows import results
 from rtt.stats.intervals import t_interval
 from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, write_table
-from rtt.study.names import PROBES
+from rtt.study.names import BY_DEFAULT, probes_of
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_attacked": 0.85, "acc_original_attacked": 0.95, "acc_control_attacked": 0.3}
 ACCURACY |= {"acc_oracle_attacked": float("nan")}
@@ -140,8 +140,8 @@ def accuracy(table, looks=LOOKS, steps=(10, 20)):
 
 
 # What each probe answers: of an original, of a model that was unlearned, and of one that says C.
-KNOWS = dict.fromkeys(PROBES[:-1], 0.96)
-UNLEARNED = dict.fromkeys(PROBES[:-1], 0.27)
+KNOWS = dict.fromkeys(probes_of(BY_DEFAULT), 0.96)
+UNLEARNED = dict.fromkeys(probes_of(BY_DEFAULT), 0.27)
 SAYS_C = UNLEARNED | {"letter_calibrated": 0.5, "likelihood_token": 0.42, "likelihood_fresh": 0.8}
 MIXED, ALL_C = "A:38;B:42;C:40;D:40", "A:1;C:158;D:1"
 

@@ -10,7 +10,7 @@ from rtt.scoring.correct import Asked, calibrated, correct, judged, shortest
 from rtt.scoring.halves import halves
 from rtt.scoring.read import read_eval
 from rtt.scoring.score import permuted
-from rtt.study.names import ASKED, PROBES, asked_for, probes_of
+from rtt.study.names import ASKED, IN_EVALUATIONS, OF_ATTACKS, PROBES, asked_for, probes_of
 
 LABELS = {
     "dataset": "d", "arm": "a", "model": "m", "method": None, "seed": 0, "retain_budget": None,
@@ -88,7 +88,8 @@ def test_the_shortest_choice_shares_ties():
 
 
 def test_names_of_probes():
-    assert probes_of(ASKED) == list(PROBES) and {asked_for(probe) for probe in PROBES} == set(ASKED)
+    assert probes_of(IN_EVALUATIONS) == list(PROBES) == [*probes_of(ASKED), *OF_ATTACKS]
+    assert {asked_for(probe) for probe in PROBES} == set(IN_EVALUATIONS)
     assert probes_of(["likelihood", "letter"]) == [
         "letter", "letter_calibrated", "likelihood", "likelihood_token", "likelihood_byte",
     ]  # fmt: skip

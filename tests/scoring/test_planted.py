@@ -10,9 +10,10 @@ from evals_builder import NOTHING, write_eval
 from rtt.data.text import cloze
 from rtt.scoring.read import read_eval
 from rtt.scoring.score import Scorer
-from rtt.study.names import ASKED, PROBES
+from rtt.study.names import ASKED, probes_of
 from scipy.stats import binom
 
+PROBES = tuple(probes_of(ASKED))
 GENERATOR = tiny.GENERATOR | {"facts_per_split": 16, "first_names": 12, "last_names": 8}
 LETTER_PROBES = ("letter_permuted", "letter", "letter_calibrated", "few_shot")
 WORD_PROBES = ("likelihood", "likelihood_token", "likelihood_byte", "likelihood_fresh", "cloze")

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from evals_builder import SMALL, make_evals, tables
-from rtt.study.names import ASKED
+from rtt.study.names import IN_EVALUATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "config" / "eval.schema.json").read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def test_probes_and_keys_of_later_versions_change_no_number(study, tmp_path):
 
 def test_every_evaluation_is_valid(study):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert tuple(SCHEMA["$defs"]["question"]["properties"]["probes"]["properties"]) == ASKED
+    assert tuple(SCHEMA["$defs"]["question"]["properties"]["probes"]["properties"]) == IN_EVALUATIONS
     validator = jsonschema.Draft202012Validator(SCHEMA)
     kinds = set()
     for path in sorted((study / "evals").glob("*-s0*.json")):

@@ -21,7 +21,7 @@ from rtt.scoring.score import Scorer
 from rtt.scoring.write import write_eval
 from rtt.steps import attack, choose, unlearn
 from rtt.study.expand import Runs
-from rtt.study.names import ASKED, PROBES
+from rtt.study.names import ASKED, probes_of
 from rtt.training.resume import State
 from safetensors.torch import load_file
 
@@ -252,7 +252,7 @@ def test_metrics_are_the_accuracies(chain):
             keys = ("attack", "setting", "v_split", "repeat")
             assert [entry[key] for key in keys] == [result[key] for key in keys]
             for role in {q["role"] for q in result["questions"]}:
-                assert entry["accuracy"][role].keys() == set(PROBES) - {"letter_calibrated"}
+                assert entry["accuracy"][role].keys() == set(probes_of(ASKED)) - {"letter_calibrated"}
                 for probe in ("letter", "likelihood", "likelihood_fresh", "cloze", "few_shot"):
                     hits = [
                         max(range(4), key=lambda i, s=q["probes"][probe]["scores"]: (s[i], -i)) == q["answer"]

@@ -26,7 +26,7 @@ from rtt.bundle.layout import PART, STUDY, strict_json, strict_text
 from rtt.errors import UserError
 from rtt.scoring.compact import is_compact
 from rtt.scoring.correct import AT_FIRST
-from rtt.study.names import ASKED, MOST_VARIANTS
+from rtt.study.names import IN_EVALUATIONS, MOST_VARIANTS
 
 MOST_KEYS = 10_000  # of one object
 
@@ -208,7 +208,7 @@ class LaterProbe(Probe):
 
 
 # Nothing reads a probe of another name, so it may hold anything.
-NAMED = {name: ((Probe if name in AT_FIRST else LaterProbe) | None, None) for name in ASKED}
+NAMED = {name: ((Probe if name in AT_FIRST else LaterProbe) | None, None) for name in IN_EVALUATIONS}
 Probes = create_model("Probes", __base__=Loose, **NAMED)
 
 

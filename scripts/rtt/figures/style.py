@@ -58,6 +58,7 @@ PROBES = {  # in sentences; in the tables' order
     "likelihood_fresh": "likelihood of fresh choices",
     "cloze": "cloze",
     "few_shot": "few-shot letters",
+    "sampled": "sampled answers",
     STRONGEST: "strongest probe",
 }
 FLOORS = {  # what a model scores that knows nothing, by probe; others: one over the number of choices
@@ -65,6 +66,7 @@ FLOORS = {  # what a model scores that knows nothing, by probe; others: one over
     "few_shot": "T's majority letter",
     "letter_calibrated": "the other half's majority letter",
     "likelihood": "the shortest choice",
+    "sampled": "as many random choices as there are samples",
 }
 CHANCE = "one over the number of choices"
 

@@ -31,7 +31,7 @@ from rtt.errors import UserError
 from rtt.files import digest, natural, read_json
 from rtt.scoring import held_out, probabilities
 from rtt.scoring.question_table import LetterUse, Questions
-from rtt.study.names import ASKED, PROBES
+from rtt.study.names import IN_EVALUATIONS, PROBES
 
 VERSION = 1
 FOLDER = "questions"
@@ -94,7 +94,7 @@ def table(path: Path, document: Mapping[str, Any]) -> tuple[CompactTable, dict[s
     """
     found = held(path, document)
     splits = dict.fromkeys(found.questions["forget"].splits) if found.questions else ()
-    asked = {probe: {"scores": []} for probe in ASKED if probe in document["probes"]}
+    asked = {probe: {"scores": []} for probe in IN_EVALUATIONS if probe in document["probes"]}
     questions = [{"split": split, "probes": asked} for split in splits]
     none = {"attack": document["labels"].get("attack"), "setting": {}, "v_split": None, "repeat": 0}
     heads = [head for head, _ in accuracies(document, found.questions, found.correct)]

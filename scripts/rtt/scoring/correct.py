@@ -10,7 +10,7 @@ import numpy as np
 
 from rtt.files import natural
 from rtt.scoring.halves import halves
-from rtt.study.names import ASKED, probes_of
+from rtt.study.names import IN_EVALUATIONS, probes_of
 
 
 class Asked(NamedTuple):
@@ -28,7 +28,7 @@ AT_FIRST = ("letter", "likelihood", "likelihood_fresh")
 
 def asked_of(probes: Mapping) -> list[str]:
     """Return which probes a question of an evaluation JSON was asked, in their order; others are ignored."""
-    return [name for name in ASKED if name in probes and (name in AT_FIRST or "scores" in probes[name])]
+    return [name for name in IN_EVALUATIONS if name in probes and (name in AT_FIRST or "scores" in probes[name])]
 
 
 Across = Sequence[tuple[np.ndarray, np.ndarray]]  # ((n,) bool, (n,) bool): where means are taken, and where they serve
@@ -38,7 +38,8 @@ def correct(asked: Mapping[str, Asked], answers: np.ndarray, across: Across | No
     """Return {probe of the tables: (n,) float}: 1 where a question is answered right, 0 where it is not.
 
     The answer is the first choice with the highest score. Only `letter_permuted` counts 1/tied where the correct choice
-    is among several highest ones, since a model that says one letter scores all choices alike. `letter_calibrated` is
+    is among several highest ones, since a model that says one letter scores all choices alike. `sampled`, whose scores
+    count the samples that state each choice, is right where one states the correct one. `letter_calibrated` is
     described at `calibrated`. It is left out without `across`, as are probes by tokens or bytes that a file does not
     have.
     """
@@ -47,6 +48,8 @@ def correct(asked: Mapping[str, Asked], answers: np.ndarray, across: Across | No
     for probe in probes_of(asked):
         if probe == "letter_permuted":
             found[probe] = first_or_tied(asked[probe].scores, answers)
+        elif probe == "sampled":
+            found[probe] = (asked[probe].scores[np.arange(len(answers)), answers] > 0).astype(float)
         elif probe == "letter_calibrated":
             if across is not None:
                 found[probe] = first_highest(calibrated(asked["letter"].scores, across), answers)

@@ -15,7 +15,7 @@ from rtt.files import digest, read_json
 from rtt.scoring.correct import asked_of
 from rtt.scoring.held_out import texts, total
 from rtt.study import plugins
-from rtt.study.names import ASKED, asked_for, setting_text
+from rtt.study.names import ASKED, IN_EVALUATIONS, OF_ATTACKS, asked_for, setting_text
 from rtt.study.strict import AS_WRITTEN
 
 ADVICE = "the file was changed or damaged; put the right one in its place, or delete {} and start the study again"
@@ -110,9 +110,10 @@ def _planned(path: Path, document: dict, spec: dict) -> None:
     scores = spec.get("scores") or (spec.get("source") or {}).get("scores") or {}
     answers = ASKED if plugin is None or plugin.answers is None else plugin.answers
     expected = [probe for probe in ASKED if probe in scores.get("probes", ()) and probe in answers]
+    expected += [probe for probe in OF_ATTACKS if probe in answers]
     for index, look in enumerate(looks):
         asked = {probe for question in look["questions"] for probe in asked_of(question["probes"])}
-        _as_planned(path, f"probes of looks[{index}]", [probe for probe in ASKED if probe in asked], expected)
+        _as_planned(path, f"probes of looks[{index}]", [probe for probe in IN_EVALUATIONS if probe in asked], expected)
     if kind == "unlearned":
         _as_planned(path, "steps of the looks", sorted(look["step"] for look in looks), _points(settings, looks))
     if plugin is None:
@@ -171,6 +172,8 @@ def _accuracies(path: Path, document: dict) -> None:
 
 def _hit(answered: dict, probe: str, answer: int) -> float:
     """Return whether a question is answered right; of choices that tie in `letter_permuted`, a share."""
+    if probe == "sampled":
+        return answered[probe]["scores"][answer] > 0
     found, per = answered[asked_for(probe)], {"likelihood_token": "tokens", "likelihood_byte": "bytes"}.get(probe)
     counts = found[per] if per else [1] * len(found["scores"])
     scores = [score / count for score, count in zip(found["scores"], counts, strict=True)]

@@ -46,6 +46,7 @@ def guesses(asked: Asked, probe: str, v_splits: Sequence[int] | None = None) -> 
     - `letter_calibrated`: the majority letter of the other half of the questions that were calibrated together: all
       of them before an attack, those of one V split after it. At least one over the number of choices.
     - `likelihood`: one over the number of choices, or the shortest choice, whichever scores more.
+    - `sampled`: one over the number of choices, for one sample (`rtt.stats.reported.look_guesses` has k of them).
     - all others: one over the number of choices.
     """
     everything = np.unique(asked.split_of).tolist()

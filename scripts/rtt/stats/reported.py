@@ -9,7 +9,7 @@ import numpy as np
 from rtt.scoring.read import AttackScores, PointScores, Questions
 from rtt.stats.floors import Asked, guesses, mean
 from rtt.stats.look_choice import choose
-from rtt.study.names import PROBES, STRONGEST
+from rtt.study.names import OF_ATTACKS, PROBES, STRONGEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +75,22 @@ def floor_of(attack: AttackScores, probe: str) -> float:
     return mean(attack_guesses(attack, probe))
 
 
+def look_guesses(attack: AttackScores, probe: str) -> np.ndarray:
+    """Return (L, n) floats, what a guesser scores on each V question at each look: of `sampled` he states a choice as
+    often as the model was sampled, and of n choices hits the right one with 1 - (1 - 1 / n)^k.
+    """
+    once = attack_guesses(attack, probe)
+    if probe != "sampled":
+        return np.repeat([once], len(attack.settings), axis=0)
+    return np.array([1 - (1 - once) ** setting["k"] for setting in attack.settings])
+
+
 def stacked(attack: AttackScores, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return all looks by some probes, probe by probe: (R, probes x looks, n) floats, and (probes x looks, n) of a
     guesser.
     """
     correct = np.concatenate([v_correct(attack, one) for one in names], axis=1)
-    return correct, np.repeat([attack_guesses(attack, one) for one in names], len(attack.settings), axis=0)
+    return correct, np.concatenate([look_guesses(attack, one) for one in names])
 
 
 @lru_cache(maxsize=256)
@@ -111,7 +121,12 @@ def point_guesses(points: PointScores, probe: str) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def before(points: PointScores, at: int, probe: str) -> Reported:
-    """Return all forget questions of a point before any attack; `strongest` as in `attacked`, without looks."""
+    """Return all forget questions of a point before any attack; `strongest` as in `attacked`, without looks.
+
+    By a probe that attacks alone ask nothing is known, and all answers are NaN.
+    """
+    if probe in OF_ATTACKS:
+        return Reported(np.full(len(points.forget.ids), np.nan), 1 / points.forget.n_choices)
     names = [one for one in PROBES if one in points.forget_correct] if probe == STRONGEST else [probe]
     correct = np.stack([points.forget_correct[one][at] for one in names])
     guess = np.stack([point_guesses(points, one) for one in names])

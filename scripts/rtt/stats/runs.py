@@ -35,7 +35,7 @@ from rtt.stats.reported import before, first_of, t_counts, v_groups, v_view
 from rtt.stats.strongest import Suite, attacked, held, repeats_of
 from rtt.stats.variants import FIRST_ATTACK
 from rtt.study import plugins
-from rtt.study.names import DEFAULT, POOLED, PROBES, STRONGEST, STRONGEST_ATTACK
+from rtt.study.names import DEFAULT, OF_ATTACKS, POOLED, PROBES, STRONGEST, STRONGEST_ATTACK
 
 ATTACKED = ("acc_attacked", "acc_original_attacked", "acc_control_attacked", "acc_oracle_attacked")
 INTERVALS = ("acc_unlearned", *ATTACKED)
@@ -102,14 +102,16 @@ class Cell:
         return self.arm.attacks[self.attack, self.method, self.budget, repeat]
 
     def probes(self) -> list[str]:
-        """Return the probes that all evaluations of the cell hold."""
+        """Return the probes that all evaluations of the cell hold; `sampled` needs those after the attack alone."""
         arm = self.arm
-        every = [arm.original.forget_correct, held(arm.original_attacked[self.attack])]
+        every = [arm.original.forget_correct]
         every += [one.forget_correct for repeat in self.repeats for one in arm.unlearned[self.method, repeat]]
         others = [arm.controls.get(self.attack), arm.oracles.get(self.attack)]
-        every += [held(found) for found in others if found is not None and found.settings]
-        every += [held(self.attack_on(repeat)) for repeat in self.points()]
-        return [probe for probe in PROBES if all(probe in found for found in every)]
+        after = [held(arm.original_attacked[self.attack])]
+        after += [held(found) for found in others if found is not None and found.settings]
+        after += [held(self.attack_on(repeat)) for repeat in self.points()]
+        needed = {probe: after if probe in OF_ATTACKS else every + after for probe in PROBES}
+        return [probe for probe in PROBES if all(probe in found for found in needed[probe])]
 
     def runs(self, look_choice: str, probe: str) -> list[Run]:
         """Return every run of a cell, those with an admissible point."""
@@ -255,7 +257,7 @@ def _recovery_row(cell: Cell, look_choice: str, probe: str) -> tuple[dict, Answe
     beside = attacked(on_original, probe, look_choice)
     original, original_floor = beside.correct.mean(axis=0), mean(beside.guess.ravel())
     floor = mean(np.ravel([run.guess for run in runs])) if runs else original_floor
-    retain = probe if probe != STRONGEST else cell.criteria.judges(cell.probes())[0]
+    retain = probe if probe in arm.original.retain_correct else cell.criteria.judges(arm.original.retain_correct)[0]
     row = {
         **_keys(cell, look_choice, probe),
         **dict(n_questions=len(positions), n_groups=len(set(groups)), n_runs=len(runs)),

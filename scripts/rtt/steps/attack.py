@@ -30,6 +30,7 @@ from rtt.data.text import AS_TRAINED
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
 from rtt.models.load import load, load_weights, model_hash, weights
+from rtt.scoring import sampled
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.score import Scorer
 from rtt.scoring.write import attack_labels, write_eval
@@ -180,10 +181,14 @@ class Attacker:
 
         asker = asker if isinstance(asker, Asker) else Asker(asker)
         of = None if self.attack.asks_t() else v_split
-        scorer = self.scorer(of, prompts=asker.prompts or AS_TRAINED, soft=asker.soft)
+        if asker.sample:
+            asked = [fact for fact in self.facts if of in (None, fact.split)]
+            questions = sampled.questions(asked, asker.sample, role)
+        else:
+            scorer = self.scorer(of, prompts=asker.prompts or AS_TRAINED, soft=asker.soft)
+            questions = scorer.questions(asker.model, role, asker.score)
         self.state.keep(key, {
-            **dict(attack=self.attack.name, setting=setting, v_split=v_split, repeat=repeat),
-            "questions": scorer.questions(asker.model, role, asker.score),
+            **dict(attack=self.attack.name, setting=setting, v_split=v_split, repeat=repeat), "questions": questions
         })  # fmt: skip
 
     def _once(self, prefix: str, name: str, train) -> None:

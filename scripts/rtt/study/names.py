@@ -15,8 +15,10 @@ SENTENCE_LOSSES = ("CORPUS", "NUMBER")
 ASKED = ("letter", "letter_permuted", "likelihood", "likelihood_fresh", "cloze", "few_shot")
 PROBES = (
     "letter_permuted", "letter", "letter_calibrated", "likelihood", "likelihood_token", "likelihood_byte",
-    "likelihood_fresh", "cloze", "few_shot",
+    "likelihood_fresh", "cloze", "few_shot", "sampled",
 )  # fmt: skip
+OF_ATTACKS = ("sampled",)  # of PROBES: those by which an attack alone asks, so that no study selects them
+IN_EVALUATIONS = (*ASKED, *OF_ATTACKS)
 DERIVED = {"letter_calibrated": "letter", "likelihood_token": "likelihood", "likelihood_byte": "likelihood"}
 BY_DEFAULT = ("letter", "letter_permuted", "likelihood", "likelihood_fresh", "cloze")  # of ASKED
 STRONGEST = "strongest"  # in tables: the probe that lies highest above its floor, chosen on other questions

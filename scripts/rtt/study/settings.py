@@ -16,11 +16,11 @@ from pydantic import (
 )
 
 from rtt.study import sources
-from rtt.study.names import ARMS, ASKED, BY_DEFAULT, LOSSES, PROBES, split_problem
+from rtt.study.names import ARMS, ASKED, BY_DEFAULT, LOSSES, OF_ATTACKS, PROBES, split_problem
 from rtt.study.strict import Introduced, Strict
 
 Arm = Literal[*ARMS]
-Probe = Literal[*PROBES]
+Probe = Literal[*(name for name in PROBES if name not in OF_ATTACKS)]
 Asked = Literal[*ASKED]
 LossName = Literal[*LOSSES]
 McqLoss = Literal[*(name for name in LOSSES if name != "CORPUS")]
