@@ -209,6 +209,18 @@ def test_what_the_suite_learned(t_unlearned, t_original, t_control, without_t, e
     assert found["t_acc_control_attacked"] == min(worked) and np.isnan(found["t_acc_oracle_attacked"])
 
 
+def test_an_attack_that_worked_in_one_run_must_have_worked_on_the_control_in_every_run():
+    """RTT learned T in the second of two runs alone; lora, which has one run, always did."""
+    never, always = (scores("RTT", 1, t=t).correct["letter"] for t in (0.5, 1))
+    once = replace(scores("RTT", 1), correct={"letter": np.concatenate([never, always])})
+    both = replace(once, correct={"letter": np.concatenate([always, always])})
+    lora = scores("lora", 1, t=1)
+    some, every = (Suite((one, lora), {}) for one in (once, both))
+    found = learning([some], every, some, None, Criteria(headline=("letter",)))
+    assert (found["attack_learned"], found["original_learned"], found["control_learned"]) == (True, True, False)
+    assert (found["t_acc_attacked"], found["t_acc_control_attacked"]) == (1.0, 0.5)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """RTT gives GD back, quantise RMU; RTT runs twice, and quantise draws nothing."""
