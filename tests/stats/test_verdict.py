@@ -50,6 +50,8 @@ def test_the_lower_limit_is_that_of_plain_resampling():
     assert controlled < floored - 0.05  # so that which of the two it is makes a difference
     found = ask({"RTT": back[None]}, {"RTT": never[None]})
     assert found.lower == pytest.approx(controlled, abs=0.012)
+    # The control's questions are others, even where its answers are right at the places of the model's right ones.
+    assert ask({"RTT": back[None]}, {"RTT": planted(0.3, seed=3)}).lower == pytest.approx(controlled, abs=0.012)
     assert ask({"RTT": back[None]}, {"RTT": planted(0.1, seed=4)}).lower == pytest.approx(floored, abs=0.012)
     alone = ask({"RTT": back[None]}, {})  # without a control there is the floor alone
     assert alone.lower == pytest.approx(floored, abs=0.012) and np.isnan(alone.control)
