@@ -1,9 +1,12 @@
 """The attacks of a verdict and their settings, by the model's size; and what a budget of time leaves of them."""
 
+import subprocess
+
 import pytest
 from rtt.attacks.rtt import RTT
 from rtt.errors import UserError
 from rtt.judging import budget, settings
+from rtt.planner.gpus import DEVICES
 from rtt.study import plugins
 from rtt.study.names import BY_DEFAULT
 
@@ -49,6 +52,26 @@ def test_a_budget_is_a_time(text, found):
 def test_another_text_is_no_budget(text):
     with pytest.raises(UserError, match="expected a time such as 30min"):
         budget.seconds(text)
+
+
+GPUS = {
+    "NVIDIA H100 80GB HBM3": "h100", "NVIDIA A100-SXM4-80GB": "a100-80gb", "NVIDIA A100-SXM4-40GB": "a100-40gb",
+    "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA L40S": "l40s", "NVIDIA H200": "h200",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_is_known_by_what_nvidia_smi_calls_it(monkeypatch, name):
+    done = subprocess.CompletedProcess([], 0, stdout=f"{name}\n{name}\n", stderr="")
+    monkeypatch.setattr("rtt.judging.budget.subprocess.run", lambda *_, **__: done)
+    assert budget.device() == (DEVICES[GPUS[name]], True)
+
+
+def test_a_gpu_of_unknown_speed_is_said(monkeypatch):
+    done = subprocess.CompletedProcess([], 0, stdout="Tesla K80\n", stderr="")
+    monkeypatch.setattr("rtt.judging.budget.subprocess.run", lambda *_, **__: done)
+    with pytest.raises(UserError, match=r"the speed of this GPU \(Tesla K80\) is not in the planner's table"):
+        budget.device()
 
 
 class Trains:

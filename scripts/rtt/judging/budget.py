@@ -46,7 +46,7 @@ def device() -> tuple[Device, bool]:
         return cpu.measured(), False
     words = re.sub(r"[^a-z0-9]", "", name.lower())
     for key, known in DEVICES.items():
-        if re.sub(r"[^a-z0-9]", "", key) in words:
+        if all(part in words for part in key.split("-")):
             return known, True
     raise UserError(f"--budget: the speed of this GPU ({name}) is not in the planner's table; leave --budget out")
 
