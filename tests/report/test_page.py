@@ -1,6 +1,7 @@
 """The page: one document that loads nothing, prints the report's records, escapes what it is given, says what lacks."""
 
 import base64
+import contextlib
 import hashlib
 import html
 import re
@@ -16,7 +17,7 @@ from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.figures.style import number, percent
 from rtt.report.inputs import read_inputs
-from rtt.report.page import page, report
+from rtt.report.page import page, render, report
 from rtt.report.summary import summary
 from rtt.stats.contrasts import COLUMNS
 from rtt.stats.tables import write_table
@@ -38,8 +39,13 @@ CONTRASTS = pd.DataFrame([CONTRAST, CONTRAST | INCOMPARABLE], columns=COLUMNS)
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Drawing takes a second a page; tests of the text do without."""
+    """Drawing takes longer than all else; tests of the text do without."""
     monkeypatch.setattr("rtt.report.images.render_told", lambda *_, **__: (b"<svg></svg>", []))
+
+
+def report_of(folder):
+    """Return the report of a results folder, as records."""
+    return report(read_inputs(folder, folder / "study.yaml"), folder, folder / "study.yaml")
 
 
 def script_hash(page_text):
@@ -145,13 +151,16 @@ def full(folder):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return full(tmp_path_factory.mktemp("results") / "tiny")
+def found(tmp_path_factory):
+    """The report of the study with a row of everything, with figures, which its commands name by a relative path."""
+    with contextlib.chdir(tmp_path_factory.mktemp("root")):
+        return report_of(full(Path("results/tiny")))
 
 
 @pytest.fixture(scope="module")
-def drawn(study):
-    return page(study, study / "study.yaml")
+def drawn(found):
+    """Its page."""
+    return render(found)
 
 
 def test_the_page_is_one_wellformed_document_that_loads_nothing(drawn):
@@ -189,11 +198,11 @@ def test_a_group_of_rows_is_a_tbody_as_wide_as_its_table(drawn):
     assert checked > 50
 
 
-def test_the_page_is_the_golden_page(tmp_path, monkeypatch, no_figures):
+def test_the_page_is_the_golden_page(tmp_path, drawn):
     """One page whole, so that a change of its words or numbers is seen. Figures aside; without checksums of tables."""
-    monkeypatch.chdir(tmp_path)
-    full(Path("results/tiny"))
-    text = text_of(page("results/tiny", "results/tiny/study.yaml")) + "\n"
+    without, n = re.subn(r'<span class="(spot|tip)".*?</span>', "", drawn)
+    assert n > 100  # marks of figures, which hold what is told of them
+    text = text_of(without) + "\n"
     text = re.sub(r"\b[0-9a-f]{64}\b", "SHA256", text)
     text = re.sub(r"unlearning-rtt \S+", "unlearning-rtt VERSION", text)
     new = tmp_path / "report.txt"
@@ -201,9 +210,8 @@ def test_the_page_is_the_golden_page(tmp_path, monkeypatch, no_figures):
     assert text.splitlines() == GOLDEN.read_text().splitlines(), f"if the page should be so: cp {new} {GOLDEN}"
 
 
-def test_numbers_on_the_page_are_the_report_s(study, drawn, no_figures):
+def test_numbers_on_the_page_are_the_report_s(found, drawn):
     """The templates print each record in its own place: a table's cells equal the fields of its rows."""
-    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
     nested, _ = found.tables
     lines = section(drawn, "recovery").splitlines()
     for group in nested.groups:
@@ -220,15 +228,24 @@ def test_numbers_on_the_page_are_the_report_s(study, drawn, no_figures):
     assert [row.stage for row in found.ledger] == ["pretrain", "unlearn", "all"]
 
 
-def test_the_page_is_the_same_twice(study, no_figures):
-    assert page(study, study / "study.yaml") == page(study, study / "study.yaml")
+def test_the_command_writes_the_same_page_twice_or_nothing(tmp_path, capsys, no_figures):
+    study = write_study(tmp_path / "s", recovery(*varied_rows()[:4]), CONTRASTS, [audit()], [manifest()], {})
+    out = tmp_path / "report.html"
+    command = ["report", "--results", str(study), "--study-config", str(study / "study.yaml"), "--out", str(out)]
+    assert main(command) == 0
+    assert out.read_text().startswith("<!DOCTYPE html>") and out.read_text() == page(study, study / "study.yaml")
+    out.unlink()
+    (tmp_path / "empty").mkdir()
+    assert main([*command[:2], str(tmp_path / "empty"), *command[3:]]) == 1
+    assert "recovery.csv: no such file; `python -m rtt tables` writes it" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "empty", study]
 
 
 def test_several_seeds_get_a_table(tmp_path, no_figures):
-    study = write_study(tmp_path / "s", full_study((11, 12)))
-    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    study = write_study(tmp_path / "s", full_study((11, 12), ("GD",)))
+    found = report_of(study)
     assert (found.scope.seeds, found.scope.several_seeds, found.scope.main_seed) == ([11, 12], True, 11)
-    text = section(page(study, study / "study.yaml"), "seeds")
+    text = section(render(found), "seeds")
     cell = found.over_seeds[0].rows[0]
     assert cell.used == 2
     assert f"{cell.method} | 2 | 0 | {cell.mean_text} | {cell.each} | {cell.criterion_holds} of 2" in text.splitlines()
@@ -267,8 +284,8 @@ def test_sections_with_nothing_to_say_are_left_out(tmp_path, no_figures):
         assert f'id="{name}"' not in text and f'href="#{name}"' not in text, name
 
 
-def test_recoveries_over_seeds_stand_with_their_components(tmp_path):
-    table = full_study((11, 12, 13))
+def test_recoveries_over_seeds_stand_with_their_components(tmp_path, no_figures):
+    table = full_study((11, 12, 13), ("GD", "RIA"))
     repeats = {"repeats": {"unlearning": 2, "attack": 2}}
     study = write_study(tmp_path / "s", table, study=repeats, probes=probes(table), seeds=over_seeds(table))
     drawn = page(study, study / "study.yaml")
@@ -282,7 +299,7 @@ def test_recoveries_over_seeds_stand_with_their_components(tmp_path):
     # sqrt(.01), sqrt(.0025), 0, sqrt(.0004); nothing is known of persons.
     assert "Method | base | unlearning | attack | V split" in lines and "GD | .100 | .050 | .000 | .020" in lines
     claim = section(drawn, "claim")
-    assert "4 of 4 methods count as unlearned" not in claim
+    assert "2 of 2 methods count as unlearned" not in claim
     assert f"come back: GD .81 {ends}" in claim.replace("0.", ".")
 
 
@@ -324,10 +341,10 @@ def test_everything_from_data_is_escaped(tmp_path):
 def test_missing_pieces_are_said(tmp_path, no_figures):
     untold = {"perplexity_before": NAN, "perplexity_unlearned": NAN}
     study = write_study(tmp_path / "s", recovery(recovery_row(**untold)))
-    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    found = report_of(study)
     assert (found.audits, found.ledger, found.provenance, found.budgets) == ([], [], [], [])
     assert found.contrasts_of_arms is None
-    text = page(study, study / "study.yaml")
+    text = render(found)
     assert "perplexity" not in section(text, "recovery")
     for name, words in (
         ("provenance", "No manifests were found"),
@@ -343,18 +360,6 @@ def test_missing_pieces_are_said(tmp_path, no_figures):
     assert "no two arms to compare" in section(page(several, several / "study.yaml"), "seeds")
     with pytest.raises(UserError, match="no such study file"):
         page(study, study / "absent.yaml")
-
-
-def test_the_command_writes_the_page_or_nothing(tmp_path, study, capsys, no_figures):
-    out = tmp_path / "report.html"
-    command = ["report", "--results", str(study), "--study-config", str(study / "study.yaml"), "--out", str(out)]
-    assert main(command) == 0
-    assert out.read_text().startswith("<!DOCTYPE html>")
-    out.unlink()
-    (tmp_path / "empty").mkdir()
-    assert main([*command[:2], str(tmp_path / "empty"), *command[3:]]) == 1
-    assert "recovery.csv: no such file; `python -m rtt tables` writes it" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
 
 
 def test_a_manifest_that_is_no_object_is_named(tmp_path):
@@ -394,7 +399,7 @@ def test_the_first_probe_of_the_table_is_the_main_one(tmp_path, no_figures):
     rows = [recovery_row(probe="likelihood", acc_attacked=0.61), recovery_row(probe="letter", acc_attacked=0.71)]
     study = write_study(tmp_path / "s", recovery(*rows))
     assert "probe likelihood" in summary(study) and ".61" in summary(study) and ".71" not in summary(study)
-    found = report(read_inputs(study, study / "study.yaml"), study, study / "study.yaml")
+    found = report_of(study)
     assert found.verdicts[0].methods[0].result.acc_attacked.value == 0.61
     assert [table.probe for table in found.tables + found.more_tables] == ["likelihood", "letters"]
 
@@ -418,7 +423,8 @@ def test_end_to_end_from_evaluations(tmp_path, no_figures):
     tables = folder / "tables"
     assert main(["tables", "--evals", str(evals), "--point-choices", str(point_choices), "--out", str(tables)]) == 0
     (folder / "study.yaml").write_text("study: study\n")
-    (verdict,) = report(read_inputs(folder, folder / "study.yaml"), folder, folder / "study.yaml").verdicts
+    found = report_of(folder)
+    (verdict,) = found.verdicts
     assert [(one.result.method, one.holds) for one in verdict.methods] == [("GD", False), ("RMU", True)]
     assert verdict.claim.startswith("In these weights, RMU hid the facts learned in pretraining")
     # 120 of 160 and 40 of 160: Wilson by hand (z = 1.959964)
@@ -428,7 +434,7 @@ def test_end_to_end_from_evaluations(tmp_path, no_figures):
         centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         ends += [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
     low, high, control_low, control_high = (f"{end:.2f}"[1:] for end in ends)
-    text = section(page(folder, folder / "study.yaml"), "claim")
+    text = section(render(found), "claim")
     assert f".75 [{low}, {high}]" in text
     assert f".25 [{control_low}, {control_high}]" in text
     rows = [line.split() for line in summary(folder).splitlines() if line.startswith("pretrained ")]
