@@ -16,6 +16,13 @@ from rtt.report.reference import Reference
 TEN = tuple(range(21, 31))
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing takes seconds; a figure of which only its place counts is one mark with an id."""
+    svg = b'<svg id="one"><use href="#one"/></svg>'
+    monkeypatch.setattr("rtt.report.images.render_told", lambda *_, **__: (svg, []))
+
+
 @pytest.fixture(scope="module")
 def ten():
     """A reference of ten seeds, of which GD's corrected recoveries are .50, .51, ..., .59 on the first arm's facts."""
@@ -36,7 +43,7 @@ def test_a_seed_has_its_place_among_the_ten(ten):
     assert [value.strip("*") for value in row.each.split(", ")] == [f".5{k}" for k in range(10)]
 
 
-def test_seeds_that_do_not_know_have_no_place_among_the_ten(ten):
+def test_seeds_that_do_not_know_have_no_place_among_the_ten(ten, no_figures):
     """Two of the reference's ten do not know the facts: the mean leaves them out, and so does the place."""
     table = ten.tables["recovery"].copy()
     table.loc[table["seed"].isin((21, 22)), ["status", "counts"]] = ["not_known", False]
@@ -59,7 +66,7 @@ def test_the_figure_has_the_study_as_diamonds(ten):
     assert sorted(float(line.get_ydata()[0]) for line in diamonds) == pytest.approx(sorted(values))
 
 
-def test_a_row_without_a_value_has_no_place(ten):
+def test_a_row_without_a_value_has_no_place(ten, no_figures):
     view = full_view()
     view.recovery.loc[view.recovery["method"] == "RMU", "recovery_corrected"] = float("nan")
     rows = [row for group in among(view, ten, 9).groups for row in group.rows if row.method == "RMU"]
@@ -71,12 +78,12 @@ def test_it_is_left_out_without_a_reference_and_for_the_references_own_seeds(ten
     assert among(full_view((21,)), ten, 9) is None
 
 
-def test_changed_code_is_said(ten):
+def test_changed_code_is_said(ten, no_figures):
     changed = Reference(ten.name, ten.study, ten.tables, ("unlearn", "attack"))
     assert "the code of unlearn and attack has changed" in among(full_view(), changed, 9).changed
 
 
-def test_the_page_shows_it_only_where_it_is_told_to(ten, tmp_path):
+def test_the_page_shows_it_only_where_it_is_told_to(ten, tmp_path, no_figures):
     folder = write_study(tmp_path, full_study())
     inputs, config = read_inputs(folder, folder / "study.yaml"), Path("study.yaml")
     alone, told = (render(report(inputs, folder, config, reference)) for reference in (None, ten))
@@ -85,4 +92,4 @@ def test_the_page_shows_it_only_where_it_is_told_to(ten, tmp_path):
     text = " ".join(re.sub(r"<[^>]+>", " ", html.unescape(told)).split())
     assert "on 10 other seeds (21, 22, 23" in text and "--reference results/reference" in text
     ids = re.findall(r'\bid="([^"]+)"', told)
-    assert len(ids) == len(set(ids))
+    assert len(ids) == len(set(ids)) and {"seeds-beside-one", "steps-one"} <= set(ids)
