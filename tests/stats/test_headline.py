@@ -36,8 +36,8 @@ def written(tmp_path_factory):
     accuracies = {("unlearned_attacked", "pretrained", "GD", seed): 0.55 + 0.05 * seed for seed in range(5)}
     accuracies |= {("unlearned", "pretrained", "RMU", seed): 0.6 for seed in (1, 3)} | {"unlearned": 0.25}
     make_evals(
-        folder, arms=("pretrained",), methods=("GD", "RMU"), seeds=range(5), per_split=16, epochs=2, steps=(10, 20),
-        accuracies=accuracies, budgets=(0.05, 0.1), unlearning_repeats=2, repeats=2,
+        folder, arms=("pretrained",), methods=("GD", "RMU"), seeds=range(5), per_split=16, epochs=2, lrs=(1e-3,),
+        steps=(10, 20), accuracies=accuracies, budgets=(0.05, 0.1), unlearning_repeats=2,
     )  # fmt: skip
     assert tables(folder) == 0
     return {path.stem: read_table(path) for path in (folder / "tables").glob("*.csv")}
