@@ -46,23 +46,26 @@ def test_the_recipe_adds_a_method_that_runs(copy, recipe):
     for lint in (["check"], ["format", "--check"]):
         check(copy, "-m", "ruff", *lint, "scripts/rtt/methods", EQUATIONS)
 
-    # 3: a study, with NPO, which compares with the original, beside it. Its model and its steps are the smoke study's.
+    # 3: a study, attacked by RTT. Its model, its steps and what is done by now are the smoke study's.
     study = yaml.safe_load((copy.folder / SMOKE).read_text())
     quick = {"batch_size": 8, "points": [2, 4]}
-    study["methods"] = {name: settings | quick, "NPO": {"learning_rate": 1e-3, "beta": 0.2} | quick}
+    study["methods"], study["attacks"] = {name: settings | quick}, {"RTT": study["attacks"]["RTT"]}
     study |= {"arms": ["pretrained"], "retain_budgets": [1.0]}
     (copy.folder / "own.yaml").write_text(yaml.safe_dump(study))
     tables = "results/smoke/tables/recovery.csv"
     done = copy.snakemake(tables, "-c2", "--scheduler", "greedy", "--configfile", "own.yaml")
     assert done.returncode == 0, done.stdout
     rows = read_csv(copy.folder / tables)
-    assert {row["method"] for row in rows} == {name, "NPO"} and all(row["acc_attacked"] for row in rows)
+    assert {row["method"] for row in rows} == {name} and all(row["acc_attacked"] for row in rows)
     specs = [json.loads(spec.read_text()) for spec in copy.results().glob("specs/unlearn-*.json")]
-    betas = {spec["method"]: spec["settings"]["beta"] for spec in specs if "beta" in spec["settings"]}
-    assert betas == {name: 2.5, "NPO": 0.2}
+    assert {s["method"]: s["settings"]["beta"] for s in specs if "beta" in s["settings"]} == {name: 2.5}
+
+    # Its plan, beside that of NPO, which compares with the original and so has a copy of it.
+    study["methods"]["NPO"] = {"learning_rate": 1e-3, "beta": 0.2} | quick
+    (copy.folder / "own.yaml").write_text(yaml.safe_dump(study))
     plan = json.loads(check(copy, "-m", "rtt", "plan", "own.yaml", "--json", PYTHONPATH="scripts"))
     weights = {phase["stage"]: phase["bytes"]["weights"] for phase in plan["memory"]}
-    assert weights["unlearning (NPO)"] == 2 * weights[f"unlearning ({name})"]  # with the copy of the original
+    assert weights["unlearning (NPO)"] == 2 * weights[f"unlearning ({name})"]
 
     # 4: the reference.
     check(copy, "scripts/reference.py")
