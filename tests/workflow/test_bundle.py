@@ -20,21 +20,14 @@ BLOCKED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "
 
 @pytest.fixture(scope="module")
 def bundle(finished, tmp_path_factory) -> Path:
-    """The smoke study's bundle, made twice."""
+    """The smoke study's bundle."""
     clone = Clone(tmp_path_factory.mktemp("bundling") / "clone")
     shutil.copytree(finished.folder, clone.folder, symlinks=True)
-    found = []
-    for _ in range(2):
-        done = clone.snakemake("bundle", "-c2", "--scheduler", "greedy", "--configfile", SMOKE)
-        assert done.returncode == 0, done.stdout
-        assert job_counts(done.stdout) == {"bundle": 1}
-        [path] = (clone.folder / "dist").glob("*.zip")
-        found.append(path.read_bytes())
-        path.unlink()
-    assert found[0] == found[1]
-    path = tmp_path_factory.mktemp("sent") / path.name
-    path.write_bytes(found[0])
-    return path
+    done = clone.snakemake("bundle", "-c2", "--scheduler", "greedy", "--configfile", SMOKE)
+    assert done.returncode == 0, done.stdout
+    assert job_counts(done.stdout) == {"bundle": 1}
+    [path] = (clone.folder / "dist").glob("*.zip")
+    return path.rename(tmp_path_factory.mktemp("sent") / path.name)
 
 
 @pytest.fixture
@@ -107,10 +100,11 @@ def make(clone: Clone, target: str, *variables: str) -> subprocess.CompletedProc
     return subprocess.run([*command, *variables], cwd=clone.folder, env=environment, capture_output=True, text=True)
 
 
-def test_make_bundle_says_what_it_packed_and_make_figures_that_all_of_it_is_equal(copy):
+def test_make_bundle_says_what_it_packed_and_packs_the_same_bytes_again(copy, bundle):
     done = make(copy, "bundle", f"STUDY={SMOKE}")
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     [path] = (copy.folder / "dist").glob("*.zip")
+    assert path.name == bundle.name and path.read_bytes() == bundle.read_bytes()
     with zipfile.ZipFile(path) as archive:
         evals = [name for name in archive.namelist() if "/evals/" in name]
     said = [line for line in done.stdout.splitlines() if "running" not in line]
@@ -253,6 +247,15 @@ def test_a_misspelt_option_is_a_mistake(fresh):
     assert done.returncode != 0 and "artefacts: this key cannot be set here" in done.stdout
 
 
+def test_what_a_bundle_holds_is_asked_for_by_a_key(copy):
+    """tests/bundle/test_write.py and test_compact.py write such bundles."""
+    for name in ("texts", "compact"):
+        done = copy.snakemake("bundle", "-n", "-p", "--configfile", SMOKE, "--config", f"bundle_{name}=true")
+        [command] = re.findall(r"^ *(python -m rtt bundle .*)$", done.stdout, re.MULTILINE)
+        assert command.split()[4:] == ["--results", "results/smoke", f"--{name}"]
+
+
+@pytest.mark.full
 def test_texts_are_bundled_where_they_are_asked_for(copy):
     done = copy.snakemake("bundle", "-c1", "--configfile", SMOKE, "--config", "bundle_texts=true")
     assert done.returncode == 0, done.stdout
