@@ -125,7 +125,7 @@ def test_sensitivity_has_a_row_per_setting_and_per_other_attack():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("seeds", [(0,), (11, 12, 13)])
+@pytest.mark.parametrize("seeds", [pytest.param((0,), marks=pytest.mark.full), (11, 12, 13)])
 def test_every_figure_of_an_attack_without_epochs_is_drawn_whole(name, seeds):
     table = full_study(seeds).assign(attack="quantise")
     sizes = (32, 64, 128, None)
