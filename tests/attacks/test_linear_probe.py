@@ -6,9 +6,10 @@ import pytest
 import tiny
 import torch
 from knowing import PROBES, accuracy, brought_back, knowing, strangers
-from rtt.attacks.linear_probe import LinearProbe, _choices_told, _fitted, _letters_told, hidden_states
+from rtt.attacks.linear_probe import LinearProbe, _choices_told, _fitted, _letters_told
 from rtt.data.text import Text, letter_text, question_prompt, split_text
 from rtt.errors import UserError
+from rtt.training.residual import hidden_states
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import binom
@@ -118,7 +119,7 @@ def test_a_direction_that_tells_true_from_wrong_choices_is_found(monkeypatch):
     def states(model, rows, layers):
         return {row: (rng.normal(0, 1, 24) + direction * (row in true))[None] for row in rows}
 
-    monkeypatch.setattr("rtt.attacks.linear_probe.hidden_states", states)
+    monkeypatch.setattr("rtt.training.residual.hidden_states", states)
     (found,) = brought_back("linear_probe", BACK, knowing()[0], facts).values()
     assert found["likelihood"] > 0.8, found
 

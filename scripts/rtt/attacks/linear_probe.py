@@ -12,51 +12,6 @@ from rtt.study.strict import Strict
 LEAST = -30.0  # nats of an answer that the probe never saw, such as the letter E where T's questions have four choices
 
 
-def hidden_states(model, rows, layers, batch_size: int = 32) -> dict:
-    """Return {tokens: (layers, width) float}, the residual stream behind these decoder layers at the last token.
-
-    rows: tuples of token ids. layers: numbers of decoder layers, from 0. Rows of a batch are equally long, so that
-    nothing is padded, and every architecture gives what it gives for one row alone. Every batch is filled up, so that a
-    row's states do not depend on which others are read at the same time. Raises `rtt.errors.Stopped` after SIGTERM.
-    """
-    from itertools import groupby
-
-    import torch
-
-    from rtt.errors import Stopped
-    from rtt.models.architecture import decoder_layers, takes
-    from rtt.training.resume import Terminated
-
-    found, kept, device = decoder_layers(model), {}, next(model.parameters()).device
-    keep = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
-
-    def keeper(number):
-        def hook(module, inputs, output):
-            states = output[0] if isinstance(output, tuple) else output
-            kept[number] = states[:, -1].to(torch.promote_types(states.dtype, torch.float32)).cpu()
-
-        return hook
-
-    result, hooks = {}, [found[number].register_forward_hook(keeper(number)) for number in set(layers)]
-    try:
-        model.eval()
-        by_length = groupby(sorted(set(rows), key=lambda row: (len(row), row)), key=len)
-        for _, group in by_length:
-            group = list(group)
-            for batch in (group[at : at + batch_size] for at in range(0, len(group), batch_size)):
-                if Terminated.together():
-                    raise Stopped
-                full = [*batch, *[batch[-1]] * (batch_size - len(batch))]
-                with torch.no_grad():
-                    model(torch.tensor(full, device=device), use_cache=False, **keep)
-                states = torch.stack([kept[number] for number in layers], 1)[: len(batch)]
-                result |= zip(batch, states.numpy(), strict=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return result
-
-
 class LinearProbe(Attack):
     """Fit logistic regressions to the checkpoint's hidden states on T, and let them answer V.
 
@@ -145,6 +100,7 @@ class _Reader:
         import numpy as np
 
         from rtt.data.text import split_text
+        from rtt.training.residual import hidden_states
 
         rows = []
         for text in texts:

@@ -228,3 +228,41 @@ def _outputs(module: torch.nn.Module) -> int | None:
 
 def _of_experts(weight: torch.nn.Parameter) -> bool:
     return weight.dim() == 3 and min(weight.shape[1:]) > 1
+
+
+def matrices(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return {name: weight} of all matrices between the embeddings and the output matrix, which are left out.
+
+    Whatever has two or more dimensions counts as one matrix: also all experts in one tensor, and kernels.
+    """
+    head = model.get_output_embeddings()
+    apart = [module for module in model.modules() if isinstance(module, torch.nn.Embedding) or module is head]
+    left_out = {id(parameter) for module in apart for parameter in module.parameters()}
+    return {name: one for name, one in model.named_parameters() if one.dim() > 1 and id(one) not in left_out}
+
+
+def writer(layer: torch.nn.Module, width: int, place: str) -> torch.nn.Module | None:
+    """Return the module whose output a layer's `attention` or `mlp` adds to the residual stream; None without one.
+
+    It is the matrix itself (o_proj and mlp.down_proj in Llama), since some modules around it add the stream as well.
+    Where experts share the work, it is the module of all of them.
+    """
+    if place == "mlp":
+        names = [name.rpartition(".")[0] for name in feed_forward_outputs(layer, width)]
+        if len(set(names)) == 1 and names[0] and _outputs(layer.get_submodule(names[0])) == width:
+            return layer.get_submodule(names[0])
+        return layer.get_submodule(names[0].partition(".")[0]) if names and names[0] else None
+    found = None
+    for child in layer.children():
+        if re.search("attention|attn", type(child).__name__, re.IGNORECASE) and not re.search(
+            "norm", type(child).__name__, re.IGNORECASE
+        ):
+            inner = [one for one in child.modules() if not _of_many(one) and _outputs(one) == width]
+            found = inner[-1] if inner else found
+    return found
+
+
+def _of_many(module: torch.nn.Module) -> bool:
+    """Return whether a module's weight holds the matrices of several experts."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.nn.Parameter) and _of_experts(weight)
