@@ -1,11 +1,17 @@
 """Quantisation against a plain computation in float64, weight by weight; and what stays as it is."""
 
+import copy
+
 import pytest
 import tiny
 import torch
+from knowing import accuracy, brought_back, knowing, most_by_chance, shown, strangers
 from rtt.attacks.base import Checkpoint
 from rtt.attacks.quantise import Quantise, linear_weights, rounded
+from rtt.data.text import encode
 from rtt.errors import UserError
+from rtt.training.collate import collate
+from rtt.training.losses import text_loss
 
 
 def by_hand(weight: torch.Tensor, bits: int, group_size: int | None) -> torch.Tensor:
@@ -97,6 +103,40 @@ def test_a_hidden_fact_that_small_weights_carry_is_brought_back():
     assert any(not torch.equal(value, knew[name]) for name, value in model.state_dict().items())
     (found,) = attacked(model, bits=[4], group_sizes=[None]).values()
     assert all(torch.allclose(value, knew[name], atol=1e-6) for name, value in found.items())
+
+
+def below_a_level(model, facts, bits=3):
+    """Return a rounded model that knows these facts, and in place hide them by changes too small for its levels.
+
+    Each step goes against the loss of the answers, and no weight moves by more than .45 of the step between two levels.
+    """
+    linear = list(linear_weights(model).values())
+    with torch.no_grad():
+        for weight in linear:
+            weight.copy_(rounded(weight, bits, None))
+    knew, start = copy.deepcopy(model), [weight.detach().clone() for weight in linear]
+    batch = collate([encode(tiny.tokenizer(), text) for fact in facts for text in shown(fact)], 0)
+    for _ in range(8):
+        slopes = torch.autograd.grad(text_loss(model, batch), linear)
+        with torch.no_grad():
+            for weight, slope, before in zip(linear, slopes, start, strict=True):
+                largest = before.abs().amax(1, keepdim=True)
+                most = 0.45 * largest / (2 ** (bits - 1) - 1)
+                moved = (weight + 0.3 * most * slope.sign() - before).clamp(-most, most)
+                weight.copy_(before + moved.where(before.abs() < largest, torch.zeros(())))  # the scales stay
+    return knew
+
+
+def test_facts_that_small_weights_hide_come_back_and_what_was_never_known_does_not():
+    model, _, facts, _ = knowing()
+    knew = below_a_level(model, facts)
+    assert max(accuracy(model, facts).values()) < 0.7 and min(accuracy(knew, facts).values()) > 0.9
+    settings = {"bits": [3], "group_sizes": [None]}
+    (found,) = brought_back("quantise", settings, model, facts).values()
+    assert found == accuracy(knew, facts)
+    never = [next(iter(brought_back("quantise", settings, model, strangers(seed)).values())) for seed in range(3)]
+    for probe in found:
+        assert sum(one[probe] for one in never) / 3 <= most_by_chance(3 * len(facts)), probe
 
 
 def test_a_model_without_linear_layers_is_refused():

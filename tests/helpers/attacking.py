@@ -17,6 +17,10 @@ SETTINGS = {
     "quantise": {"bits": [4], "group_sizes": [None]},
     "sampling": {"samples": [2], "tokens": 2},
     "t_shots": {"shots": [2], "orders": 1},
+    "lens": {"layers": [0], "places": ["mlp"]},
+    "noise": {"sigmas": [0.3]},
+    "prune": {"p": [0.1], "q": [0.1]},
+    "project": {"layers": ["all"], "directions": [2]},
 }
 QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 

@@ -21,9 +21,11 @@ from rtt.study import plugins
 from rtt.study.settings import Model
 from rtt.training.collate import collate
 from rtt.training.losses import text_loss
+from scipy.stats import binom
 
 SHAPE = Model(hidden_size=48, intermediate_size=96, layers=2, heads=2)
 PEOPLE = tiny.GENERATOR | {"facts_per_split": 8, "retain_train": 8, "first_names": 12, "last_names": 12}
+HIDING = 7  # the dimension of the residual stream that `hide_by_unit` uses
 PROBES = ("letter", "letter_permuted", "likelihood")
 BATCH, RATE, LOSS = 40, 5e-3, 0.03  # it is trained until its loss is that low, after about 190 steps
 
@@ -92,3 +94,37 @@ def brought_back(name: str, settings: dict, model, facts, retain=(), seed: int =
         setting: {probe: float(right.mean()) for probe, right in judged(answers).items() if probe in PROBES}
         for setting, answers in asked.items()
     }
+
+
+def most_by_chance(questions: int, floor: float = 0.25) -> float:
+    """Return the share right that a guesser of so many questions exceeds once in 200 times."""
+    return float(binom.ppf(0.995, questions, floor)) / questions
+
+
+def hide_by_unit(model, layer: int, facts: Sequence[Fact], retain: Sequence[Fact], strength: float) -> None:
+    """Hide facts by one planted unit of an MLP. Where an answer to their questions is due, it adds to one dimension
+    of the residual stream, more or less of it from prompt to prompt, so that no answer can be heard; on retain
+    questions it is silent.
+    """
+    mlp, asked = model.model.layers[layer].mlp, {}
+    handle = mlp.register_forward_pre_hook(lambda module, inputs: asked.update(read=inputs[0][0].double()))
+    rows, sides = [], []
+    for side, known in ((1.0, facts), (-1.0, retain)):
+        for text in (text for fact in known for text in shown(fact)):
+            example = encode(tiny.tokenizer(), text)
+            start = next(i for i, label in enumerate(example["labels"]) if label != -100)
+            with torch.no_grad():
+                model(torch.tensor([example["input_ids"][:-1]]))
+            rows += asked["read"][start - 1 :]  # where each token of the answer is predicted
+            sides += [side] * (len(example["input_ids"]) - start)
+    handle.remove()
+    inputs, sides = torch.stack(rows), torch.tensor(sides, dtype=torch.float64)
+    ridge = 1e-3 * torch.eye(inputs.shape[1], dtype=torch.float64)
+    tells = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ sides)  # its product with an input is near +-1
+    vary = torch.randn(inputs.shape[1], generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        unit = int(mlp.down_proj.weight.norm(dim=0).argmin())
+        mlp.gate_proj.weight[unit] = 12 * tells
+        mlp.up_proj.weight[unit] = vary
+        mlp.down_proj.weight[:, unit] = 0.0
+        mlp.down_proj.weight[HIDING, unit] = strength

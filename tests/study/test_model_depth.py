@@ -11,7 +11,7 @@ LLAMA = {"model_type": "llama", "num_hidden_layers": 12, "hidden_size": 16, "voc
 RMU = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2], "mcq_loss": "QUESTION_ANSWER"}
 
 
-def runs(folder, config, methods, **model):
+def runs(folder, config, methods, attacks=None, **model):
     """Return the runs of a study on a model's folder that holds a config alone, besides what makes it a folder."""
     place = folder / "model"
     place.mkdir()
@@ -19,7 +19,8 @@ def runs(folder, config, methods, **model):
     (place / "tokenizer_config.json").write_text("{}")
     (place / "model.safetensors").write_bytes(b"weights")
     model = {"name": "tiny", "path": str(place)} | model
-    return Runs(tiny.tasks_study(folder, model={k: v for k, v in model.items() if v}, methods=methods))
+    more = {"attacks": attacks} if attacks else {}
+    return Runs(tiny.tasks_study(folder, model={k: v for k, v in model.items() if v}, methods=methods, **more))
 
 
 def layers(found):
@@ -62,6 +63,12 @@ def test_a_model_that_is_not_there_yet_tells_its_depth_when_it_is_trained(tmp_pa
 def test_what_the_model_does_not_have_is_refused_before_the_first_job(tmp_path, config, methods, message):
     with pytest.raises(UserError, match=message):
         runs(tmp_path, config, methods)
+
+
+@pytest.mark.parametrize("name", ["lens", "project", "linear_probe"])
+def test_layers_that_an_attack_cannot_read_are_refused_before_the_first_job(tmp_path, name):
+    with pytest.raises(UserError, match=rf"attacks.{name}.layers: layer 12: the model has 12 layers"):
+        runs(tmp_path, LLAMA, {"RMU": RMU}, attacks={name: {"layers": [3, 0.5, 12]}})
 
 
 def test_fractions_of_a_depth_that_nobody_knows_are_refused(tmp_path):

@@ -82,13 +82,15 @@ class Cost:
 
     trained: settings of each training, with its steps and tokens. looks: how often all facts are scored; for an attack
     that trains nothing, how often those of V are. longer: how many times as many tokens a look reads as by the
-    prompts of training. more: tokens of each fact that are read or written beside the looks, all together.
+    prompts of training. more: tokens of each fact that are read or written beside the looks, all together. t_read:
+    tokens of T that are read beside them for one V split; one that is read backward, too, counts three times.
     """
 
     looks: int
     trained: Sequence[tuple[Any, int, float]] = field(default=())
     longer: float = 1.0
     more: float = 0.0
+    t_read: float = 0.0
 
 
 class Attack(ABC):

@@ -205,6 +205,9 @@ class Plan:
                 bill += Bill(runs=1) + self._train(title, model, tokens, settings, steps, longest, restored=True)
         by_probes = facts.texts.scored(spec.scores.probes)
         tokens = sum(fold.looks * fold.longer * by_probes + fold.more for fold in self.folds(spec)) * len(facts)
+        if spec.plugin.uses_t and not spec.plugin.asks_t():
+            t_sizes = [len(facts) - size for size in facts.splits.values()] * spec.repeats
+            tokens += sum(spec.plugin.cost(spec.settings, size, facts.texts).t_read for size in t_sizes)
         return bill + self._score(model, tokens, spec.plugin.precision(spec.settings), spec.scores)
 
     def looks(self, spec: AttackSpec) -> int:

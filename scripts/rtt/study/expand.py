@@ -251,11 +251,13 @@ class Runs:
         phases = {"teaching": study.teaching} | {f"methods.{name}": one for name, one in study.methods.named.items()}
         phases |= {f"attacks.{name}": one for name, one in study.attacks.named.items()}
         for name, phase in phases.items():
-            for layer in getattr(phase, "train_layers", None) or () if layers else ():
+            named = [(key, layer) for key in ("train_layers", "layers") for layer in getattr(phase, key, None) or ()]
+            for key, layer in named if layers else ():
                 try:
-                    layer_number(layer, layers)
+                    if layer != "all":
+                        layer_number(layer, layers)
                 except UserError as error:
-                    raise UserError(f"study {self.study.study}: {name}.train_layers: {error}") from None
+                    raise UserError(f"study {self.study.study}: {name}.{key}: {error}") from None
 
     def _original_folder(self, path: str) -> str:
         """Check the study's own model; return the folder's digest."""
