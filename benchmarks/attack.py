@@ -62,8 +62,9 @@ class Folder:
         self.work, self.runs = work, Runs(Study.model_validate_json(json.dumps(raw)))
         for spec in self.runs.specs():
             write_text(self.spec(spec), canonical_json(spec.model_dump(mode="json")) + "\n")
-        (self.source,) = (one for one in self.runs.sources.values() if one.facts.dataset == "birth_years_a")
-        (self.attack,) = (one for one in self.runs.attacks.values() if one.arm != "control")
+        pretrained = (one for one in self.runs.sources.values() if one.kind == "pretrain")
+        (self.source,) = (one for one in pretrained if one.facts.dataset == "birth_years_a")
+        self.attack = next(one for one in self.runs.attacks.values() if one.arm != "control")
         retain = self.source.retain
         for spec in (self.source.facts, retain.learn):
             if not self.facts(spec).exists():

@@ -70,7 +70,7 @@ def test_an_attack_is_the_same_beside_another_one(finished, tmp_path):
         PYTHONPATH=str(finished.folder / "scripts"),
     )  # fmt: skip
     assert made.returncode == 0, made.stdout
-    alone = {path.name: path.read_bytes() for path in (finished.results() / "evals" / spec.stem).iterdir()}
+    alone = {path.name: path.read_bytes() for path in (finished.results() / "evals" / spec.stem).glob("*.json")}
     beside = {path.name: path.read_bytes() for path in (tmp_path / spec.stem).iterdir()}
     assert alone == beside and len(alone) > 1
     assert {path.name for path in (tmp_path / read.run_id).iterdir()} == set(alone)
