@@ -73,11 +73,6 @@ class Runs:
         self.study_now = study
         self.controls: dict[tuple, OriginalSpec] = {}  # of this variant: the models of controls before any attack
         self.now = {"evals": [], "point_choices": [], "reported": reported}
-        for attack in study.attacks.named:
-            try:
-                self._check_type(plugins.attacks()[attack], study.model)
-            except UserError as error:
-                raise UserError(f"study {self.study.study}: attacks.{attack}: {error}") from None
         for seed in study.seeds:
             if study.tasks:
                 self._tasks(seed)
@@ -100,6 +95,7 @@ class Runs:
 
     def _arms(self, seed: int) -> None:
         study = self.study_now
+        self._attacks_work()
         a, b = self._people("birth_years_a", seed), self._people("birth_years_b", seed)
         base = self._pretrain(a, seed)
         for arm in study.arms:
@@ -135,6 +131,7 @@ class Runs:
     def _tasks(self, seed: int) -> None:
         study = self.study_now
         digest = self._original_folder(study.model.path) if study.model.path else None
+        self._attacks_work()
         self._layers_exist()
         tokenizer = study.model.tokenizer and self._tokenizer_folder(study.model.tokenizer)
         spec = ImportSpec(seed=0, model=study.model, digest=digest, tokenizer_digest=tokenizer)
@@ -217,6 +214,14 @@ class Runs:
             return kind.resolved(settings, self._with_depth(model))
         except UserError as error:
             raise UserError(f"study {self.study.study}: methods.{method}: {error}") from None
+
+    def _attacks_work(self) -> None:
+        """Raise UserError for an attack that cannot work on the study's model."""
+        for name in self.study_now.attacks.named:
+            try:
+                self._check_type(plugins.attacks()[name], self.study_now.model)
+            except UserError as error:
+                raise UserError(f"study {self.study.study}: attacks.{name}: {error}") from None
 
     def _check_type(self, plugin: type, model: AnyModel) -> None:
         """Raise UserError where a plug-in cannot work on a model of this type, which lies in a folder."""
