@@ -1,14 +1,44 @@
 """Fixtures of the tests of bundles."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import bundle_builder as builder
+import pandas as pd
 import pytest
 from bundle_builder import tree
-from rtt.bundle import opening, write
+from rtt.bundle import opening, rebuild, write
 from rtt.errors import UserError
+from rtt.report import images
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once():
+    """Draw a figure of the same tables once: most tests here write or rebuild one bundle, whose figures take longest.
+
+    That the same tables always give the same bytes is shown by test_threads_and_cpu_features_change_no_byte, whose
+    processes draw all of it anew, and by tests/figures/test_draw.py.
+    """
+
+    def once(draw):
+        drawn = {}
+
+        def drawn_before(name, view, *more, **named):
+            parts = (getattr(view, field.name) for field in dataclasses.fields(view))
+            tables = tuple(part.to_csv() if isinstance(part, pd.DataFrame) else repr(part) for part in parts)
+            key = (name, tables, repr(more), repr(named))
+            if key not in drawn:
+                drawn[key] = draw(name, view, *more, **named)
+            return drawn[key]
+
+        return drawn_before
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rebuild, "render", once(rebuild.render))
+        patch.setattr(images, "render_told", once(images.render_told))
+        yield
 
 
 @pytest.fixture(scope="session")
