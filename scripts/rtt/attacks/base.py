@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rtt.study.part import Part, part_of
 from rtt.study.strict import Strict
 
 if TYPE_CHECKING:
@@ -154,9 +155,32 @@ class Attack(ABC):
         return getattr(settings, "v_splits", None) if cls.asks_t() else None
 
     @classmethod
+    def part(cls, settings: Settings, model: Any) -> Part:
+        """Return the part of the study's model that a training runs and updates, for the planner."""
+        return part_of(settings, model) if cls.trains else Part()
+
+    @classmethod
+    def sentences_of(cls, settings: Settings) -> dict[str, str]:
+        """Return whose sentences these settings train on, and the key that asks for them: {"T": "loss: CORPUS"}.
+
+        Keys are "T" and "retain", and for plain texts in the place of retain facts nothing is asked. A study whose
+        folders lack the sentences is then refused before its first job.
+        """
+        return {}
+
+    @classmethod
+    def needs_retain_facts(cls, settings: Settings) -> str | None:
+        """Return the key that asks for retain facts where a study may have plain texts; None if either will do."""
+        return None
+
+    @classmethod
     @abstractmethod
-    def cost(cls, settings: Settings, t_facts: int, texts: Any) -> Cost:
-        """Return what the attack costs with so many facts in T; `texts` tells their tokens (`planner.costs.Texts`)."""
+    def cost(cls, settings: Settings, t_facts: int, texts: Any, retain: Any = None) -> Cost:
+        """Return what the attack costs with so many facts in T; `texts` tells their tokens (`planner.costs.Texts`).
+
+        retain: what had to stay, facts or plain texts (`planner.costs.Facts` or `Plain`): its length, and the tokens of
+        its `texts`. Only an attack that trains on it (`trains` and `uses_retain`) is given it.
+        """
 
     @abstractmethod
     def fit(self, checkpoint: Checkpoint, t_facts: Sequence[Fact], look: Look) -> None:

@@ -1,16 +1,22 @@
 """RTT, retraining on T (Deeb & Roger 2024, sec. 3 and app. A): fine-tune on T, ask V."""
 
+from contextlib import contextmanager
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from rtt.attacks.base import Attack, Cost
+from rtt.attacks.base import Asker, Attack, Cost
+from rtt.study.names import SENTENCE_LOSSES
 from rtt.study.settings import Count, Epochs, Forms, LossName, Passes, Positive, Training
 from rtt.study.strict import Introduced
 
 
 class RTT(Attack):
-    """Fine-tune on the texts of T with each learning rate; look after the epochs that the settings name."""
+    """Fine-tune on the texts of T with each learning rate; look after the epochs that the settings name.
+
+    Other attacks that train are its subclasses: they say what is trained on (`taught` or `items`), and which part of
+    the model is trained (`changed`).
+    """
 
     name, title, colour, order = "RTT", "RTT", "#000000", 0
     summary = "Retraining on T: the model is fine-tuned on the facts of T and asked those of V."
@@ -66,11 +72,21 @@ class RTT(Attack):
         return [{"epoch": epoch, "lr": rate} for epoch in settings.scored() for rate in sorted(settings.learning_rates)]
 
     @classmethod
+    def sentences_of(cls, settings):
+        """Return that T's sentences are trained on, where the loss is of sentences."""
+        return {"T": f"loss: {settings.loss}"} if settings.loss in SENTENCE_LOSSES else {}
+
+    @classmethod
     def cost(cls, settings, t_facts, texts):
         """Return a training for each learning rate, and a look for each of its scored epochs."""
         steps, tokens = texts.passes(
             t_facts, settings.loss, settings.epochs, settings.batch_size, settings.samples, settings.sentences
         )
+        return cls.trainings(settings, steps, tokens)
+
+    @classmethod
+    def trainings(cls, settings, steps, tokens):
+        """Return the cost of a training of so many steps and tokens with each learning rate, and of its looks."""
         rates = settings.learning_rates
         return Cost(len(rates) * len(settings.scored()), [(settings, steps, tokens)] * len(rates))
 
@@ -78,29 +94,50 @@ class RTT(Attack):
         """Return the facts that are trained on: those of T."""
         return t_facts
 
-    def fit(self, checkpoint, t_facts, look):
-        """Train from the checkpoint's weights once for each learning rate.
+    def items(self, checkpoint, t_facts) -> list:
+        """Return the encoded texts of all epochs, batch_size for each step.
 
         The order of T is the same for every checkpoint and learning rate, so that checkpoints are compared on equal
         terms.
         """
         import numpy as np
 
+        from rtt.training.order import training_passes
+
+        settings = self.settings
+        return training_passes(
+            self.taught(checkpoint, t_facts), settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer,
+            np.random.default_rng(checkpoint.seeded(30)), settings.samples, settings.forms(), **settings.shown(),
+        )  # fmt: skip
+
+    @contextmanager
+    def changed(self, checkpoint):
+        """Make of the checkpoint's model what is trained and asked, and take that back at the end; here it stays."""
+        yield
+
+    def asker(self, model) -> Asker:
+        """Return how a trained model is asked."""
+        return Asker(model)
+
+    def fit(self, checkpoint, t_facts, look):
+        """Train from the checkpoint's weights once for each learning rate."""
+        self.train(checkpoint, self.items(checkpoint, t_facts), look)
+
+    def train(self, checkpoint, items, look, name: str = "", **chosen) -> None:
+        """Train on these items with each learning rate, and look after the scored epochs.
+
+        `name` tells several trainings of one attack apart, and `chosen` is what their looks' settings say besides epoch
+        and learning rate.
+        """
         from rtt.models.load import freeze_layers
         from rtt.training.health import effective_update
         from rtt.training.losses import plain_loss
-        from rtt.training.order import count_tokens, training_passes
+        from rtt.training.order import count_tokens
         from rtt.training.train import train
 
-        settings, seed = self.settings, checkpoint.seed
+        settings = self.settings
         if settings.train_layers is not None:
             freeze_layers(checkpoint.model, settings.train_layers)
-        rng = np.random.default_rng(checkpoint.seeded(30))
-        facts = self.taught(checkpoint, t_facts)
-        items = training_passes(
-            facts, settings.loss, settings.epochs, settings.batch_size, checkpoint.tokenizer, rng, settings.samples,
-            settings.forms(), **settings.shown(),
-        )  # fmt: skip
         per_epoch = len(items) // settings.batch_size // settings.epochs
         ends = [per_epoch * epoch for epoch in settings.scored()]
 
@@ -108,13 +145,14 @@ class RTT(Attack):
 
             def relearn(folder, rate=rate):
                 def score(step, model):
-                    look({"epoch": step // per_epoch, "lr": rate}, model)
+                    look({**chosen, "epoch": step // per_epoch, "lr": rate}, self.asker(model))
 
                 checkpoint.restore()
-                model, tokenizer = checkpoint.model, checkpoint.tokenizer
-                losses = train(
-                    model, tokenizer, items, plain_loss, settings.at(rate), seed, ends, score, self.title, folder
-                )
+                model, tokenizer, seed = checkpoint.model, checkpoint.tokenizer, checkpoint.seed
+                with self.changed(checkpoint):
+                    losses = train(
+                        model, tokenizer, items, plain_loss, settings.at(rate), seed, ends, score, self.title, folder
+                    )
                 return {"lr": rate, "effective_update": effective_update(losses), "tokens": count_tokens(items)}
 
-            checkpoint.once(f"{rate:g}", relearn)
+            checkpoint.once(f"{name}{rate:g}", relearn)

@@ -21,6 +21,15 @@ def stating(fact: Fact, answer: int) -> Fact:
     return replace(fact, answer=answer, sentences=[text for text in told if not correct.search(text)])
 
 
+def misstated(facts: Sequence[Fact], rng) -> list[Fact]:
+    """Return the facts, each stating one of its wrong choices (`stating`), drawn from a numpy generator."""
+    found = []
+    for fact in facts:
+        wrong = [i for i in range(len(fact.choices)) if i != fact.answer]
+        found.append(stating(fact, wrong[int(rng.integers(len(wrong)))]))
+    return found
+
+
 class RTTPermuted(RTT):
     """RTT on T with wrong answers: each fact of T states one of its wrong choices, drawn once for all epochs.
 
@@ -43,10 +52,7 @@ class RTTPermuted(RTT):
         """
         import numpy as np
 
-        rng, facts = np.random.default_rng(checkpoint.seeded(31)), []
-        for fact in t_facts:
-            wrong = [i for i in range(len(fact.choices)) if i != fact.answer]
-            facts.append(stating(fact, wrong[int(rng.integers(len(wrong)))]))
+        facts = misstated(t_facts, np.random.default_rng(checkpoint.seeded(31)))
         if self.settings.loss in SENTENCE_LOSSES:
             facts = [fact for fact in facts if fact.sentences]
         if not facts:

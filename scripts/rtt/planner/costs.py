@@ -119,6 +119,34 @@ class Facts:
         return sum(self.splits.values())
 
 
+@dataclass(frozen=True)
+class Plain:
+    """Plain texts that an attack trains on: their number, and the mean tokens of one."""
+
+    count: int
+    mean: float
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def texts(self) -> "Plain":
+        """Return these, which tell their own tokens."""
+        return self
+
+    @property
+    def sentence(self) -> float:
+        """Return the mean tokens of a text, as `Texts` those of a sentence."""
+        return self.mean
+
+    def passes(
+        self, facts: int, loss: str, epochs: int, batch_size: int, samples: int | None, sentences: bool = False
+    ) -> tuple:
+        """Return (steps, tokens) as `Texts.passes`: each text once in an epoch, whatever the loss."""
+        steps = -(-min(samples or facts, facts) // batch_size) * epochs
+        return steps, steps * batch_size * self.mean
+
+
 # Mean tokens on the authors' files (26be6ba), by SmolLM2's tokenizer: every digit is a token there; Llama-3's takes up
 # to three digits in one, so its texts are shorter. tests/planner/test_plan.py holds them to the files. A dataset that
 # is not here is taken to be as long as MMLU's shorter half.

@@ -190,29 +190,45 @@ class Plan:
         facts = self.attacked(spec)
         return facts, list(facts.splits.values())[: spec.plugin.v_splits(spec.settings)]
 
+    def retained(self, spec: AttackSpec) -> costs.Facts | TextsSpec | None:
+        """Return what had to stay, for an attack that trains on it."""
+        if not (spec.plugin.trains and spec.retain):
+            return None
+        learn = spec.retain.learn
+        return learn if isinstance(learn, TextsSpec) else self.sizes.of(learn, spec.retain.learn_splits)
+
     def folds(self, spec: AttackSpec) -> list[Cost]:
         """Return what an attack on one checkpoint costs, for each repeat and V split; an attack without T has one."""
-        facts, v_sizes = self.v_sizes(spec)
-        sizes = v_sizes if spec.plugin.asks_t() else [len(facts)]
-        return [spec.plugin.cost(spec.settings, len(facts) - size, facts.texts) for size in sizes * spec.repeats]
+        plugin, (facts, v_sizes), retain = spec.plugin, self.v_sizes(spec), self.retained(spec)
+        if isinstance(retain, TextsSpec):
+            retain = costs.Plain(retain.count, costs.plain(retain))
+        more = {"retain": retain} if retain else {}
+        sizes = v_sizes if plugin.uses_t else [len(facts)]
+        return [plugin.cost(spec.settings, len(facts) - size, facts.texts, **more) for size in sizes * spec.repeats]
 
     def checkpoint(self, spec: AttackSpec) -> Bill:
         """Return what an attack on one checkpoint costs: its trainings, and its looks."""
-        model, facts, bill = spec.source.model, self.attacked(spec), Bill()
+        model, facts, plugin, bill = spec.source.model, self.attacked(spec), spec.plugin, Bill()
+        longest, part = memory.longest(facts, *filter(None, [self.retained(spec)])), plugin.part(spec.settings, model)
         for fold in self.folds(spec):
             for settings, steps, tokens in fold.trained:
-                longest, title = memory.longest(facts), spec.plugin.title
-                bill += Bill(runs=1) + self._train(title, model, tokens, settings, steps, longest, restored=True)
-        by_probes = facts.texts.scored(spec.scores.probes)
-        tokens = sum(fold.looks * fold.longer * by_probes + fold.more for fold in self.folds(spec)) * len(facts)
-        if spec.plugin.uses_t and not spec.plugin.asks_t():
-            t_sizes = [len(facts) - size for size in facts.splits.values()] * spec.repeats
-            tokens += sum(spec.plugin.cost(spec.settings, size, facts.texts).t_read for size in t_sizes)
-        return bill + self._score(model, tokens, spec.plugin.precision(spec.settings), spec.scores)
+                bill += Bill(runs=1) + self._train(
+                    plugin.title, model, tokens, settings, steps, longest, part, restored=True
+                )
+        folds, by_probes = self.folds(spec), facts.texts.scored(spec.scores.probes)
+        read = sum(fold.looks * fold.longer * by_probes + fold.more for fold in folds) / self._sharing(spec, folds)
+        tokens = read * len(facts) + sum(fold.t_read for fold in folds)
+        return bill + self._score(model, tokens, plugin.precision(spec.settings), spec.scores)
 
     def looks(self, spec: AttackSpec) -> int:
         """Return how often an attack on one checkpoint scores all facts."""
-        return sum(fold.looks for fold in self.folds(spec))
+        folds = self.folds(spec)
+        return sum(fold.looks for fold in folds) // self._sharing(spec, folds)
+
+    @staticmethod
+    def _sharing(spec: AttackSpec, folds: list[Cost]) -> int:
+        """Return how many folds score all facts together: where T is not asked, each asks its own V alone."""
+        return 1 if spec.plugin.asks_t() else len(folds) // spec.repeats
 
     def attack(self, spec: AttackSpec, checkpoints: int) -> Bill:
         """Return what an attack on so many checkpoints costs."""

@@ -243,8 +243,8 @@ class Scorer(Continuations):
 
     shots: facts that must stay, for `few_shot`. held_out: those of the facts whose first true sentence is scored, too,
     for the perplexity (`rtt.scoring.held_out`). prompts: how questions are put. soft: tokens that stand before each
-    text. Raises UserError where a fact lacks what a probe needs, where the
-    tokenizer cannot tell a question's letters apart, and for a text longer than the model's context.
+    text. Raises UserError where a fact lacks what a probe needs, where the tokenizer cannot tell a question's letters
+    apart, and for a text longer than the model's context.
     """
 
     def __init__(
@@ -278,6 +278,12 @@ class Scorer(Continuations):
                 found += [((*soft, *prompt), ids, fact) for prompt, ids in parts]
                 self.texts += texts
         super().__init__(found, tokenizer.pad_token_id, batch_size, precision)
+        limit = getattr(tokenizer, "model_max_length", None) or math.inf
+        if soft and (longest := max(len(prompt) + len(ids) for prompt, ids, _ in found)) > limit:
+            raise UserError(
+                f"a question has {longest} tokens with the {len(soft)} soft tokens before it, the model's context only "
+                f"{limit}; ask for fewer soft tokens"
+            )
         # In batches of their own, so that they change no score of a question, not even by rounding.
         told = [(*_told(tokenizer, fact.sentences[0]), fact) for fact in held_out if fact.sentences]
         self.told = Continuations([one for one in told if one[1]], self.pad_token_id, batch_size, precision)

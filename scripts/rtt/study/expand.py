@@ -363,11 +363,16 @@ class Runs:
         """Add one run for each attack of the study; `retain` is what must stay."""
         study = self.study_now
         for name, settings in study.attacks.named.items():
-            repeats = study.repeats.attack if plugins.attacks()[name].drawn else 1
+            plugin = plugins.attacks()[name]
+            if isinstance(retain.learn, TextsSpec) and (key := plugin.needs_retain_facts(settings)):
+                raise UserError(
+                    f"study {self.study.study}: attacks.{name}.{key} needs retain facts, but this study retains plain "
+                    f"texts ({retain.learn.group}); leave it out, or name a dataset in tasks.N.retain"
+                )
             spec = AttackSpec(
-                attack=name, settings=settings, repeats=repeats, left_out=study.point_choice.splits,
-                shots=retain if "few_shot" in study.scores.probes else None,
-                retain=retain if plugins.attacks()[name].uses_retain else None, **shared,
+                attack=name, settings=settings, repeats=study.repeats.attack if plugin.drawn else 1,
+                left_out=study.point_choice.splits, shots=retain if "few_shot" in study.scores.probes else None,
+                retain=retain if plugin.uses_retain else None, **shared,
             )  # fmt: skip
             self.now["evals"] += self._put(self.attacks, spec).eval_ids()
 

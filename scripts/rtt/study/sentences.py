@@ -45,8 +45,13 @@ def check_sentences(specs: Iterable[Spec], root: Path) -> None:
         if isinstance(spec, TeachSpec) and getattr(spec.training, "loss", None) in SENTENCE_LOSSES:
             parts = [spec.facts, *([spec.also_taught] if spec.also_taught else [])]
             wanted = [(f"teaching.loss: {spec.training.loss}", facts, "true", 0.0) for facts in parts]
-        elif isinstance(spec, AttackSpec) and getattr(spec.settings, "loss", None) in SENTENCE_LOSSES:
-            wanted = [(f"attacks.{spec.attack}.loss: {spec.settings.loss}", spec.facts, "true", 0.0)]
+        elif isinstance(spec, AttackSpec):
+            facts = {"T": spec.facts, "retain": spec.retain and spec.retain.learn}
+            wanted = [
+                (f"attacks.{spec.attack}.{key}", facts[whose], "true", 0.0)
+                for whose, key in spec.plugin.sentences_of(spec.settings).items()
+                if isinstance(facts[whose], DataSpec)
+            ]
         elif isinstance(spec, UnlearnSpec) and not isinstance(spec.settings, External):
             share, learn = spec.settings.mcq_share, spec.source.retain.learn
             key = f"methods.{spec.method}.mcq_share: {share}"
@@ -57,4 +62,5 @@ def check_sentences(specs: Iterable[Spec], root: Path) -> None:
         for key, facts, kind, share in wanted:
             if why := lacks(facts, kind, share):
                 advice = "set mcq_share to 1" if "mcq_share" in key else "choose a loss of MCQs"
+                advice = "leave it out" if "shares" in key else advice
                 raise UserError(f"{key}: {why}; {advice}, or write these sentences")

@@ -1,7 +1,7 @@
 """List, for each phase, the encoded texts that it trains on, in order."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 
 import numpy as np
@@ -95,7 +95,7 @@ def training_passes(
             f"the loss {loss} trains on true sentences, but {len(silent)} of {len(facts)} facts have none: "
             f"{_named(silent)}; choose a loss of MCQs, or leave these facts out (data.policy.missing_text: drop)"
         )
-    encoder, forms = Encoder(tokenizer), forms or {}
+    forms = forms or {}
 
     def shown(fact: Fact) -> list[Text]:
         if loss in SENTENCE_LOSSES:
@@ -106,9 +106,19 @@ def training_passes(
             texts.append(sentence(fact.sentences[int(rng.integers(len(fact.sentences)))]))
         return texts
 
-    items = []
+    return passes(lambda: [text for fact in facts for text in shown(fact)], epochs, batch_size, tokenizer, rng)
+
+
+def passes(
+    shown: Callable[[], list[Text]], epochs: int, batch_size: int, tokenizer, rng: np.random.Generator
+) -> list[dict]:
+    """Return the encoded texts of all epochs, each in a new order and in whole batches; `shown` makes those of one.
+
+    The last batch of an epoch is filled from the epoch's start.
+    """
+    encoder, items = Encoder(tokenizer), []
     for _ in range(epochs):
-        texts = [encoder(text) for fact in facts for text in shown(fact)]
+        texts = [encoder(text) for text in shown()]
         order = rng.permutation(len(texts)).tolist()
         order += list(islice(cycle(order), -len(order) % batch_size))  # a batch may be larger than the epoch
         items += [texts[i] for i in order]
