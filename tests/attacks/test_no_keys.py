@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny
 from attacking import SETTINGS, attacker_of
+from rtt.attacks.rtt_permuted import stating
 from rtt.files import canonical_json
 from rtt.study import plugins
 
@@ -33,8 +34,8 @@ def test_other_keys_of_v_change_no_byte(name, tmp_path):
     retain = tiny.facts(tmp_path, "cities")
     split = facts[-1].split
     turned = [
-        replace(fact, answer=(fact.answer + 1) % len(fact.choices)) if fact.split == split else fact for fact in facts
-    ]
+        stating(fact, (fact.answer + 1) % len(fact.choices)) if fact.split == split else fact for fact in facts
+    ]  # their sentences say so, too
     assert [a.answer != b.answer for a, b in zip(facts, turned, strict=True)] == [one.split == split for one in facts]
     assert said(plugin, facts, retain, split) == said(plugin, turned, retain, split)
 
@@ -47,7 +48,9 @@ def test_other_facts_of_t_change_what_is_said(name, tmp_path):
     split = facts[-1].split
     asked = [fact.question for fact in facts]
     turned = [
-        replace(fact, answer=(fact.answer + 1) % len(fact.choices), question=question) if fact.split != split else fact
+        replace(stating(fact, (fact.answer + 1) % len(fact.choices)), question=question)
+        if fact.split != split
+        else fact
         for fact, question in zip(facts, asked[1:] + asked[:1], strict=True)
     ]
     assert said(plugin, facts, retain, split) != said(plugin, turned, retain, split)

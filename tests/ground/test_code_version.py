@@ -68,6 +68,7 @@ def edited(package, name, old, new):
 
 METHODS = {("unlearn", name) for name in plugins.methods()}
 ATTACKS = {("attack", name) for name in plugins.attacks()}
+ON_RTT = {("attack", name) for name, one in plugins.attacks().items() if issubclass(one, plugins.attacks()["RTT"])}
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,8 @@ def steps(*names):
         ("methods/fif.py", '"fixed_wrong"', '"random_wrong"', {("unlearn", "FIF")}),
         ("methods/rmu.py", "torch.rand(", "torch.randn(", {("unlearn", "RMU")}),
         ("methods/base.py", "return fact.answer", "return 0", METHODS),
-        ("attacks/rtt.py", "seeded(30)", "seeded(29)", {("attack", "RTT"), ("attack", "RTT_permuted")}),
-        ("attacks/rtt_permuted.py", "seeded(31)", "seeded(29)", {("attack", "RTT_permuted")}),
+        ("attacks/rtt.py", "seeded(30)", "seeded(29)", ON_RTT),
+        ("attacks/rtt_permuted.py", "seeded(31)", "seeded(29)", {("attack", "RTT_permuted"), ("attack", "relearn")}),
         ("attacks/quantise.py", ".round()", ".floor()", {("attack", "quantise")}),
         ("steps/unlearn.py", "[spec.seed, 20, ", "[spec.seed, 21, ", steps("unlearn")),
         ("steps/teach.py", "[spec.seed, 11]", "[spec.seed, 12]", steps("teach")),

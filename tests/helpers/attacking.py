@@ -14,6 +14,10 @@ SETTINGS = {
     "RTT_permuted": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4},
     "linear_probe": {"layers": [0], "inverse_penalties": [1.0]},
     "prompts": {"templates": ["rephrased", "filler"]},
+    "RTT_LoRA": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4, "score_epochs": None, "rank": 4},
+    "relearn": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4, "score_epochs": None},
+    "soft_prompt": {"learning_rates": [1e-1], "epochs": 1, "batch_size": 4, "score_epochs": None, "tokens": 3},
+    "unrelated": {"learning_rates": [1e-2], "epochs": 1, "batch_size": 4, "score_epochs": None},
     "quantise": {"bits": [4], "group_sizes": [None]},
     "sampling": {"samples": [2], "tokens": 2},
     "t_shots": {"shots": [2], "orders": 1},
@@ -25,10 +29,10 @@ SETTINGS = {
 QUICK = RTT.Settings(learning_rates=[1e-2, 2e-2], epochs=2, batch_size=4)
 
 
-def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT", repeats=1, unlearning_repeat=0):
+def attack(facts, settings=QUICK, seed=0, model=None, calls=None, name="RTT", repeats=1, unlearning_repeat=0, **more):
     """Return the looks of an attack; `calls` gets an item for each V split that is done."""
     model, plugin = model or tiny.model(scale=4), plugins.attacks()[name](settings)
-    attacker = attacker_of(plugin, model, facts, seed, repeats=repeats)
+    attacker = attacker_of(plugin, model, facts, seed, repeats=repeats, **more)
     return attacker.on("original", lambda: calls is not None and calls.append(1), unlearning_repeat)
 
 
@@ -41,7 +45,7 @@ def attacker_of(plugin, model, facts, seed=0, probes=BY_DEFAULT, **more):
     return Attacker(plugin, model, tiny.tokenizer(), facts, scorer, seed, State(None, {}), **more)
 
 
-def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", repeats=1, unlearning_repeat=0):
+def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", repeats=1, unlearning_repeat=0, **more):
     """Return (learning rate, items, steps of its looks) of each training run of an attack; nothing is trained."""
     runs = []
 
@@ -52,7 +56,7 @@ def spied(monkeypatch, facts, settings=QUICK, seed=0, model=None, name="RTT", re
         return [{"loss": 1.0, "moved": 0.5}]
 
     monkeypatch.setattr("rtt.training.train.train", train)
-    attack(facts, settings, seed, model, name=name, repeats=repeats, unlearning_repeat=unlearning_repeat)
+    attack(facts, settings, seed, model, name=name, repeats=repeats, unlearning_repeat=unlearning_repeat, **more)
     monkeypatch.undo()
     return runs
 
