@@ -125,7 +125,7 @@ def test_a_study_file_and_a_bundle(folder, monkeypatch):
         new.table("recovery")
     bundle = rtt.load_study(ROOT / "tests/data/bundle-v2.zip")
     evaluation = bundle.evaluations(kind="original")[0]
-    assert bundle.name == "tiny" and len(bundle.table("recovery")) == 28
+    assert bundle.name == "tiny" and len(bundle.table("recovery")) == 36
     place = bundle.folder
     del bundle
     assert len(evaluation.questions())  # its file is kept as long as it is used

@@ -253,7 +253,7 @@ def analysis(tmp_path_factory):
     [
         ("figure accuracy --tables results/tiny/tables --out accuracy.svg", "accuracy.svg\n"),
         ("summary --results results/tiny", "pretrained  GD"),
-        (f"compare {ROOT}/tests/data/bundle-v2.zip {ROOT}/tests/data/bundle-v2.zip", "0 of 504 numbers differ"),
+        (f"compare {ROOT}/tests/data/bundle-v2.zip {ROOT}/tests/data/bundle-v2.zip", "0 of 648 numbers differ"),
     ],
 )
 def test_the_analysis_environment_has_the_project_s_commands_in_every_folder(analysis, command, said):
