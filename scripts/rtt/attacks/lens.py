@@ -21,7 +21,7 @@ class Lens(Attack):
         """The logit lens: each place in each layer."""
 
         layers: Annotated[list[Layer], Field(min_length=1, max_length=1000)] = Field(
-            [0.8, 0.5, 0.2], description="numbers from 0, or fractions of the depth, in the order in which ties go"
+            [0.9, 0.65, 0.33], description="numbers from 0, or fractions of the depth, in the order in which ties go"
         )
         places: Annotated[list[Literal["residual", "attention", "mlp"]], Field(min_length=1)] = Field(
             ["residual"],

@@ -9,17 +9,17 @@ from rtt.study.settings import Count, Layer
 from rtt.study.strict import Strict
 
 ALL, MEAN = "all", "mean"
-MOST = 256  # retain facts or texts that are compared with T: the first so many
+MOST = 128  # retain facts or texts that are compared with T: the first so many
 
 
 class Project(Attack):
     """Take out of the residual stream what tells T's questions from retain questions, and ask V.
 
     Directions are found in the states at the last token of the prompts, after each layer: the difference of the means
-    (Arditi et al., eq. 1), or the first principal components of T's states, less the mean of the retain ones. At every
-    token a state's component along them is set to that of the mean retain state, x - D'D (x - m), so that retain
-    questions stay where they are on average. (Arditi et al., eq. 4, set it to 0; the affine form is that of Marshall et
-    al. 2024, arXiv 2411.09003.)
+    (Arditi et al.), or the first principal components of T's states, less the mean of the retain ones. At every token a
+    state's component along them is set to that of the mean retain state, x - D'D (x - m), so that retain questions stay
+    where they are on average. (Arditi et al. set it to 0; the affine form is that of Marshall et al. 2024, arXiv
+    2411.09003.)
     """
 
     drawn = False
@@ -31,12 +31,12 @@ class Project(Attack):
         """Direction removal: each kind and number of directions in each choice of layers."""
 
         layers: Annotated[list[Layer | Literal["all"]], Field(min_length=1, max_length=1000)] = Field(
-            [0.5, "all"],
+            ["all"],
             description="out of which layer's output: a number from 0, a fraction of the depth, or all of them; each "
             "has directions of its own",
         )
         directions: Annotated[list[Count | Literal["mean"]], Field(min_length=1, max_length=100)] = Field(
-            ["mean", 2], description="mean: the difference of the means; a number: so many principal components"
+            ["mean", 2, 4], description="mean: the difference of the means; a number: so many principal components"
         )
         precision: Literal["fp32", "bf16"] = Field("fp32", description="of the weights")
 
