@@ -1,6 +1,11 @@
 """The attacks that train: each brings back what a known damage hid, and no more, and resumes after a kill."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -121,3 +126,36 @@ def test_after_a_stop_the_rerun_ends_in_the_same_scores(name, tmp_path, monkeypa
     again = attacked(tmp_path / "stopped", model)
     assert 0 < len(again.state.results) < len(whole)
     assert again.on("original", lambda: None) == whole
+
+
+UNDER_AN_ENGINE = """
+import json, sys, tiny
+from pathlib import Path
+from attacking import SETTINGS, attacker_of
+from rtt.study import plugins
+from rtt.training.train import prepare_torch
+prepare_torch(0)
+plugin = plugins.attacks()[sys.argv[1]]
+attacker = attacker_of(plugin(plugin.Settings(**SETTINGS[plugin.name])), tiny.model(scale=4), tiny.facts(sys.argv[2]))
+asked = [one for look in attacker.on("original", lambda: None) for one in look["questions"]]
+Path(sys.argv[2], "scores.json").write_text(json.dumps([one["probes"]["letter"]["scores"] for one in asked]))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["RTT_LoRA", "soft_prompt"])
+def test_deepspeed_trains_a_part_of_a_model_to_the_same_scores(name, tmp_path):
+    """ZeRO-2 and ZeRO-3 in one process: adapters and soft tokens are modules that the engine takes apart."""
+    here, found = Path(__file__).parents[1], []
+    paths = os.pathsep.join([str(here / "helpers"), str(here.parent / "scripts")])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    one = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for engine in ({}, one | {"RTT_DEEPSPEED": "zero2"}, one | {"RTT_DEEPSPEED": "zero3"}):
+        folder = tmp_path / engine.get("RTT_DEEPSPEED", "none")
+        folder.mkdir()
+        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | engine
+        subprocess.run([sys.executable, "-c", UNDER_AN_ENGINE, name, str(folder)], check=True, env=environment)
+        found.append(torch.tensor(json.loads((folder / "scores.json").read_text())))
+    assert all(torch.allclose(other, found[0], atol=1e-4) for other in found[1:])

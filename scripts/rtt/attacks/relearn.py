@@ -34,8 +34,8 @@ class Relearn(RTT):
             list(SHARES), description="what texts share with T; both and form are MCQs, topic and neither sentences"
         )
         learning_rates: Annotated[list[Positive], Field(min_length=1, max_length=100)] = [1e-3]
-        epochs: Epochs = 2
-        score_epochs: Annotated[list[Count], Field(min_length=1)] | None = [2]
+        epochs: Epochs = 8
+        score_epochs: Annotated[list[Count], Field(min_length=1)] | None = [8]
         batch_size: Count = 32
         loss: McqLoss = Field("LETTER_ANSWER", description="of MCQs; sentences count as a whole")
 

@@ -19,9 +19,9 @@ class Unrelated(RTT):
     class Settings(RTT.Settings):
         """Unrelated fine-tuning: the keys of RTT, on facts or texts that had to stay."""
 
-        learning_rates: Annotated[list[Positive], Field(min_length=1, max_length=100)] = [1e-3]
+        learning_rates: Annotated[list[Positive], Field(min_length=1, max_length=100)] = [1e-3, 2e-3]
         epochs: Epochs = 14
-        score_epochs: Annotated[list[Count], Field(min_length=1)] | None = [2, 6, 14]
+        score_epochs: Annotated[list[Count], Field(min_length=1)] | None = [6, 14]
         batch_size: Count = 32
         loss: LossName = Field("LETTER_ANSWER", description="of facts; plain texts count as a whole")
         samples: Count | None = Field(None, description="so many facts or texts, drawn once; null takes all")
