@@ -7,6 +7,7 @@ ends with "Answer: B. <choice>".
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 
 from rtt.data.facts import LETTERS, MAX_CHOICES, MIN_CHOICES, Fact
@@ -192,11 +193,12 @@ def encode(tokenizer, text: Text, max_length: int | None = None) -> dict[str, li
     return {"input_ids": ids, "labels": labels}
 
 
+@lru_cache(maxsize=1 << 16)  # attacks that share a process ask the same questions, and encoding takes most of the time
 def split_text(tokenizer, text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return a continuation's (tokens before it, its own): it begins with the first token that reaches into it.
 
-    A letter may be several tokens, whose log-probabilities add up to that of the letter. Raises UserError where the
-    tokenizer leaves nothing of the continuation.
+    A letter may be several tokens, whose log-probabilities add up to that of the letter. The tokenizer must stay as it
+    is. Raises UserError where it leaves nothing of the continuation.
     """
     example = encode(tokenizer, replace(text, letter=False) if text.letter else text)
     start = next((i for i, label in enumerate(example["labels"]) if label != -100), None)

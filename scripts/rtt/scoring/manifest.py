@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def _process_start() -> float:
     return psutil.Process().create_time()
 
 
+@cache  # attacks that share a process run the same code
 def _git() -> dict:
     """Return the git commit of the code, and whether it was changed since; None for both outside a clone."""
 
