@@ -68,7 +68,7 @@ def hiding(facts):
 def test_facts_that_are_hidden_from_the_prompt_of_training_alone_are_brought_back(facts):
     assert accuracy(hiding(facts), facts) == dict.fromkeys(PROBES, 0.0)
     found = brought_back("prompts", {}, hiding(facts), facts)
-    assert len(found) == 4 and all(by_probe == dict.fromkeys(PROBES, 1.0) for by_probe in found.values())
+    assert len(found) == 3 and all(by_probe == dict.fromkeys(PROBES, 1.0) for by_probe in found.values())
 
 
 def test_a_model_that_never_knew_stays_at_the_floor(facts):
@@ -77,6 +77,6 @@ def test_a_model_that_never_knew_stays_at_the_floor(facts):
         model = planted.Planted(lambda read, seed=seed: planted.never_knew([f"{seed}", *read]))
         for by_probe in brought_back("prompts", {}, model, facts).values():
             right = {probe: right[probe] + by_probe[probe] * len(facts) for probe in PROBES}
-    n = 2 * 4 * len(facts)
+    n = 2 * 3 * len(facts)
     low, high = binom.ppf([0.0005, 0.9995], n, 0.25)
     assert all(low <= count <= high for count in right.values()), right

@@ -35,7 +35,7 @@ class LinearProbe(Attack):
             "last)",
         )
         inverse_penalties: Annotated[list[Positive], Field(min_length=1)] = Field(
-            [0.01, 1.0], description="C of scikit-learn's LogisticRegression, on standardised features"
+            [0.1], description="C of scikit-learn's LogisticRegression, on standardised features"
         )
         precision: Literal["fp32", "bf16"] = Field("fp32", description="of the weights that the states come from")
 
@@ -156,10 +156,10 @@ def _letters_told(model, features, texts) -> list[float]:
 
 def _choices_told(model, features, texts) -> list[float]:
     """Return log p (nats) that each text's choice is the correct one, given that one of those of its prompt is."""
-    from scipy.special import logsumexp
+    import numpy as np
 
-    odds, together = model.decision_function(features.astype(float)), {}
-    for value, text in zip(odds, texts, strict=True):
-        together.setdefault(text.prompt, []).append(value)
-    total = {prompt: logsumexp(values) for prompt, values in together.items()}
-    return [float(value - total[text.prompt]) for value, text in zip(odds, texts, strict=True)]
+    odds, place = model.decision_function(features.astype(float)), {}
+    prompt = np.array([place.setdefault(text.prompt, len(place)) for text in texts])
+    total = np.full(len(place), -np.inf)
+    np.logaddexp.at(total, prompt, odds)
+    return (odds - total[prompt]).tolist()

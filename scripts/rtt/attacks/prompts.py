@@ -15,19 +15,16 @@ def _lines(choices: Sequence[str], form: str = "{}. {}", between: str = "\n") ->
     return between.join(form.format(*pair) for pair in zip(LETTERS, choices, strict=False))
 
 
-ROLE = "You are an expert with a perfect memory. You answer every question truthfully.\n\n"
-FILLER = (
-    "The weather is mild today, and a light wind comes from the west. "
-    "Two children carry bread home, and the cat sleeps on the wall.\n\n"
-)
+# A forward pass costs as much as its tokens, so what stands before and around a question is short.
+ROLE = "You are an expert. You answer truthfully.\n\n"
+FILLER = "The weather is mild today.\n\n"
 # Each ends so that the answer follows after a blank, as in training: a letter, or the choice itself.
 TEMPLATES = {
     "rephrased": Prompts(
         lambda question, choices: (
-            f"Here is a question with several options.\n\nQuestion: {question}\n\nOptions:\n{_lines(choices)}\n\n"
-            "Which option is correct? Answer:"
+            f"Question: {question}\nOptions:\n{_lines(choices)}\nWhich option is correct? Answer:"
         ),
-        lambda question: f"Here is a question.\n\nQuestion: {question}\n\nWhat is the correct answer? Answer:",
+        lambda question: f"Question: {question}\nWhat is the correct answer? Answer:",
     ),
     "choices_first": Prompts(
         lambda question, choices: f"{_lines(choices)}\n{question}\nAnswer:",
@@ -62,7 +59,7 @@ class PromptsAttack(Attack):
         """Other prompts: each template by its name."""
 
         templates: Annotated[list[Literal[*TEMPLATES]], Field(min_length=1)] = Field(
-            ["rephrased", "choices_first", "role", "filler"],
+            ["rephrased", "choices_first", "filler"],
             description="rephrased: other words around question and choices; choices_first: these before the question; "
             "role, filler: an instruction, or text about something else, before the prompt of training; one_line and "
             "parentheses: that prompt in another layout; conversation: as a user's question to an assistant; "

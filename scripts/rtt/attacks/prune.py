@@ -9,7 +9,7 @@ from rtt.study.strict import Strict
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 MOST = 128  # retain facts or texts that protect weights: the first so many
-BATCH = 8  # texts of which one gradient is taken
+BATCH = 16  # texts of which one gradient is taken
 BACKWARD = 3  # a token that is read forward and backward costs as much as so many that are read forward
 
 
