@@ -8,6 +8,7 @@ import shutil
 import pytest
 import yaml
 from clones import ROOT, SMOKE, Clone
+from rtt.study import plugins
 from rtt.study.expand import Runs
 from rtt.study.load import OVERRIDES, load_study, schema
 from rtt.study.names import ARMS, FIGURES
@@ -50,10 +51,12 @@ def refused(clone: Clone, *arguments: str) -> str:
 
 
 def test_without_an_option_the_demo_runs(clone):
-    arms, methods, attacks = len(DEMO.arms), len(DEMO.methods.named), len(DEMO.attacks.named)
+    arms, methods, attacked = len(DEMO.arms), len(DEMO.methods.named), len(DEMO.arms) + 2
+    training = sum(plugins.attacks()[name].trains for name in DEMO.attacks.named)
     assert clone.plan() == {  # the base, the oracle, and both as controls before and after each attack
         "generate": 3, "facts": 3, "pretrain": 2, "teach": arms - 1, "original": 2, "unlearn": arms * methods,
-        "choose": arms * methods, "attack": attacks * (arms + 2), "tables": 1, "figure": len(FIGURES), "report": 1,
+        "choose": arms * methods, "attack": training * attacked, "tables": 1, "figure": len(FIGURES), "report": 1,
+        **{f"attacks_{job + 1}": 1 for job in range(attacked)},  # those that train nothing share a process
     }  # fmt: skip
 
 
@@ -250,8 +253,21 @@ def test_the_fresh_seeds_study_is_the_demo_on_seeds_21_to_30():
     assert seeds.pop("seeds") == list(range(21, 31)) and demo.pop("seeds") == [0]
     assert seeds.pop("repeats") == {"unlearning": 2, "attack": 2} and demo.pop("repeats", True)
     assert seeds.pop("arms") == list(ARMS) and demo.pop("arms")
-    assert demo["attacks"].pop("RTT_permuted")  # ten seeds do without this control
+    assert seeds["attacks"] == {"RTT": demo["attacks"]["RTT"]} and demo.pop("attacks") and seeds.pop("attacks")
     assert seeds == demo
+
+
+def test_the_study_of_all_attacks_is_the_demo_with_them_on_seeds_31_to_35():
+    suite, demo = raw("attacks.yaml"), raw("config.yaml")
+    assert suite.pop("study") == "attacks" and demo.pop("study")
+    assert suite.pop("seeds") == list(range(31, 36)) and demo.pop("seeds") == [0]
+    assert suite.pop("arms") == ["pretrained"] and demo.pop("arms")
+    attacks, shown = suite.pop("attacks"), demo.pop("attacks")
+    every = {name: one for name, one in plugins.attacks().items() if not one.control}
+    assert set(attacks) == set(every) - {"t_shots"} and every["t_shots"].needs_context
+    assert shown.pop("RTT_permuted") and all(settings == attacks[name] for name, settings in shown.items())
+    assert sum(not every[name].trains for name in shown) == 4  # what the demo shows beside RTT
+    assert suite == demo
 
 
 def test_every_study_file_that_comes_with_the_project_is_right():
