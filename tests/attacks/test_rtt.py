@@ -3,6 +3,7 @@
 import pytest
 import tiny
 from attacking import QUICK, RTT, attack, spied, words
+from knowing import accuracy, brought_back, hide_by_unit, knowing, most_by_chance, strangers
 from rtt.errors import UserError
 
 
@@ -81,3 +82,17 @@ def test_samples_and_v_splits_and_looks(monkeypatch, data):
 def test_the_settings_are_tried_from_the_gentlest_on():
     settings = RTT.Settings(learning_rates=[2e-3, 1e-3], epochs=3, batch_size=4, score_epochs=[1, 3])
     assert [(one["epoch"], one["lr"]) for one in RTT.choices(settings)] == [(1, 1e-3), (1, 2e-3), (3, 1e-3), (3, 2e-3)]
+
+
+# Settings that undo the hiding below within a second.
+BACK = {"learning_rates": [1e-3], "epochs": 4, "score_epochs": [4], "batch_size": 8, "loss": "LETTER_ANSWER"}
+
+
+def test_facts_of_v_that_a_planted_unit_hides_come_back_with_those_of_t_and_what_was_never_known_does_not():
+    model, _, facts, retain = knowing()
+    hide_by_unit(model, 1, facts, retain, 2.0)
+    before, (found,) = accuracy(model, facts), brought_back("RTT", BACK, model, facts, retain).values()
+    never = [next(iter(brought_back("RTT", BACK, model, strangers(seed), retain).values())) for seed in range(3)]
+    for probe in ("letter_permuted", "likelihood"):
+        assert before[probe] < 0.7 and found[probe] > 0.9
+        assert sum(one[probe] for one in never) / 3 <= most_by_chance(3 * len(facts)), probe
