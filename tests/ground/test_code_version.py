@@ -91,7 +91,7 @@ ON_RTT = {("attack", name) for name, one in plugins.attacks().items() if issubcl
         ("methods/rmu.py", "from pydantic import Field", "from typing import Annotated\n\nfrom pydantic import Field"),
         ("study/settings.py", "steps: Steps", "steps: Steps = 5"),
         ("runtime/locks.py", "import os\n", "import os\n\nX = 1\n"),
-        ("planner/costs.py", "SUBWORDS = 640", "SUBWORDS = 641"),
+        ("planner/costs.py", "AUTHORS_PER_SPLIT = 157", "AUTHORS_PER_SPLIT = 158"),
         ("scoring/manifest.py", '"seed": self.spec.seed', '"random_seed": self.spec.seed'),
     ],
 )  # fmt: skip

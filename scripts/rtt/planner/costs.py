@@ -13,8 +13,9 @@ from pathlib import Path
 
 from rtt.data.build import build_facts
 from rtt.data.facts import LETTERS, Fact, read_facts
-from rtt.data.generate import generate, vocabulary
+from rtt.data.generate import generate
 from rtt.data.reader import role
+from rtt.data.size import miniature_parameters
 from rtt.data.text import SHOTS, cloze
 from rtt.errors import UserError
 from rtt.files import canonical_json, natural
@@ -28,7 +29,6 @@ from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
 SENTENCES = 3  # sentences of a fact in the authors' files (docs/paper.md), each of which an epoch of unlearning shows
-SUBWORDS = 640  # the miniature's subword vocabulary (rtt.models.miniature)
 BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, of its gradient, of each optimizer state
 # How often a step reads or writes a value per trained parameter, counted in the code of lion-pytorch (19) and of
 # torch's foreach AdamW (20), with gradient clipping (3) and the gradient itself (1).
@@ -376,14 +376,7 @@ def parameters(model: Model | ModelFile) -> int:
                 "card says it, and so does the manifest of an import)"
             )
         return model.parameters
-    size = 2 + len(vocabulary()) if model.tokenizer == "word" else SUBWORDS
-    return size * model.hidden_size + model.layers * layer_parameters(model) + model.hidden_size
-
-
-def layer_parameters(model: Model) -> int:
-    """Return the number of parameters of a decoder layer of the miniature."""
-    h, i = model.hidden_size, model.intermediate_size
-    return 4 * h * h + 3 * h * i + 2 * h
+    return miniature_parameters(model)
 
 
 WHOLE = Part()

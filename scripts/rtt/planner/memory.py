@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rtt.data.size import layer_parameters
 from rtt.planner import costs
 from rtt.study.deepspeed import Engine, engine_of
 from rtt.study.model_file import ModelFile
@@ -66,7 +67,7 @@ def shape_of(model: Model | ModelFile) -> Shape:
     """
     n = costs.parameters(model)
     if isinstance(model, Model):
-        words = n - model.layers * costs.layer_parameters(model) - model.hidden_size
+        words = n - model.layers * layer_parameters(model) - model.hidden_size
         return Shape(n, model.layers, model.hidden_size, model.intermediate_size, words // model.hidden_size)
     given = shape(model.path) if model.path and Path(model.path).is_dir() else {}
     found = {key: value for key, value in given.items() if type(value) is int and value > 0}
