@@ -23,7 +23,7 @@ CATEGORY = f"Study {NAME}"
 
 
 rule tables:
-    """Make the tables: recovery, runs, probes, accuracies, seeds, contrasts, effects of variants, headline, strongest attack, questions."""
+    """Make the tables: recovery, runs, probes, accuracies, seeds, contrasts, effects of variants, headline, strongest attack, cost, questions."""
     input:
         evals=EVALS,
         point_choices=POINT_CHOICES,
@@ -74,6 +74,7 @@ rule tables:
             labels=labels(ABOUT, table="what the study reports first"),
         ),
         strongest=f"{RESULTS}/tables/strongest.csv",
+        cost=f"{RESULTS}/tables/cost.csv",
         questions=f"{RESULTS}/tables/questions.csv",
     log:
         f"{RESULTS}/logs/tables.log",

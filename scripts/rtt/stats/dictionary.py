@@ -356,6 +356,34 @@ TABLES = {
             "reporting": Column(NUMBER, "The same on the half that is reported."),
         },
     ),
+    "cost": Table(
+        "What an attack that trains on T brings back after how much training: a row per attacked model, probe and "
+        "look, and one before the attack. Accuracies are means over the repeats of unlearning and of the attack. "
+        "Attacks whose looks are no epochs of a training on T have no row.",
+        {
+            "method": Column(TEXT, "The unlearning method; `none` for a model that was not unlearned."),
+            "retain_budget": Column(
+                FRACTION, "The budget for which the point was chosen.", "The model was not unlearned."
+            ),
+            "stage": Column(_one_of(*MODELS), "Which model was attacked."),
+            "probe": Column(_one_of(*PROBES), "How the model was asked."),
+            "setting": Column(TEXT, "The setting of the look, such as `epoch=8 lr=0.001`.", "It was not attacked yet."),
+            "epoch": Column(WHOLE, "The epoch of the look; 0 before the attack."),
+            "step": Column(
+                VARIANCE,
+                "The optimizer's steps of the attack so far, a mean over the V splits.",
+                "The run has no spec, or no audit says which facts have sentences.",
+            ),
+            "tokens": Column(VARIANCE, "The tokens that it trained on so far, likewise.", "The run has no manifest."),
+            "flops": Column(
+                VARIANCE,
+                "The product of 6, the model's parameters and these tokens.",
+                "The tokens or the parameters are not known.",
+            ),
+            "n_t": Column(ONE_UP, "The number of answers on T, which asks a question once for each other V split."),
+            "accuracy_t": Column(FRACTION, "The share of right answers on T."),
+        },
+    ),
     "questions": Table(
         "A row per V question and model, so that one fact can be followed through the study. It holds what figures "
         "show first: the variant `default`, the main seed (0 where it was run, else the lowest), the headline probe, "

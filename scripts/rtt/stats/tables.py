@@ -22,6 +22,8 @@ from rtt.stats.accuracy import accuracy_table, detailed
 from rtt.stats.assemble import assemble
 from rtt.stats.contrasts import BEFORE_TOLERANCE, UNLEARNED_TOLERANCE, contrasts
 from rtt.stats.contrasts import COLUMNS as CONTRAST_COLUMNS
+from rtt.stats.cost import COLUMNS as COST_COLUMNS
+from rtt.stats.cost import cost_table
 from rtt.stats.headline import COLUMNS as HEADLINE_COLUMNS
 from rtt.stats.headline import headline_table
 from rtt.stats.probes import COLUMNS as PROBES_COLUMNS
@@ -49,9 +51,10 @@ COLUMNS = {
     "variants": VARIANT_COLUMNS,
     "headline": HEADLINE_COLUMNS,
     "strongest": STRONGEST_COLUMNS,
+    "cost": COST_COLUMNS,
     "questions": QUESTION_COLUMNS,
 }
-PARTS = ("recovery", "runs", "strongest", "probes", "accuracy")  # of which each variant has its own rows
+PARTS = ("recovery", "runs", "strongest", "cost", "probes", "accuracy")  # of which each variant has its own rows
 FORMULA = re.compile(r"[=+@\t-]")  # how one begins, for a spreadsheet
 NUMBER = r"[-+]?\d[\d.]*(e[-+]?\d+)?"
 NUMBERS = re.compile(rf"{NUMBER}(;({NUMBER})?)*")  # one, or those of several seeds, of which some have none
@@ -171,6 +174,7 @@ def compute(
         )
         parts["runs"].append(runs_table(suites, name, *order))
         parts["strongest"].append(strongest_table(suites, name, runs.probes))
+        parts["cost"].append(cost_table(arms, evals.parent, name, runs.probes, runs.attacks))
         parts["probes"].append(probes_table(arms, name, runs.criteria))
         parts["accuracy"].append(accuracy_table(arms, name, runs.attacks, detailed(runs.probes, runs.criteria)))
     tables = {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}

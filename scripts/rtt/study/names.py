@@ -32,7 +32,8 @@ STAGES = (
     "oracle_attacked",
 )  # of accuracy.csv
 TABLES = (
-    "recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "strongest", "questions",
+    "recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "strongest", "cost",
+    "questions",
 )  # fmt: skip
 DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds")  # of TABLES
 FIGURES = ("steps", "probes", "accuracy", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
