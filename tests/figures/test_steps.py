@@ -4,10 +4,11 @@ import re
 from itertools import pairwise
 
 import pytest
-from report_builder import recovery_row, view_of
+from report_builder import accuracy, recovery, recovery_row, view_of
 from rtt.figures import render_told, words_steps
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import settings
+from rtt.figures.view import make_view
 from rtt.figures.words import alternative, title
 
 PLAIN = {"acc_before": 1.0, "acc_oracle_attacked": 0.26, "acc_control_attacked": 0.24, "floor": 0.25}
@@ -107,6 +108,19 @@ def test_another_attack_is_not_told_as_retraining():
     rounded = recovery_row(attack="quantise")
     assert said(rounded, at=2).startswith("The attack gives it no facts. Of V: GD 85 %")
     assert title("steps", view_of(rounded)).endswith("and 85 % after quantisation")
+
+
+def test_an_attack_that_uses_t_and_asks_v_alone_is_not_said_to_be_given_nothing():
+    """A linear probe is trained on T, and no T is asked of it; its class says so, and not the looks."""
+    looks = {"linear_probe": {"layer=1": 1.0}, "strongest": {"": 1.0}}
+    for name, text in (
+        ("linear_probe", "The attack uses T, and never V. Of V it answers: GD 85 %"),
+        ("strongest", "Each attack uses T or no facts at all, and never V. Of V it answers: GD 85 %"),
+    ):
+        table = recovery(recovery_row(attack=name))
+        view = make_view(table, accuracy(table, looks), attack=name)
+        assert words_steps.sentences(view, view.panels[0])[2].text.startswith(text)
+        assert title("attack", view).endswith("is not asked T, so there is no accuracy on V against T")
 
 
 def test_without_a_point_or_a_control_the_steps_say_so():

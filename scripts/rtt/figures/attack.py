@@ -19,7 +19,7 @@ LOOKS = {  # of the models beside the original and the unlearned one
 
 def attack(view: View) -> Figure:
     """Draw a row of axes per panel, one axes per method, with the original's path and those of oracle and control."""
-    if not words.uses_t(view):
+    if not words.asks_t(view):
         return card(words.title(view))
     size = (max(0.5, min(1, len(view.methods) / 3)) * WIDTH, 0.95 + 1.75 * len(view.panels))
     figure = Figure(figsize=size, layout="constrained")

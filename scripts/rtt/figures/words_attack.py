@@ -11,6 +11,8 @@ from rtt.figures.style import interval, number, span
 from rtt.figures.view import Line, Panel, View
 from rtt.stats import criterion
 from rtt.stats.criteria import HIDING
+from rtt.study import plugins
+from rtt.study.names import STRONGEST_ATTACK
 
 COUNTING, KNOWN = "counting", "known"  # column `set` of seeds.csv: which cells a mean is over
 
@@ -29,10 +31,19 @@ def heading(view: View, panel: Panel, method: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- attack
 
 
-def uses_t(view: View) -> bool:
-    """Say whether the attack has accuracies on T."""
+def asks_t(view: View) -> bool:
+    """Say whether the attack has accuracies on T, as one has that trains on it."""
     rows = view.accuracy
     return bool(((rows["set"] == "T") & (rows["attack"] == view.attack)).any())
+
+
+def uses_t(view: View) -> bool:
+    """Say whether the attack is given T; one may use it and ask V alone. Of an attack that is not here the looks tell.
+
+    The strongest attack may be any of its suite.
+    """
+    known = plugins.attacks().get(view.attack)
+    return known.uses_t if known else view.attack == STRONGEST_ATTACK or asks_t(view)
 
 
 def at_look(view: View, panel: Panel, stage: str, method: str, setting: str) -> str:
@@ -92,8 +103,8 @@ def common(view: View, panel: Panel, method: str) -> list[Common]:
 
 def title(view: View) -> str:
     """Say what share of the original's accuracy comes back at common looks."""
-    if not uses_t(view):
-        return f"{view.attack_title} does not train on T, so there is no accuracy on V against T"
+    if not asks_t(view):
+        return f"{view.attack_title} is not asked T, so there is no accuracy on V against T"
     shares = [
         one.share
         for panel in view.panels

@@ -13,6 +13,7 @@ from rtt.figures.view import Panel, View
 from rtt.figures.words_attack import uses_t
 from rtt.stats import criterion
 from rtt.stats.verdicts import BELOW_FLOOR, CANNOT_TELL, HIDDEN, NO_POINT, NONE_SHOWN, NOT_KNOWN, NOT_UNLEARNED
+from rtt.study.names import STRONGEST_ATTACK
 
 BESIDE = {
     "acc_oracle_attacked": "one trained without these facts (the oracle)",
@@ -146,6 +147,8 @@ def _given(view: View) -> str:
             "The forgotten facts are split. It learns one part again, T, and is asked the rest, V, which it never sees "
             "again:"
         )
+    if view.attack == STRONGEST_ATTACK:
+        return "Each attack uses T or no facts at all, and never V. Of V it answers:"
     return "The attack uses T, and never V. Of V it answers:" if uses_t(view) else "The attack gives it no facts. Of V:"
 
 

@@ -9,7 +9,7 @@ from rtt.figures import render_told, words_steps
 from rtt.figures.parts import Spot
 from rtt.figures.view import View
 from rtt.figures.words import alternative, title, told
-from rtt.figures.words_attack import uses_t
+from rtt.figures.words_attack import asks_t
 
 HOLLOW = " Hollow marks belong to models that do not count as unlearned."
 CAPTIONS = {
@@ -60,7 +60,7 @@ def has_something(name: str, view: View) -> bool:
     if name == "seeds":
         return len(view.seeds) > 1
     if name == "attack":
-        return uses_t(view)
+        return asks_t(view)
     return name != "probes" or (view.probes is not None and not view.probes.empty)
 
 
