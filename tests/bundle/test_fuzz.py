@@ -15,7 +15,8 @@ from rtt.bundle import layout, opening, rebuild
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.draw import FIGURES
-from rtt.figures.view import load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import make_view
 from rtt.report import page as report
 
 

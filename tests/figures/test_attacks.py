@@ -12,7 +12,8 @@ from rtt.figures import render_told, words
 from rtt.figures.choices import choices
 from rtt.figures.draw import FIGURES
 from rtt.figures.style import PROBES, STRONGEST, settings
-from rtt.figures.view import load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import make_view
 from rtt.study import names
 
 CHANNEL = ["bits=8 group_size=channel", "bits=4 group_size=channel"]
@@ -103,7 +104,7 @@ def test_words_name_the_attack_and_its_settings():
     assert "; GD .40 [.35, .45] on V (bits=4 group_size=channel); " in text and "on T" not in text
     for name in FIGURES:
         told = " ".join([words.title(name, view), *words.told(name, view)])
-        assert not re.search(r"\bnan\b", told) and ("RTT" not in told or name == "sensitivity")
+        assert not re.search(r"\bnan\b", told) and ("RTT" not in told or name in ("sensitivity", "attacks"))
     labels = [text.get_text() for text in draw("accuracy", view).legends[0].get_texts()]
     assert labels[:2] == ["model after quantisation", "pale: before quantisation"]
 
@@ -132,7 +133,8 @@ def test_every_figure_of_an_attack_without_epochs_is_drawn_whole(name, seeds):
     looks = {f"bits={bits} group_size={size}": 1 - 0.1 * bits for bits in (8, 4) for size in sizes}
     figure = draw(name, make_view(table, accuracy(table, {"quantise": looks}), probes(table), over_seeds(table)))
     width, height = figure.bbox.size
-    if name == "attack" or (name == "seeds" and len(seeds) == 1):  # nothing to draw, which it says
+    nothing = name in ("attack", "attacks", "cost") or (name == "seeds" and len(seeds) == 1)
+    if nothing:  # which it says
         assert not figure.axes and len(figure.texts) == 1
         return
     labels = [label for axes in figure.axes if axes.get_visible() for label in axes.get_xticklabels()]

@@ -11,14 +11,25 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.font_manager import findfont
-from report_builder import accuracy, full_study, over_seeds, probes, recovery, recovery_row, view_of, write_study
+from report_builder import (
+    accuracy,
+    full_study,
+    full_view,
+    over_seeds,
+    probes,
+    recovery,
+    recovery_row,
+    view_of,
+    write_study,
+)
 from rtt.__main__ import main
 from rtt.errors import UserError
 from rtt.figures import render
 from rtt.figures.draw import FIGURES
 from rtt.figures.parts import PALE
 from rtt.figures.style import colour, dash_of, lighter, marker_of, settings
-from rtt.figures.view import load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import make_view
 from rtt.stats.shown import main_budget
 from rtt.study import plugins
 
@@ -255,7 +266,11 @@ def test_a_method_looks_the_same_wherever_it_stands_and_differs_without_colour()
 @pytest.mark.parametrize("seeds", [(0,), (11, 12, 13)])
 def test_nothing_is_cut_and_nothing_overlaps(name, seeds):
     table = full_study(seeds)
-    figure, renderer = draw(name, make_view(table, accuracy(table), probes(table), over_seeds(table)))
+    if name in ("attacks", "cost"):
+        view = full_view(seeds, ["quantise"] * (name == "attacks"))
+    else:
+        view = make_view(table, accuracy(table), probes(table), over_seeds(table))
+    figure, renderer = draw(name, view)
     width, height = figure.bbox.size
     if name == "seeds" and len(seeds) == 1:  # nothing to draw, which it says
         assert "has one seed" in figure.texts[0].get_text().replace("\n", " ")

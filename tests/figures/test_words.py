@@ -106,9 +106,14 @@ def test_tradeoff_and_curves_titles():
 DETAILED = [name for name in FIGURES if name != "steps"]  # which tells the claim's facts alone, in whole per cent
 
 
+def view_for(name, **options):
+    """The view of a full study, with a second attack for the figure that compares them."""
+    return full_view(attacks=("quantise",) if name == "attacks" else (), **options)
+
+
 @pytest.mark.parametrize("name", DETAILED)
 def test_alternative_text_names_every_panel_and_method(name):
-    text = words.alternative(name, full_view())
+    text = words.alternative(name, view_for(name))
     for part in (
         "Facts learned in pretraining",
         "Facts taught later, as",
@@ -124,7 +129,7 @@ def test_alternative_text_names_every_panel_and_method(name):
 
 @pytest.mark.parametrize("name", DETAILED)
 def test_marks_and_words_tell_intervals_and_n(name):
-    view = full_view((0, 11) if name == "seeds" else (0,))
+    view = view_for(name, seeds=(0, 11) if name == "seeds" else (0,))
     texts = [*(spot.text for spot in render_told(name, view)[1]), *words.told(name, view)[1:]]
     assert len(texts) > 10
     for text in texts:

@@ -9,7 +9,14 @@ from rtt.data.facts import Fact
 from rtt.figures.view import make_view
 from rtt.report.rows import results
 from rtt.stats.intervals import t_interval
-from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, write_table
+from rtt.stats.tables import (
+    ACCURACY_COLUMNS,
+    COST_COLUMNS,
+    PROBES_COLUMNS,
+    RECOVERY_COLUMNS,
+    STRONGEST_COLUMNS,
+    write_table,
+)
 from rtt.study.names import BY_DEFAULT, probes_of
 
 ACCURACY = {"acc_unlearned": 0.28, "acc_attacked": 0.85, "acc_original_attacked": 0.95, "acc_control_attacked": 0.3}
@@ -215,11 +222,59 @@ def over_seeds(table):
     return pd.DataFrame(rows)
 
 
-def full_view(seeds=(0,), **options):
-    """The view of a full study with an oracle and all tables."""
+def with_attacks(table, *names):
+    """Add attacks that bring back half of what RTT does above the floor, and the strongest, which is RTT."""
+    rate = "recovery_corrected"
+    halves = {f"{rate}{end}": table[f"{rate}{end}"] / 2 for end in ENDS}
+    halves["acc_attacked"] = table["floor"] + (table["acc_attacked"] - table["floor"]) / 2
+    some = [table, *(table.assign(attack=name, **halves) for name in names)]
+    nested = table[(table["look_choice"] == "nested") & (table["attack"] == "RTT")]
+    return pd.concat([*some, nested.assign(attack="strongest")], ignore_index=True)
+
+
+def strongest(table, attack="RTT", setting="epoch=2 lr=0.002"):
+    """Return the rows of strongest.csv of a recovery table's unlearned models, of the same choice on both halves."""
+    rows = []
+    keys = ["dataset", "arm", "model", "method", "variant", "seed", "retain_budget", "probe"]
+    for row in table[table["attack"] == "strongest"].dropna(subset=["acc_attacked"]).to_dict("records"):
+        own = {key: row[key] for key in keys} | {"unlearning_repeat": 0, "attack_repeat": 0, "own_repeat": 0}
+        own |= {"stage": "unlearned", "attack": attack, "setting": setting, "chosen_probe": row["probe"]}
+        own |= {"n_questions": 80, "deciding": 0.8, "reporting": 0.7}
+        rows += [own | {"half": half} for half in ("first", "second")]
+    return pd.DataFrame(rows, columns=STRONGEST_COLUMNS)
+
+
+def cost(table, looks=LOOKS):
+    """Return a cost table that fits: 10 steps of 100 tokens an epoch, and T learned at once."""
+    rows = []
+    keys = ["dataset", "arm", "model", "attack", "variant", "seed", "probe"]
+    models = {"original": ("acc_before", "acc_original_attacked"), "unlearned": ("acc_unlearned", "acc_attacked")}
+    models |= {name: ("floor", f"acc_{name}_attacked") for name in ("oracle", "control")}
+    nested = table[(table["look_choice"] == "nested") & (table["attack"] == "RTT")]
+    for stage, (start, end) in models.items():
+        one = [*keys, *(["method", "retain_budget"] if stage == "unlearned" else [])]
+        for row in nested.drop_duplicates(one).dropna(subset=[end]).to_dict("records"):
+            own = dict.fromkeys(COST_COLUMNS) | {key: row[key] for key in one} | {"stage": stage}
+            own["method"] = row["method"] if stage == "unlearned" else "none"
+            shares = {"": (0, 0.0), **{text: (int(text[6]), share) for text, share in looks["RTT"].items()}}
+            for text, (epoch, share) in shares.items():
+                value = row[end] * share if text else row[start]
+                more = {"setting": text, "epoch": epoch, "step": 10.0 * epoch, "tokens": 1000.0 * epoch}
+                more |= {"flops": 6e9 * epoch, "n_questions": 160, "n_t": 320, "accuracy": value}
+                more |= {"low": value - 0.05, "high": value + 0.05, "accuracy_t": 1.0 if epoch else value}
+                rows.append(own | more)
+    return pd.DataFrame(rows, columns=COST_COLUMNS).astype({"retain_budget": float})
+
+
+def full_view(seeds=(0,), attacks=(), **options):
+    """The view of a full study with an oracle and all tables; `attacks`: further ones, with the strongest."""
     table = full_study(seeds).assign(acc_oracle_attacked=0.31, acc_oracle_attacked_low=0.26)
     table["acc_oracle_attacked_high"] = 0.36
-    return make_view(table, accuracy(table), probes(table), over_seeds(table), **options)
+    table = with_attacks(table, *attacks) if attacks else table
+    looks = LOOKS | dict.fromkeys((*attacks, "strongest"), LOOKS["quantise"])
+    return make_view(
+        table, accuracy(table, looks), probes(table), over_seeds(table), strongest(table), cost(table), **options
+    )
 
 
 def write_study(

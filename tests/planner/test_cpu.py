@@ -105,7 +105,7 @@ def test_the_output_says_what_the_time_rests_on(capsys):
     assert main(["plan", str(ROOT / "config/smoke.yaml")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "On this machine: about " in said and "with --cores 2" in said
-    assert "the start of 15 processes that train or score (4.5 s each, assumed) and 19 other jobs" in said
+    assert "the start of 15 processes that train or score (4.5 s each, assumed) and 21 other jobs" in said
     assert "GFLOP/s" in said and "measured just now: products of 512 x 512 matrices" in said
     assert make(load_study(ROOT / "config/smoke.yaml"), device_of("h100"), root=ROOT)["schedule"] is not None
     assert main(["plan", str(ROOT / "config/smoke.yaml"), "--gpu", "h100"]) == 0

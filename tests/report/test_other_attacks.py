@@ -1,8 +1,8 @@
 """Attacks beside the first one have results, settings and edges of their own."""
 
-from report_builder import accuracy, recovery, recovery_row, results_of, view_of
+from report_builder import accuracy, full_view, recovery, recovery_row, results_of, view_of
 from rtt.figures.view import make_view
-from rtt.report.other_attacks import described, other_attacks
+from rtt.report.other_attacks import described, other_attacks, strongest
 
 
 def test_a_study_with_one_attack_has_no_others():
@@ -25,12 +25,13 @@ def test_other_attacks_are_compared_with_the_first():
     found = other_attacks(results_of(*given), view, [make_view(table, accuracy(table), attack="quantise")])
     assert [text.split(".")[0] for text in found.described] == ["Quantisation"]
     (group,) = found.compared
-    assert [(one.method, one.attack, one.acc_attacked.value) for one in group.rows] == [
-        ("GD", "RTT", 0.8),
-        ("GD", "quantise", 0.4),
-        ("RMU", "RTT", 0.9),
-        ("RMU", "quantise", 0.5),
+    assert [(one.method, one.label, one.acc_attacked) for one in group.rows] == [
+        ("GD", "RTT", ".80 [.75, .85]"),
+        ("GD", "quantisation", ".40 [.35, .45]"),
+        ("RMU", "RTT", ".90 [.85, .95]"),
+        ("RMU", "quantisation", ".50 [.45, .55]"),
     ]
+    assert found.strongest == []  # no table has one
     assert [(table.attack, table.look_choice, len(table.groups[0].rows)) for table in found.tables] == [
         ("quantisation", "nested", 2),
         ("quantisation", "paper", 1),
@@ -38,6 +39,12 @@ def test_other_attacks_are_compared_with_the_first():
     (settings,) = found.settings
     assert [row.texts for row in settings.groups[0].rows if row.method == "GD"] == [[".20", ".40"]]
     assert len(found.edges) == 1 and "quantisation" in found.edges[0]
+
+
+def test_the_strongest_attack_is_told_with_its_setting():
+    assert strongest(full_view(attacks=("quantise",)))[0].startswith(
+        "Facts learned in pretraining: the strongest attack on GD was RTT at epoch=2 lr=0.002; it brought back .78 [.73"
+    )
 
 
 def test_an_attack_that_is_not_installed_is_named():

@@ -15,7 +15,8 @@ from rtt.bundle import compacting, contents, forged
 from rtt.bundle.layout import BESIDE, CRATE, DERIVED, INDEX, Index, read_index
 from rtt.errors import UserError, printable
 from rtt.figures import render
-from rtt.figures.view import load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import make_view
 from rtt.files import atomic_path, sha256, write_text
 from rtt.report import page as report
 from rtt.report import reference

@@ -9,7 +9,8 @@ from rtt.errors import UserError
 from rtt.figures.draw import FIGURES
 from rtt.figures.parts import Spot, spots
 from rtt.figures.style import PROBES, png_bytes, settings, svg_bytes
-from rtt.figures.view import FILES, View, load, make_view
+from rtt.figures.tables import FILES, load
+from rtt.figures.view import View, make_view
 from rtt.files import atomic_path
 
 WRITERS = {".svg": svg_bytes, ".png": png_bytes}
@@ -19,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("name", choices=FIGURES, help="figure to draw")
     parser.add_argument(
-        "--tables", required=True, type=Path, help="folder with recovery.csv, accuracy.csv, probes.csv and seeds.csv"
+        "--tables", required=True, type=Path, help="folder with recovery.csv, accuracy.csv and the other tables"
     )
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE", help="files to write: .svg, .png")
     parser.add_argument("--probe", choices=PROBES, help="default: the study's headline, the first in recovery.csv")

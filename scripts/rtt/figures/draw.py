@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from rtt.figures import phrases, words
 from rtt.figures.attack import attack
+from rtt.figures.cost import cost
 from rtt.figures.curves import curves
 from rtt.figures.parts import (
     PALE,
@@ -45,6 +46,7 @@ from rtt.figures.style import (
     number,
     percent,
 )
+from rtt.figures.suite import attacks
 from rtt.figures.view import View
 from rtt.stats.recovery import TOO_WIDE
 
@@ -217,9 +219,11 @@ FIGURES = {
     "probes": probes,
     "accuracy": accuracy,
     "recovery": recovery,
+    "cost": cost,
     "seeds": seeds,
     "attack": attack,
     "tradeoff": tradeoff,
     "curves": curves,
+    "attacks": attacks,
     "sensitivity": sensitivity,
 }

@@ -1,19 +1,17 @@
 """The part of the tables that figures show: one attack, variant, retain budget, look choice and probe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from rtt.errors import UserError
 from rtt.figures.style import ARMS, FACTS, dataset_title
-from rtt.stats.shown import MAIN_LOOK_CHOICE, main_attack, main_budget
-from rtt.stats.tables import ACCURACY_COLUMNS, PROBES_COLUMNS, RECOVERY_COLUMNS, read_table
+from rtt.stats.shown import MAIN_LOOK_CHOICE, is_control, main_attack, main_budget
+from rtt.stats.tables import COST_COLUMNS, PROBES_COLUMNS, STRONGEST_COLUMNS
 from rtt.study import plugins
-from rtt.study.names import DEFAULT, STRONGEST_ATTACK, read_setting, setting_text
+from rtt.study.names import DEFAULT, NONE, STRONGEST, STRONGEST_ATTACK, read_setting, setting_text
 
 WORDS = ("status", "cannot_tell", "counts", "attack_learned", "control_learned")  # columns that hold no numbers
 STRONGEST_TITLE = "the strongest attack"
@@ -62,6 +60,9 @@ class View:
     everything: pd.DataFrame  # all of recovery.csv, of which `recovery` is the part that is shown
     probes: pd.DataFrame | None = None  # of probes.csv: the models before any attack, at this budget
     over_seeds: pd.DataFrame | None = None  # of seeds.csv: this attack, look choice and budget, each probe
+    every_seeds: pd.DataFrame | None = None  # the same of every attack
+    strongest: pd.DataFrame | None = None  # of strongest.csv: this budget and probe, unlearned models
+    cost: pd.DataFrame | None = None  # of cost.csv: this attack, budget and probe
 
     @cached_property
     def attack_title(self) -> str:
@@ -200,6 +201,43 @@ class View:
         mask &= (rows["look_choice"] == (look_choice or self.look_choice)) & (rows["probe"] == (probe or self.probe))
         return rows[mask]
 
+    @cached_property
+    def by_attack(self) -> dict[str, "View"]:
+        """The view of each attack that has such results and is no control, this one first and the strongest last.
+
+        One that does not ask by this probe, such as sampling, is shown by its own first one. Such a view has the looks
+        of this attack in `accuracy`.
+        """
+        names = [self.attack, *dict.fromkeys(self.everything["attack"])]
+        names = [name for name in dict.fromkeys(map(str, names)) if not is_control(name) or name == self.attack]
+        names.sort(key=lambda name: name == STRONGEST_ATTACK)
+        found = {}
+        for name in names:
+            seeds = self.every_seeds
+            seeds = None if seeds is None else seeds[seeds["attack"] == name]
+            every = self.everything[(self.everything["attack"] == name) & (self.everything["probe"] != STRONGEST)]
+            for probe in dict.fromkeys([self.probe, *every["probe"]]):
+                if len(rows := self.alternative(attack=name, probe=probe)):
+                    break
+            if len(rows):
+                own = {"attack": name, "probe": probe, "recovery": rows, "over_seeds": seeds}
+                one = replace(self, **own, strongest=None, cost=None)
+                found[name] = self if name == self.attack else one
+        return found
+
+    def chosen(self, panel: Panel, method: str) -> pd.DataFrame:
+        """Return the rows of strongest.csv of a method's model; none where there is no such table."""
+        if self.strongest is None:
+            return pd.DataFrame(columns=STRONGEST_COLUMNS)
+        return _of(self.strongest, panel, method)
+
+    def spent(self, panel: Panel, stage: str, method: str = NONE) -> pd.DataFrame:
+        """Return the rows of cost.csv of a panel's model, by seed; none where there is no such table."""
+        if self.cost is None:
+            return pd.DataFrame(columns=COST_COLUMNS)
+        rows = _of(self.cost, panel, method)
+        return rows[rows["stage"] == stage].sort_values(["seed", "epoch"], kind="stable")
+
     def _of_panel(self, panel: Panel, seed: int | None = None, control: bool = False) -> pd.DataFrame:
         rows = self.accuracy
         mask = (rows["arm"] == panel.arm) & (rows["model"] == panel.model)
@@ -217,81 +255,10 @@ class View:
         return rows[mask]
 
 
-class Tables(NamedTuple):
-    """The tables that figures are drawn from. The last two may be missing, as in tables of older programs."""
-
-    recovery: pd.DataFrame
-    accuracy: pd.DataFrame
-    probes: pd.DataFrame | None = None
-    over_seeds: pd.DataFrame | None = None
-
-
-FILES = {"recovery": "recovery", "accuracy": "accuracy", "probes": "probes", "over_seeds": "seeds"}  # by parameter
-OPTIONAL = ("probes", "over_seeds")
-NAMES = ("dataset", "arm", "model", "method", "attack", "variant")
-TRUTHS = ("counts", "attack_learned", "control_learned", "at_floor", "below_floor")
-NUMBERS = (
-    "seed",
-    "retain_budget",
-    "step",
-    "n_questions",
-    "accuracy",
-    "low",
-    "high",
-    "floor",
-    "original_floor",
-    "margin",
-    "mean",
-)
-
-
-def load(folder: str | Path) -> Tables:
-    """Read the tables of a folder. Raises UserError on a missing file, column or row."""
-    required = {"recovery": RECOVERY_COLUMNS, "accuracy": ACCURACY_COLUMNS, "probes": PROBES_COLUMNS}
-    tables = {}
-    for key, name in FILES.items():
-        path = Path(folder) / f"{name}.csv"
-        if key in OPTIONAL and not path.is_file():
-            continue
-        table = read_table(path)
-        columns = required.get(name, [])
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise UserError(
-                f"{path}: column {missing[0]!r} is missing. Another version made this table: `rtt tables --results` "
-                f"with the study's folder makes it anew. Expected {', '.join(columns)}"
-            )
-        if name == "recovery" and table.empty:
-            raise UserError(f"{path}: no rows: nothing was unlearned and attacked, so there is nothing to show")
-        tables[key] = typed(path, table)
-    return Tables(**tables)
-
-
-STARTS = ("acc_", "t_acc_", "retain_", "perplexity_", "recovery", "n_", "upper_")  # of columns of numbers
-
-
-def typed(path: str | Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose names are text, whose numbers are numbers, and whose truths are True or False (or NaN)."""
-    for column in NAMES:
-        if column in table:
-            table[column] = table[column].astype(str)
-    for column in TRUTHS:
-        if column in table:
-            table[column] = truths(table[column])
-    numbers = [c for c in table if c in NUMBERS or c.startswith(STARTS)]
-    try:
-        for column in numbers:
-            table[column] = pd.to_numeric(table[column])
-    except ValueError as error:
-        raise UserError(f"{path}: column {column!r} holds something that is not a number: {error}") from None
-    return table
-
-
-def truths(column: pd.Series) -> pd.Series:
-    """Return a column of true and false as Python's; an empty cell is NaN."""
-    known = {"true": True, "false": False}
-    found = column.map(lambda cell: known.get(str(cell).lower(), np.nan))
-    return found.astype(bool) if found.notna().all() else found.astype(object)
+def _of(table: pd.DataFrame, panel: Panel, method: str) -> pd.DataFrame:
+    """Return the rows of a panel's method."""
+    mask = (table["dataset"] == panel.dataset) & (table["model"] == panel.model) & (table["arm"] == panel.arm)
+    return table[mask & (table["method"] == method)]
 
 
 def attack_title(name: str) -> str:
@@ -313,6 +280,8 @@ def make_view(
     accuracy: pd.DataFrame,
     probes: pd.DataFrame | None = None,
     over_seeds: pd.DataFrame | None = None,
+    strongest: pd.DataFrame | None = None,
+    cost: pd.DataFrame | None = None,
     *,
     look_choice: str = MAIN_LOOK_CHOICE,
     probe: str | None = None,
@@ -342,7 +311,29 @@ def make_view(
     if probes is not None:
         budgets = probes["retain_budget"].astype(float)  # unknown but for unlearned models
         probes = probes[(probes["variant"] == variant) & (budgets.isna() | np.isclose(budgets, budget))]
+    every_seeds = over_seeds
     if over_seeds is not None:
         here = np.isclose(over_seeds["retain_budget"], budget) & (over_seeds["variant"] == variant)
-        over_seeds = over_seeds[here & (over_seeds["attack"] == attack) & (over_seeds["look_choice"] == look_choice)]
-    return View(recovery[mask], accuracy, attack, budget, look_choice, probe, recovery, probes, over_seeds)
+        every_seeds = over_seeds[here & (over_seeds["look_choice"] == look_choice)]
+        over_seeds = every_seeds[every_seeds["attack"] == attack]
+    if strongest is not None:
+        strongest = strongest[(strongest["variant"] == variant) & (strongest["probe"] == probe)]
+        strongest = strongest[np.isclose(strongest["retain_budget"].astype(float), budget)]  # of unlearned models alone
+    if cost is not None:
+        budgets = cost["retain_budget"].astype(float)
+        cost = cost[(cost["variant"] == variant) & (cost["attack"] == attack) & (cost["probe"] == probe)]
+        cost = cost[(budgets.isna() | np.isclose(budgets, budget)).loc[cost.index]]
+    return View(
+        recovery[mask],
+        accuracy,
+        attack,
+        budget,
+        look_choice,
+        probe,
+        recovery,
+        probes,
+        over_seeds,
+        every_seeds,
+        strongest,
+        cost,
+    )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rtt.figures import words_attack, words_probes, words_steps
+from rtt.figures import words_attack, words_cost, words_probes, words_steps, words_suite
 from rtt.figures.choices import Choice, choices
 from rtt.figures.phrases import (
     count,
@@ -274,6 +274,8 @@ TITLES = {
     "accuracy": _accuracy_title,
     "probes": words_probes.title,
     "recovery": _recovery_title,
+    "attacks": words_suite.title,
+    "cost": words_cost.title,
     "seeds": words_attack.seeds_title,
     "attack": words_attack.title,
     "tradeoff": _tradeoff_title,
@@ -301,6 +303,8 @@ ALTERNATIVES = {
     "probes": (words_probes.head, words_probes.of_panel),
     "seeds": (words_attack.seeds_head, words_attack.seeds_of_panel),
     "attack": (words_attack.head, words_attack.of_panel),
+    "attacks": (words_suite.head, words_suite.of_panel),
+    "cost": (words_cost.head, words_cost.of_panel),
     "recovery": (lambda view: "Points with 95 % intervals: recovery rates by method.", _recovery_panel),
     "tradeoff": (
         lambda view: (

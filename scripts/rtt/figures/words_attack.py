@@ -1,6 +1,7 @@
 """Words of the figures `attack` (V against T at common looks) and `seeds` (recoveries over seeds)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,16 @@ COUNTING, KNOWN = "counting", "known"  # column `set` of seeds.csv: which cells 
 def counts_at(view: View, panel: Panel, method: str) -> bool:
     """Say whether a method's model counts as unlearned."""
     return criterion.counts(view.of(panel, method))
+
+
+def first_panel(view: View, panels: Sequence[Panel]) -> Panel:
+    """Return the first of some panels in which a method counts as unlearned; where there is none, the first."""
+    return next((one for one in panels if any(counts_at(view, one, m) for m in view.methods)), panels[0])
+
+
+def where(view: View, panel: Panel) -> str:
+    """Return how a title says which panel it is about; "" for the first one."""
+    return "" if panel == view.panels[0] else f"on the {panel.facts}, "
 
 
 def heading(view: View, panel: Panel, method: str) -> str:

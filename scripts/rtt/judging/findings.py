@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from rtt.errors import UserError
-from rtt.figures.view import attack_title, typed
+from rtt.figures.tables import typed
+from rtt.figures.view import attack_title
 from rtt.stats.tables import read_table
 
 

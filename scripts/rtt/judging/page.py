@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, PackageLoader
 
 from rtt.figures.style import PROBES, interval
-from rtt.figures.view import load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import make_view
 from rtt.files import atomic_path
 from rtt.judging.answer import answer
 from rtt.judging.request import Prepared, Request

@@ -10,6 +10,8 @@ from rtt.figures.parts import Spot
 from rtt.figures.view import View
 from rtt.figures.words import alternative, title, told
 from rtt.figures.words_attack import asks_t
+from rtt.figures.words_cost import has_cost
+from rtt.figures.words_suite import several
 
 HOLLOW = " Hollow marks belong to models that do not count as unlearned."
 CAPTIONS = {
@@ -21,6 +23,13 @@ CAPTIONS = {
     "block in the last row." + HOLLOW,
     "recovery": "The figure shows what the attack brings back, as a share of what the original has after the attack, "
     "with 95 % bootstrap intervals. The title counts by the floor-corrected ratio." + HOLLOW,
+    "attacks": "Every attack of this study goes through the same statistics: its setting was chosen on other "
+    "questions, and the original, the control and the oracle were attacked alike. 1 is what the original has after the "
+    "attack, and 0 is the floor. The strongest attack was chosen on other questions as well, for each model by itself, "
+    "and is a lower bound on what all of them bring back." + HOLLOW,
+    "cost": "Removal would look like learning anew: V, of which nothing is trained, would stay at its floor, and T "
+    "would be learned no faster than by a model that never knew the facts. What was hidden comes back on V while T "
+    "alone is trained. FLOPs are 6 times the parameters times the tokens." + HOLLOW,
     "seeds": "Each point is one seed. The original after the attack is 1 and the floor 0; an oracle, which never saw "
     "the facts, shows what removal looks like. Bars are means over seeds with 95 % t intervals: dark over the seeds "
     "that count as unlearned, pale over all known ones with a point." + HOLLOW,
@@ -35,6 +44,7 @@ CAPTIONS = {
     "than in the reported results. Nobody chose the settings that have a row; of epochs, the last one is shown."
     + HOLLOW,
 }
+FITS = {"attack": asks_t, "attacks": several, "cost": has_cost}
 # Their parts can be reached with the keyboard. The others have too many, and their words say the same.
 BY_KEYBOARD = ("accuracy", "probes", "recovery", "seeds")
 
@@ -56,11 +66,11 @@ class Image:
 
 
 def has_something(name: str, view: View) -> bool:
-    """Say whether a figure has something to show: probes need their table, seeds several of them, `attack` a T."""
+    """Say whether a figure has something to show, such as several seeds, several attacks or accuracies on T."""
     if name == "seeds":
         return len(view.seeds) > 1
-    if name == "attack":
-        return asks_t(view)
+    if name in FITS:
+        return FITS[name](view)
     return name != "probes" or (view.probes is not None and not view.probes.empty)
 
 

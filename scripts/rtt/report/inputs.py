@@ -8,7 +8,8 @@ import pandas as pd
 
 from rtt.data.facts import read_facts
 from rtt.errors import UserError, printable
-from rtt.figures.view import View, load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import View, make_view
 from rtt.files import digest, read_json, sha256
 from rtt.stats.shown import is_control, main_seed
 from rtt.stats.tables import read_table

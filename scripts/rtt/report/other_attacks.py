@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rtt.figures import words_suite
 from rtt.figures.phrases import upper
 from rtt.figures.view import STRONGEST_TITLE, View
-from rtt.report.rows import Group, RecoveryTable, Result, alike, grouped, recovery_tables
+from rtt.report.rows import Cell, Group, RecoveryTable, Result, cells, in_order, recovery_tables
 from rtt.report.strength import SettingTable, attacked_models, edges, setting_table
-from rtt.stats.shown import is_control
 from rtt.study import plugins
 from rtt.study.names import STRONGEST_ATTACK
 
@@ -16,12 +16,14 @@ from rtt.study.names import STRONGEST_ATTACK
 class OtherAttacks:
     """The attacks of a study that figures and claim are not about.
 
-    described: what each of them does. compared: the results of every attack side by side, as far as the report shows
-    them. tables, settings, edges: those of the other attacks alone.
+    described: what each of them does. strongest: what the strongest attack on each method is and brings back. compared:
+    the results of every attack side by side, means where there are several seeds. tables, settings, edges: those of the
+    other attacks alone.
     """
 
     described: list[str]
-    compared: list[Group[Result]]
+    strongest: list[str]
+    compared: list[Group[Cell]]
     tables: list[RecoveryTable]
     settings: list[SettingTable]
     edges: list[str]
@@ -32,20 +34,31 @@ def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -
     if not others:
         return None
     names = [view.attack, *(one.attack for one in others)]
-    shown = [one for one in alike(found, view) if not is_control(one.attack)]
-    place = {panel: index for index, panel in enumerate(dict.fromkeys(one.panel for one in shown))}
-    methods = list(dict.fromkeys(one.method for one in shown))
-    shown.sort(key=lambda one: (place[one.panel], methods.index(one.method), one.seed, names.index(one.attack)))
+    compared = [
+        cell
+        for name, one in view.by_attack.items()
+        for cell in cells(view, one.recovery, words_suite.label(view, name))
+    ]
     # The facts are named as everywhere on the page, whether or not the attack was made on all of them.
     own = [replace(one, recovery=view.recovery) for one in others]
     models = {one.attack_title: attacked_models(one) for one in own}
     return OtherAttacks(
         described=[upper(described(name)) for name in names[1:]],
-        compared=grouped(shown),
+        strongest=strongest(view),
+        compared=in_order(view, compared),
         tables=[table for name in names[1:] for table in recovery_tables(found, view, name)],
         settings=[setting_table(title, attacked) for title, attacked in models.items() if attacked],
         edges=[text for title, attacked in models.items() for text in edges(title, attacked)],
     )
+
+
+def strongest(view: View) -> list[str]:
+    """Say of each panel what the strongest attack on each method's model is, with its setting, and brings back."""
+    told = {
+        panel: [text for method in view.methods if (text := words_suite.strongest_text(view, panel, method))]
+        for panel in view.panels
+    }
+    return [f"{upper(panel.facts)}: {'; '.join(texts)}." for panel, texts in told.items() if texts]
 
 
 def described(attack: str) -> str:

@@ -73,6 +73,7 @@ SECTIONS = (  # in the page's order
     Section("compute", "Compute", "What did it cost?"),
     Section("provenance", "Provenance", "How can it be checked?"),
 )
+ELSEWHERE = ("probes", "attacks", "sensitivity")  # figures that stand in sections of their own
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Report:
     # figures
     images: list[Image]
     sensitivity_image: Image | None
+    attacks_image: Image | None
     # unlearned, probes, controls
     unlearned_test: tested.UnlearnedTest | None
     probe_table: tested.ProbeTable | None
@@ -239,7 +241,7 @@ def report(
         "reference": seen,
         "fact": followed(view, panels[0], inputs.questions, inputs.texts),
         "gone": next((one for one in images if one.name == "probes"), None),
-        "figures": [one for one in images if one.name not in ("probes", "sensitivity")],
+        "figures": [one for one in images if one.name not in ELSEWHERE],
         "faithful": study.get("faithful") or effects[variants.FAITHFUL],
         "seeds": len(numbers) > 1,
         "audit": inputs.audits,
@@ -291,6 +293,7 @@ def report(
         contrasts_of_methods=methods,
         images=parts["figures"],
         sensitivity_image=next((one for one in images if one.name == "sensitivity"), None),
+        attacks_image=next((one for one in images if one.name == "attacks"), None),
         unlearned_test=parts["unlearned"],
         probe_table=parts["probes"],
         control_attacks=parts["controls"],

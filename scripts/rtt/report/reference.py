@@ -18,7 +18,8 @@ import pandas as pd
 
 from rtt import places
 from rtt.code_version import Maker, changed, code_version
-from rtt.figures.view import View, make_view, typed
+from rtt.figures.tables import typed
+from rtt.figures.view import View, make_view
 from rtt.stats.tables import ACCURACY_COLUMNS, read_table
 
 FOLDER = places.SHIPPED / "results/reference"

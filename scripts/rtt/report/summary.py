@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rtt.figures.phrases import count
 from rtt.figures.style import number, percent, span
-from rtt.figures.view import View, attack_title, load, make_view
+from rtt.figures.tables import load
+from rtt.figures.view import View, attack_title, make_view
 from rtt.report.cost import ledger
 from rtt.report.inputs import read_manifests
 from rtt.report.rows import Result, alike, results

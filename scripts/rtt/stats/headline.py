@@ -10,7 +10,7 @@ from rtt.stats import criterion
 from rtt.stats.seed_intervals import accuracy_interval
 from rtt.stats.seeds import SETS
 from rtt.stats.shown import MAIN_LOOK_CHOICE, main_attack, main_budget
-from rtt.stats.verdicts import AboveControl, Seed, above_control, of_seed, over_seeds
+from rtt.stats.verdicts import AboveControl, Seed, Verdict, above_control, of_seed, over_seeds
 from rtt.study import plugins
 
 CELL = ["dataset", "arm", "model", "method"]
@@ -63,17 +63,11 @@ def _row(cell: pd.DataFrame, shown: pd.DataFrame, probes: pd.DataFrame, seeds: p
     """Return the row of one cell, from its rows of recovery.csv, one per seed."""
     cell = cell.sort_values("seed", kind="stable")
     name, own = _set_of(cell)
-    title = getattr(plugins.attacks().get(cell["attack"].iloc[0]), "title", cell["attack"].iloc[0])
-    judged = [
-        Seed.of(row, holds, title) for row, holds in zip(cell.to_dict("records"), criterion.judged(cell), strict=True)
-    ]
+    judged = _judged(cell)
     estimates = dict(_estimates(cell, own, name, shown, probes, seeds))
     difference = above_control(judged)
-    if len(cell) == 1:
-        verdict, holds = of_seed(judged[0]), judged[0].holds
-    else:
-        verdict = over_seeds(judged, estimates["recovery_corrected"])
-        holds = _holds(difference, criterion.counts(cell))
+    verdict = _verdict(judged, estimates["recovery_corrected"])
+    holds = judged[0].holds if len(cell) == 1 else _holds(difference, criterion.counts(cell))
     estimates["above_control"] = (difference.mean, difference.low, difference.high)
     return {
         **{key: cell[key].iloc[0] for key in KEYS},
@@ -86,6 +80,24 @@ def _row(cell: pd.DataFrame, shown: pd.DataFrame, probes: pd.DataFrame, seeds: p
         **dict(counts=criterion.counts(cell), holds=holds, status=_statuses(cell)),
         **dict(verdict=verdict.key, why=verdict.why),
     }
+
+
+def verdict(cell: pd.DataFrame, rate: Ends) -> Verdict:
+    """Return the verdict of one cell, from its rows of recovery.csv, one per seed.
+
+    rate: the floor-corrected recovery over seeds with its interval, as `_rate` has it; one seed's verdict needs none.
+    """
+    return _verdict(_judged(cell), rate)
+
+
+def _judged(cell: pd.DataFrame) -> list[Seed]:
+    title = getattr(plugins.attacks().get(cell["attack"].iloc[0]), "title", cell["attack"].iloc[0])
+    rows = zip(cell.to_dict("records"), criterion.judged(cell), strict=True)
+    return [Seed.of(row, holds, title) for row, holds in rows]
+
+
+def _verdict(judged: list[Seed], rate: Ends) -> Verdict:
+    return of_seed(judged[0]) if len(judged) == 1 else over_seeds(judged, rate)
 
 
 def _set_of(cell: pd.DataFrame) -> tuple[str, pd.DataFrame]:

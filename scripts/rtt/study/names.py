@@ -35,8 +35,11 @@ TABLES = (
     "recovery", "runs", "probes", "accuracy", "seeds", "contrasts", "variants", "headline", "strongest", "cost",
     "questions",
 )  # fmt: skip
-DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds")  # of TABLES
-FIGURES = ("steps", "probes", "accuracy", "recovery", "seeds", "attack", "tradeoff", "curves", "sensitivity")
+DRAWN_FROM = ("recovery", "accuracy", "probes", "seeds", "strongest", "cost")  # of TABLES
+FIGURES = (
+    "steps", "probes", "accuracy", "recovery", "cost", "seeds", "attack", "tradeoff", "curves", "attacks",
+    "sensitivity",
+)  # fmt: skip
 
 
 NONE = "none"  # in tables, no method, no attack, no look choice
