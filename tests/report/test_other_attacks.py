@@ -2,7 +2,7 @@
 
 from report_builder import accuracy, full_view, recovery, recovery_row, results_of, view_of
 from rtt.figures.view import make_view
-from rtt.report.other_attacks import described, other_attacks, strongest
+from rtt.report.other_attacks import described, in_short, other_attacks, strongest
 
 
 def test_a_study_with_one_attack_has_no_others():
@@ -31,7 +31,7 @@ def test_other_attacks_are_compared_with_the_first():
         ("RMU", "RTT", ".90 [.85, .95]"),
         ("RMU", "quantisation", ".50 [.45, .55]"),
     ]
-    assert found.strongest == []  # no table has one
+    assert found.strongest == [] and in_short(view, view.panels[0]) == ""  # no table has one
     assert [(table.attack, table.look_choice, len(table.groups[0].rows)) for table in found.tables] == [
         ("quantisation", "nested", 2),
         ("quantisation", "paper", 1),
@@ -41,10 +41,21 @@ def test_other_attacks_are_compared_with_the_first():
     assert len(found.edges) == 1 and "quantisation" in found.edges[0]
 
 
-def test_the_strongest_attack_is_told_with_its_setting():
-    assert strongest(full_view(attacks=("quantise",)))[0].startswith(
+def test_the_strongest_attack_is_told_in_short_and_with_its_setting():
+    view = full_view(attacks=("quantise",))
+    short = in_short(view, view.panels[0])
+    assert short.startswith(
+        "The strongest of two attacks, chosen on other questions, brought back .78 [.73, .83] after GD (RTT itself), .8"
+    )
+    assert "RIA" not in short  # it does not count
+    view.strongest["attack"] = "quantise"
+    assert "after GD (quantisation; RTT alone .78 [.73, .83])" in in_short(view, view.panels[0])
+    view.strongest["attack"] = "RTT"
+    assert strongest(view)[0].startswith(
         "Facts learned in pretraining: the strongest attack on GD was RTT at epoch=2 lr=0.002; it brought back .78 [.73"
     )
+    alone = full_view()
+    assert in_short(alone, alone.panels[0]) == ""
 
 
 def test_an_attack_that_is_not_installed_is_named():

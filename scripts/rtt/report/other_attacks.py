@@ -1,11 +1,14 @@
 """The attacks of a study beside its first one: what each brings back, at which setting."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rtt.figures import words_suite
-from rtt.figures.phrases import upper
-from rtt.figures.view import STRONGEST_TITLE, View
+from rtt.figures.phrases import listed, upper
+from rtt.figures.view import STRONGEST_TITLE, Panel, View
+from rtt.figures.words_attack import counts_at
+from rtt.report.lede import word
 from rtt.report.rows import Cell, Group, RecoveryTable, Result, cells, in_order, recovery_tables
 from rtt.report.strength import SettingTable, attacked_models, edges, setting_table
 from rtt.study import plugins
@@ -59,6 +62,27 @@ def strongest(view: View) -> list[str]:
         for panel in view.panels
     }
     return [f"{upper(panel.facts)}: {'; '.join(texts)}." for panel, texts in told.items() if texts]
+
+
+def in_short(view: View, panel: Panel) -> str:
+    """Say in a sentence what the strongest attack brings back beside the study's first, on one panel's facts.
+
+    It is about the methods that count, else "", as where the study has one attack.
+    """
+    if not words_suite.several(view) or STRONGEST_ATTACK not in view.by_attack:
+        return ""
+    told = []
+    for method in view.methods:
+        found, alone = (words_suite.mark(view, panel, method, name) for name in (STRONGEST_ATTACK, view.attack))
+        if found and alone and counts_at(view, panel, method) and not math.isnan(found.value):
+            who = words_suite.chosen(view, panel, method, settings=False)
+            beside = "; ".join([who] * bool(who) + [f"{view.attack_title} alone {alone.text}"])
+            if (who, found.text) == (view.attack_title, alone.text):
+                beside = f"{who} itself"
+            told.append(f"{found.text} after {method} ({beside})")
+    n = len([name for name in words_suite.made(view, panel) if not words_suite.left_out(name)])
+    some = f"The strongest of {word(n)} attacks, chosen on other questions, brought back "
+    return f"{some}{listed(told)}." if told else ""
 
 
 def described(attack: str) -> str:

@@ -29,13 +29,14 @@ from rtt.report.headline import HeadlineRow, headline, meaning
 from rtt.report.images import Image, Steps, has_something, image, steps
 from rtt.report.inputs import Inputs, files_read, part, read_inputs
 from rtt.report.lede import Outcome, lede
-from rtt.report.other_attacks import OtherAttacks, described, other_attacks
+from rtt.report.other_attacks import OtherAttacks, described, in_short, other_attacks
 from rtt.report.published import Published, published
 from rtt.report.script import as_json, script
 from rtt.report.subject import facts, model
 from rtt.report.sure import Sure, sure
 from rtt.stats.shown import main_seed
 from rtt.study import plugins
+from rtt.study.names import STRONGEST_ATTACK
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Report:
     steps: Steps
     sure: Sure
     headline: list[rows.Group[HeadlineRow]]
+    strongest: str
     followed: Followed | None
     probes_image: Image | None
     words: dict[str, str]
@@ -232,6 +234,7 @@ def report(
     seen = among(view, reference, len(images) + 2)
     told = outcomes(view)
     own_told = of_panels(told, panels)
+    tried = [one.attack_title for name, one in view.by_attack.items() if name != STRONGEST_ATTACK]
     about = model(study, panels, invented=bool(part(study, "data", "generator")))
     parts = {
         "unlearned": tested.unlearned_test(asked, shown),
@@ -278,8 +281,9 @@ def report(
         ),
         about=about.about,
         steps=first,
-        sure=sure(asked, shown, panels, own, guesses(inputs.audits), seen, own_told),
+        sure=sure(asked, shown, panels, own, guesses(inputs.audits), seen, own_told, tried),
         headline=headline(view, told),
+        strongest=in_short(view, panels[0]),
         followed=parts["fact"],
         probes_image=parts["gone"],
         words=terms({method: f"{upper(meaning(method))}." for method in view.methods}),

@@ -45,26 +45,30 @@ def sure(
     guessed: Sequence[tuple[str, float, float]],
     among: Among | None,
     told: pd.DataFrame,
+    tried: Sequence[str],
 ) -> Sure:
     """Return the box of a study.
 
     found: all models before the attack; shown: the results that the report shows; panels: those of the claim. guessed:
     (dataset, share, floor) where a classifier of texts guesses V beyond its interval. among: the reference's seeds.
-    told: headline.csv's rows on the panels' facts.
+    told: headline.csv's rows on the panels' facts. tried: the titles of the attacks that are no controls.
     """
     own = [one for one in shown if one.panel in panels]
     models = [one for one in found if one.panel in panels]
+    none = bool((told["verdict"] == NONE_SHOWN).any())  # then another attack might change the verdict itself
     causes = (
         _of_status(own, "not_known", NOT_KNOWN),
         _control(own, criteria),
         _of_status(own, "original_not_learned", NOT_LEARNED),
         _failed(own),
+        _tried(tried, told) if none else "",
         _left_out(told, models, len(panels) > 1),
         _oracle(models),
         _few_seeds(own, among),
         _guessed(guessed, panels),
         _above(own),
         _wide(own),
+        "" if none else _tried(tried, told),
         _margin(own, criteria),
     )
     return Sure([text for text in causes if text][:SHOWN], _strong(own, told))
@@ -185,6 +189,14 @@ def _above(own: Sequence[Result]) -> str:
 def _wide(own: Sequence[Result]) -> str:
     rows = [one for one in own if one.counts and one.recovery_corrected.high - one.recovery_corrected.low > WIDE]
     return f"There are few questions ({rows[0].n_questions}), so the numbers are rough." if rows else ""
+
+
+def _tried(tried: Sequence[str], told: pd.DataFrame) -> str:
+    """Say how many attacks were tried, where some method was judged by them."""
+    if not told["verdict"].isin([HIDDEN, NONE_SHOWN]).any():
+        return ""
+    which = f"Only {tried[0]} was" if len(tried) == 1 else f"{word(len(tried)).capitalize()} attacks were"
+    return f"{which} tried, and another one may bring back more: what came back is a lower bound."
 
 
 def _margin(own: Sequence[Result], criteria: Criteria) -> str:
