@@ -1,8 +1,9 @@
 """Attacks beside the first one have results, settings and edges of their own."""
 
-from report_builder import accuracy, full_view, recovery, recovery_row, results_of, view_of
+from report_builder import LOOKS, accuracy, full_view, recovery, recovery_row, results_of, view_of
 from rtt.figures.view import make_view
 from rtt.report.other_attacks import described, in_short, other_attacks, strongest
+from rtt.report.rows import results
 
 
 def test_a_study_with_one_attack_has_no_others():
@@ -56,6 +57,16 @@ def test_the_strongest_attack_is_told_in_short_and_with_its_setting():
     )
     alone = full_view()
     assert in_short(alone, alone.panels[0]) == ""
+
+
+def test_an_attack_with_a_probe_of_its_own_is_described_and_compared():
+    given = [recovery_row(), recovery_row(attack="sampling", probe="sampled", acc_attacked=0.6, floor=0.5)]
+    table = recovery(*given)
+    view = make_view(table, accuracy(table, LOOKS | {"sampling": {"samples=4": 1.0}}))
+    found = other_attacks(results(view), view, [])
+    assert [text.split(".")[0] for text in found.described] == ["Sampling"] and found.tables == []
+    [group] = found.compared
+    assert [row.label for row in group.rows] == ["RTT", "sampling (sampled answers)"]
 
 
 def test_an_attack_that_is_not_installed_is_named():

@@ -34,7 +34,7 @@ class OtherAttacks:
 
 def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -> OtherAttacks | None:
     """Return what the other attacks bring back (`others`: a view of each); None where the study has no other."""
-    if not others:
+    if not others and not words_suite.several(view):
         return None
     names = [view.attack, *(one.attack for one in others)]
     compared = [
@@ -46,7 +46,7 @@ def other_attacks(found: Sequence[Result], view: View, others: Sequence[View]) -
     own = [replace(one, recovery=view.recovery) for one in others]
     models = {one.attack_title: attacked_models(one) for one in own}
     return OtherAttacks(
-        described=[upper(described(name)) for name in names[1:]],
+        described=[upper(described(name)) for name in view.by_attack if name != view.attack],
         strongest=strongest(view),
         compared=in_order(view, compared),
         tables=[table for name in names[1:] for table in recovery_tables(found, view, name)],
