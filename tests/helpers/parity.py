@@ -82,6 +82,8 @@ def first_gradients(model, optimizer_of):
 
 def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32", padding=""):
     """Train and score one case; return what is to be compared."""
+    gc.collect()
+    gc.freeze()  # as tests/conftest.py does
     training.prepare_torch(0)
     model = tiny.model(0, shape=SHAPE, scale=3.0)
     if precision == "bf16":

@@ -4,6 +4,7 @@ It runs plainly, by torchrun, or forked (`Forked`). It scores after every fifth 
 between two batches of that step's scores.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -38,6 +39,7 @@ def signalled(score_prompts):
 
 def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion"):
     """Train from where `folder` says, and write losses, weights and scores to `out`; exit codes as of a step."""
+    gc.freeze()  # as tests/conftest.py does
     train.prepare_torch(0)
     with tempfile.TemporaryDirectory() as raw:
         facts, retain = tiny.facts(Path(raw) / "a"), tiny.facts(Path(raw) / "r", "cities")
