@@ -251,7 +251,7 @@ def test_older_and_half_written_evaluations_change_nothing(copy, finished):
     (evals / "unlearn-pretrained-GD-s0-0123456789.json").write_bytes(old.read_bytes())
     (evals / ".unlearn-pretrained-GD-s0-0123456789.x.json").write_text('{"half')
     (copy.results() / "tables/recovery.csv").unlink()
-    done = copy.smoke()
+    done = copy.snakemake("results/smoke/tables/recovery.csv", "-c1", "--configfile", SMOKE)
     assert done.returncode == 0, done.stdout
     for table in ("recovery.csv", "accuracy.csv", "contrasts.csv"):
         assert (copy.results() / "tables" / table).read_bytes() == (finished.results() / "tables" / table).read_bytes()
@@ -284,7 +284,9 @@ def test_a_clone_s_rules_run_the_clone_s_code(copy):
     with open(copy.folder / "scripts/rtt/figures/__init__.py", "a") as handle:
         handle.write('\nprint("figures of this clone")\n')
     (copy.results() / "figures/curves.svg").unlink()
-    done = copy.smoke("--rerun-triggers", "mtime")
+    done = copy.snakemake(
+        "results/smoke/figures/curves.svg", "--rerun-triggers", "mtime", "-c1", "--configfile", SMOKE
+    )
     assert done.returncode == 0, done.stdout
     assert "figures of this clone" in (copy.results() / "logs/figure/curves.log").read_text()
 
