@@ -284,9 +284,7 @@ def test_a_clone_s_rules_run_the_clone_s_code(copy):
     with open(copy.folder / "scripts/rtt/figures/__init__.py", "a") as handle:
         handle.write('\nprint("figures of this clone")\n')
     (copy.results() / "figures/curves.svg").unlink()
-    done = copy.snakemake(
-        "results/smoke/figures/curves.svg", "--rerun-triggers", "mtime", "-c1", "--configfile", SMOKE
-    )
+    done = copy.snakemake("results/smoke/figures/curves.svg", "--rerun-triggers", "mtime", "-c1", "--configfile", SMOKE)
     assert done.returncode == 0, done.stdout
     assert "figures of this clone" in (copy.results() / "logs/figure/curves.log").read_text()
 
