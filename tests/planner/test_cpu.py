@@ -30,7 +30,7 @@ def simulated(plan: Plan, cores: int) -> float:
         needs[source.run_id] = {base.run_id} & plan.job_hours.keys() if base else set()
     for spec in plan.runs.unlearn.values():
         needs[spec.run_id] = {spec.source.run_id}
-    for attack in plan.runs.attacks.values():
+    for attack, *_ in plan.runs.attack_jobs():
         before = {spec.run_id for choice in attack.point_choices for spec in choice.trajectories}
         needs[attack.run_id] = before | ({attack.source.run_id} & plan.job_hours.keys())
     assert needs.keys() == plan.job_hours.keys()
