@@ -84,7 +84,8 @@ class Cost:
     trained: settings of each training, with its steps and tokens. looks: how often all facts are scored; for an attack
     that trains nothing, how often those of V are. longer: how many times as many tokens a look reads as by the
     prompts of training. more: tokens of each fact that are read or written beside the looks, all together. t_read:
-    tokens of T that are read beside them for one V split; one that is read backward, too, counts three times.
+    tokens of T that are read beside them for one V split, and once: tokens that are read for all V splits together; one
+    that is read backward, too, counts three times.
     """
 
     looks: int
@@ -92,6 +93,7 @@ class Cost:
     longer: float = 1.0
     more: float = 0.0
     t_read: float = 0.0
+    once: float = 0.0
 
 
 class Attack(ABC):
@@ -179,7 +181,7 @@ class Attack(ABC):
         """Return what the attack costs with so many facts in T; `texts` tells their tokens (`planner.costs.Texts`).
 
         retain: what had to stay, facts or plain texts (`planner.costs.Facts` or `Plain`): its length, and the tokens of
-        its `texts`. Only an attack that trains on it (`trains` and `uses_retain`) is given it.
+        its `texts`. Only an attack that `uses_retain` is given it.
         """
 
     @abstractmethod

@@ -53,9 +53,11 @@ class LinearProbe(Attack):
 
     @classmethod
     def cost(cls, settings, t_facts, texts):
-        """Return a look for each setting; the states of all of them take one pass, and the fits are not counted."""
-        looks = len(cls.choices(settings))
-        return Cost(looks, longer=1 / looks)
+        """Return a look for each setting; the states of all of them take one pass, and the fits are not counted.
+
+        The pass reads every rotation of an MCQ, and each choice behind its question.
+        """
+        return Cost(len(cls.choices(settings)), longer=0.0, more=texts.choices * (texts.prompt + texts.answered))
 
     def fit(self, checkpoint, t_facts, look):
         """Read the states of T's texts, and fit to them; V's are read when they are asked, once per checkpoint."""

@@ -55,9 +55,10 @@ class Project(Attack):
         return [{"layers": layer, "directions": one} for layer in layers for one in directions]
 
     @classmethod
-    def cost(cls, settings, t_facts, texts):
-        """Return a look for each setting, and one pass over all questions."""
-        return Cost(len(cls.choices(settings)), more=texts.prompt + texts.question)
+    def cost(cls, settings, t_facts, texts, retain):
+        """Return a look for each setting, and one pass over all questions, and over those of what had to stay."""
+        stay = min(len(retain), MOST) * retain.texts.asked
+        return Cost(len(cls.choices(settings)), more=texts.asked, once=stay)
 
     def fit(self, checkpoint, t_facts, look):
         """Find the directions on T's questions, without their answers, and ask the model without each setting's.

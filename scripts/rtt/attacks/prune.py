@@ -51,9 +51,10 @@ class Prune(Attack):
         return [{"p": p, "q": q} for p in sorted(settings.p) for q in sorted(settings.q, reverse=True)]
 
     @classmethod
-    def cost(cls, settings, t_facts, texts):
-        """Return a look for each setting, and one pass forward and backward over T."""
-        return Cost(len(cls.choices(settings)), t_read=BACKWARD * t_facts * (texts.mcq + texts.answered))
+    def cost(cls, settings, t_facts, texts, retain):
+        """Return a look for each setting, and one pass forward and backward over T, and over what had to stay."""
+        stay = min(len(retain), MOST) * retain.texts.solved
+        return Cost(len(cls.choices(settings)), t_read=BACKWARD * t_facts * texts.solved, once=BACKWARD * stay)
 
     def fit(self, checkpoint, t_facts, look):
         """Score each weight on T, and prune the checkpoint's weights anew for each setting.

@@ -63,6 +63,16 @@ class Texts:
     begun: float = 0.0
     ended: float = 0.0
 
+    @property
+    def asked(self) -> float:
+        """Return the mean tokens of a fact's two prompts, with choices and without."""
+        return self.prompt + self.question
+
+    @property
+    def solved(self) -> float:
+        """Return the mean tokens of a fact's MCQ and its question, each with the answer."""
+        return self.mcq + self.answered
+
     def trained(self, loss: str) -> float:
         """Return the mean tokens of a training text of a fact, an MCQ or a sentence, with the loss `loss`."""
         if loss == "LETTER":
@@ -121,7 +131,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Plain:
-    """Plain texts that an attack trains on: their number, and the mean tokens of one."""
+    """Plain texts that an attack uses: their number, and the mean tokens of one."""
 
     count: int
     mean: float
@@ -138,6 +148,8 @@ class Plain:
     def sentence(self) -> float:
         """Return the mean tokens of a text, as `Texts` those of a sentence."""
         return self.mean
+
+    asked = solved = sentence  # a text has nothing else to show
 
     def passes(
         self, facts: int, loss: str, epochs: int, batch_size: int, samples: int | None, sentences: bool = False

@@ -191,8 +191,8 @@ class Plan:
         return facts, list(facts.splits.values())[: spec.plugin.v_splits(spec.settings)]
 
     def retained(self, spec: AttackSpec) -> costs.Facts | TextsSpec | None:
-        """Return what had to stay, for an attack that trains on it."""
-        if not (spec.plugin.trains and spec.retain):
+        """Return what had to stay, for an attack that uses it."""
+        if not spec.retain:
             return None
         learn = spec.retain.learn
         return learn if isinstance(learn, TextsSpec) else self.sizes.of(learn, spec.retain.learn_splits)
@@ -217,7 +217,7 @@ class Plan:
                 )
         folds, by_probes = self.folds(spec), facts.texts.scored(spec.scores.probes)
         read = sum(fold.looks * fold.longer * by_probes + fold.more for fold in folds) / self._sharing(spec, folds)
-        tokens = read * len(facts) + sum(fold.t_read for fold in folds)
+        tokens = read * len(facts) + sum(fold.t_read for fold in folds) + folds[0].once
         return bill + self._score(model, tokens, plugin.precision(spec.settings), spec.scores)
 
     def looks(self, spec: AttackSpec) -> int:
