@@ -16,7 +16,8 @@ from rtt.study.load import load_study
                 "facts": "pretrained, taught, taught shuffled",
                 "methods": "GD, RMU, NPO",
                 "budgets": "10 %",
-                "attacks": "RTT (3 settings), RTT_permuted (1 settings)",
+                "attacks": "RTT (3 settings), quantise (2 settings), prompts (2 settings), linear_probe (2 settings), "
+                "project (1 setting), RTT_permuted (1 setting)",
                 "variants": "none",
             },
         ),

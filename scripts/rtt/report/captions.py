@@ -11,7 +11,8 @@ def described(study: Study) -> dict[str, str]:
     else:
         facts = ", ".join(arm.replace("_", " ") for arm in study.arms or [])
     known = plugins.attacks()
-    attacks = [f"{name} ({len(known[name].choices(own))} settings)" for name, own in study.attacks.named.items()]
+    settings = {name: len(known[name].choices(own)) for name, own in study.attacks.named.items()}
+    attacks = [f"{name} ({n} setting{'s' * (n != 1)})" for name, n in settings.items()]
     return {
         "facts": facts or "none",
         "model": study.model.name,
