@@ -232,7 +232,7 @@ def test_a_verdict_on_arrays_is_that_of_the_statistics():
     floors = np.full(ASKED, 0.25)
     assert found == verdict(unlearned, original, floors, first, groups, never, floors, first, groups)
     assert found.answer == "hidden" and 0.4 < found.share < 0.6 and found.text.startswith("hidden: at least ")
-    assert rtt.verdict(never, original, 0.25, never).answer == "nothing_found"
+    assert rtt.verdict(never, original, 0.25, never).answer == "none_shown"
     assert rtt.verdict(never, original, 0.25).answer == "cannot_tell"
 
 

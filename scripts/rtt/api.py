@@ -306,7 +306,7 @@ def verdict(
     and the model is unlearned by every probe. attack_learned, control_learned: whether an attack that trains learned T.
     None where there is nothing to say.
 
-    The answer's `answer` is "hidden", "nothing_found" or "cannot_tell", its `text` says so in words, `share` is the
+    The answer's `answer` is "hidden", "none_shown" or "cannot_tell", its `text` says so in words, `share` is the
     limit in it, and `reasons` are sentences (`rtt.stats.verdict`). Raises UserError where shapes do not fit, or answers
     lie outside of 0 to 1.
     """

@@ -59,7 +59,7 @@ def test_the_numbers_of_questions_that_a_narrow_interval_takes(hidden):
 
 def test_nothing_that_comes_back_is_no_proof(tmp_path):
     found = answer(verdict_builder.prepared(tmp_path, accuracies=GONE))
-    assert found["answer"] == "nothing_found" and found["sentence"].endswith("that is no proof of removal.")
+    assert found["answer"] == "none_shown" and found["sentence"].endswith("that is no proof of removal.")
     assert 0 < found["share"] < 0.25
 
 

@@ -105,10 +105,10 @@ NOTHING = {"RTT": planted(0.25, seed=1), "quantise": planted(0.2, seed=2)}
     [
         ({"RTT": planted(0.8)}, {}, "hidden", "After the strongest attack (RTT) .80 of the answers are right"),
         ({"RTT": planted(0.8)}, {"control": {}}, "hidden", "There is no control. What comes back was compared"),
-        ({"RTT": planted(0.8)}, {"control": {"RTT": planted(0.8, seed=5)}}, "nothing_found", ".80 on the control"),
+        ({"RTT": planted(0.8)}, {"control": {"RTT": planted(0.8, seed=5)}}, "none_shown", ".80 on the control"),
         ({"RTT": planted(0.8)}, {"known": False}, "cannot_tell", "The original does not know these facts."),
         ({"RTT": planted(0.3)}, {"original": planted(0.3)[0]}, "cannot_tell", "The original does not know"),
-        (NOTHING, {}, "nothing_found", "(RTT) .25 of the answers are right, against .25 by guessing and .25 on the"),
+        (NOTHING, {}, "none_shown", "(RTT) .25 of the answers are right, against .25 by guessing and .25 on the"),
         (NOTHING, {"control": {}}, "cannot_tell", "There is no control."),
         (NOTHING, {"control_learned": False}, "cannot_tell", "The attack on the control did not learn T."),
         (NOTHING, {"attack_learned": False}, "cannot_tell", "No attack learned T"),
@@ -119,9 +119,9 @@ def test_answers_and_their_reasons(unlearned, more, answer, reason):
     found = ask(unlearned, **more)
     assert found.answer == answer and reason in " ".join(found.reasons)
     assert all(one[0].isupper() and one.endswith(".") for one in found.reasons)
-    share = {"hidden": found.lower, "nothing_found": found.upper}.get(answer)
+    share = {"hidden": found.lower, "none_shown": found.upper}.get(answer)
     assert np.isnan(found.share) if share is None else found.share == share
-    assert found.text.startswith({"hidden": "hidden: at least ", "nothing_found": "no attack of this suite brought",
+    assert found.text.startswith({"hidden": "hidden: at least ", "none_shown": "no attack of this suite brought",
                                   "cannot_tell": "cannot tell, because "}[answer])  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_fewer_questions_than_needed_say_nothing_about_what_is_absent():
 def test_a_model_that_was_not_unlearned_is_said_so_first():
     assert ask(NOTHING).first == "" and ask(NOTHING, is_unlearned=True).first == ""
     found = ask(NOTHING, is_unlearned=False)
-    assert found.first == "The model was not unlearned by every probe." and found.answer == "nothing_found"
+    assert found.first == "The model was not unlearned by every probe." and found.answer == "none_shown"
 
 
 def test_shares_are_rounded_to_the_side_that_claims_less():
