@@ -46,6 +46,13 @@ def strangers(seed: int = 0) -> tuple[Fact, ...]:
 @cache
 def _trained(seed: int):
     """Train on every fact in every form that is asked, in some 5 s."""
+    model, facts, retain = after(seed, 400)
+    assert all(min(accuracy(model, known).values()) > 0.8 for known in (facts, retain)), "it should know its facts"
+    return model, facts, retain
+
+
+def after(seed: int, steps: int):
+    """Return (model, facts, retain facts) after so many steps, or fewer where the loss is low by then."""
     with tempfile.TemporaryDirectory() as folder:
         facts, cities = (tuple(tiny.facts(folder, name, seed, PEOPLE)) for name in ("birth_years_a", "cities"))
     retain = tuple(fact for fact in cities if fact.split == "train")
@@ -53,7 +60,7 @@ def _trained(seed: int):
     items = [encode(tiny.tokenizer(), text) for fact in facts + retain for text in shown(fact)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
     mean, order = 5.0, []
-    for _ in range(400):
+    for _ in range(steps):
         order = order or torch.randperm(len(items), generator=generator).tolist()
         batch, order = [items[i] for i in order[:BATCH]], order[BATCH:]
         loss = text_loss(model, collate(batch, 0))
@@ -64,7 +71,6 @@ def _trained(seed: int):
         mean = 0.9 * mean + 0.1 * loss.item()
         if mean < LOSS:
             break
-    assert all(min(accuracy(model, known).values()) > 0.8 for known in (facts, retain)), "it should know its facts"
     return model.eval(), facts, retain
 
 
