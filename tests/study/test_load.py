@@ -160,7 +160,7 @@ def test_missing_file_and_folder(tmp_path, monkeypatch, capsys):
 def test_a_name_of_no_study_is_told_the_names(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["check", "smok"]) == 1
-    found = "error: smok: no such study file; give its path, or one of the project's own: config, "
+    found = "error: smok: no such study file; give its path, or one of the project's own: attacks, config, "
     assert (told := capsys.readouterr().err).startswith(found) and ", smoke, " in told
 
 
