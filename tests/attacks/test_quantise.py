@@ -7,7 +7,7 @@ import tiny
 import torch
 from knowing import accuracy, brought_back, knowing, most_by_chance, shown, strangers
 from rtt.attacks.base import Checkpoint
-from rtt.attacks.quantise import Quantise, linear_weights, rounded
+from rtt.attacks.quantise import Quantise, linear_weights, nf4, rounded
 from rtt.data.text import encode
 from rtt.errors import UserError
 from rtt.training.collate import collate
@@ -42,6 +42,48 @@ def test_each_weight_is_the_nearest_level_of_its_group(bits, group_size):
     )
     for row in range(6):
         assert len(set(found[row].tolist())) <= (2**bits - 1) * -(-14 // (group_size or 14))
+
+
+# Dettmers et al. 2023, app. E: "The exact values of the NF4 data type".
+PUBLISHED = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(48, 96), (10, 7), (33, 65), (64, 128)])
+def test_nf4_is_the_nearest_normal_level_of_its_block(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(shape[0]))
+    weight.view(-1)[:64] = 0.0  # a block of zeros has no scale
+    levels, flat = torch.tensor(PUBLISHED, dtype=torch.float64), weight.double().flatten()
+    expected = torch.cat([
+        levels[(block[:, None] / top - levels).abs().argmin(1)] * top if (top := block.abs().max()) else block
+        for block in flat.split(64)
+    ]).view(shape)  # fmt: skip
+    found = nf4(weight)
+    assert found.dtype == weight.dtype and torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-7)
+    assert torch.equal(nf4(weight.bfloat16()), nf4(weight.bfloat16().float()).bfloat16())
+
+
+def test_nf4_is_one_setting_before_the_other_four_bits():
+    choices = Quantise.choices(Quantise.Settings(bits=[4, "nf4", 8], group_sizes=[None, 32]))
+    assert [tuple(one.values()) for one in choices] == [(8, 32), (8, None), ("nf4", 64), (4, 32), (4, None)]
+    model = tiny.model(scale=4)
+    before = {name: weight.clone() for name, weight in linear_weights(model).items()}
+    (found,) = attacked(model, bits=["nf4"]).values()
+    for name, weight in before.items():
+        assert torch.equal(found[f"{name}.weight"], nf4(weight)) and not torch.equal(found[f"{name}.weight"], weight)
+
+
+@pytest.mark.full
+def test_nf4_is_that_of_bitsandbytes():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    for seed, shape in enumerate([(48, 96), (10, 7), (33, 65)]):
+        weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        # In one row: 0.50.2 on a CPU returns other numbers for a matrix whose rows are no whole number of blocks.
+        codes, state = functional.quantize_4bit(weight.flatten(), blocksize=64, quant_type="nf4")
+        assert torch.allclose(nf4(weight), functional.dequantize_4bit(codes, state).view(shape), rtol=0, atol=1e-6)
 
 
 def test_half_precision_is_rounded_in_fp32():
