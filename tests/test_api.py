@@ -236,6 +236,11 @@ def test_a_verdict_on_arrays_is_that_of_the_statistics():
     assert rtt.verdict(never, original, 0.25).answer == "cannot_tell"
 
 
+def test_attacks_may_have_numbers_as_names():
+    found = rtt.verdict({0: answered(0.7)}, answered(0.95, 1)[0], 0.25, {0: answered(0.25)})
+    assert found.answer == "hidden" and "(0)" in found.reasons[0]
+
+
 def test_single_looks_need_no_second_dimension():
     one = {"RTT": answered(0.7, 1)}
     flat = {"RTT": one["RTT"][0]}
@@ -251,6 +256,9 @@ def test_single_looks_need_no_second_dimension():
         ({"unlearned": {"RTT": [0, float("nan")]}}, "expected answers from 0"),
         ({"unlearned": {"RTT": [0, 1], "b": [1]}}, "different numbers of questions: 2 of RTT, 1 of b"),
         ({"floor": 25}, "floor: found 25, expected what a guesser scores, from 0 to below 1"),
+        ({"floor": "a quarter"}, "floor: found 'a quarter', expected what a guesser scores"),
+        ({"splits": [None] * ASKED}, "splits: some are missing"),
+        ({"groups": ["a"] * 239 + [float("nan")]}, "groups: some are missing"),
         ({"floor": [0.25]}, r"floor: found \(1,\), expected a number, or one for each of 240 questions"),
         ({"splits": ["a"]}, "splits: found 1, expected one for each of 240 questions"),
         ({"control": {"other": answered(0.25)}}, "verdict: the control lacks RTT"),

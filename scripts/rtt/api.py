@@ -313,7 +313,11 @@ def verdict(
     ours, own = _looks("unlearned", unlearned), _looks("control", control)
     before = _looks("original", original) if isinstance(original, Mapping) else _answers("original", original)
     n = _questions("unlearned", ours)
-    if floor is None or not np.all(((floors := np.asarray(floor, float)) >= 0) & (floors < 1)):
+    try:
+        floors = np.asarray(floor, float)
+    except (TypeError, ValueError):
+        floors = np.array(np.nan)  # refused below
+    if not np.all((floors >= 0) & (floors < 1)):
         raise UserError(f"floor: found {floor!r:.60}, expected what a guesser scores, from 0 to below 1")
     if floors.ndim and floors.shape != (n,):
         raise UserError(f"floor: found {floors.shape}, expected a number, or one for each of {n} questions")
@@ -343,7 +347,7 @@ def _looks(name: str, given: Mapping[str, ArrayLike] | None) -> dict[str, np.nda
         return None
     if not isinstance(given, Mapping) or not given:
         raise UserError(f"{name}: found {type(given).__name__}, expected {{attack: answers}} of one attack or more")
-    return {attack: np.atleast_2d(_answers(f"{name}[{attack!r}]", one)) for attack, one in given.items()}
+    return {str(attack): np.atleast_2d(_answers(f"{name}[{attack!r}]", one)) for attack, one in given.items()}
 
 
 def _answers(name: str, given: ArrayLike) -> np.ndarray:
@@ -367,9 +371,11 @@ def _questions(name: str, given: Mapping[str, np.ndarray]) -> int:
 def _halves(which: str, n: int, splits: Sequence[Any] | None, groups: Sequence[str] | None) -> np.ndarray:
     """Return the first halves of n questions, cut as a study's are."""
     for key, given in (("splits", splits), ("groups", groups)):
+        name = f"{which}_{key}".lstrip("_")
         if given is not None and len(given) != n:
-            name = f"{which}_{key}".lstrip("_")
             raise UserError(f"{name}: found {len(given)}, expected one for each of {n} questions")
+        if given is not None and pd.isna(pd.Series(given, dtype=object)).any():
+            raise UserError(f"{name}: some are missing (None or NaN), expected one for each of {n} questions")
     numbers = np.zeros(n, int) if splits is None else np.unique(np.asarray(splits), return_inverse=True)[1]
     return halves(numbers, groups)
 

@@ -1,5 +1,7 @@
 """The verdict on arrays of answers: its limits against plain resampling, its rules, and what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rtt.stats.recovery import PSEUDO
@@ -138,6 +140,14 @@ def test_fewer_questions_than_needed_say_nothing_about_what_is_absent():
     assert of(0.25).answer == "cannot_tell" and of(0.9).answer == "hidden"
 
 
+def test_a_control_with_fewer_questions_than_needed_says_nothing_about_what_is_absent():
+    """What lies above the floor is not more than two questions of a control give: that shows nothing."""
+    two = {"control_halves": np.array([True, False]), "control_floors": np.full(2, 0.25)}
+    found = ask({"RTT": planted(0.36)}, {"RTT": np.zeros((1, 2))}, **two)
+    assert found.reasons == (f"The control has 2 questions, and at least {FEWEST} are needed.",)
+    assert found.answer == "cannot_tell" and ask({"RTT": planted(0.36)}, {}).lower > 0
+
+
 def test_a_model_that_was_not_unlearned_is_said_so_first():
     assert ask(NOTHING).first == "" and ask(NOTHING, is_unlearned=True).first == ""
     found = ask(NOTHING, is_unlearned=False)
@@ -147,6 +157,8 @@ def test_a_model_that_was_not_unlearned_is_said_so_first():
 def test_shares_are_rounded_to_the_side_that_claims_less():
     found = ask({"RTT": planted(0.8)})
     assert found.text == f"hidden: at least {int(100 * found.lower)} % comes back"
+    for share, text in ((0.0096, "0.9"), (0.00567, "0.5"), (0.000999, "0.09"), (0.019, "1")):
+        assert replace(found, share=share).text == f"hidden: at least {text} % comes back"
     found = ask(NOTHING)
     assert f"(upper limit {int(np.ceil(100 * found.upper))} %); that is no proof of removal" in found.text
 
