@@ -9,7 +9,7 @@ import verdict_builder
 from rtt.errors import UserError
 from rtt.judging import page
 from rtt.judging.answer import KEYS, answer
-from rtt.judging.request import Prepared
+from rtt.judging.request import NOT_TRAINED, Prepared
 from rtt.places import SHIPPED
 from rtt.stats.tables import read_table
 
@@ -30,6 +30,26 @@ def another(hidden, tmp_path):
         if path.name != "asked.json":
             path.unlink()
     return Prepared(out, tmp_path / "copy", json.loads((out / "asked.json").read_text()))
+
+
+def test_what_would_make_it_surer_is_what_can_be_done(tmp_path):
+    found = verdict_builder.prepared(tmp_path, retain=False)
+    found.kept["not_tried"] = [
+        {"attack": "RTT_LoRA", "why": "left out to keep the budget of time"},
+        {"attack": "soft_prompt", "why": "it does not work on this model: it has no context"},
+        {"attack": "unrelated", "why": NOT_TRAINED},
+    ]
+    told = answer(found)["surer"]
+    assert "More time: the budget left out RTT_LoRA, or a part of it." in told
+    expected = "Attacks that train: name unrelated with --attacks, beside the others (unrelated with --retain-data)."
+    assert expected in told and not any("soft_prompt" in text for text in told)
+
+
+def test_an_attack_that_no_table_here_shows_is_told_of(tmp_path):
+    found = verdict_builder.prepared(tmp_path)
+    found.kept["attacks"]["sampling"] = {}
+    (told,) = (one for one in answer(found)["not_tried"] if one["attack"] == "sampling")
+    assert told["why"].startswith("made, but it cannot be asked by permuted letters, so nothing above reads it")
 
 
 def test_facts_that_come_back_are_hidden(hidden):

@@ -116,11 +116,16 @@ def test_a_folder_with_other_files_is_left_alone(given, work):
     ("changes", "says"),
     [
         ({"original": "nowhere"}, "--original nowhere: no such folder; expected a folder with config.json"),
-        ({"unlearned": "org/name"}, "name its commit, as org/name@COMMIT"),
+        ({"unlearned": "org/name"}, "no folder has this name, and a model on the hub may change: name its commit, as "),
         ({"unlearned": "org/name@main"}, "found the revision 'main', expected a commit of 40 hex digits"),
         ({"data": "nothing-here"}, "--data nothing-here: no such folder"),
         ({"control_data": "nothing-here"}, "--control-data nothing-here: no such folder"),
         ({"attacks": ("RTTT",)}, "--attacks RTTT: there is no such attack; expected some of RTT, "),
+        ({"attacks": ("sampling",)}, "--attacks sampling: none of these can be judged by letter_permuted, the first"),
+        (
+            {"attacks": ("linear_probe", "sampling"), "headline": ("letter_calibrated",)},
+            "--attacks linear_probe sampling: none of these can be judged by letter_calibrated",
+        ),
         ({"attacks": ("RTT_permuted",)}, "--attacks RTT_permuted: a control, which can bring no fact back"),
         ({"headline": ("few_shot",)}, "--headline few_shot: these questions cannot be asked so"),
         ({"headline": ("letter", "letter")}, "--headline letter letter: expected one or two different probes"),
@@ -129,6 +134,37 @@ def test_a_folder_with_other_files_is_left_alone(given, work):
 )
 def test_a_mistake_is_one_message_and_leaves_nothing(given, work, changes, says):
     assert says in refused(given, work, **changes)
+
+
+def test_the_original_is_no_unlearned_model(given, work, tmp_path_factory):
+    link = tmp_path_factory.mktemp("link") / "again"
+    link.symlink_to(given / "original")
+    for path in (given / "original", link):
+        message = refused(given, work, unlearned=str(path))
+        assert f"--unlearned {path}: it is the model that --original names" in message
+
+
+def test_a_path_may_be_written_in_another_way(given, work):
+    first = prepared(given, work)
+    assert prepared(given, work, unlearned=f"{given}/mine/", data=f"{given}/./data/").kept == first.kept
+
+
+def test_a_mistake_removes_no_other_verdict(given, work, monkeypatch):
+    """Both began in a folder without verdicts."""
+
+    def other_begins(*_):
+        (work / "verdict/other").mkdir(parents=True)
+        raise UserError("a mistake")
+
+    monkeypatch.setattr(request, "_written", other_begins)
+    with pytest.raises(UserError, match="a mistake"):
+        prepared(given, work)
+    assert [path.name for path in (work / "verdict").iterdir()] == ["other"]
+
+
+def test_without_retain_facts_attacks_that_train_nothing_are_not_said_to_train(given, work):
+    why = {one["attack"]: one["why"] for one in prepared(given, work, retain_data=None).kept["not_tried"]}
+    assert why["prune"] == why["project"] == "it uses facts that must stay; give --retain-data"
 
 
 def test_the_control_cannot_be_the_data(given, work):

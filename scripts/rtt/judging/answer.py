@@ -4,15 +4,15 @@ Its keys are documented in docs/verdict.md, and `KEYS` holds them for a test. Th
 `rtt.stats.verdict`, on the answers to single questions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rtt import __version__
 from rtt.attacks.rtt import RTT
 from rtt.errors import UserError
 from rtt.figures.style import PROBES
-from rtt.judging import findings, ruling
-from rtt.judging.request import Prepared
+from rtt.judging import findings, ruling, settings
+from rtt.judging.request import NOT_NAMED, NOT_TRAINED, Prepared
 from rtt.study import plugins
 from rtt.study.names import STRONGEST_ATTACK
 
@@ -60,7 +60,7 @@ def answer(prepared: Prepared) -> dict[str, Any]:
         "RTT": by_name.get(RTT.name),
         "attacks": alone,
         "control": {**kept["questions"]["control"], "probes": control} if kept["questions"]["control"] else None,
-        "not_tried": kept["not_tried"],
+        "not_tried": [*kept["not_tried"], *unjudged(kept["attacks"], headline[0])],
         "surer": surer(kept, strongest, kept["attacks"]),
         "retained": findings.retained(recovery, headline) if kept["questions"]["retain"] else None,
         "perplexity": findings.perplexities(recovery),
@@ -97,6 +97,15 @@ def cautions(knows: Mapping[str, Any], gone: Mapping[str, Any], rtt: Mapping[str
     return found
 
 
+def unjudged(tried: Iterable[str], probe: str) -> list[dict[str, str]]:
+    """Return the attacks that were made and cannot be judged by a probe, and that the report has them."""
+    why = (
+        f"made, but it cannot be asked by {PROBES.get(probe, probe)}, so nothing above reads it; the report has what "
+        "it brought back"
+    )
+    return [{"attack": name, "why": why} for name in tried if not settings.judged(name, probe)]
+
+
 def surer(kept: Mapping[str, Any], strongest: Mapping[str, Any] | None, tried: Mapping[str, Any]) -> list[str]:
     """Return what it would take to be surer, in sentences."""
     found, n = [], kept["questions"]["data"]["questions"]
@@ -110,11 +119,14 @@ def surer(kept: Mapping[str, Any], strongest: Mapping[str, Any] | None, tried: M
         found.append(
             "A control: as many questions of the same form about facts that the original never saw, as --control-data."
         )
-    training = [one["attack"] for one in kept["not_tried"] if plugins.attacks()[one["attack"]].trains]
+    known, told = plugins.attacks(), kept["not_tried"]
+    if short := [one["attack"] for one in told if "budget of time" in one["why"]]:
+        found.append(f"More time: the budget left out {', '.join(dict.fromkeys(short))}, or a part of it.")
+    training = [one["attack"] for one in told if one["why"] in (NOT_TRAINED, NOT_NAMED) and known[one["attack"]].trains]
     if training:
-        found.append(
-            f"Attacks that train: name {', '.join(dict.fromkeys(training))} with --attacks, beside the others."
-        )
+        retain = [name for name in training if known[name].uses_retain and not kept["questions"]["retain"]]
+        needs = f" ({' and '.join(retain)} with --retain-data)" * bool(retain)
+        found.append(f"Attacks that train: name {', '.join(training)} with --attacks, beside the others{needs}.")
     if any(plugins.attacks()[name].drawn for name in tried):
         found.append(
             "Repeats: an attack in another order of its texts brings back something else. The study file's repeats, "

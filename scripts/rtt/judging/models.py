@@ -62,12 +62,21 @@ def unlearned(text: str, before: Given) -> Given:
     name = (f"{name}-model" if name.casefold() in taken else name)[:60]
     if found.folder is None and found.commit is None:
         raise UserError(
-            f"--unlearned {text}: a model on the hub may change: name its commit, as {text}@COMMIT with 40 hex digits "
-            "(the hub's page shows it under Files, History)"
+            f"--unlearned {text}: no folder has this name, and a model on the hub may change: name its commit, as "
+            f"{text}@COMMIT with 40 hex digits (the hub's page shows it under Files, History)"
         )
+    if same(found, before):
+        raise UserError(f"--unlearned {text}: it is the model that --original names; name the one after unlearning")
     if found.folder is not None:
         check_unlearned(found.folder, shape(before.folder) if before.folder else {})
     return Given(name, found.folder, found.repository, found.commit)
+
+
+def same(one: Given, other: Given) -> bool:
+    """Return whether two models are one: the same folder, or the same commit of the same repository."""
+    if one.folder and other.folder:
+        return Path(one.folder).resolve() == Path(other.folder).resolve()
+    return one.repository is not None and (one.repository, one.commit) == (other.repository, other.commit)
 
 
 def _given(option: str, text: str) -> Given:

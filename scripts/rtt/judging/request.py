@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from rtt.study.names import BY_DEFAULT, probes_of
 
 KEPT, STUDY, DATA = "asked.json", "study.yaml", "data"  # in the verdict's folder
 VERSION = 1
+PATHS = ("unlearned", "original", "data", "control_data", "retain_data")  # of a request
 NOT_TRAINED = "it trains the model; name it with --attacks"
-NO_RETAIN_DATA = "it trains on facts that must stay; give --retain-data"
+NOT_NAMED = "--attacks does not name it"
+NO_RETAIN_DATA = "it uses facts that must stay; give --retain-data"
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,15 @@ def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
         return Prepared(out, work, _same(out, asked))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {_shown(out)}: it holds other files; name a new folder with --out, or empty this one")
-    made = next(path for path in (*reversed(out.parents), out) if not path.exists() or path == out)
+    parents = [path for path in out.parents if not path.exists()]
     try:
         kept = _written(request, before, after, out, work, cores)
         write_json(out / KEPT, {"version": VERSION, "asked": asked, **kept})
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
+        with suppress(OSError):  # another verdict may have written into them by now
+            for path in parents:
+                path.rmdir()
         raise
     return Prepared(out, work, read_json(out / KEPT))
 
@@ -101,7 +108,8 @@ def _same(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(kept, dict) or kept.get("version") != VERSION or not isinstance(kept.get("asked"), dict):
         raise UserError(f"{out / KEPT}: not what this version of the program writes; name a new folder with --out")
     for key, value in asked.items():
-        if (old := kept["asked"].get(key)) != value:
+        old = kept["asked"].get(key)
+        if old != value and (key not in PATHS or old is None or value is None or normpath(old) != normpath(value)):
             what = key.replace("_", "-")
             changed = "the questions have changed" if key == "digests" else f"--{what} was {old}, and is {value}"
             raise UserError(
@@ -210,11 +218,16 @@ def _attacks(request: Request, before: Given, refused: dict[str, str], judged_by
                     raise
                 not_tried.append({"attack": name, "why": str(error).partition(": ")[2]})
         elif request.attacks is not None:
-            not_tried.append({"attack": name, "why": "--attacks does not name it"})
+            not_tried.append({"attack": name, "why": NOT_NAMED})
         else:
             not_tried.append({"attack": name, "why": NOT_TRAINED})
     if not attacks:
         raise UserError("no attack is left: every one refuses this type of model")
+    if not any(settings.judged(name, judged_by[0]) for name in attacks):
+        raise UserError(
+            f"--attacks {' '.join(attacks)}: none of these can be judged by {judged_by[0]}, the first headline probe; "
+            "name another attack beside them, such as RTT, or another probe with --headline"
+        )
     return attacks, not_tried
 
 

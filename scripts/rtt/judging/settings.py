@@ -57,10 +57,16 @@ def by_default(refused: dict[str, str]) -> list[str]:
     return [name for name in found if name == RTT.name or not plugins.attacks()[name].trains]
 
 
-def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
-    """Return an attack's part of a study: its defaults, and of `shared`, RTT's settings, what it has no default for.
+def judged(name: str, probe: str) -> bool:
+    """Return whether an attack's askers can answer a probe by which a verdict judges."""
+    answers = plugins.attacks()[name].answers
+    return answers is None or probe in answers
 
-    Raises UserError for an attack that needs more.
+
+def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return an attack's part of a study: of one that trains as RTT does, RTT's settings, which are `shared`.
+
+    Of others, what they have no default for. Raises UserError for an attack that needs more.
     """
     own = plugins.attacks()[name].Settings
     if issubclass(own, RTT.Settings):
