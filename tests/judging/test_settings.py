@@ -43,6 +43,16 @@ def test_every_attack_but_controls_has_settings():
             one.Settings.model_validate(settings.settings_of(name, shared))
 
 
+def test_adapters_and_vectors_keep_rates_of_their_own():
+    shared = settings.retraining(8_000_000_000, ["letter_permuted"])
+    for name, one in plugins.attacks().items():
+        given, own = settings.settings_of(name, shared), one.Settings.model_fields
+        if name in ("RTT_LoRA", "soft_prompt"):
+            assert not {"learning_rates", "optimizer"} & given.keys() and given["epochs"] == shared["epochs"]
+        elif one.trains and not one.control:
+            assert {key: given[key] for key in shared if key in own} == {k: v for k, v in shared.items() if k in own}
+
+
 @pytest.mark.parametrize(("text", "found"), [("90s", 90), ("30min", 1800), ("1.5 h", 5400), ("1d", 86400)])
 def test_a_budget_is_a_time(text, found):
     assert budget.seconds(text) == found

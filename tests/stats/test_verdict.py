@@ -107,7 +107,9 @@ NOTHING = {"RTT": planted(0.25, seed=1), "quantise": planted(0.2, seed=2)}
     [
         ({"RTT": planted(0.8)}, {}, "hidden", "After the strongest attack (RTT) .80 of the answers are right"),
         ({"RTT": planted(0.8)}, {"control": {}}, "hidden", "There is no control. What comes back was compared"),
-        ({"RTT": planted(0.8)}, {"control": {"RTT": planted(0.8, seed=5)}}, "none_shown", ".80 on the control"),
+        ({"RTT": planted(0.8)}, {"control": {"RTT": planted(0.8, seed=5)}}, "cannot_tell", "The control answers .80"),
+        ({"RTT": planted(0.4)}, {"control": {"RTT": planted(0.42, seed=5)}}, "none_shown", ".42 on the control"),
+        ({"RTT": planted(0.06)}, {}, "cannot_tell", "it answers below the floor, which is not forgetting."),
         ({"RTT": planted(0.8)}, {"known": False}, "cannot_tell", "The original does not know these facts."),
         ({"RTT": planted(0.3)}, {"original": planted(0.3)[0]}, "cannot_tell", "The original does not know"),
         (NOTHING, {}, "none_shown", "(RTT) .25 of the answers are right, against .25 by guessing and .25 on the"),

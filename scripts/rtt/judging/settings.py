@@ -14,6 +14,8 @@ SMALL, LARGE, PAPERS = 10_000_000, 1_000_000_000, 4_000_000_000  # weights
 # Models of this size rarely answer by letters: SmolLM2-135M scores at chance (docs/measurements.md).
 WITHOUT_LETTERS = ("likelihood_token", "likelihood_fresh")
 
+RATES = ("learning_rates", "optimizer")  # what suits weights suits nothing else
+
 
 def headline(parameters: int, probes: Sequence[str]) -> list[str]:
     """Return the two probes by which it is judged what the original knows, fixed before anything is scored.
@@ -66,11 +68,13 @@ def judged(name: str, probe: str) -> bool:
 def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
     """Return an attack's part of a study: of one that trains as RTT does, RTT's settings, which are `shared`.
 
-    Of others, what they have no default for. Raises UserError for an attack that needs more.
+    One that trains adapters or vectors in the place of weights keeps its own rates and optimizer. Of others, what they
+    have no default for. Raises UserError for an attack that needs more.
     """
     own = plugins.attacks()[name].Settings
     if issubclass(own, RTT.Settings):
-        given = shared
+        of_weights = own.model_fields["train_layers"].annotation is not type(None)
+        given = shared if of_weights else {key: value for key, value in shared.items() if key not in RATES}
     else:
         needed = [key for key, field in own.model_fields.items() if field.is_required()]
         given = {key: shared[key] for key in needed if key in shared}
