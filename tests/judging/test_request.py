@@ -1,6 +1,7 @@
 """What a verdict is asked for: models, questions and attacks, each mistake with its message, before anything runs."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 from rtt.errors import UserError
 from rtt.judging import models, request
 from rtt.judging.request import Request
+from rtt.judging.study import name_of
 from rtt.study import plugins
 from rtt.study.digests import folder_digest
 from rtt.study.load import load_study
@@ -218,3 +220,11 @@ def test_an_original_on_the_hub_is_pinned_and_its_size_known(given, work, monkey
     }  # fmt: skip
     assert study["external_models"] == {"gone": {"hub": {"id": "org/gone", "revision": "b" * 40}}}
     assert study["attacks"]["RTT"]["precision"] == "bf16_mixed"
+
+
+def test_no_two_folders_share_a_name_of_a_study():
+    long = "verdict/" + "a" * 100
+    paths = ["verdict/gd", "verdict/GD", "verdict/a.b", "verdict/a-b", "verdict/a/b", "/verdict/gd", long, long + "b"]
+    names = [name_of(Path(path)) for path in paths]
+    assert names[0] == "verdict-gd" and names[4] == "verdict-a-b"
+    assert len(set(names)) == len(paths) and all(re.fullmatch(r"verdict-[a-z0-9_-]{1,92}", name) for name in names)

@@ -1,5 +1,6 @@
 """Write a verdict's study file: what was asked for, as a study that Snakemake, a cluster or another person can run."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +43,15 @@ class Parts:
 def name_of(out: Path) -> str:
     """Return the name of a verdict's study, which is that of its folder of results: its own folder's path, in words.
 
-    `verdict/mine` is `verdict-mine`.
+    `verdict/mine` is `verdict-mine`. Where a path has other signs or capitals, or is long, digits of its hash follow,
+    so that no two verdicts share their results.
     """
-    words = re.sub(r"[^a-z0-9_]+", "-", out.as_posix().lower()).strip("-_")
-    return (words if words.startswith("verdict-") else f"verdict-{words}")[:100].rstrip("-_")
+    path = out.as_posix()
+    words = re.sub(r"[^a-z0-9_]+", "-", path.lower()).strip("-_")
+    name = words if words.startswith("verdict-") else f"verdict-{words}"
+    if len(name) <= 100 and words == path.replace("/", "-") and "-" not in path:
+        return name
+    return f"{name[:92].rstrip('-_')}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
 
 
 def study_of(name: str, parts: Parts, attacks: dict[str, dict[str, Any]]) -> dict[str, Any]:
