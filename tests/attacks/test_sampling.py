@@ -24,6 +24,7 @@ CHOICES = ["1950", "Lima", "Lima Park", "a house.", "D.N.A."]
     ("said", "choice"),
     [
         (" 1950", "1950"), ("1950 is it", "1950"), ("1950.", "1950"), ("19501", None), ("in 1950", None),
+        ("1950.5", None), ("1950,000", None), ("1950, or", "1950"),
         (" lima\n Oslo", "Lima"), ("Lima  park, of course", "Lima Park"), ("Lima Parks", "Lima"), ("", None),
         ("A house in", "a house."), ("D.N.A. is", "D.N.A."), ("Limaa", None), ("DxNxA", None),
     ],

@@ -10,11 +10,11 @@ from rtt.data.text import question_prompt
 def stated(said: str, choices: Sequence[str]) -> str | None:
     """Return the choice that a text begins with, the longest where several fit; None where it begins with none.
 
-    White space is read as one blank, capitals count as small letters, and a choice ends where a word ends: "19501" does
-    not state "1950". A choice's own full stop at its end is not asked for.
+    White space is read as one blank, capitals count as small letters, and a choice ends where a word or a number ends:
+    neither "19501" nor "1950,5" states "1950". A choice's own full stop at its end is not asked for.
     """
     text = _plain(said)
-    found = [choice for choice in choices if re.match(rf"{re.escape(_plain(choice))}(?!\w)", text)]
+    found = [choice for choice in choices if re.match(rf"{re.escape(_plain(choice))}(?!\w|[.,]\d)", text)]
     return max(found, key=len, default=None)
 
 
