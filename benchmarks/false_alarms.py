@@ -34,7 +34,7 @@ from rtt.scoring.halves import halves
 from rtt.stats.floors import Asked, guesses
 from rtt.stats.verdict import HIDDEN, Reported, lower_limit, verdict
 from rtt.study import plugins
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 HELPERS = Path(__file__).resolve().parents[1] / "tests" / "helpers"
 SEEDS, SAMPLES, STEPS, PER_SPLIT, NAMES, ORIGINAL = 20, 2000, 40, 24, 24, 0.95
@@ -175,10 +175,7 @@ def alarms(model: Model, control: Model, keys: Sequence[np.ndarray], original: n
     """
     for probe in (*HEADLINE, "sampled"):
         names = [name for name, found in model.items() if probe in found.credit]
-        own, never = (
-            {name: one[name].scored(probe, key) for name in names}
-            for one, key in zip((model, control), keys, strict=True)
-        )
+        own = {name: model[name].scored(probe, keys[0]) for name in names}
         groups = [[name] for name in names]
         together = [name for name in names if plugins.attacks()[name].in_strongest]
         for group in [*groups, together] if len(together) > 1 else groups:
@@ -187,11 +184,14 @@ def alarms(model: Model, control: Model, keys: Sequence[np.ndarray], original: n
             found = Reported.of(looks, floors, first, None)
             # The limit is no higher than the rate itself, nor with a control than without one.
             above = found.correct.mean() > found.floor and lower_limit(original, found, None, found.floor) > 0
-            found = above and verdict(
-                looks, original, floors, first, control={name: never[name][0] for name in group},
-                control_floors={name: never[name][1] for name in group}, control_halves=control[group[0]].first,
-            )  # fmt: skip
-            hidden = above and found.answer == HIDDEN
+            hidden = False
+            if above:
+                never = {name: control[name].scored(probe, keys[1]) for name in group}
+                hidden = verdict(
+                    looks, original, floors, first, control={name: one[0] for name, one in never.items()},
+                    control_floors={name: one[1] for name, one in never.items()},
+                    control_halves=control[group[0]].first,
+                ).answer == HIDDEN  # fmt: skip
             yield (group[0] if len(group) == 1 else SUITE, probe), (above, hidden)
 
 
@@ -229,6 +229,37 @@ def counted(models: Sequence[Model]) -> dict[tuple[str, str], np.ndarray]:
     return {cell: np.array(found) for cell, found in rows.items()}
 
 
+def together(models: Sequence[Model], size: int) -> list[Model]:
+    """Return models of which each has the questions of so many seeds, to see what is due to few questions."""
+    found = []
+    for at in range(0, len(models) // size * size, size):
+        some = models[at : at + size]
+        found.append({})
+        for name in some[0]:
+            every = [model[name] for model in some]
+            splits = np.concatenate([one.splits for one in every])
+            order = np.argsort(splits, kind="stable")
+            credit = {
+                probe: np.concatenate([one.credit[probe] for one in every], axis=1)[:, order]
+                for probe in every[0].credit
+            }
+            keys = np.concatenate([one.keys for one in every])[order]
+            found[-1][name] = Answers(credit, keys, splits[order], every[0].times)
+    return found
+
+
+def halves_together(looks: int, draws: int = 20_000, n: int = 160, floor: float = 0.25) -> tuple[float, float]:
+    """Return how the accuracies of two halves correlate, each at the look that the other half chose, and how often a
+    normal one-sided 5 % test of their mean alarms: of independent looks at the floor.
+    """
+    rng = np.random.default_rng(looks)
+    first, second = rng.binomial(n // 2, floor, (2, draws, looks))
+    at = np.arange(draws)
+    a, b = first[at, second.argmax(axis=1)], second[at, first.argmax(axis=1)]
+    far = (a + b - n * floor) / np.sqrt(n * floor * (1 - floor)) > norm.ppf(0.95)
+    return float(np.corrcoef(a, b)[0, 1]), float(far.mean())
+
+
 def accuracies(models: Sequence[Model], cell: tuple[str, str]) -> str:
     """Return two cells: the mean accuracy over seeds and looks with the models' own keys, and that of the floor."""
     name, probe = cell
@@ -244,7 +275,7 @@ def report(models: Sequence[Model], learned: dict[str, float], samples: int) -> 
     drawn, own = simulated(models, samples), counted(models)
     head = [
         "attack", "probe", "accuracy", "floor", "T learned", *(f"simulated, {one}" for one in ALARMS),
-        *(f"of {len(models)} seeds, {one}" for one in ALARMS),
+        *(f"of {len(models)} models, {one}" for one in ALARMS),
     ]  # fmt: skip
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for cell in sorted(drawn, key=lambda cell: [*suite(), SUITE].index(cell[0])):
@@ -277,6 +308,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the attacks' answers, kept and used again")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--together", type=int, default=1, help="put the questions of so many seeds together")
     args = parser.parse_args()
     sys.path.insert(0, str(HELPERS))
     seeds, samples = (2, 5) if args.quick else (args.seeds, args.samples)
@@ -286,7 +318,10 @@ def main() -> None:
         work = args.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         models, learned = trained(work, seeds, per_split, attacks)
-    report(models, learned, samples)
+    report(together(models, args.together), learned, samples)
+    counts = (1, 2, 4, 20, 200)
+    told = [f"{looks}: {r:.2f}, {rate:.3f}" for looks in counts for r, rate in [halves_together(looks)]]
+    print(f"\nIndependent looks, correlation of the two halves, alarms of a normal 5 % test: {'; '.join(told)}")
     print(f"\n{time.process_time() - begin:.0f} CPU seconds")
 
 

@@ -72,6 +72,21 @@ def test_a_model_that_never_knew_alarms_no_more_often_than_five_percent_and_one_
     assert keys[:, 0].sum() <= binom.ppf(0.999, 20, 0.05)
 
 
+def test_questions_of_several_seeds_are_put_together(benchmark):
+    models = [{"lens": answers(benchmark, seed)} for seed in range(5)]
+    found = benchmark.together(models, 2)
+    assert len(found) == 2 and found[0]["lens"].splits.tolist() == [0] * 80 + [1] * 80
+    own = [model["lens"].scored("likelihood", model["lens"].keys)[0] for model in models[:2]]
+    one = found[0]["lens"]
+    assert np.allclose(one.scored("likelihood", one.keys)[0].mean(axis=1), np.mean(own, axis=0).mean(axis=1))
+
+
+def test_halves_that_choose_for_each_other_vary_together(benchmark):
+    """Of two normal looks the correlation is 1 / pi, half of the square of the mean of |N(0, 1)|; of one it is 0."""
+    assert abs(benchmark.halves_together(1)[0]) < 0.03
+    assert abs(benchmark.halves_together(2)[0] - 1 / np.pi) < 0.03
+
+
 def test_every_attack_is_simulated(benchmark):
     assert set(benchmark.suite()) == SUITE
     for name, settings in benchmark.SETTINGS.items():
