@@ -7,6 +7,8 @@ import tiny
 import torch
 from rtt.attacks.base import Asker, Checkpoint
 from rtt.planner.costs import Facts, texts_of
+from rtt.planner.gpus import DEVICES
+from rtt.planner.plan import MFU, Plan
 from rtt.scoring.score import Scorer
 from rtt.study import plugins
 
@@ -44,11 +46,12 @@ def counted(model):
 def facts(tmp_path_factory):
     """Two splits of facts, and facts that had to stay."""
     folder = tmp_path_factory.mktemp("facts")
-    return tiny.facts(folder / "a", options=MORE), tiny.facts(folder / "r", "cities", options=MORE)
+    retain = tiny.facts(folder / "r", "cities", options=MORE)
+    return tiny.facts(folder / "a", options=MORE), [fact for fact in retain if fact.split == "train"]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_plan_counts_what_is_read(name, facts):
+def test_the_plan_counts_what_is_read(name, facts, tmp_path):
     asked, retain = facts
     plugin, tokenizer = plugins.attacks()[name], tiny.tokenizer()
     settings = plugin.Settings(**CASES[name])
@@ -85,4 +88,9 @@ def test_the_plan_counts_what_is_read(name, facts):
     costs = [plugin.cost(settings, sum(fact.split != v_split for fact in asked), texts, *stay) for v_split in splits]
     planned = (costs[0].looks * costs[0].longer * texts.scored(PROBES) + costs[0].more) * len(asked)
     planned += costs[0].once + (sum(one.t_read for one in costs) if plugin.uses_t else 0)
+    study = tiny.study(data={"generator": MORE | {"choice_facts": 0}}, methods={}, attacks={name: CASES[name]},
+                       scores={"probes": list(PROBES)})  # fmt: skip
+    plan = Plan(study, DEVICES["h100"], MFU, tmp_path)
+    spec = next(one for one in plan.runs.attacks.values() if one.arm != "control")
+    assert plan.checkpoint(spec).score_tokens == pytest.approx(planned)
     assert read[0] + BACKWARD * read[1] == pytest.approx(planned, rel=0.1)
