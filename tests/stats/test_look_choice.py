@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rtt.scoring.halves import halves
 from rtt.stats.floors import chance, majority_letter
-from rtt.stats.look_choice import best_look, choose
+from rtt.stats.look_choice import best_look, choose, nested_error
 from scipy.stats import binom
 
 sizes = st.lists(st.integers(2, 40), min_size=1, max_size=6)
@@ -144,3 +144,33 @@ def test_nested_is_unbiased_on_coin_flips_and_paper_is_not():
     k = np.arange(33)
     expected = float(((1 - binom.cdf(k, 32, 0.25) ** 20)[:-1]).sum() / 32)
     assert mean["paper"] == pytest.approx(expected, abs=0.006) and expected > 0.38
+
+
+def test_the_error_of_nested_halves_is_that_of_simulated_independent_looks():
+    """Means of two halves, each at the look that the other one chose, against those of a look fixed beforehand."""
+    assert nested_error(1) == 1
+    found = {}
+    for looks in (2, 3, 4, 6, 20, 200):
+        a, b = np.random.default_rng(looks).standard_normal((2, 100_000, looks), dtype=np.float32)
+        at = np.arange(len(a))
+        mean = (a[at, b.argmax(axis=1)] + b[at, a.argmax(axis=1)]) / 2
+        found[looks] = mean.std() * np.sqrt(2)
+    assert found[2] == pytest.approx(nested_error(2), abs=0.01)
+    assert found[3] == pytest.approx(nested_error(3), abs=0.01)
+    assert all(found[looks] < nested_error(looks) + 0.01 for looks in found)
+    assert found[200] < nested_error(200) - 0.1  # the bound for many looks is on the safe side
+
+
+@pytest.mark.parametrize("better", [0.0, 0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("shared", [0.0, 0.5])
+def test_the_error_is_no_larger_where_a_look_is_better_or_looks_share_difficulty(better, shared):
+    """The deviation from the true means of the looks that were reported."""
+    rng = np.random.default_rng(7)
+    true = np.array([better, 0.0, 0.0])
+    a, b = np.sqrt(1 - shared) * rng.standard_normal((2, 100_000, 3)) + np.sqrt(shared) * rng.standard_normal(
+        (2, 100_000, 1)
+    )
+    at = np.arange(len(a))
+    of_a, of_b = (b + true).argmax(axis=1), (a + true).argmax(axis=1)
+    error = ((a[at, of_a] + b[at, of_b]) / 2).std() * np.sqrt(2)
+    assert 0.99 < error < nested_error(3) + 0.01

@@ -66,9 +66,24 @@ def test_the_limits_are_near_those_of_the_delta_method():
     se = np.std(back - rate * o, ddof=1) / np.sqrt(N) / (o.mean() - 0.25)
     looks = {name: back[None] for name in ("a", "b", "c", "d")}
     found = ask(looks, {name: planted(0.0) for name in looks})
-    assert found.lower == pytest.approx(rate - norm.ppf(0.95) * se, abs=0.015)
-    assert found.upper == pytest.approx(rate + norm.ppf(1 - 0.05 / 4) * se, abs=0.015)
-    assert (found.low, found.high) == pytest.approx((rate - 1.96 * se, rate + 1.96 * se), abs=0.015)
+    chosen = 1.165 * se  # one of four looks is chosen: sqrt(1 + 9 / (8 pi)), tests/stats/test_look_choice.py
+    assert found.lower == pytest.approx(rate - norm.ppf(0.95) * chosen, abs=0.015)
+    assert (found.low, found.high) == pytest.approx((rate - 1.96 * chosen, rate + 1.96 * chosen), abs=0.015)
+    assert found.upper == pytest.approx(rate + norm.ppf(1 - 0.05 / 4) * se, abs=0.015)  # each attack has one look
+
+
+def test_a_choice_among_looks_moves_the_limits_further_from_the_estimate():
+    """A second look that is always worse changes no answer, and widens each distance by sqrt(1 + 1 / pi)."""
+    back, never = planted(0.6, 0.1, seed=3), planted(0.3, 0.1, seed=4)
+    one, two = (ask({"RTT": back[:looks]}, {"RTT": never[:looks]}) for looks in (1, 2))
+    assert two.accuracy == one.accuracy and two.recovery == one.recovery
+    wider = np.sqrt(1 + 1 / np.pi)
+    ends = np.array([[found.low, found.high, found.upper] for found in (one, two)]) - one.recovery
+    assert ends[1] == pytest.approx(wider * ends[0])
+    above = (one.accuracy - one.control) / (one.original - one.control)  # the control is the stricter of the two
+    assert two.lower - above == pytest.approx(wider * (one.lower - above))
+    # One look of the model, but two of the control.
+    assert ask({"RTT": back[:1]}, {"RTT": never}).lower == pytest.approx(two.lower)
 
 
 def test_upper_limits_are_simultaneous_and_their_maximum_is_y():

@@ -5,6 +5,7 @@ Shapes: L looks, one per setting of the attack, gentlest first; n V questions; S
 `split_of` is (n,) int, the index of that split.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,19 @@ def best_look(n_correct: np.ndarray) -> int:
     """Return the look with the most correct answers; a tie goes to the first, the gentlest setting."""
     # Sums of means over repeats carry rounding errors, which must not break ties.
     return int(np.argmax(np.round(np.asarray(n_correct, float), 9)))
+
+
+def nested_error(looks: int) -> float:
+    """Return the largest standard error of what nested halves report, over that of a look that was fixed beforehand.
+
+    Each half reports the look which the other half chose. Where both choose the same one, both report their luckiest;
+    where they do not, neither does: so their errors correlate. For L looks that are equally good and independent, the
+    correlation is m**2 / (L - 1), where m is the expected maximum of L standard normal numbers. That is 1 / pi with two
+    looks, 9 / (8 pi) with three, and less with more. It is also less where looks share a question's difficulty or one
+    is better. The variance of a mean of two that correlate by c is 1 + c times that of independent ones.
+    """
+    correlation = {1: 0.0, 2: 1 / math.pi}.get(looks, 9 / (8 * math.pi))
+    return math.sqrt(1 + correlation)
 
 
 def choose(look_choice: str, correct: np.ndarray, split_of: np.ndarray, first: np.ndarray | None = None) -> LookChoice:

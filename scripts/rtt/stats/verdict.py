@@ -15,6 +15,7 @@ import numpy as np
 
 from rtt.stats import intervals, strongest
 from rtt.stats.criteria import Criteria
+from rtt.stats.look_choice import nested_error
 from rtt.stats.recovery import TOO_WIDE, recover, resample, undefined
 from rtt.stats.verdicts import CANNOT_TELL, HIDDEN, NONE_SHOWN, NOT_COUNTED, NOT_UNLEARNED_TEXT, WIDE_TEXT
 
@@ -91,13 +92,17 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Reported:
-    """A model after the strongest attack: (n,) answers and what a guesser scores there; strata: (n,) int."""
+    """A model after the strongest attack: (n,) answers and what a guesser scores there; strata: (n,) int.
+
+    error: by how much a limit lies further from its estimate than resampling says, because looks were chosen.
+    """
 
     correct: np.ndarray
     guess: np.ndarray
     choice: tuple[strongest.Chosen, strongest.Chosen]
     strata: np.ndarray
     groups: Sequence[str] | None
+    error: float
 
     @classmethod
     def of(
@@ -109,7 +114,8 @@ class Reported:
             [floors[name] if isinstance(floors, Mapping) else floors for name in looks],
         )
         choice = strongest.choose(correct, guess, first)
-        return cls(*strongest.reported_rows(correct, guess, choice), choice, first.astype(int), groups)
+        error = nested_error(sum(map(len, correct)))
+        return cls(*strongest.reported_rows(correct, guess, choice), choice, first.astype(int), groups, error)
 
     @property
     def floor(self) -> float:
@@ -166,7 +172,8 @@ def verdict(
     each = {name: Reported.of({name: looks}, floors, halves, groups) for name, looks in unlearned.items()}
     defined = not bool(undefined(o, under, groups))
     ends = recover(o, found.correct, found.correct, found.strata, found.floor, groups=groups, original_floor=under)
-    recovery, low, high = map(float, ends["recovery_corrected"])
+    recovery, *ends = map(float, ends["recovery_corrected"])
+    low, high = (_limit(recovery, end, found.error, side) for end, side in zip(ends, (-1, 1), strict=True))
     lower = lower_limit(o, found, never, under) if defined else math.nan
     uppers = upper_limits(o, list(each.values()), under) if defined else np.full(len(each), math.nan)
     names = list(unlearned)
@@ -229,16 +236,18 @@ def lower_limit(o: np.ndarray, found: Reported, never: Reported | None, under: f
     above the larger of the two is the smaller one of the rate above the floor and of that above the control. x is the
     smaller of their lower limits, each at the full level: whichever rate is the true one, its own limit lies above it
     in 5 % of samples at most (an intersection-union test, Berger 1982). Draws are those of `rtt.stats.recovery`;
-    the control's questions are drawn independently.
+    the control's questions are drawn independently. `Reported.error` widens both limits: of the two models', the
+    larger one.
     """
     drawn, _, r = resample(o, o, found.correct, found.strata, groups=found.groups)
-    limits = [_quantile(r - found.floor, drawn - under, LEVEL)]
-    limits[0] = min(limits[0], _rate(found.correct.mean(), o, found.floor, under))
+    rate = _rate(found.correct.mean(), o, found.floor, under)
+    limits = [_limit(rate, _quantile(r - found.floor, drawn - under, LEVEL), found.error, -1)]
     if never is not None:
         c = resample(never.correct, never.correct, never.correct, never.strata, groups=never.groups)[1]
         c = np.roll(c, len(c) // 2)  # strata of the same sizes have the same draws, in this order
         mean = float(never.correct.mean())
-        limits.append(min(_quantile(r - c, drawn - c, LEVEL), _rate(found.correct.mean(), o, mean, mean)))
+        rate = _rate(found.correct.mean(), o, mean, mean)
+        limits.append(_limit(rate, _quantile(r - c, drawn - c, LEVEL), max(found.error, never.error), -1))
     return max(0.0, min(limits))
 
 
@@ -256,7 +265,7 @@ def upper_limits(o: np.ndarray, each: Sequence[Reported], under: float) -> np.nd
     found = []
     for k, one in enumerate(each):
         end = _quantile(r[:, k] - one.floor, drawn - under, 1 - LEVEL / len(each))
-        found.append(max(end, _rate(one.correct.mean(), o, one.floor, under)))
+        found.append(_limit(_rate(one.correct.mean(), o, one.floor, under), end, one.error, 1))
     return np.clip(found, 0.0, 1.0)
 
 
@@ -267,6 +276,16 @@ def _quantile(above: np.ndarray, scale: np.ndarray, probability: float) -> float
     )
     method = "higher" if probability > 0.5 else "lower"  # no mean of a number and an infinity
     return float(np.quantile(ratio, probability, method=method))
+
+
+def _limit(estimate: float, end: float, error: float, side: int) -> float:
+    """Return the limit that lies `error` times as far from its estimate as `end`, an end of resampling; side: -1, 1.
+
+    An end on the other side of the estimate, where pseudo-questions have moved it, is put on it.
+    """
+    if math.isnan(estimate) or math.isinf(end):
+        return end
+    return estimate + side * error * max(side * (end - estimate), 0.0)
 
 
 def _rate(r: float, o: np.ndarray, floor: float, under: float) -> float:
