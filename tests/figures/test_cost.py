@@ -115,7 +115,8 @@ def test_each_training_is_a_line_and_a_cell_without_a_point_says_so():
 
 @pytest.mark.parametrize(
     ("value", "text", "power"),
-    [(0, "0", "0"), (368, "368", "3.7e2"), (9960, "10.0k", "1.0e4"), (20604.8, "21k", "2.1e4"),
+    [(0, "0", "0"), (368, "368", "3.7e2"), (999.6, "1.0k", "1.0e3"), (9960, "10k", "1.0e4"),
+     (999_499, "999k", "1.0e6"), (999_999, "1.0M", "1.0e6"), (20604.8, "21k", "2.1e4"),
      (1.5e6, "1.5M", "1.5e6"), (9.04e10, "90G", "9.0e10"), (np.nan, "?", "?")],
 )  # fmt: skip
 def test_counts_are_written_short(value, text, power):

@@ -134,6 +134,14 @@ def test_a_tie_goes_to_the_first_attack_of_the_study_and_the_first_look():
     assert [(one.attack, one.look) for one in picked] == [(0, 0), (0, 0)]
 
 
+def test_one_question_has_a_half_without_any():
+    """What no question decides stays the first attack at its first look."""
+    first = np.array([True])
+    deciding, reporting = choose([np.array([[1.0], [0.0]]), np.array([[1.0], [1.0]])], [np.full(1, 0.25)] * 2, first)
+    assert (deciding.attack, deciding.look, deciding.deciding, deciding.reporting) == (0, 0, 0.0, 1.0)
+    assert (reporting.attack, reporting.look, reporting.deciding, reporting.reporting) == (0, 0, 1.0, 0.0)
+
+
 def test_the_share_of_what_a_guesser_misses_decides_between_attacks():
     """.5 over a floor of 0 is less than .6 over a floor of .4 in points, and more as a share."""
     first = np.arange(20) < 10

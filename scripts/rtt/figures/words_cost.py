@@ -79,8 +79,8 @@ def short(value: float) -> str:
     if pd.isna(value):
         return "?"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.0f}{unit}" if value >= 10 * size else f"{value / size:.1f}{unit}"
+        if value >= 0.9995 * size:  # so that 999,999 is 1.0M, and not 1000k
+            return f"{value / size:.0f}{unit}" if value >= 9.95 * size else f"{value / size:.1f}{unit}"
     return f"{value:.0f}"
 
 

@@ -37,8 +37,10 @@ class Chosen:
 def above(correct: np.ndarray, guess: np.ndarray) -> float:
     """Return (a - f) / (1 - f), the share of what a guesser misses: a, f are the means of (n,) floats.
 
-    It is 0 where the guesser misses nothing.
+    It is 0 where the guesser misses nothing, and where there are no questions.
     """
+    if not len(correct):
+        return 0.0
     a, f = float(correct.mean()), float(guess.mean())
     return (a - f) / (1 - f) if f < 1 - 1e-9 else 0.0
 
