@@ -172,8 +172,7 @@ def verdict(
     each = {name: Reported.of({name: looks}, floors, halves, groups) for name, looks in unlearned.items()}
     defined = not bool(undefined(o, under, groups))
     ends = recover(o, found.correct, found.correct, found.strata, found.floor, groups=groups, original_floor=under)
-    recovery, *ends = map(float, ends["recovery_corrected"])
-    low, high = (_limit(recovery, end, found.error, side) for end, side in zip(ends, (-1, 1), strict=True))
+    recovery, low, high = map(float, ends["recovery_corrected"])
     lower = lower_limit(o, found, never, under) if defined else math.nan
     uppers = upper_limits(o, list(each.values()), under) if defined else np.full(len(each), math.nan)
     names = list(unlearned)
