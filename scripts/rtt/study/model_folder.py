@@ -110,7 +110,9 @@ def weight_files(folder: str | Path) -> list[Path]:
             f"{folder}: found {', '.join(found)} but no {WEIGHTS}: pickled weights can run code and are not read; "
             "convert them to safetensors (transformers: save_pretrained)"
         )
-    raise UserError(f"{folder}: no model here ({WEIGHTS} is missing); a model's folder holds what save_pretrained writes")
+    raise UserError(
+        f"{folder}: no model here ({WEIGHTS} is missing); a model's folder holds what save_pretrained writes"
+    )
 
 
 def two_sets(folder: str | Path) -> str | None:
