@@ -99,6 +99,8 @@ def test_an_original_that_does_not_know_is_not_said_to():
     assert said(unknown, at=0).startswith("The model does not know the facts well enough: it answers 30 %")
     assert "GD 28 %" in said(unknown, at=1) and "GD does not count: the original did not know" in said(unknown, at=1)
     assert title("steps", view_of(unknown)) == "The model did not know these facts, so there was nothing to forget"
+    lost = recovery_row(dataset="people_f", status="none_within_budget")
+    assert title("steps", view_of(unknown, lost)).startswith("The model did not know some of the facts, and lost too")
     mixed = [recovery_row(seed=seed, acc_before=0.9) for seed in range(9)]
     mixed.append(recovery_row(seed=9, status="not_known", acc_before=0.1))
     assert "answers 90 %" in said(*mixed, at=0)
@@ -128,7 +130,7 @@ def test_without_a_point_or_a_control_the_steps_say_so():
     texts = [step.text for step in words_steps.sentences(view, view.panels[0])]
     assert texts[1] == "It was unlearned. GD does not count: the model lost too much of what else it knew."
     assert texts[2] == "There was nothing to attack." and "no such model" in texts[3]
-    assert title("steps", view).startswith("No unlearned model kept enough")
+    assert title("steps", view).startswith("No method kept enough of what else the model knew")
     with settings():
         assert FIGURES["steps"](view).axes
 

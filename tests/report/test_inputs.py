@@ -7,6 +7,7 @@ from report_builder import recovery, recovery_row, write_study
 from rtt.data.facts import Fact
 from rtt.errors import UserError
 from rtt.files import digest, write_json
+from rtt.report.audits import counts
 from rtt.report.inputs import Text, files_read, read_inputs
 
 EVIL = ("<script>alert(1)</script>", '=cmd|"/c calc"!A1', "a\x1b[31m\x00b\u202ec", "\ud800")
@@ -96,3 +97,19 @@ def test_names_of_questions_are_text(tmp_path):
     assert table["id"].tolist() == ["007", "8"]
     assert table["group"].tolist() == ["=x", "none"] and table["method"].tolist() == ["", ""]
     assert table["v_split"].tolist() == ["1", "1"] and table["p_1"].tolist() == [0.9, 0.9]
+
+
+def test_facts_that_a_study_retains_are_not_counted_as_forgotten(tmp_path):
+    """A dataset may give facts to forget and others to retain: each has an audit, and specs say which is which."""
+    source = {"dataset": "people_p", "splits": ["split_0"]}
+    asked, retained = f"people_p-s0-{digest(source)[:10]}", "people_p-s0-0123456789"
+    runs = {"data": [asked, retained], "variants": {"default": {"evals": ["unlearn-1", "attack-1/GD"]}}}
+    folder = study(tmp_path / "s", runs=runs)
+    for name, number in ((asked, 80), (retained, 50)):
+        write_json(folder / "data" / name / "audit.json", {"dataset": "people_p", "facts": number})
+    (folder / "specs").mkdir(exist_ok=True)
+    write_json(folder / "specs/unlearn-1.json", {"seed": 0, "source": {"facts": source}})
+    found = read_inputs(folder, folder / "study.yaml")
+    assert counts(found.forgotten) == {"people_p": 80} and len(found.audits) == 2
+    (folder / "specs/unlearn-1.json").unlink()  # nothing tells them apart, so that no number is said
+    assert counts(read_inputs(folder, folder / "study.yaml").forgotten) == {}

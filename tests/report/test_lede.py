@@ -65,6 +65,15 @@ def test_below_the_floor_is_no_removal():
     assert told("below_floor") == told("not_unlearned") and "none count as forgotten" in told("below_floor")
 
 
+def test_what_was_not_known_is_not_said_to_have_been_lost():
+    """One dataset was not known; on the other the one method had no point within the budget, though it was attacked."""
+    assert told("not_known", "no_point").endswith(
+        "It did not know some of them well, and lost too much else with the others, so nothing is shown about "
+        "forgetting."
+    )
+    assert told("no_point").endswith("too much of what else it knew, so nothing is shown about forgetting.")
+
+
 def test_another_attack_is_named():
     assert "Attacked (quantisation), it answered" in told("hidden", attack="quantisation")
 

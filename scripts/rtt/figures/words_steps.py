@@ -123,7 +123,8 @@ def _before(view: View, alone: pd.DataFrame, unknown: bool) -> str:
     if unknown:
         return (
             f"The model does not know the facts well enough: it answers {share(before)} of the questions about them "
-            f"right{means}, and guessing gives {floor}. So the rest says nothing about forgetting."
+            f"right{means}, and guessing gives {floor}. In every way of asking that decides, it has to lie clearly above "
+            "guessing, and in some it does not. So the rest says nothing about forgetting."
         )
     return (
         f"The model knows the facts: it answers {share(before)} of the questions about them right{means}. Guessing "
@@ -178,8 +179,10 @@ def title(view: View) -> str:
         verdicts = set(by_verdict(view, panels))
         if verdicts == {NOT_KNOWN}:
             return "The model did not know these facts, so there was nothing to forget"
-        if verdicts <= {NO_POINT, NOT_KNOWN}:
-            return "No unlearned model kept enough of what else it knew, so there was nothing to test"
+        if verdicts == {NO_POINT}:
+            return "No method kept enough of what else the model knew, so nothing is shown about forgetting"
+        if verdicts == {NO_POINT, NOT_KNOWN}:
+            return "The model did not know some of the facts, and lost too much else with the others"
         return "No method made the model forget by every way of asking, so what comes back says little"
     names = list(dict.fromkeys(method for method, _ in counting))
     gone, back = (shares([value(rows, column) for _, rows in counting]) for column in ("acc_unlearned", "acc_attacked"))

@@ -62,8 +62,12 @@ def guessable(found: Sequence[dict[str, Any]], datasets: Sequence[str]) -> list[
 
 
 def counts(found: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Return {dataset: the number of its facts} where an audit says so."""
-    return {str(one.get("dataset")): one["facts"] for one in found if type(one.get("facts")) is int}
+    """Return {dataset: the number of its facts} where the audits say so, and say the same."""
+    numbers: dict[str, set[int]] = {}
+    for one in found:
+        if type(one.get("facts")) is int:
+            numbers.setdefault(str(one.get("dataset")), set()).add(one["facts"])
+    return {dataset: some.pop() for dataset, some in numbers.items() if len(some) == 1}
 
 
 def guesses(found: Sequence[dict[str, Any]]) -> list[tuple[str, float, float]]:

@@ -37,7 +37,8 @@ class Inputs:
     view: what the figures show of recovery.csv (all of it: `view.everything`), accuracy.csv, probes.csv and seeds.csv.
     other_views: the same of each other attack that has such results and is no control. contrasts, variants: those
     tables, None where there is no file. study: as runs.json has it, {} without one. settings: {unlearning run: its
-    settings}. checksums: (name, sha256) of each table. questions: questions.csv, None where there is no file; an empty
+    settings}. checksums: (name, sha256) of each table. forgotten: the audits of facts that the runs of the shown seed
+    are asked for, not of those that they retain. questions: questions.csv, None where there is no file; an empty
     name in it is "". texts: {(dataset, id): that question}, {} where there are none or they are kept out.
     """
 
@@ -51,6 +52,7 @@ class Inputs:
     settings: dict[str, dict[str, Any]]
     checksums: list[tuple[str, str]]
     study_file: str
+    forgotten: list[dict[str, Any]]
     questions: pd.DataFrame | None = None
     texts: dict[tuple[str, str], Text] = field(default_factory=dict)
 
@@ -66,17 +68,19 @@ def read_inputs(results: Path, study_config: Path, texts: bool | Path = True) ->
     attacks = [str(name) for name in dict.fromkeys(tables.recovery["attack"]) if name != view.attack]
     others = [name for name in attacks if len(view.alternative(attack=name)) and not is_control(name)]
     runs = [str(run) for run in dict.fromkeys(view.accuracy["run"]) if run]
+    audits, used = read_audits(results), _used(results, main_seed(view.seeds))
     return Inputs(
         view=view,
         other_views=[make_view(*tables, attack=name) for name in others],
         contrasts=_table(results / "tables" / "contrasts.csv"),
         variants=_table(results / "tables" / "variants.csv"),
         study=read_study(results),
-        audits=read_audits(results),
+        audits=audits,
         manifests=read_manifests(results),
         settings=read_settings(results, runs),
         checksums=[(path.name, sha256(path)) for path in sorted((results / "tables").glob("*.csv"))],
         study_file=_text(study_config),
+        forgotten=[one for one in audits if not used or one["folder"].rpartition("-")[2] in used],
         questions=read_questions(results),
         texts=read_texts(results, texts, main_seed(view.seeds), view.probe),
     )

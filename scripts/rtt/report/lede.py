@@ -44,8 +44,10 @@ def lede(outcomes: Sequence[Outcome], methods: int, facts: Facts, model: Model, 
         end = f"this study cannot tell: {few}the comparison is missing or uncertain."
         return f"{who} {was} made to forget {facts.of}. Whether these facts were removed or only hidden, {end}"
     if not some and verdicts <= {NO_POINT, NOT_KNOWN}:
-        end = f"No method could do that{mostly} without losing too much of what else {it} knew, so nothing was tested."
-        return f"{who} {was} to forget {facts.of}. {end}"
+        end = f"No method could do that{mostly} without losing too much of what else {it} knew"
+        if NOT_KNOWN in verdicts:
+            end = f"{it.capitalize()} did not know some of them well, and lost too much else with the others"
+        return f"{who} {was} to forget {facts.of}. {end}, so nothing is shown about forgetting."
     if not some:
         end = (
             f"asked in several ways, {it} still showed some, or avoided the right answers. So none count as forgotten."

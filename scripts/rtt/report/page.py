@@ -274,7 +274,7 @@ def report(
         lede=lede(
             _outcomes(own_told),
             own_told["method"].nunique(),
-            facts(study, panels, counts(inputs.audits)),
+            facts(study, panels, counts(inputs.forgotten)),
             about,
             len(numbers),
             view.attack_title,
