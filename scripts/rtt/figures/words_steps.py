@@ -123,8 +123,8 @@ def _before(view: View, alone: pd.DataFrame, unknown: bool) -> str:
     if unknown:
         return (
             f"The model does not know the facts well enough: it answers {share(before)} of the questions about them "
-            f"right{means}, and guessing gives {floor}. In every way of asking that decides, it has to lie clearly above "
-            "guessing, and in some it does not. So the rest says nothing about forgetting."
+            f"right{means}, and guessing gives {floor}. In every way of asking that decides, it has to lie clearly "
+            "above guessing, and in some it does not. So the rest says nothing about forgetting."
         )
     return (
         f"The model knows the facts: it answers {share(before)} of the questions about them right{means}. Guessing "
