@@ -240,3 +240,22 @@ def test_questions_that_no_dataset_has_are_refused(full, tmp_path, name, agrees)
 def test_a_step_that_needs_scores_takes_no_compact_one(full, tmp_path):
     with pytest.raises(UserError, match="holds answers and no scores; put the full one in its place"):
         checked(write(full / f"{POINTS}.json", tmp_path))
+
+
+def test_counts_of_samples_have_no_probabilities(full, tmp_path):
+    """`sampled` is right where some sample states the answer, however often others are stated."""
+    path = full / f"{ATTACK}.json"
+    document = json.loads(path.read_text())
+    for look in document["looks"]:
+        for question in look["questions"]:
+            counts = [0, 0, 0, 0]
+            counts[question["answer"]], counts[question["answer"] - 1] = 1, 7
+            question["probes"] = {"sampled": {"scores": counts}}
+    there = tmp_path / "evals" / path.name
+    there.parent.mkdir()
+    there.write_text(json.dumps(document))
+    look = {key: document["looks"][0][key] for key in ("setting", "v_split", "repeat")}
+    assert probabilities.of(document, [(look, ["sampled"])], read_eval(there).questions) == []
+    found = write(there, tmp_path / "compact", looks=[(look, ["sampled"])])
+    same(read_eval(found), read_eval(there))
+    assert read_eval(found).correct["sampled"].all()

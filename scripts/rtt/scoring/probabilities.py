@@ -15,6 +15,7 @@ import numpy as np
 from rtt.scoring.correct import asked_of
 from rtt.scoring.question_table import Questions
 
+COUNTS = ("sampled",)  # probes whose scores are numbers of samples, of which no probabilities follow
 NEAR = 2.0**-9  # half precision has 11 bits: probabilities of a choice that are nearer may change places
 
 
@@ -24,14 +25,14 @@ def of(
     """Return those of some looks of a full evaluation, in the form that stands above.
 
     wanted: (look, probes), a look being {"step"}, 0 of an original model, or {"setting", "v_split", "repeat"}; a probe
-    that was not asked is left out. questions: the forget questions.
+    that was not asked is left out, and so are COUNTS. questions: the forget questions.
     """
     found = []
     for look, probes in wanted:
         [asked] = [one["questions"] for one in document["looks"] if all(one.get(k, v) == v for k, v in look.items())]
         by_id = {question["id"]: question["probes"] for question in asked}
         ids, packed = [questions.ids[i] for i in places(questions, look)], {}
-        for probe in (probe for probe in asked_of(by_id[ids[0]]) if probe in probes):
+        for probe in (probe for probe in asked_of(by_id[ids[0]]) if probe in probes and probe not in COUNTS):
             scores = np.full((len(ids), int(questions.n_choices.max())), -np.inf)
             for row, identifier in zip(scores, ids, strict=True):
                 given = by_id[identifier][probe]["scores"]
@@ -39,7 +40,8 @@ def of(
             share = np.exp(scores - scores.max(axis=1, keepdims=True))
             half = (share / share.sum(axis=1, keepdims=True)).astype("<f2")
             packed[probe] = base64.b64encode(half.tobytes()).decode()
-        found.append({"look": dict(look), "probes": packed})
+        if packed:
+            found.append({"look": dict(look), "probes": packed})
     return found
 
 

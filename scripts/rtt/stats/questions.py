@@ -177,9 +177,9 @@ def _look(scores: AttackScores, document: dict, at: int, split: int) -> dict[str
 
 
 def _probabilities(document: dict, look: dict[str, Any], asked: str, questions: Questions) -> np.ndarray | None:
-    """Return (n, k) floats in half precision, of the questions of a look."""
+    """Return (n, k) floats in half precision, of the questions of a look; None where there are none."""
     if not compact.is_compact(document):
-        [entry] = probabilities.of(document, [(look, [asked])], questions)
+        entry = next(iter(probabilities.of(document, [(look, [asked])], questions)), None)
     else:
         held = document.get("probabilities", ())
         entry = next((one for one in held if one["look"] == look and asked in one["probes"]), None)
