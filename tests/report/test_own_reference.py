@@ -4,10 +4,13 @@ import pytest
 from places import ROOT
 from rtt.figures import render
 from rtt.report import reference
+from rtt.study import plugins
 from rtt.study.expand import Runs
 from rtt.study.load import load_study
+from rtt.study.names import STRONGEST_ATTACK
 
 HOW = "draw the bundle again with today's code and bundle that: see docs/bundle.md#the-projects-own-results"
+ATTACKS = ROOT / "results/reference/attacks"
 STUDIES = {"config.yaml": True, "seeds.yaml": True, "smoke.yaml": False}
 BUNDLES = sorted((ROOT / "results/reference").glob("*.zip"))
 
@@ -34,3 +37,16 @@ def test_readme_shows_its_first_figure_as_it_is_drawn_today(own):
     shown = ROOT / "docs/images/figure-1.svg"
     assert drawn == shown.read_bytes(), f"{HOW}, then: python -m rtt figure steps --tables TABLES --out {shown}"
     assert "(docs/images/figure-1.svg)" in (ROOT / "README.md").read_text()
+
+
+def test_every_attack_on_five_fresh_seeds_is_a_small_bundle_beside_it():
+    """`results/reference/attacks/`, of config/attacks.yaml, and docs/measurements.md shows its figure."""
+    [bundle] = ATTACKS.glob("*.zip")
+    assert sum(path.stat().st_size for path in [bundle, *BUNDLES]) <= 10e6
+    found = reference.read(folder=ATTACKS)
+    assert found is not None, HOW
+    assert found.own_view().seeds == list(range(31, 36))
+    assert found.fits(Runs(load_study(ROOT / "config/attacks.yaml"), ROOT).plan()["study"])
+    shown = {name for name, plugin in plugins.attacks().items() if not plugin.control} - {"t_shots"}
+    assert set(found.tables["recovery"]["attack"]) == shown | {"RTT", STRONGEST_ATTACK}
+    assert "(images/attacks.svg)" in (ROOT / "docs/measurements.md").read_text()
