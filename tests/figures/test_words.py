@@ -160,6 +160,12 @@ def test_wrapped_keeps_the_percent_sign():
     assert all("\n%" not in phrases.wrapped("give back 80 % of it all", width) for width in range(6, 25))
 
 
+def test_wrapped_ends_where_each_word_has_a_line_of_its_own():
+    assert phrases.wrapped("read quantisation", 13) == "read\nquantisation"
+    assert phrases.wrapped("quantisation quantisation", 5) == "quantisation\nquantisation"
+    assert phrases.wrapped("", 5) == "" and phrases.wrapped("word", 1) == "word"
+
+
 def test_a_lower_bound_is_not_told_to_give_back_little():
     failed = {"status": "attack_failed"}
     rows = [recovery_row("GD"), recovery_row("RMU", recovery_corrected=0.5, **failed)]

@@ -28,7 +28,8 @@ def wrapped(text: str, width: int) -> str:
     """Break a title into lines of at most `width` characters, about equally long; a percentage stays with its sign."""
     text = text.replace(" %", "\u00a0%")
     lines = textwrap.wrap(text, width, break_long_words=False)
-    while len(shorter := textwrap.wrap(text, width - 1, break_long_words=False)) == len(lines) > 1:
+    longest = max(map(len, text.split(" ")))  # no line gets shorter than a word, nor a word a line more
+    while width > longest and len(shorter := textwrap.wrap(text, width - 1, break_long_words=False)) == len(lines) > 1:
         lines, width = shorter, width - 1
     return "\n".join(lines).replace("\u00a0", " ")
 
