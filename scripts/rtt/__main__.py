@@ -14,7 +14,7 @@ import sys
 
 from rtt import __version__, device, places
 from rtt.commands import COMMANDS
-from rtt.errors import Stopped, UserError, printable
+from rtt.errors import STOPPED, Stopped, UserError, printable
 from rtt.files import machine_error
 from rtt.runtime import locks, offline
 
@@ -63,8 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     # Of a job's processes only the first writes.
     writes = str(getattr(args, "spec", None) or "") if os.environ.get("RANK", "0") == "0" else ""
     try:
-        # Steps register, so that a rerun after a kill sees who still writes. `run` and `verdict` claim the main lock.
-        with contextlib.nullcontext() if called in ("run", "verdict") else locks.step(shlex.join(argv), writes):
+        # Steps register, so that a rerun after a kill sees who still writes. `run` and `verdict` claim the main lock,
+        # and `status` writes nothing.
+        with (
+            contextlib.nullcontext() if called in ("run", "verdict", "status") else locks.step(shlex.join(argv), writes)
+        ):
             code = module.run(args) or 0
             sys.stdout.flush()
             return code
@@ -79,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(text), file=sys.stderr)
         return 1
     except Stopped:
-        print("stopped; the same command continues from here", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 128 + signal.SIGTERM
 
 

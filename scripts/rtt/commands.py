@@ -9,6 +9,7 @@ COMMANDS = {
     "check": ("rtt.steps.check", "validate a study file; --schema prints the JSON schema"),
     "doctor": ("rtt.doctor.command", "check that what a study needs is there, on this machine or on a cluster"),
     "plan": ("rtt.planner.plan", "show what a study costs: jobs, tokens, GPU-hours, disk, memory, expected intervals"),
+    "status": ("rtt.status.command", "tell what of a study runs, waits and failed, and how long it will still take"),
     "fetch": ("rtt.fetch.step", "fetch and verify external files"),
     "convert": ("rtt.convert.command", "turn a table, a hub dataset or a harness's samples into a dataset's folder"),
     "generate": ("rtt.data.generate", "generate a dataset in the authors' JSONL schema"),

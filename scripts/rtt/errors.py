@@ -21,6 +21,9 @@ class Stopped(Exception):
     """SIGTERM arrived, and the state from which the step resumes is on disk."""
 
 
+STOPPED = "stopped; the same command continues from here"  # the last line that such a step prints
+
+
 def printable(text: object) -> str:
     r"""Return `text` with every character that would steer a terminal written as its escape, such as `\x1b`.
 

@@ -73,6 +73,19 @@ def _unlearned(tables: Path) -> list[str]:
     return [f"before any attack, probe {rows['probe'].iloc[0]}, last points:", *_aligned(table)]
 
 
+def partial(folder: Path) -> list[str]:
+    """Return the lines about the recovery by the first attack, of the complete cells of an unfinished study; [] where
+    none is.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        made = _tabulated(folder, Path(scratch))
+        if read_table(made / "recovery.csv").empty:
+            return []
+        view = make_view(*load(made))
+        shown = alike(results(view), view)
+        return _recovery(view.attack, [one for one in shown if one.attack == view.attack], view)
+
+
 def _tabulated(folder: Path, out: Path) -> Path:
     """Write the tables of what is there of an unfinished study into `out`, and return it."""
     evals, point_choices = folder / "evals", folder / "point_choices"

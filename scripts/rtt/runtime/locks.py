@@ -117,6 +117,19 @@ def _scan(folder: Path, writes: str | None = None) -> list[Holder]:
     return sorted(found.values(), key=lambda holder: (holder.start_time, holder.pid))
 
 
+def registered(folder: str | Path) -> list[tuple[Holder, bool | None]]:
+    """Return every registered process, and whether it is alive: None for one on another host, which cannot be seen.
+
+    Unlike `live` this only reads: it deletes no file, takes no lock and asks nobody.
+    """
+    found = []
+    for path in sorted(Path(folder).glob("[0-9]*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # it ended, or its file is not whole
+            holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
+            found.append((holder, _alive(holder, set()) if holder.host == slurm_jobs.host() else None))
+    return found
+
+
 def live(folder: str | Path = FOLDER) -> list[Holder]:
     """Return the registered processes that are alive, oldest first; delete the files of the dead."""
     folder = Path(folder)
