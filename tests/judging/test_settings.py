@@ -43,6 +43,20 @@ def test_every_attack_but_controls_has_settings():
             one.Settings.model_validate(settings.settings_of(name, shared))
 
 
+@pytest.mark.parametrize(
+    ("attack", "probe", "can"),
+    [
+        ("linear_probe", "likelihood_token", True),  # from the scores of likelihood
+        ("linear_probe", "letter_calibrated", True),
+        ("linear_probe", "likelihood_fresh", False),
+        ("sampling", "likelihood_token", False),
+        ("prompts", "likelihood_token", True),
+    ],
+)
+def test_an_attack_is_judged_by_a_probe_that_comes_from_what_it_answers(attack, probe, can):
+    assert settings.judged(attack, probe) is can
+
+
 def test_adapters_and_vectors_keep_rates_of_their_own():
     shared = settings.retraining(8_000_000_000, ["letter_permuted"])
     for name, one in plugins.attacks().items():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rtt.attacks.rtt import RTT
 from rtt.errors import UserError
 from rtt.study import plugins
-from rtt.study.names import probes_of
+from rtt.study.names import asked_for, probes_of
 
 SMALL, LARGE, PAPERS = 10_000_000, 1_000_000_000, 4_000_000_000  # weights
 # Models of this size rarely answer by letters: SmolLM2-135M scores at chance (docs/measurements.md).
@@ -62,7 +62,7 @@ def by_default(refused: dict[str, str]) -> list[str]:
 def judged(name: str, probe: str) -> bool:
     """Return whether an attack's askers can answer a probe by which a verdict judges."""
     answers = plugins.attacks()[name].answers
-    return answers is None or probe in answers
+    return answers is None or asked_for(probe) in answers
 
 
 def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
