@@ -374,7 +374,7 @@ def test_a_real_failure_of_snakemake_is_seen(copy, capsys):
     """Matplotlib does not know what it is to draw with."""
     (copy.results() / "figures/steps.svg").unlink()
     target = "results/smoke/figures/steps.svg"
-    done = copy.snakemake("-c1", "--scheduler", "greedy", "--configfile", SMOKE, target, MPLBACKEND="nothing")
+    done = copy.snakemake(target, "-c1", "--scheduler", "greedy", "--configfile", SMOKE, MPLBACKEND="nothing")
     assert done.returncode != 0
     code, found = status(capsys, copy.results())
     one = next(one for one in found["unfinished"] if one["name"] == "figure steps")
