@@ -125,8 +125,8 @@ def test_a_folder_with_other_files_is_left_alone(given, work):
         ({"attacks": ("RTTT",)}, "--attacks RTTT: there is no such attack; expected some of RTT, "),
         ({"attacks": ("sampling",)}, "--attacks sampling: none of these can be judged by letter_permuted, the first"),
         (
-            {"attacks": ("linear_probe", "sampling"), "headline": ("letter_calibrated",)},
-            "--attacks linear_probe sampling: none of these can be judged by letter_calibrated",
+            {"attacks": ("linear_probe", "sampling"), "headline": ("likelihood_fresh",)},
+            "--attacks linear_probe sampling: none of these can be judged by likelihood_fresh",
         ),
         ({"attacks": ("RTT_permuted",)}, "--attacks RTT_permuted: a control, which can bring no fact back"),
         ({"headline": ("few_shot",)}, "--headline few_shot: these questions cannot be asked so"),

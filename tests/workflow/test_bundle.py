@@ -165,6 +165,7 @@ def test_make_figures_redraws_the_committed_bundle(reader):
     assert len(list((made / "figures").iterdir())) == 2 * len(FIGURES) and (made / "report.html").is_file()
 
 
+@pytest.mark.full
 def test_nothing_is_trained_for_a_results_folder_that_snakemake_does_not_remember(reader, finished, tmp_path):
     folder = tmp_path / "copied/smoke"
     shutil.copytree(finished.results(), folder, copy_function=shutil.copyfile)  # times in the order of copying

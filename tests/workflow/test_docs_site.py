@@ -124,6 +124,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.full
 def test_what_is_broken_fails_the_build_by_file_and_line_and_an_older_site_stays(environment, fresh):
     out = fresh.folder / "dist/site"
     out.mkdir(parents=True)
