@@ -65,7 +65,7 @@ def test_a_model_whose_files_this_machine_does_not_see_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("model", "found", "missing", "advice"),
     [
-        ("meta-llama/Meta-Llama-3-8B", [], "no model here (model.safetensors is missing)", "what save_pretrained writes"),
+        ("meta-llama/Meta-Llama-3-8B", [], "no model here (model.safetensors is missing)", "save_pretrained"),
         ("model", ["model.safetensors"], "config.json: missing", "a model folder holds config.json, tokenizer files"),
         ("model", ["model.bin"], "found model.bin but no model.safetensors", "convert them to safetensors"),
     ],
