@@ -58,6 +58,7 @@ STUDY_PARTS = {
     "Pretraining": "`pretraining`",
     "Teaching": "`teaching`",
     **plugin_parts("methods", "Methods"),
+    "LoRA": "`methods.NAME.lora`",
     "HubModel": "`external_models.NAME` on the hub",
     "Revision": "`external_models.NAME.hub`",
     "Scores": "`scores`",

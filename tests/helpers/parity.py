@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import tempfile
 import tiny
 import torch
 from rtt import distributed
+from rtt.models.lora import adapted
 from rtt.scoring.score import Scorer
 from rtt.study import plugins
 from rtt.study.settings import Model, Training
@@ -80,8 +82,8 @@ def first_gradients(model, optimizer_of):
     return found
 
 
-def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32", padding=""):
-    """Train and score one case; return what is to be compared."""
+def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32", more=""):
+    """Train and score one case; return what is to be compared. more: "padding", "lora" or nothing."""
     gc.collect()
     gc.freeze()  # as tests/conftest.py does
     training.prepare_torch(0)
@@ -89,7 +91,7 @@ def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"
     if precision == "bf16":
         model = model.bfloat16()
     settings = settings_of(objective, optimizer, steps, batch_size).model_copy(
-        update={"precision": precision, "count_padding": padding == "padding"}
+        update={"precision": precision, "count_padding": more == "padding"}
     )
     if getattr(settings, "freeze_embeddings", False):
         model.get_input_embeddings().requires_grad_(False)
@@ -105,12 +107,13 @@ def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"
             found["scores"] = scorer.scores(trained)
 
     try:
-        found["losses"] = training.train(
-            model, tiny.tokenizer(), items, step, settings, 0, [1, steps], action, objective
-        )  # fmt: skip
+        with adapted(model, 4, 8.0, None, 0) if more == "lora" else nullcontext():
+            found["losses"] = training.train(
+                model, tiny.tokenizer(), items, step, settings, 0, [1, steps], action, objective
+            )  # fmt: skip
+            found["weights"] = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     finally:
         training.make_optimizer = make
-    found["weights"] = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     return found
 
 
@@ -123,7 +126,7 @@ def main(out, steps, jobs):
     """Run all jobs in these processes; write {name of the job: {case: what was found}}.
 
     jobs: JSON, {name: {"environment": {variable: value}, "cases": [case, ...]}}; a case is objective-optimizer, perhaps
-    with -batch size, -precision and -padding.
+    with -batch size, -precision and -padding or -lora.
     """
     torch.Tensor.sqrt = sqrt
     with tempfile.TemporaryDirectory() as folder:
@@ -135,10 +138,8 @@ def main(out, steps, jobs):
         found[name] = {}
         for case in job["cases"]:
             objective, optimizer, *more = case.split("-")
-            batch_size, precision, padding = [*more, *["4", "fp32", ""][len(more) :]]
-            found[name][case] = run(
-                objective, optimizer, int(steps), int(batch_size), facts, retain, precision, padding
-            )  # fmt: skip
+            batch_size, precision, way = [*more, *["4", "fp32", ""][len(more) :]]
+            found[name][case] = run(objective, optimizer, int(steps), int(batch_size), facts, retain, precision, way)
     if distributed.is_main():
         torch.save(found, out)
 

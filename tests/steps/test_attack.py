@@ -113,7 +113,7 @@ def test_the_step_tells_the_attack_the_repeat_of_each_target(monkeypatch):
     chosen = {("GD", r, 0.1): ((f"run-r{r}", 4), Path(f"points/r{r}.safetensors")) for r in (0, 1)}
     found = {"load_spec": spec, "_chosen": chosen, "load": (None, None), "Attacker": Spy(), "State": nothing,
              "Manifest": nothing, "_trained": {}}  # fmt: skip
-    others = ("code_version", "attacked_facts", "prepare_torch", "verify_file", "scorer_of", "load_weights", "sha256")
+    others = ("code_version", "attacked_facts", "prepare_torch", "verify_file", "scorer_of", "load_point", "sha256")
     for name in (*found, *others, "model_hash", "write_eval", "attack_labels", "Countdown"):
         monkeypatch.setattr(module, name, Mock(return_value=found.get(name)))
     args = dict.fromkeys(("source", "facts", "state", "manifest"), "x") | {"spec": "a", "also": []}

@@ -15,21 +15,26 @@ import torch
 from rtt.__main__ import main
 from rtt.data.facts import read_facts, write_facts
 from rtt.files import canonical_json, read_json, write_text
-from rtt.models.load import load, load_weights, weights
+from rtt.models.load import load, weights
+from rtt.models.points import load_point
 from rtt.scoring.read import AttackScores, PointScores, read_eval
 from rtt.scoring.score import Scorer
 from rtt.scoring.write import write_eval
 from rtt.steps import attack, choose, unlearn
 from rtt.study.expand import Runs
 from rtt.study.names import ASKED, probes_of
-from rtt.training.resume import State
+from rtt.training.resume import State, Terminated
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 METHOD = {"learning_rate": 1e-3, "batch_size": 4, "points": [1, 2]}
+LORA = {"lora": {"rank": 2, "alpha": 4.0}, "learning_rate": 1e-2}
 STUDY = {
     "arms": ["pretrained", "taught"],
-    "methods": {name: METHOD for name in ("GD", "RMU", "RIA", "FIF")},
+    # RMU and FIF are trained by adapters, and their points are kept as such.
+    "methods": {
+        name: METHOD | lora for name, lora in zip(("GD", "RMU", "RIA", "FIF"), ({}, LORA, {}, LORA), strict=True)
+    },
     "attacks": {"RTT": {"learning_rates": [1e-3, 2e-3], "epochs": 1, "batch_size": 4}},
     "scores": {"probes": list(ASKED)},
 }
@@ -177,10 +182,20 @@ def test_each_target_is_attacked_from_its_own_weights_and_once(chain):
     """GD at 10 % has no point; RMU's and FIF's points serve two budgets: original, GD, RMU, RIA twice, FIF."""
     by_method = {spec.method: spec for spec in chain.trajectories}
 
-    def point(method, step):
-        return load_file(f"{chain.model(by_method[method])}/step-{step}.safetensors")
-
     original = weights(load(chain.model(chain.base))[0])
+
+    def point(method, step):
+        """Return a point's weights; adapters of rank 2 and alpha 4 are added as Hu et al. define it."""
+        found = load_file(f"{chain.model(by_method[method])}/step-{step}.safetensors")
+        if method in ("GD", "RIA"):
+            return found
+        assert all("lora_" in name for name in found)
+        whole = dict(original)
+        for name in (name for name in found if "lora_B" in name):
+            own = name.removeprefix("base_model.model.").replace("lora_B.", "")
+            whole[own] = whole[own] + 2.0 * found[name] @ found[name.replace("lora_B", "lora_A")]
+        return whole
+
     expected = [original, point("GD", 2), point("RMU", 2), point("RIA", 1), point("RIA", 2), point("FIF", 1)]
     assert len(chain.starts) == len(expected)
     for start, wanted in zip(chain.starts, expected, strict=True):
@@ -299,7 +314,7 @@ def test_points_are_the_weights_that_were_scored(chain):
         files = {path.name for path in Path(chain.model(spec)).iterdir()}
         assert files == {"points.json", "sha256.json", *(f"step-{step}.safetensors" for step in kept)}
         for result in (r for r in document["looks"] if r["step"] in kept):
-            load_weights(model, f"{chain.model(spec)}/step-{result['step']}.safetensors")
+            load_point(model, f"{chain.model(spec)}/step-{result['step']}.safetensors", chain.model(chain.base))
             again = Scorer(tokenizer, facts, ASKED, shots=shown(chain)).questions(model, lambda fact: "V")
             assert [q["probes"] for q in again] == [q["probes"] for q in result["questions"]]
         assert document["looks"][0]["questions"] != document["looks"][1]["questions"]
@@ -336,6 +351,28 @@ def test_a_kill_after_the_last_moment_of_unlearning_loses_no_point(chain, monkey
     first = {path.name: path.read_bytes() for path in Path(chain.model(spec)).iterdir()}
     assert {path.name: path.read_bytes() for path in points.iterdir()} == first
     assert not list((tmp_path / "state").iterdir())
+
+
+def test_a_killed_training_of_adapters_resumes_to_the_same_bytes_from_a_small_checkpoint(chain, monkeypatch, tmp_path):
+    monkeypatch.chdir(chain.folder)
+    monkeypatch.setattr(unlearn, "best", planted)
+    monkeypatch.setattr(Terminated, "listen", classmethod(lambda cls: None))
+    spec = next(spec for spec in chain.trajectories if spec.method == "FIF")
+    state, points = tmp_path / "state" / spec.run_id, tmp_path / "models" / spec.run_id
+    argv = ["unlearn", "--spec", chain.common(spec)[1], "--source", chain.model(chain.base), "--original",
+            chain.eval(chain.base.run_id), "--facts", chain.facts("birth_years_a"), *chain.retain(), "--group", "group",
+            "--points", str(points), "--eval", str(tmp_path / "eval.json"), "--manifest",
+            str(tmp_path / "manifest.json"), "--state", str(state)]  # fmt: skip
+    with monkeypatch.context() as patch:
+        keep = State.keep
+        patch.setattr(State, "keep", lambda *args: (keep(*args), patch.setattr(Terminated, "came", True)))
+        assert main(argv) == 143
+    (saved,) = state.glob("unlearning/checkpoint-*/model.safetensors")
+    assert all("lora_" in name for name in load_file(saved))
+    assert main(argv) == 0
+    assert (tmp_path / "eval.json").read_bytes() == Path(chain.eval(spec.run_id)).read_bytes()
+    first = {path.name: path.read_bytes() for path in Path(chain.model(spec)).iterdir()}
+    assert {path.name: path.read_bytes() for path in points.iterdir()} == first
 
 
 @pytest.mark.parametrize("drop", ["points", "order"])

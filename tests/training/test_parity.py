@@ -21,8 +21,9 @@ from parity_runs import ADAMW, ALL, STEPS, compare, job, trained
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_losses.json"
 # Each engine trains the two kinds of loss, each optimizer, RMU's frozen copy and a null row; `make test-full` has all.
 FEW = ("GD-adamw", "RMU-lion", "RTT-adamw", "RMU-adamw-3")
-LOW = ["GD-adamw-4-bf16", "RMU-lion-4-bf16", "GD-adamw-4-bf16_mixed", "RTT-lion-4-bf16_mixed"]
+LOW = ["GD-adamw-4-bf16", "RMU-lion-4-bf16", "GD-adamw-4-bf16_mixed", "RTT-lion-4-bf16_mixed", "GD-adamw-4-bf16-lora"]
 PADDING = ["GD-adamw-4-fp32-padding", "RTT-adamw-3-fp32-padding"]
+LORA = ["GD-adamw-4-fp32-lora", "NPO-lion-4-fp32-lora"]  # in bf16 the weights are, and the adapters are not
 BF16 = 2**-8  # a bf16 unit in the last place, relative: sums in another order differ by so much
 ENGINES = {"ddp": "", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
 TWO = {
@@ -30,7 +31,7 @@ TWO = {
     "zero2": job(FEW, "zero2", micro="1"),
     "zero3": job(FEW, "zero3"),
     "offload": job(ADAMW[:1], "zero3-offload"),
-    "low": job([*LOW, *PADDING], "zero2", micro="1"),
+    "low": job([*LOW, *PADDING, *LORA], "zero2", micro="1"),
 }
 
 
@@ -39,7 +40,7 @@ def single(tmp_path_factory) -> dict:
     """What one process finds, job by job; `whole` is what the others are compared with."""
     jobs = {
         "whole": job(ALL),
-        "modes": job([*LOW, *PADDING]),
+        "modes": job([*LOW, *PADDING, *LORA]),
         "packed": job([*FEW, "FIF-lion", "RTT-lion"], packing=True),
         "recomputed": job([PADDING[0], *ADAMW], micro="2", checkpointing=True),
     }
@@ -116,9 +117,10 @@ def low_is_within_bounds(one: dict, two: dict):
             # fp32 master weights, which DeepSpeed keeps by default, would move many more weights than pure bf16 does.
             assert right.pop("moved", 1) == pytest.approx(left.pop("moved", 1), abs=0.02), f"{case} step {step}"
             assert right == pytest.approx(left, rel=BF16, abs=BF16), f"{case} step {step}"
-        dtype = torch.bfloat16 if case.endswith("bf16") else torch.float32
-        assert {weights.dtype for found in (one, two) for weights in found[case]["weights"].values()} == {dtype}
-    for case in PADDING:
+        kinds = {("lora_" in name, w.dtype) for found in (one, two) for name, w in found[case]["weights"].items()}
+        of_adapters = {(True, torch.float32)} if case.endswith("lora") else set()
+        assert kinds == {(False, torch.bfloat16 if "bf16_mixed" not in case else torch.float32)} | of_adapters
+    for case in (*PADDING, *LORA):
         compare(case, one[case], two[case])
 
 
@@ -129,7 +131,7 @@ def test_two_processes_in_low_precision_are_within_its_rounding(one, two):
 @pytest.mark.full
 @pytest.mark.parametrize("engine", ["zero1", "zero3"])
 def test_every_engine_in_low_precision_is_within_its_rounding(engine, one, tmp_path):
-    low_is_within_bounds(one, trained(tmp_path, 2, {"low": job([*LOW, *PADDING], engine, micro="1")})["low"])
+    low_is_within_bounds(one, trained(tmp_path, 2, {"low": job([*LOW, *PADDING, *LORA], engine, micro="1")})["low"])
 
 
 LONG = 200

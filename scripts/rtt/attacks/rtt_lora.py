@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rtt.attacks.rtt import RTT
 from rtt.study.part import Part
-from rtt.study.settings import Count, Epochs, LossName, Positive
+from rtt.study.settings import Count, Epochs, LoRA, LossName, Positive
 
 
 class RTTLoRA(RTT):
@@ -30,6 +30,11 @@ class RTTLoRA(RTT):
             None, description="names of the layers with adapters, such as q_proj; null: all but the output matrix"
         )
 
+        @property
+        def lora(self) -> LoRA:
+            """The adapters."""
+            return LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
+
     @classmethod
     def part(cls, settings, model):
         """Return that all is run, and adapters are updated: 2 rank / width of the weights, as of square matrices."""
@@ -43,5 +48,5 @@ class RTTLoRA(RTT):
         from rtt.models.lora import adapted
 
         seed = int(np.random.default_rng(checkpoint.seeded(60)).integers(2**31))
-        settings = self.settings
-        return adapted(checkpoint.model, settings.rank, settings.alpha, settings.targets, seed)
+        lora = self.settings.lora
+        return adapted(checkpoint.model, lora.rank, lora.alpha, lora.targets, seed)

@@ -19,6 +19,7 @@ from rtt.files import atomic_path, digest, sha256
 from rtt.models.architecture import context_length, decoder_layers, fitting_attention
 from rtt.models.checkpoint import check_loaded, check_names, empty_model, quiet
 from rtt.models.folders import whole_folder
+from rtt.models.lora import adapters
 from rtt.study.model_folder import check_folder, two_sets, weight_files
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -224,19 +225,22 @@ def weights(model) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def write_weights(found: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Write weights as `rtt.distributed.whole_weights` returns them. Raises UserError when the disk is full."""
+def write_weights(found: dict[str, torch.Tensor], path: str | Path, about: dict[str, str] | None = None) -> None:
+    """Write weights as `rtt.distributed.whole_weights` returns them, with what the file says `about` them.
+
+    Raises UserError when the disk is full.
+    """
     with _writing(path), atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in found.items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, temporary, about)
 
 
 def save_weights(model, path: str | Path) -> None:
     """Write all parameters, trained or frozen, in their dtype; tied parameters once. Every process must call it.
 
-    Config and tokenizer are not written: a trajectory's points share those of their source. Raises UserError when the
-    disk is full.
+    Of a model with adapters these alone are written: its weights do not change. Nor are config and tokenizer written,
+    which a trajectory's points share with their source. Raises UserError when the disk is full.
     """
-    found = distributed.whole_weights(model)
+    found = adapters(model) or distributed.whole_weights(model)
     if distributed.is_main():
         write_weights(found, path)
 
@@ -261,7 +265,8 @@ def load_weights(model, path: str | Path) -> None:
         raise UserError(f"{path}: these weights belong to another model: {', '.join(unexpected[:5])}")
     # named_parameters gives a tied parameter one of its names; a checkpoint may use another
     tied = tied_names(model)
-    if missing := [n for n, _ in model.named_parameters() if n not in state and not tied.get(n, set()) & set(state)]:
+    wanted = adapters(model) or dict(model.named_parameters())
+    if missing := [n for n in wanted if n not in state and not tied.get(n, set()) & set(state)]:
         raise UserError(f"{path}: these weights belong to another model: {', '.join(missing[:5])} missing")
 
 

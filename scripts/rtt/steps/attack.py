@@ -29,7 +29,8 @@ from rtt.data.retain import read_learned, read_splits
 from rtt.data.text import AS_TRAINED
 from rtt.errors import UserError
 from rtt.files import read_json, sha256
-from rtt.models.load import load, load_weights, model_hash, weights
+from rtt.models.load import load, model_hash, weights
+from rtt.models.points import load_point
 from rtt.scoring import sampled
 from rtt.scoring.manifest import Manifest
 from rtt.scoring.score import Scorer
@@ -257,7 +258,7 @@ def _attack(spec: AttackSpec, args: argparse.Namespace, model, tokenizer, chosen
         point, weights_file = start or (None, None)
         if start and point not in attacked:
             if weights_file:
-                load_weights(model, weights_file)
+                load_point(model, weights_file, args.source)
             attacked[point] = attacker.on(f"{point[0]}-{point[1]}", progress, target.repeat)
         attacked_sha256 = sha256(weights_file) if weights_file else model_hash(args.source)
         write_eval(

@@ -1,8 +1,10 @@
 """`python -m rtt check`: validate a study file, or print the schema of study files."""
 
 import argparse
+import copy
 import json
 
+from rtt.data.size import WORDS
 from rtt.errors import UserError
 from rtt.planner.before import Before
 from rtt.study import plugins
@@ -10,6 +12,8 @@ from rtt.study.expand import Runs
 from rtt.study.load import load_study, schema
 from rtt.study.model_file import ModelFile
 from rtt.study.names import DEFAULT_STUDY
+from rtt.study.settings import LoRA, Model
+from rtt.study.specs import AttackSpec, UnlearnSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,23 +23,53 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_models(runs: Runs) -> None:
-    """Let methods that choose modules look at the study's own model; its weights are not read.
+    """Let methods that choose modules, and adapters, look at the study's own model; its weights are not read.
 
     The dry run judges a model by its type alone, since this needs torch. Raises UserError.
     """
     empty = {}
-    for spec in runs.unlearn.values():
-        method, model = plugins.methods().get(spec.method), spec.source.model
-        if not isinstance(model, ModelFile) or not model.path or not hasattr(method, "check_model"):
+    for spec in (*runs.unlearn.values(), *runs.attacks.values()):
+        group, name = ("attacks", spec.attack) if isinstance(spec, AttackSpec) else ("methods", spec.method)
+        lora, check = getattr(spec.settings, "lora", None), getattr(plugins.methods().get(name), "check_model", None)
+        model = spec.source.model
+        if not (lora or check) or (isinstance(model, ModelFile) and not model.path):
             continue
-        from rtt.models.checkpoint import empty_model
-
-        if model.path not in empty:
-            empty[model.path] = empty_model(runs.root / model.path)
+        key = model.model_dump_json()
         try:
-            method.check_model(spec.settings, empty[model.path])
+            if key not in empty:
+                empty[key] = _empty(runs, model)
+            if check:
+                check(spec.settings, empty[key])
+            if lora:
+                _check_adapters(spec, lora, copy.deepcopy(empty[key]))
         except UserError as error:
-            raise UserError(f"study {runs.study.study}: methods.{spec.method}: {error}") from None
+            raise UserError(f"study {runs.study.study}: {group}.{name}: {error}") from None
+
+
+def _empty(runs: Runs, model: Model | ModelFile):
+    """Return a study's model on the meta device."""
+    import torch
+
+    from rtt.models.checkpoint import empty_model
+    from rtt.models.miniature import miniature
+
+    if isinstance(model, ModelFile):
+        return empty_model(runs.root / model.path)
+    with torch.device("meta"):
+        return miniature(model, WORDS)
+
+
+def _check_adapters(spec: UnlearnSpec | AttackSpec, lora: LoRA, model) -> None:
+    """Raise UserError where no layer of `model`, which is changed, takes the adapters, or one that cannot be merged."""
+    from rtt.models.lora import adapted, check_mergeable
+    from rtt.steps.unlearn import method_of
+
+    unlearned = isinstance(spec, UnlearnSpec)
+    if unlearned:
+        method_of(spec, model)
+    with adapted(model, lora.rank, lora.alpha, lora.targets, 0):
+        if unlearned:
+            check_mergeable(model)
 
 
 def run(args: argparse.Namespace) -> int:

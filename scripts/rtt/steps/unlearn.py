@@ -7,6 +7,8 @@ JSON (kind `unlearned`, one look per point), a manifest. An external model is sc
 
 import argparse
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,13 @@ from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import sha256
+from rtt.methods.base import Method
 from rtt.models.adapter import merge
 from rtt.models.architecture import language_model
 from rtt.models.checkpoint import check_names, empty_model
-from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model, write_weights
+from rtt.models.load import freeze_layers, load, model_hash, not_finite, read_model
+from rtt.models.lora import adapted, check_mergeable, merged
+from rtt.models.points import to_write
 from rtt.point_choice.choose import describe, retain_accuracies
 from rtt.point_choice.kept_weights import KeptWeights, damaged_weights
 from rtt.scoring.manifest import Manifest
@@ -73,27 +78,49 @@ def kept_weights(spec: UnlearnSpec, args: argparse.Namespace) -> KeptWeights:
 
 def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
     """Unlearn `forget` (facts or plain texts), with `score(step, model)` at each point; return the manifest's keys."""
-    settings = spec.settings
-    if settings.train_layers is not None:
-        freeze_layers(model, settings.train_layers)
-    if settings.freeze_embeddings:
-        model.get_input_embeddings().requires_grad_(False)
-    method = plugins.methods()[spec.method](model, settings, spec.seed)
+    settings, method = spec.settings, method_of(spec, model)
     rng = np.random.default_rng([spec.seed, 20, *([spec.repeat] if spec.repeat else [])])
     items = unlearning_pairs(forget, learn, method, settings, tokenizer, rng)
     steps, title = point_steps(settings, len(forget), not spec.texts), f"unlearning ({spec.method})"
     checkpoints = state.training("unlearning")
 
     def at_point(step, model):
-        with method.at_point(model):
+        with method.at_point(model), merged(model):
             score(step, model)
 
-    losses = train(model, tokenizer, items, method.step, settings, spec.seed, steps, at_point, title, checkpoints)
+    with adapters_of(spec, model):
+        losses = train(model, tokenizer, items, method.step, settings, spec.seed, steps, at_point, title, checkpoints)
     return {
         "losses": [losses[0], losses[-1]],
         "effective_update": effective_update(losses),
         "tokens": count_tokens(items),
     }
+
+
+def method_of(spec: UnlearnSpec, model) -> Method:
+    """Freeze what is not trained, and return the method. Raises UserError for one that adapters cannot serve."""
+    settings, kind = spec.settings, plugins.methods()[spec.method]
+    if settings.lora and kind.at_point is not Method.at_point:
+        raise UserError(
+            f"lora: {spec.method} changes the weights at each point, which adapters cannot hold; leave it out"
+        )
+    if settings.train_layers is not None:
+        freeze_layers(model, settings.train_layers)
+    if settings.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    return kind(model, settings, spec.seed)
+
+
+@contextmanager
+def adapters_of(spec: UnlearnSpec, model) -> Iterator[None]:
+    """Give the layers that the method trains adapters meanwhile, where the spec asks for them."""
+    if (lora := spec.settings.lora) is None:
+        yield
+        return
+    seed = np.random.default_rng([spec.seed, 21, *([spec.repeat] if spec.repeat else [])]).integers(2**31)
+    with adapted(model, lora.rank, lora.alpha, lora.targets, int(seed)):
+        check_mergeable(model)
+        yield
 
 
 def plain_texts(spec: UnlearnSpec, paths: list[str]) -> list[str]:
@@ -111,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     manifest, settings = Manifest("unlearn", spec, spec.method), spec.settings
     facts, (learn, held_out) = read_facts(args.facts), retain.read_retain(spec.source.retain, args)
     prepare_torch(spec.seed)
-    external = isinstance(settings, External)
+    external, lora = isinstance(settings, External), getattr(settings, "lora", None)
     model, tokenizer = load(args.source, "fp32" if external else start_dtype(settings.precision))
     if external:
         take_weights(model, args.source, external_folder(settings, args.external))
@@ -124,10 +151,10 @@ def run(args: argparse.Namespace) -> int:
     def score(step: int, model) -> None:
         if str(step) in state.results:  # scored before a kill, and its weights kept
             return
-        scored, found = look(model, scorer, role, step=step), distributed.whole_weights(model)
+        scored, write = look(model, scorer, role, step=step), to_write(model, lora, args.source)
         if kept:
             scores = points_of(Path(args.eval), spec.run_id, None, "unlearned", [scored])
-            kept.add(describe(scores, 0, spec.point_choice), lambda path: write_weights(found, path))
+            kept.add(describe(scores, 0, spec.point_choice), write)
         state.keep(str(step), scored)
 
     if external:

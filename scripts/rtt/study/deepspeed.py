@@ -73,8 +73,16 @@ def engine_of(name: str | None, hidden: int = 0) -> Engine:
     )
 
 
-def not_under_deepspeed(precision: str | None, offload: bool) -> str | None:
-    """Return why DeepSpeed cannot train in this precision, with or without offload; None if it can."""
+def not_under_deepspeed(precision: str | None, offload: bool, merged: bool = False) -> str | None:
+    """Return why DeepSpeed cannot train in this precision, with or without offload; None if it can.
+
+    merged: whether adapters would have to be merged into weights that ZeRO-3 takes apart.
+    """
+    if merged:
+        return (
+            "lora: at each point the adapters are merged into the weights, which ZeRO-3 takes apart; use deepspeed: "
+            "zero1 or zero2, or none, since adapters need little memory beside the weights"
+        )
     if precision == "fp16":
         return (
             "precision fp16: DeepSpeed would keep fp32 master weights and scale the loss, which changes the numbers; "

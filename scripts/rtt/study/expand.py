@@ -65,7 +65,8 @@ class Runs:
         engine = engine_of(self.study.deepspeed)
         for spec in self.specs():
             trained = next((getattr(spec, key) for key in ("training", "settings") if hasattr(spec, key)), None)
-            if why := not_under_deepspeed(getattr(trained, "precision", None), engine.offload):
+            merged = engine.stage == 3 and isinstance(spec, UnlearnSpec) and bool(getattr(trained, "lora", None))
+            if why := not_under_deepspeed(getattr(trained, "precision", None), engine.offload, merged):
                 raise UserError(f"deepspeed: {self.study.deepspeed} for {spec.run_id}: {why}")
 
     def _expand(self, name: str, study: Study) -> None:

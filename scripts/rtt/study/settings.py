@@ -238,7 +238,9 @@ class Training(Strict):
     batch_size: Count
     optimizer: Literal["adamw", "lion"] = "adamw"
     precision: Literal["fp32", "bf16_mixed", "bf16", "fp16"] = Field(
-        "fp32", description="bf16 and fp16: weights and optimizer too, no master weights; bf16_mixed: weights in fp32"
+        "fp32",
+        description="bf16 and fp16: weights and optimizer too, no master weights, but adapters of LoRA and their "
+        "optimizer in fp32; bf16_mixed: weights in fp32",
     )
     count_padding: bool = Field(False, description="padding tokens count in the loss, as in the authors' code")
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -320,6 +322,16 @@ class Teaching(Training, Forms, Passes):
     samples: Count | None = Field(None, description="so many facts, drawn once; null takes all")
 
 
+class LoRA(Strict):
+    """Adapters that are trained in the place of the weights: low-rank matrices beside linear layers."""
+
+    rank: Count = 16
+    alpha: Positive = Field(32.0, description="an adapter counts alpha / rank times")
+    targets: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="names of the layers with adapters, such as q_proj; null: all but the output matrix"
+    )
+
+
 class Unlearning(Training, Forms):
     """The trajectories of one method: each step takes as many forget texts as retain texts, and `points` are scored.
 
@@ -335,6 +347,11 @@ class Unlearning(Training, Forms):
     sentence_loss: Literal["CORPUS", "NUMBER"] = "CORPUS"
     shuffle_retain: bool = Field(True, description="false takes the retain set in its order, as the authors' code does")
     samples: Count | None = Field(None, description="so many facts to forget (or texts), drawn once; null takes all")
+    lora: Annotated[LoRA | None, Introduced(None)] = Field(
+        None,
+        description="adapters are trained, on those linear layers that the method would train, and points are kept as "
+        "adapters; null: the weights themselves are",
+    )
     grid: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
         {},
         description="key -> values; keys: learning_rate, retain_coefficient, and the numbers that a method adds, such "

@@ -29,6 +29,7 @@ from rtt.errors import Stopped, UserError
 from rtt.files import read_json
 from rtt.models.architecture import check_causal, without_dropout
 from rtt.models.load import load_weights, not_finite, save_weights
+from rtt.models.lora import adapters
 from rtt.study.deepspeed import not_under_deepspeed
 from rtt.training import health, packing
 from rtt.training.batches import by_length, micro_batch, padded_to, shared
@@ -197,11 +198,13 @@ class AtSteps(TrainerCallback):
 def cast(model, precision: str) -> None:
     """Cast the parameters to the dtype that `precision` trains: bf16, fp16, or at least fp32 (fp32 and bf16_mixed).
 
-    Other tensors, such as rotary frequencies, stay in fp32, as when a model is loaded in that dtype.
+    Other tensors, such as rotary frequencies, stay in fp32, as when a model is loaded in that dtype. So do adapters,
+    whose few values cost little memory: in bf16 most of their small steps would be rounded away.
     """
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype or torch.promote_types(parameter.dtype, torch.float32))
+    dtype, kept = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision), adapters(model)
+    for name, parameter in model.named_parameters():
+        low = None if name in kept else dtype
+        parameter.data = parameter.data.to(low or torch.promote_types(parameter.dtype, torch.float32))
 
 
 def start_dtype(precision: str) -> str:
@@ -281,6 +284,8 @@ def train(
     trained = (
         copy.deepcopy(model) if distributed.partitioned() else model
     )  # ZeRO-3 takes a model's weights apart for good
+    # DeepSpeed would cast adapters to bf16, too; what it works on, the trained weights, is in fp32.
+    precision = "fp32" if adapters(model) else settings.precision
     with tempfile.TemporaryDirectory() as scratch:
         args = TrainingArguments(
             output_dir=str(state or scratch),
@@ -295,8 +300,8 @@ def train(
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
             # This only tells the Trainer that DeepSpeed's file may say bf16; bf16=True would cast once more.
-            bf16_full_eval=settings.precision == "bf16" and distributed.deepspeed_config() is not None,
-            deepspeed=deepspeed_settings(settings.precision, sum(p.numel() for p in trained.parameters())),
+            bf16_full_eval=precision == "bf16" and distributed.deepspeed_config() is not None,
+            deepspeed=deepspeed_settings(precision, sum(p.numel() for p in trained.parameters())),
             ddp_find_unused_parameters=False,
             remove_unused_columns=False,
             logging_strategy="no",
