@@ -51,7 +51,7 @@ def test_check_finds_layers_that_take_no_adapter(tmp_path, capsys):
 def test_a_method_that_changes_weights_at_a_point_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(GD, "at_point", lambda self, model: Method.at_point(self, model))
     found = refused(tmp_path, capsys, methods={"GD": GD_LORA})
-    assert "methods.GD: lora: GD changes the weights at each point, which adapters cannot hold" in found
+    assert "methods.GD: lora: GD changes weights at each point, which adapters cannot hold" in found
 
 
 def test_zero_3_is_refused_and_zero_2_is_not():

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rtt.errors import UserError
 from rtt.study.part import Part, part_of
 from rtt.study.settings import Unlearning
 
@@ -65,8 +66,13 @@ class Method(ABC):
     def __init__(self, model, settings: Unlearning, seed: int):
         """Freeze and copy what the method needs of `model`, the original in its starting precision.
 
-        The optimizer takes what still needs a gradient afterwards.
+        The optimizer takes what still needs a gradient afterwards. Raises UserError where the settings ask for
+        adapters, and the method changes weights at a point.
         """
+        if getattr(settings, "lora", None) and type(self).at_point is not Method.at_point:
+            raise UserError(
+                f"lora: {self.name} changes weights at each point, which adapters cannot hold; leave lora out"
+            )
         self.settings, self.seed = settings, seed
         self.retain_coefficient = settings.retain_coefficient
         self.reference = copy.deepcopy(model).eval().requires_grad_(False) if self.needs_reference else None

@@ -19,7 +19,6 @@ from rtt.data import retain
 from rtt.data.facts import read_facts
 from rtt.errors import UserError
 from rtt.files import sha256
-from rtt.methods.base import Method
 from rtt.models.adapter import merge
 from rtt.models.architecture import language_model
 from rtt.models.checkpoint import check_names, empty_model
@@ -97,18 +96,14 @@ def trained(spec, model, tokenizer, forget, learn, score, state) -> dict:
     }
 
 
-def method_of(spec: UnlearnSpec, model) -> Method:
-    """Freeze what is not trained, and return the method. Raises UserError for one that adapters cannot serve."""
-    settings, kind = spec.settings, plugins.methods()[spec.method]
-    if settings.lora and kind.at_point is not Method.at_point:
-        raise UserError(
-            f"lora: {spec.method} changes the weights at each point, which adapters cannot hold; leave it out"
-        )
+def method_of(spec: UnlearnSpec, model):
+    """Freeze what is not trained, and return the method."""
+    settings = spec.settings
     if settings.train_layers is not None:
         freeze_layers(model, settings.train_layers)
     if settings.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
-    return kind(model, settings, spec.seed)
+    return plugins.methods()[spec.method](model, settings, spec.seed)
 
 
 @contextmanager
