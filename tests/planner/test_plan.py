@@ -481,6 +481,7 @@ def test_accuracies_have_wilson_s_interval():
         (["--flops", "-1"], "--flops"),
         (["--flops", "1e12", "--mfu", ".5"], "give one"),
         (["--at", ".2", ".5"], "--at"),
+        (["--disk", "0"], "--disk"),
     ],
 )
 def test_a_wrong_option_is_named(arguments, says, capsys):

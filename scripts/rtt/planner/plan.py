@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rtt.attacks.base import Cost
 from rtt.errors import UserError
-from rtt.planner import costs, cpu, memory
+from rtt.planner import costs, cpu, memory, saves
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, Device, device_of
 from rtt.planner.precision import FLOOR, half_widths, over_seeds
@@ -44,7 +44,8 @@ class Bill:
     """What a stage costs.
 
     `runs` counts trajectories, or trainings of an attack; `train_tokens` and `score_tokens` leave out padding. `hours`
-    is the total, of which scoring takes `score_hours` and the optimizer's reading and writing `optimizer_hours`.
+    is the total, of which scoring takes `score_hours` and the optimizer's reading and writing `optimizer_hours`; it
+    leaves out the `write_hours`, in which checkpoints and unlearned points go to the disk.
     """
 
     jobs: int = 0
@@ -55,6 +56,7 @@ class Bill:
     hours: float = 0.0
     score_hours: float = 0.0
     optimizer_hours: float = 0.0
+    write_hours: float = 0.0
 
     def __add__(self, other: "Bill") -> "Bill":
         return Bill(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
@@ -67,13 +69,17 @@ class Bill:
 class Plan:
     """The costs of a study's runs on a device. The study's relative paths start from `root`."""
 
-    def __init__(self, study: Study, device: Device, mfu: float = MFU, root: str | Path = "."):
+    def __init__(
+        self, study: Study, device: Device, mfu: float = MFU, root: str | Path = ".", write_rate: float = saves.DISK
+    ):
         if not 0 < mfu <= 1:
             raise UserError(f"--mfu: found {mfu}; expected the share of the peak that is reached, above 0, at most 1")
         self.study, self.device, self.mfu, self.runs = study, device, mfu, Runs(study, root)
         self.sizes = costs.Sizes(Path(root) / "results" / study.study, study.model, root)
         self.shape, self.launch = memory.shape_of(study.model), memory.launch_of(study)
         self.phases: dict[str, memory.Phase] = {}  # {training stage: its phase that needs the most of a device}
+        self.write_rate = write_rate  # bytes per second
+        self.saves: dict[str, saves.Saves] = {}  # {training stage: the checkpoints of its longest training}
         self.job_hours: dict[str, float] = {}  # of each job that trains or scores, by run id; `stages` fills it
         self.fp32_scoring = False
         self.eval_size = 0.0
@@ -119,7 +125,11 @@ class Plan:
         phase = memory.Phase(stage, settings, memory.shape_of(model), longest, part, **shape)
         self.phases[stage] = max(self.phases.get(stage, phase), phase, key=self._on_device)
         hours = self._hours(flops, settings.precision != "fp32") + moved
-        return Bill(train_tokens=tokens, flops=flops, hours=hours, optimizer_hours=moved)
+        state, minutes = memory.state_on_disk(phase, self.launch), self.study.checkpoint_minutes
+        saved = saves.saves(state, hours / self.launch.devices, steps, minutes, self.write_rate)
+        self.saves[stage] = max(self.saves.get(stage, saved), saved, key=lambda one: one.hours)
+        written = saved.count * saved.seconds / 3600
+        return Bill(train_tokens=tokens, flops=flops, hours=hours, optimizer_hours=moved, write_hours=written)
 
     def _on_device(self, phase: memory.Phase) -> float:
         return sum(memory.on_device(phase, self.launch).values())
@@ -173,7 +183,9 @@ class Plan:
             memory.longest(*(spec.texts or [facts]), retain), method.part(settings, source.model),
             sum(copy_reads[side] for side in method.copy_reads), graphs=2, head=method.head,
         )  # fmt: skip
-        return Bill(runs=1) + bill + self._score(source.model, tokens, settings.precision, source.scores)
+        written = found * self._point_bytes(spec) / self.write_rate / 3600
+        scored = self._score(source.model, tokens, settings.precision, source.scores)
+        return Bill(runs=1, write_hours=written) + bill + scored
 
     def points(self, spec: UnlearnSpec) -> int:
         """Return the number of a trajectory's scored points."""
@@ -332,9 +344,13 @@ class Plan:
         }  # fmt: skip
 
     def _group_bytes(self, spec: PointChoiceSpec) -> float:
-        size = max(costs.BYTES[getattr(s, "precision", "fp32")] for s in spec.unlearned.strengths)
         found = sum(map(self.points, spec.trajectories))
-        return costs.parameters(spec.source.model) * size * min(len(spec.retain_budgets) + 1, found)
+        return max(map(self._point_bytes, spec.trajectories)) * min(len(spec.retain_budgets) + 1, found)
+
+    @staticmethod
+    def _point_bytes(spec: UnlearnSpec) -> float:
+        """Return the bytes of the weights of one point of a trajectory."""
+        return costs.parameters(spec.source.model) * costs.BYTES[getattr(spec.settings, "precision", "fp32")]
 
     def intervals(self, original: float, attacked: float) -> list[dict]:
         """Return the expected 95 % half-widths (`half_widths`) for each number of V questions, with one seed."""
@@ -361,6 +377,7 @@ def make(
     at: tuple[float, float] = (0.8, 0.5),
     root=".",
     spread: Path | None = None,
+    write_rate: float = saves.DISK,
 ) -> dict:
     """Return the whole plan as plain data, which `--json` prints.
 
@@ -371,7 +388,7 @@ def make(
     original, attacked = at
     if not (FLOOR < original < 1 and 0 < attacked < 1):
         raise UserError(f"--at: found {original} {attacked}; expected accuracies, the first above {FLOOR}, below 1")
-    plan = Plan(study, device, mfu, root)
+    plan = Plan(study, device, mfu, root, write_rate)
     total = sum(plan.stages.values(), Bill(jobs=1))
     n = costs.parameters(study.model)
     return {
@@ -388,6 +405,13 @@ def make(
         "fp32_scoring": plan.fp32_scoring,
         "point_choice": plan.point_choice(),
         "disk": plan.disk(),
+        "writing": {
+            "rate": write_rate,
+            "minutes": study.checkpoint_minutes,
+            "hours": total.write_hours,
+            "point": max((plan._point_bytes(spec) for spec in plan.runs.unlearn.values()), default=0),
+            "saves": {stage: asdict(one) | {"lost": one.lost} for stage, one in plan.saves.items()},
+        },
         "launch": asdict(plan.launch),
         "memory": sorted(map(plan.memory, plan.phases.values()), key=lambda phase: -phase["needed"]),
         "fits": memory.fits(list(plan.phases.values()), plan.launch.micro_batch) if plan.phases else [],
@@ -417,6 +441,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--spread", type=Path, metavar="SEEDS.csv",
         help="seeds.csv of an earlier study: how much seeds and repeats differ there (default: as in the demo's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--disk", type=float, metavar="GB", help=f"GB per second that the disk writes (default: {saves.DISK / 1e9:g})"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -428,6 +455,6 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study)
     name = args.gpu or ("h100" if study.gpus else "cpu")
     device = cpu.measured(study.threads) if name == "cpu" and args.flops is None else device_of(name, args.flops)
-    plan = make(study, device, mfu, tuple(args.at), spread=args.spread)
+    plan = make(study, device, mfu, tuple(args.at), spread=args.spread, write_rate=saves.rate(args.disk))
     print(json.dumps(plan, indent=1, allow_nan=False) if args.json else plan_text.show(plan, args.study))
     return 0

@@ -176,6 +176,29 @@ def memory(plan: dict) -> list[str]:
     return lines
 
 
+def writing(plan: dict) -> list[str]:
+    """Return how long training waits for the disk."""
+    found = plan["writing"]
+    lines = [f"Checkpoints of a training, at {found['rate'] / 1e9:g} GB/s (--disk; assumed)"]
+    rows = [
+        (
+            stage, size(one["state"]), hours(one["seconds"] / 3600), hours(one["hours"]),
+            str(one["count"]) if one["count"] else "none", f"{one['lost']:.1%}" if one["lost"] else "-",
+        )
+        for stage, one in found["saves"].items()
+    ]  # fmt: skip
+    lines += table(("phase", "a state", "to write", "longest training", "in it", "time lost"), rows)
+    told = (
+        f"A training writes a state every {found['minutes']:g} minutes (checkpoint_minutes) and when it is told to "
+        "stop, and waits meanwhile; none: it ends before, and a kill costs at most all of it."
+    )
+    if found["point"]:
+        told += f" A point that may be chosen is written, too: {size(found['point'])}."
+    if found["hours"]:
+        told += f" With every point, that is {hours(found['hours'])} in all, which the hours above leave out."
+    return [*lines, "", *paragraph(told)]
+
+
 def fits(plan: dict) -> list[str]:
     """Return the smallest setting that fits, for each precision, optimizer and set of devices."""
     if all(row["setting"] == "none" for row in plan["fits"]):
@@ -327,6 +350,7 @@ def show(plan: dict, study: str) -> str:
         point_choice(plan),
         table(("disk", "bytes"), disk_rows),
         memory(plan),
+        *([writing(plan)] if plan["writing"]["saves"] else []),
         *([["What fits where", *fits(plan)]] if plan["fits"] else []),
         ["Expected 95 % intervals over questions, half-widths: these weights", *intervals(plan)],
         ["Expected 95 % interval over seeds, half-width of corrected recovery", *over_seeds(plan)],
