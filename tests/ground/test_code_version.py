@@ -128,7 +128,7 @@ def steps(*names):
         ("steps/unlearn.py", "[spec.seed, 20, ", "[spec.seed, 21, ", steps("unlearn")),
         ("steps/teach.py", "[spec.seed, 11]", "[spec.seed, 12]", steps("teach")),
         ("steps/pretrain.py", "[spec.seed, 10]", "[spec.seed, 11]", steps("pretrain")),
-        ("training/train.py", "betas=(0.9", "betas=(0.8", steps("pretrain", "teach", "original", "unlearn", "attack")),
+        ("training/train.py", "else (0.9", "else (0.8", steps("pretrain", "teach", "original", "unlearn", "attack")),
         ("data/text.py", "end > before", "end >= before", steps("pretrain", "teach", "original", "unlearn", "attack")),
         ("data/reader.py", "import re\n", "import re\n\nX = 1\n", steps("facts")),
         ("point_choice/kept_weights.py", "if point in chosen", "if point not in chosen", steps("unlearn", "choose")),

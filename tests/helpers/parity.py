@@ -88,7 +88,7 @@ def run(objective, optimizer, steps, batch_size, facts, retain, precision="fp32"
     gc.freeze()  # as tests/conftest.py does
     training.prepare_torch(0)
     model = tiny.model(0, shape=SHAPE, scale=3.0)
-    if precision == "bf16":
+    if training.start_dtype(precision) == "bf16":
         model = model.bfloat16()
     settings = settings_of(objective, optimizer, steps, batch_size).model_copy(
         update={"precision": precision, "count_padding": more == "padding"}

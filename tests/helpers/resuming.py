@@ -1,7 +1,8 @@
-"""A training that can be killed and started again: python resuming.py STATE OUT STEPS [SIGTERM_AT [AMID]].
+"""A training that can be killed and started again: python resuming.py STATE OUT STEPS [SIGNAL_AT [AMID [RELEASED]]].
 
-It runs plainly, by torchrun, or forked (`Forked`). It scores after every fifth step. With AMID 1 the signal comes
-between two batches of that step's scores.
+It runs plainly, by torchrun, or forked (`Forked`). It scores after every fifth step. SIGTERM comes before that step's
+scores, with AMID 1 between two batches of them. With RELEASED 1 it trains in bf16_kahan with gradient release; then
+with AMID 15 (SIGTERM) or 9 (SIGKILL) that signal comes amid the step's backward pass.
 """
 
 import gc
@@ -23,7 +24,7 @@ import torch
 from rtt import distributed
 from rtt.errors import Stopped, UserError
 from rtt.scoring.score import Scorer
-from rtt.training import train
+from rtt.training import kahan, train
 from rtt.training.resume import State
 
 
@@ -37,7 +38,20 @@ def signalled(score_prompts):
     return score
 
 
-def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion"):
+def signalled_amid(step, number):
+    """Let a signal come amid the backward pass of a step, when half of the weights are updated."""
+    update, done = kahan.Kahan.update, []
+
+    def updated(self, parameter):
+        update(self, parameter)
+        done.append(self.state[parameter]["step"])
+        if done.count(step) == len(self.param_groups[0]["params"]) // 2 and done[-1] == step:
+            os.kill(os.getpid(), number)
+
+    kahan.Kahan.update = updated
+
+
+def run(folder, out, steps, stop_at=0, amid=0, released=0, objective="GD", optimizer="lion"):
     """Train from where `folder` says, and write losses, weights and scores to `out`; exit codes as of a step."""
     gc.freeze()  # as tests/conftest.py does
     train.prepare_torch(0)
@@ -45,12 +59,19 @@ def run(folder, out, steps, stop_at=0, amid=0, objective="GD", optimizer="lion")
         facts, retain = tiny.facts(Path(raw) / "a"), tiny.facts(Path(raw) / "r", "cities")
     model = tiny.model(0, shape=parity.SHAPE, scale=3.0)
     settings = parity.settings_of(objective, optimizer, steps, 4)
+    if released:
+        model, given = model.bfloat16(), {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
+        settings = type(settings)(**settings.model_dump() | given)
+        if amid:
+            signalled_amid(stop_at, amid)
     items, method = parity.items_of(objective, settings, model, facts, retain, steps)
     state = State(folder, {"run": "resuming", "code": "1"})
     scorer = Scorer(tiny.tokenizer(), facts, batch_size=5)
 
     def action(step, trained):
-        if step == stop_at and distributed.rank() == distributed.world() - 1:  # one process alone gets the signal
+        if (
+            step == stop_at and not released and distributed.rank() == distributed.world() - 1
+        ):  # one process alone gets the signal
             if amid:
                 scorer._score_prompts = signalled(scorer._score_prompts)
             else:

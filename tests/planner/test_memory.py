@@ -1,5 +1,8 @@
 """Memory of a job: against real tensors (parameters, gradients, optimizers, saved activations), and by hand."""
 
+import weakref
+from contextlib import nullcontext
+
 import pytest
 import tiny
 import torch
@@ -9,12 +12,16 @@ from rtt.planner.memory import Launch, Phase, Shape
 from rtt.study.deepspeed import Engine, engine_of
 from rtt.study.model_file import load_modelfile
 from rtt.study.settings import Model, Training
+from rtt.training import kahan
 from rtt.training.losses import plain_loss
 from rtt.training.train import cast, make_optimizer
 from torch.nn import Linear
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 N = 8_030_261_248
+SHAPE = Model(hidden_size=32, intermediate_size=48, layers=8, heads=2)
 LLAMA = Shape(N, 32, 4096, 14336, 128256)
 GB = 1e9
 
@@ -31,7 +38,34 @@ def phase(shape=LLAMA, longest=100.0, **changes) -> Phase:
 # --- real tensors
 
 
-@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "fp32"), ("adamw", "bf16"), ("lion", "fp16")])
+class LiveBytes(TorchDispatchMode):
+    """Count the bytes of the tensors that operations make, as long as they are there: `most` at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.seen = set()
+
+    def gone(self, size):
+        self.now -= size
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        new = [one for one in tree_leaves(out) if torch.is_tensor(one) and one._base is None]
+        given = {one.untyped_storage()._cdata for one in tree_leaves(args) if torch.is_tensor(one)}
+        for one in new:
+            storage = one.untyped_storage()
+            if storage._cdata not in given:
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.gone, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return out
+
+
+KINDS = [("adamw", "fp32"), ("adamw", "bf16"), ("lion", "fp16"), ("adamw", "bf16_kahan"), ("lion", "bf16_kahan")]
+
+
+@pytest.mark.parametrize(("optimizer", "precision"), KINDS)
 @pytest.mark.parametrize("layers", [None, [1]])
 def test_memory_is_what_a_real_step_leaves(optimizer, precision, layers):
     model = tiny.model()
@@ -199,8 +233,9 @@ def test_state_has_the_partition_s_copy_under_zero_1_and_2():
 def test_the_first_setting_that_fits_is_taken_and_a_smaller_one_does_not():
     phases = [phase(longest=400.0, restored=True)]
     for row in memory.fits(phases):
-        tried = [name for name, _, _ in memory.choices(row["devices"])]
-        changed = phases[0].settings.model_copy(update={k: row[k] for k in ("precision", "optimizer")})
+        tried = memory.choices(row["devices"], row["precision"])
+        keys = ("precision", "optimizer", "gradient_release")
+        changed = phases[0].settings.model_copy(update={key: row[key] for key in keys})
         sizes = {
             name: memory.needed(
                 memory.on_device(
@@ -208,21 +243,69 @@ def test_the_first_setting_that_fits_is_taken_and_a_smaller_one_does_not():
                     Launch(row["devices"], engine_of(deepspeed, 4096), None, checkpointing),
                 )
             )
-            for name, deepspeed, checkpointing in memory.choices(row["devices"])
+            for name, deepspeed, checkpointing in tried
         }
-        enough = [name for name in tried if sizes[name] <= row["memory"]]
+        enough = [name for name, _, _ in tried if sizes[name] <= row["memory"]]
         assert row["setting"] == (enough[0] if enough else None)
         assert not enough or row["bytes"] == sizes[enough[0]]
         assert row["bytes"] <= row["memory"] if enough else "bytes" not in row
 
 
 def test_8b_in_bf16_with_lion_fits_one_device_of_80_gb():
-    found = {
-        (r["precision"], r["optimizer"], r["devices"], r["memory"]): r for r in memory.fits([phase(longest=400.0)])
-    }
-    one = found["bf16", "lion", 1, 80e9]
+    keys = ("precision", "optimizer", "gradient_release", "devices", "memory")
+    found = {tuple(row[key] for key in keys): row for row in memory.fits([phase(longest=400.0)])}
+    one = found["bf16", "lion", False, 1, 80e9]
     assert one["setting"].startswith("none") and one["bytes"] > 1.05 * 3 * 2 * N
-    assert found["bf16_mixed", "adamw", 1, 80e9]["setting"].startswith("zero3-offload")
+    assert found["bf16_mixed", "adamw", False, 1, 80e9]["setting"].startswith("zero3-offload")
+
+
+def largest_at_work(release: bool) -> int:
+    """Return the most bytes of weights' gradients that are there at once in a step of a real Llama with two graphs."""
+    model = tiny.model(shape=SHAPE)
+    cast(model, "bf16")
+    made = make_optimizer(model, settings(optimizer="lion", precision="bf16_kahan"))
+    sizes = {m.weight: 2 * m.weight.numel() for m in model.modules() if type(m) is Linear}
+    there, most = set(), [0]
+
+    def ready(weight):
+        there.add(weight)
+        most.append(sum(sizes[one] for one in there))
+
+    def watched(module, given, output):
+        output.grad_fn.register_hook(lambda *_: ready(module.weight))
+
+    for module in model.modules():
+        if type(module) is Linear:
+            module.register_forward_hook(watched)
+    with made.released(model) if release else nullcontext():
+        for parameter in model.parameters() if release else ():
+            parameter.register_post_accumulate_grad_hook(there.discard)
+        forget, retain = (model(torch.tensor([ids])).logits.float().log_softmax(-1) for ids in ([3, 4, 5], [6, 7]))
+        (retain[..., 9].mean() - forget[..., 8].mean()).backward()
+    return max(most)
+
+
+def test_released_gradients_are_never_more_than_a_layer_s():
+    """Two graphs, as in unlearning: autograd alone would go through the whole of one before the other."""
+    linear = sum(2 * m.weight.numel() for m in tiny.model(shape=SHAPE).modules() if type(m) is Linear)
+    assert largest_at_work(release=False) == linear
+    shape = memory.shape_of(SHAPE)
+    assert 0 < largest_at_work(release=True) <= 2 * shape.largest < linear / 4
+    lion = phase(optimizer="lion", precision="bf16_kahan", gradient_release=True, max_grad_norm=None)
+    assert memory.on_device(lion)["gradients"] == 2 * 128256 * 4096
+    slices = 4 * memory.SLICES * memory.SLICE
+    assert memory.on_device(lion)["work"] == memory.activations(lion, Launch()) + slices
+
+
+def test_the_slices_of_bf16_kahan_are_those_of_its_code():
+    """The planner imports no torch, so it repeats the constant; the allocations of one slice are counted."""
+    assert memory.SLICE == kahan.SLICE
+    for kind in (kahan.KahanLion, kahan.KahanAdamW):
+        weight = torch.nn.Parameter(torch.ones(1000, dtype=torch.bfloat16))
+        made, weight.grad = kind([weight], 1e-3, (0.9, 0.99), 0.1), torch.ones_like(weight)
+        with LiveBytes() as live:
+            made.step()
+        assert live.most <= 4 * memory.SLICES * 1000 < 2 * live.most
 
 
 def test_a_model_of_any_shape_has_one():

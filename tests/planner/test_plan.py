@@ -15,6 +15,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import tiny
+import torch
 from rtt.__main__ import main
 from rtt.data.build import build_facts
 from rtt.data.facts import Fact, read_facts
@@ -35,7 +36,11 @@ from rtt.study.load import load_study
 from rtt.study.model_file import FOLDER, ModelFile, load_modelfile
 from rtt.study.names import BY_DEFAULT
 from rtt.study.settings import Model, Unlearning
+from rtt.training import kahan
+from rtt.training.kahan import KahanAdamW, KahanLion
 from rtt.training.order import count_tokens, point_steps, pretraining_documents, training_passes, unlearning_pairs
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 ROOT = Path(__file__).parents[2]
@@ -367,6 +372,47 @@ def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
     half = cost(scores={"precision": "bf16"})["attack"]
     assert half.score_hours == pytest.approx(full["attack"].score_hours * 67 / 989)
     assert half.hours - half.score_hours == pytest.approx(full["attack"].hours - full["attack"].score_hours)
+
+
+class Passes(TorchDispatchMode):
+    """Count the values of these tensors that operations read or write."""
+
+    def __init__(self, *tensors):
+        super().__init__()
+        self.found = 0
+        self.own = {one.untyped_storage().data_ptr() for one in tensors}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if out is not None and not function._schema.is_mutable and any(r.alias_info for r in function._schema.returns):
+            return out  # a view moves nothing
+        written = [arg for given, arg in zip(function._schema.arguments, args, strict=False) if _writes(given)]
+        kept = [arg for given, arg in zip(function._schema.arguments, args, strict=False) if not _writes(given)]
+        if function._overloadpacket is not torch.ops.aten.copy_:
+            kept += written  # it reads what it changes
+        for one in tree_leaves([written, kept]):
+            if torch.is_tensor(one) and one.untyped_storage().data_ptr() in self.own:
+                self.found += one.numel()
+        return out
+
+
+def _writes(given) -> bool:
+    return given.alias_info is not None and given.alias_info.is_write
+
+
+@pytest.mark.parametrize(("optimizer", "kind"), [("lion", KahanLion), ("adamw", KahanAdamW)])
+def test_bf16_kahan_reads_and_writes_what_its_code_does(optimizer, kind, monkeypatch):
+    weight = torch.nn.Parameter(torch.ones(1000, dtype=torch.bfloat16))
+    made, gradient = kind([weight], 1e-3, (0.9, 0.99), 0.1), torch.ones_like(weight)
+    monkeypatch.setattr(kahan, "SLICE", 300)
+    weight.grad = gradient
+    with Passes(weight, gradient, *(t for t in made.state[weight].values() if torch.is_tensor(t))) as seen:
+        made.step()
+    assert seen.found == 1000 * costs.KAHAN_PASSES[optimizer]
+    settings = study_settings.Training(learning_rate=1.0, batch_size=1, optimizer=optimizer, precision="bf16_kahan")
+    assert costs.traffic(settings, 1000, 1) == 2 * (seen.found + 4 * 1000)  # clipping and the gradient itself
+    released = settings.model_copy(update={"gradient_release": True})
+    assert costs.traffic(released, 1000, 1) == 2 * (seen.found + 2 * 1000)  # written, and read for its norm
 
 
 # --- disk: what the real KeptWeights holds (memory: test_plan_memory.py)

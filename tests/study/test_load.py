@@ -216,10 +216,11 @@ def test_the_study_is_read_as_it_stands(tmp_path):
 
 def test_attacks_settings_reach_training(tmp_path):
     study = base()
-    other = {"warmup_steps": 3, "decay": 0.5, "weight_decay": 0.1, "adam_beta2": 0.9, "max_grad_norm": 2.0}
+    other = {"warmup_steps": 3, "decay": 0.5, "weight_decay": 0.1, "adam_beta2": 0.9, "max_grad_norm": None}
+    other |= {"precision": "bf16_kahan", "gradient_release": True}
     study["attacks"]["RTT"] |= other
     at = load_study(write(tmp_path, study)).attacks.RTT.at(1e-3)
-    defaults = {"optimizer": "adamw", "precision": "fp32", "count_padding": False}
+    defaults = {"optimizer": "adamw", "count_padding": False}
     found = at.model_dump()
     assert found.pop("train_layers", None) is None
     assert found == {"learning_rate": 1e-3, "batch_size": 4} | defaults | other

@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden_losses.json"
 # Each engine trains the two kinds of loss, each optimizer, RMU's frozen copy and a null row; `make test-full` has all.
 FEW = ("GD-adamw", "RMU-lion", "RTT-adamw", "RMU-adamw-3")
 LOW = ["GD-adamw-4-bf16", "RMU-lion-4-bf16", "GD-adamw-4-bf16_mixed", "RTT-lion-4-bf16_mixed", "GD-adamw-4-bf16-lora"]
+KAHAN = ["GD-adamw-4-bf16_kahan", "RTT-lion-4-bf16_kahan"]  # DeepSpeed refuses it
 PADDING = ["GD-adamw-4-fp32-padding", "RTT-adamw-3-fp32-padding"]
 LORA = ["GD-adamw-4-fp32-lora", "NPO-lion-4-fp32-lora"]  # in bf16 the weights are, and the adapters are not
 BF16 = 2**-8  # a bf16 unit in the last place, relative: sums in another order differ by so much
@@ -108,9 +109,9 @@ def test_packed_texts_and_recomputed_activations_give_the_same_numbers(mode, sin
         compare(case, one[case], found)
 
 
-def low_is_within_bounds(one: dict, two: dict):
+def low_is_within_bounds(one: dict, two: dict, cases: list[str] = LOW):
     """Compare the cases of low precision, whose losses agree to a bf16 unit in the last place."""
-    for case in LOW:
+    for case in cases:
         losses = zip(one[case]["losses"], two[case]["losses"], strict=True)
         for step, (left, right) in enumerate(losses, 1):
             left, right = dict(left), dict(right)
@@ -120,18 +121,27 @@ def low_is_within_bounds(one: dict, two: dict):
         kinds = {("lora_" in name, w.dtype) for found in (one, two) for name, w in found[case]["weights"].items()}
         of_adapters = {(True, torch.float32)} if case.endswith("lora") else set()
         assert kinds == {(False, torch.bfloat16 if "bf16_mixed" not in case else torch.float32)} | of_adapters
-    for case in (*PADDING, *LORA):
-        compare(case, one[case], two[case])
 
 
 def test_two_processes_in_low_precision_are_within_its_rounding(one, two):
     low_is_within_bounds(one, two["low"])
+    for case in (*PADDING, *LORA):
+        compare(case, one[case], two["low"][case])
+
+
+@pytest.mark.full
+def test_two_processes_under_ddp_are_within_the_rounding_of_bf16_kahan(tmp_path):
+    jobs = {"kahan": job(KAHAN)}
+    low_is_within_bounds(*(trained(tmp_path, processes, jobs)["kahan"] for processes in (1, 2)), KAHAN)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("engine", ["zero1", "zero3"])
 def test_every_engine_in_low_precision_is_within_its_rounding(engine, one, tmp_path):
-    low_is_within_bounds(one, trained(tmp_path, 2, {"low": job([*LOW, *PADDING, *LORA], engine, micro="1")})["low"])
+    found = trained(tmp_path, 2, {"low": job([*LOW, *PADDING, *LORA], engine, micro="1")})["low"]
+    low_is_within_bounds(one, found)
+    for case in (*PADDING, *LORA):
+        compare(case, one[case], found[case])
 
 
 LONG = 200

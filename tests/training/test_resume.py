@@ -31,10 +31,10 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 STEPS = 40
 
 
-def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, minutes="0", forked=True):
+def start(state, out, *, engine="none", processes=1, stop_at=0, amid=0, released=0, minutes="0", forked=True):
     """Start the training: forked, or as a step is started."""
     environment = {"OMP_NUM_THREADS": "1", "RTT_CHECKPOINT_MINUTES": minutes}
-    words = [str(state), str(out), str(STEPS), str(stop_at), str(amid)]
+    words = [str(state), str(out), *map(str, (STEPS, stop_at, amid, released))]
     environment |= {"RTT_DEEPSPEED": engine} if engine.startswith("zero") else {}
     if forked:
         return Forked(words, environment, processes)
@@ -148,6 +148,28 @@ def test_sigterm_amid_scores_saves_the_step_and_the_rerun_scores_it(step, proces
     found = torch.load(out)
     assert list(found["scores"]) == [str(at) for at in range(5, STEPS + 1, 5)]
     (same_bytes if processes == 1 else within_bounds)(whole, found)
+
+
+@pytest.fixture(scope="module")
+def whole_released(tmp_path_factory):
+    """The training in bf16_kahan with gradient release, without a kill."""
+    out = tmp_path_factory.mktemp("released") / "out.pt"
+    finished(start(out.parent / "state", out, released=1, minutes="1000"))
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.full)])
+def test_a_signal_amid_a_step_that_releases_its_gradients_costs_no_byte(number, tmp_path, whole_released):
+    state, out = tmp_path / "state", tmp_path / "out.pt"
+    minutes = "1000" if number == signal.SIGTERM else "0"
+    stopped = start(state, out, stop_at=15, amid=int(number), released=1, minutes=minutes)
+    _, error = stopped.communicate(timeout=120)
+    # After SIGTERM the step is finished, and its weights are saved; SIGKILL leaves those of the step before.
+    assert stopped.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL), error[-2000:]
+    saved = 15 if number == signal.SIGTERM else 14
+    assert newest_name(state) == f"checkpoint-{saved}" and not out.exists()
+    assert f"going on from step {saved}" in finished(start(state, out, released=1, minutes="1000"))
+    same_bytes(whole_released, torch.load(out))
 
 
 @pytest.mark.parametrize(("engine", "step"), [pytest.param("zero2", 15, marks=pytest.mark.full), ("zero3", 16)])

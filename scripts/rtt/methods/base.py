@@ -38,6 +38,7 @@ class Method(ABC):
     texts: ClassVar[str] = "true"  # one of TEXTS
     needs_reference: ClassVar[bool] = False  # true: `self.reference` is a frozen copy of the original
     refused: ClassVar[dict[str, str]] = {}  # types of models (config.json) on which it cannot work -> why
+    needs_whole_gradient: ClassVar[str | None] = None  # why a step needs all gradients at once, which release drops
 
     # For the planner: whether the loss needs logits, and which texts a frozen copy reads.
     head: ClassVar[bool] = True

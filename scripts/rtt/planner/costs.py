@@ -29,10 +29,14 @@ from rtt.study.specs import DataSpec, External, TextsSpec, UnlearnSpec
 
 AUTHORS_PER_SPLIT = 157
 SENTENCES = 3  # sentences of a fact in the authors' files (docs/paper.md), each of which an epoch of unlearning shows
-BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16": 2, "fp16": 2}  # of a weight, of its gradient, of each optimizer state
+# Of a weight, of its gradient, of each optimizer state.
+BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16_kahan": 2, "bf16": 2, "fp16": 2}
 # How often a step reads or writes a value per trained parameter, counted in the code of lion-pytorch (19) and of
 # torch's foreach AdamW (20), with gradient clipping (3) and the gradient itself (1).
 PASSES = {"adamw": 24, "lion": 23}
+# The same in `rtt.training.kahan`, whose fp32 slices are taken to stay in the device's cache; with the norm of the
+# gradients or clipping (3) and the gradient itself (1), which release only writes and reads for its norm (2).
+KAHAN_PASSES, WHOLE_GRADIENT, RELEASED_GRADIENT = {"adamw": 11, "lion": 7}, 4, 2
 # Bytes of an evaluation JSON, measured on the miniature: per scored question, per probe of it, and per file (its spec).
 QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 115, 69, 6000
 MORE_BYTES = {"letter_permuted": 10, "likelihood": 36, "likelihood_fresh": 19}  # what stands beside the scores
@@ -394,9 +398,17 @@ def parameters(model: Model | ModelFile) -> int:
 WHOLE = Part()
 
 
+def passes(settings: Training) -> int:
+    """Return how often a step reads or writes a value per trained parameter, in the optimizer and for the norm."""
+    if settings.precision != "bf16_kahan":
+        return PASSES[settings.optimizer]
+    gradient = RELEASED_GRADIENT if settings.gradient_release else WHOLE_GRADIENT
+    return KAHAN_PASSES[settings.optimizer] + gradient
+
+
 def traffic(settings: Training, n: int, steps: int, part: Part = WHOLE) -> float:
     """Return the bytes that the optimizer's steps read and write."""
-    return steps * n * part.trained * BYTES[settings.precision] * PASSES[settings.optimizer]
+    return steps * n * part.trained * BYTES[settings.precision] * passes(settings)
 
 
 def eval_bytes(questions: float, probes: Sequence[str]) -> float:

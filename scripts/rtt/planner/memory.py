@@ -20,6 +20,9 @@ from rtt.study.specs import TextsSpec
 
 BYTES = costs.BYTES
 STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keeps
+# With bf16_kahan also the remainders of the weights and of AdamW's squares. It works on one slice of so many elements,
+# in so many fp32 copies.
+KAHAN_STATES, SLICE, SLICES = {"adamw": 4, "lion": 2}, 2**22, 5
 AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
 ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: memory that the allocator cannot use, and the device's context with libraries
 # Assumed: the longest text of a dataset as a multiple of its mean MCQ. The authors' have 1.0 (Random Birthdays) to 5.8
@@ -172,6 +175,11 @@ def saved_activations(shape: Shape, precision: str, layers: float, head: bool, c
     return layers * layer + (last if head else 0)
 
 
+def states(settings: Training) -> int:
+    """Return how many values per trained parameter the optimizer keeps, each in the dtype of the weights."""
+    return (KAHAN_STATES if settings.precision == "bf16_kahan" else STATES)[settings.optimizer]
+
+
 def activations(phase: Phase, launch: Launch) -> float:
     """Return the most bytes of activations on a device: what forward passes keep, and what the backward pass adds.
 
@@ -190,7 +198,8 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
     """Return {kind: bytes} on one device in training.
 
     `weights` include RMU's frozen copy, which every device holds. `engine` covers partitions, buckets and gathered
-    weights. `work` is the larger of the activations and the optimizer's temporary tensors.
+    weights. `work` is the larger of the activations and the optimizer's temporary tensors, or both where gradients are
+    released amid the backward pass, of which the largest module's are then there at once.
     """
     engine, w, n = launch.engine, launch.devices, phase.shape.parameters
     settings, part = phase.settings, phase.part
@@ -204,6 +213,10 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
     if engine.stage == 0:
         found["engine"] = trained if w > 1 else 0.0  # DistributedDataParallel's buckets hold all gradients again
         step = trained if settings.optimizer == "adamw" else 2 * min(phase.shape.largest * size, trained)
+        if settings.precision == "bf16_kahan":
+            step = 4 * SLICES * min(SLICE, part.trained * n)
+        if settings.gradient_release:
+            found["gradients"] = min(phase.shape.largest * size, trained)
     elif engine.stage < 3:
         # Two buckets: one fills while the other is reduced. The optimizer works on a flat copy of its partition, whose
         # gradients are made flat before the step.
@@ -219,13 +232,14 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
             "autocast": casts, "engine": gathered * size + bucket + phase.shape.largest * size,
         }  # fmt: skip
         step = group + (group if settings.optimizer == "adamw" else 2 * group)
-    found["optimizer"] *= STATES[settings.optimizer]
+    found["optimizer"] *= states(settings)
     if engine.offload:
         step = 0.0
         found |= {"optimizer": 0.0} | ({"gradients": 0.0} if engine.stage == 3 else {})
         if engine.stage < 3:
             found["engine"] = 2 * bucket
-    return found | {"work": max(activations(phase, launch), step)}
+    kept = activations(phase, launch)
+    return found | {"work": kept + step if settings.gradient_release else max(kept, step)}
 
 
 def needed(parts: dict[str, float]) -> float:
@@ -245,7 +259,7 @@ def in_host(phase: Phase, launch: Launch = Launch()) -> float:
     trained = whole * phase.part.trained
     held = launch.devices * whole * (phase.restored + (engine.stage == 3))
     if engine.offload:
-        held += trained * (1 + 2 + STATES[phase.settings.optimizer])
+        held += trained * (1 + 2 + states(phase.settings))
     if engine.offload_weights:
         held += whole
     return max(launch.devices * whole, held)
@@ -259,21 +273,33 @@ def state_on_disk(phase: Phase, launch: Launch = Launch()) -> float:
     whole = phase.shape.parameters * BYTES[phase.settings.precision]
     trained = whole * phase.part.trained
     copy = trained if launch.engine.stage in (1, 2) else 0.0
-    return whole + trained * STATES[phase.settings.optimizer] + copy
+    return whole + trained * states(phase.settings) + copy
 
 
 # What fits where
 
 DEVICE_SETS = ((1, 80e9), (2, 80e9), (4, 80e9), (8, 80e9), (2, 40e9), (4, 40e9), (8, 24e9))
-ROWS = tuple((precision, optimizer) for precision in ("bf16_mixed", "bf16") for optimizer in ("lion", "adamw"))
+ROWS = (  # precision, optimizer, gradient_release
+    ("bf16_mixed", "lion", False), ("bf16_mixed", "adamw", False), ("bf16_kahan", "lion", True),
+    ("bf16_kahan", "lion", False), ("bf16", "lion", False), ("bf16", "adamw", False),
+)  # fmt: skip
 
 
-def choices(devices: int) -> list[tuple[str, str | None, bool]]:
+def device_sets(precision: str) -> list[tuple[int, float]]:
+    """Return (number, memory) of the devices that are tried: several would not share the states of bf16_kahan."""
+    alone = sorted({(1, size) for _, size in DEVICE_SETS}, reverse=True)
+    return alone if precision == "bf16_kahan" else list(DEVICE_SETS)
+
+
+def choices(devices: int, precision: str) -> list[tuple[str, str | None, bool]]:
     """Return (name, deepspeed, gradient checkpointing) of the settings that are tried, in the order in which they are
     tried.
     """
     names = [None, "zero3-offload"] if devices == 1 else [None, "zero1", "zero2", "zero3", "zero3-offload"]
-    last = {None: devices == 1, "zero3": True, "zero3-offload": True}  # checkpointing is tried where it is cheaper
+    # Checkpointing is tried where it is cheaper than what comes next.
+    last = {None: devices == 1, "zero3": True, "zero3-offload": True}
+    if precision == "bf16_kahan":  # never under DeepSpeed
+        names, last = [None], {None: True}
     tried = []
     for name in names:
         tried.append((name or "none", name, False))
@@ -283,21 +309,20 @@ def choices(devices: int) -> list[tuple[str, str | None, bool]]:
 
 
 def fits(phases: Sequence[Phase], micro_batch: int | None = None) -> list[dict]:
-    """Return, for each of ROWS and DEVICE_SETS, the first of `choices` with which every phase fits.
+    """Return, for each of ROWS and its device sets, the first of `choices` with which every phase fits.
 
-    Each row gives the bytes needed on one device and on the host; its setting is None if nothing fits.
+    Each row gives the bytes needed on one device and on the host; its setting is None if nothing fits. Where gradients
+    are released, a batch is not cut.
     """
     rows = []
-    for precision, optimizer in ROWS:
-        changed = [
-            replace(p, settings=p.settings.model_copy(update={"precision": precision, "optimizer": optimizer}))
-            for p in phases
-        ]
-        for devices, size in DEVICE_SETS:
-            row = {"precision": precision, "optimizer": optimizer, "devices": devices, "memory": size, "setting": None}
-            for name, deepspeed, checkpointing in choices(devices):
+    for precision, optimizer, release in ROWS:
+        update = {"precision": precision, "optimizer": optimizer, "gradient_release": release}
+        changed = [replace(p, settings=p.settings.model_copy(update=update)) for p in phases]
+        for devices, size in device_sets(precision):
+            row = update | {"devices": devices, "memory": size, "setting": None}
+            for name, deepspeed, checkpointing in choices(devices, precision):
                 engine = engine_of(deepspeed, phases[0].shape.hidden)
-                launch = Launch(devices, engine, micro_batch, checkpointing)
+                launch = Launch(devices, engine, None if release else micro_batch, checkpointing)
                 most = max(needed(on_device(phase, launch)) for phase in changed)
                 host = max(in_host(phase, launch) for phase in changed)
                 if most <= size:

@@ -96,7 +96,7 @@ class Plan:
         for bf16.
         """
         flops = 2 * costs.parameters(model) * tokens
-        half = precision in ("bf16", "fp16") or scores.precision == "bf16"
+        half = costs.BYTES[precision] == 2 or scores.precision == "bf16"
         self.fp32_scoring |= not half
         hours = self._hours(flops, half)
         return Bill(score_tokens=tokens, flops=flops, hours=hours, score_hours=hours)
@@ -338,6 +338,7 @@ class Plan:
         parts = memory.on_device(phase, self.launch)
         return {
             "stage": phase.stage, "optimizer": phase.settings.optimizer, "precision": phase.settings.precision,
+            "gradient_release": phase.settings.gradient_release,
             "bytes": parts, "total": sum(parts.values()), "needed": memory.needed(parts),
             "host": memory.in_host(phase, self.launch), "state": memory.state_on_disk(phase, self.launch),
             "rows": self.launch.rows(phase.settings.batch_size), "longest": phase.longest,

@@ -1,6 +1,7 @@
 """Show the plan of a study on a terminal, in lines of at most 98 columns."""
 
 import textwrap
+from itertools import groupby
 
 from rtt.planner import costs
 from rtt.planner import memory as bytes_of
@@ -146,6 +147,11 @@ def launch(plan: dict) -> str:
     return told + (", gradient checkpointing" if how["checkpointing"] else "")
 
 
+def trained_in(row: dict) -> str:
+    """Return the precision of a phase, or of a row of what fits where, and whether gradients are released."""
+    return row["precision"] + " + release" * row["gradient_release"]
+
+
 def memory(plan: dict) -> list[str]:
     """Return the memory of each phase, and whether it fits."""
     device, phases = plan["device"], plan["memory"]
@@ -158,7 +164,7 @@ def memory(plan: dict) -> list[str]:
 
     rows = [
         (
-            f"{p['stage']}, {p['optimizer']} {p['precision']}",
+            f"{p['stage']}, {p['optimizer']} {trained_in(p)}",
             *(short(p["bytes"][kind]) for kind in HEADS), short(p["total"]), short(p["host"]),
         )
         for p in phases
@@ -209,8 +215,7 @@ def fits(plan: dict) -> list[str]:
         "zero3-offload; checkpointing: gradient_checkpointing. Bytes of a device with 5 % and 2 GB for the allocator "
         "and the context; host memory of the job."
     )
-    for precision, optimizer in bytes_of.ROWS:
-        found = [row for row in plan["fits"] if (row["precision"], row["optimizer"]) == (precision, optimizer)]
+    for (precision, optimizer), found in groupby(plan["fits"], lambda row: (trained_in(row), row["optimizer"])):
         rows = [
             (
                 f"{row['devices']} x {row['memory'] / 1e9:.0f} GB", row["setting"] or "no",
@@ -297,6 +302,14 @@ def assumptions(plan: dict) -> list[str]:
             f"batches of a few short texts may reach less). Each optimizer step also reads or writes {passes} values "
             f"per trained parameter, at {device['bandwidth'] / 1e12:.2f} TB/s."
         )
+        if any(phase["precision"] == "bf16_kahan" for phase in plan["memory"]):
+            lion, adamw = (costs.KAHAN_PASSES[name] for name in ("lion", "adamw"))
+            whole, released = costs.WHOLE_GRADIENT, costs.RELEASED_GRADIENT
+            points.append(
+                f"bf16_kahan: {lion + whole} (Lion) or {adamw + whole} (AdamW) values of two bytes, with released "
+                f"gradients {lion + released} or {adamw + released}, as if the fp32 copies of a slice of "
+                f"{bytes_of.SLICE / 1e6:.1f} M weights stayed in the device's cache: no GPU has shown that yet."
+            )
     points += [
         "Probe: weights of fp32 and bf16_mixed training in fp32, without TF32, unless scores.precision is bf16.",
         "Hours are of one device at work. Padding, loading, saving, fetching and waiting are not in them.",

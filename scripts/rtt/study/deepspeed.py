@@ -1,4 +1,4 @@
-"""Read the DeepSpeed configuration that a study's `deepspeed` names, and say which precisions it can train."""
+"""Read the DeepSpeed configuration that a study's `deepspeed` names, and say what processes cannot train together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +88,31 @@ def not_under_deepspeed(precision: str | None, offload: bool, merged: bool = Fal
             "precision fp16: DeepSpeed would keep fp32 master weights and scale the loss, which changes the numbers; "
             "use precision: bf16, bf16_mixed or fp32, or no DeepSpeed"
         )
+    if precision == "bf16_kahan":
+        return (
+            "precision bf16_kahan: DeepSpeed hands an optimizer flat copies of the weights, which it casts by its own "
+            "rules, so what rounding drops of a weight would not surely stay with it; use precision: bf16_mixed or "
+            "fp32, or no DeepSpeed"
+        )
     if precision == "bf16" and offload:
         return (
             "precision bf16 with offload: DeepSpeed offloads bf16 weights without fp32 master copies only under its "
             "own Adam; use precision: bf16_mixed or fp32, or deepspeed: zero3"
+        )
+    return None
+
+
+def not_released(batch_size: int, micro_batch: int | None, processes: int) -> str | None:
+    """Return why a batch that is shared or cut so cannot be trained with gradient_release; None if it can."""
+    if processes > 1:
+        return (
+            f"gradient_release on {processes} processes: each would apply its own part of a gradient before the parts "
+            "are added up; use devices: 1, or gradient_release: false"
+        )
+    if micro_batch and micro_batch < batch_size:
+        return (
+            f"gradient_release with micro batches of {micro_batch} of {batch_size} texts: each would apply its part of "
+            "a gradient before the parts are added up; leave micro_batch out (gradient_checkpointing saves memory, "
+            "too), or set gradient_release: false"
         )
     return None

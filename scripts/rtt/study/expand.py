@@ -10,7 +10,7 @@ from rtt.files import canonical_json, disk_errors
 from rtt.listing import jsonl_files
 from rtt.study import digests as inputs
 from rtt.study import plugins
-from rtt.study.deepspeed import engine_of, not_under_deepspeed
+from rtt.study.deepspeed import engine_of, not_released, not_under_deepspeed
 from rtt.study.model_file import Hub, HubModel, ModelFile
 from rtt.study.model_folder import check_folder, check_unlearned, depth, shape
 from rtt.study.names import DEFAULT, MOST_RUN_ID, target_name
@@ -57,17 +57,26 @@ class Runs:
             with disk_errors(f"study {study.study}"):  # of the folders that it names
                 self._expand(name, study.variant(name))
         check_sentences(self.specs(), self.root)
-        if study.deepspeed:
-            self._deepspeed_can()
+        self._launch_can()
 
-    def _deepspeed_can(self) -> None:
-        """Raise UserError for a precision in which DeepSpeed would give other numbers."""
-        engine = engine_of(self.study.deepspeed)
+    def _launch_can(self) -> None:
+        """Raise UserError for a precision in which DeepSpeed would give other numbers, and for gradients that are
+        released before they are whole.
+        """
+        study, engine = self.study, engine_of(self.study.deepspeed)
         for spec in self.specs():
             trained = next((getattr(spec, key) for key in ("training", "settings") if hasattr(spec, key)), None)
+            precision = getattr(trained, "precision", None)
             merged = engine.stage == 3 and isinstance(spec, UnlearnSpec) and bool(getattr(trained, "lora", None))
-            if why := not_under_deepspeed(getattr(trained, "precision", None), engine.offload, merged):
-                raise UserError(f"deepspeed: {self.study.deepspeed} for {spec.run_id}: {why}")
+            if study.deepspeed and (why := not_under_deepspeed(precision, engine.offload, merged)):
+                raise UserError(f"deepspeed: {study.deepspeed} for {spec.run_id}: {why}")
+            if not getattr(trained, "gradient_release", False):
+                continue
+            method = plugins.methods().get(getattr(spec, "method", None))
+            if why := method and method.needs_whole_gradient:
+                raise UserError(f"study {study.study}: methods.{method.name}: gradient_release: {why}")
+            if why := not_released(trained.batch_size, study.micro_batch, study.devices):
+                raise UserError(f"study {study.study}: {spec.run_id}: {why}")
 
     def _expand(self, name: str, study: Study) -> None:
         reported = "paper" if "select_on_v" in study.faithful else "nested"

@@ -237,17 +237,23 @@ class Training(Strict):
     learning_rate: Positive
     batch_size: Count
     optimizer: Literal["adamw", "lion"] = "adamw"
-    precision: Literal["fp32", "bf16_mixed", "bf16", "fp16"] = Field(
+    precision: Literal["fp32", "bf16_mixed", "bf16_kahan", "bf16", "fp16"] = Field(
         "fp32",
-        description="bf16 and fp16: weights and optimizer too, no master weights, but adapters of LoRA and their "
-        "optimizer in fp32; bf16_mixed: weights in fp32",
+        description="bf16_mixed: weights in fp32; bf16_kahan: weights in bf16, and what rounding drops of them is kept "
+        "for the next step; bf16 and fp16: weights and optimizer too, no master weights, but adapters of LoRA and "
+        "their optimizer in fp32",
     )
     count_padding: bool = Field(False, description="padding tokens count in the loss, as in the authors' code")
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Fraction = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: Positive | None = Field(1.0, description="null: gradients are not clipped")
+    gradient_release: Annotated[bool, Introduced(False)] = Field(
+        False,
+        description="the backward pass applies each gradient at once and drops it; needs precision bf16_kahan and "
+        "max_grad_norm null, and one process that takes a batch whole",
+    )
     train_layers: Annotated[list[Layer], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="train these decoder layers alone: numbers from 0, or fractions of the depth; null trains all"
     )
@@ -258,6 +264,29 @@ class Training(Strict):
             raise ValueError(
                 "optimizer adamw with precision fp16: AdamW's epsilon (1e-8) and most squared gradients are 0 in fp16; "
                 "use optimizer: lion, or precision: bf16, bf16_mixed or fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_it_drops(self):
+        if self.precision == "bf16_kahan" and getattr(self, "lora", None):
+            raise ValueError(
+                "precision bf16_kahan with adapters: they are in fp32, so rounding drops nothing of them; set "
+                "precision: bf16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_release(self):
+        if self.gradient_release and self.precision != "bf16_kahan":
+            raise ValueError(
+                f"gradient_release with precision {self.precision}: only the optimizers of bf16_kahan update one "
+                "tensor at a time; set precision: bf16_kahan, or gradient_release: false"
+            )
+        if self.gradient_release and self.max_grad_norm not in (None, UNCLIPPED):
+            raise ValueError(
+                f"gradient_release with max_grad_norm {self.max_grad_norm:g}: the norm is known only when the first "
+                "gradients are applied and gone; set max_grad_norm: null, or gradient_release: false"
             )
         return self
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import accelerate.utils.other
@@ -28,16 +29,18 @@ from rtt import distributed
 from rtt.errors import Stopped, UserError
 from rtt.files import read_json
 from rtt.models.architecture import check_causal, without_dropout
-from rtt.models.load import load_weights, not_finite, save_weights
+from rtt.models.load import DTYPES, load_weights, not_finite, save_weights
 from rtt.models.lora import adapters
-from rtt.study.deepspeed import not_under_deepspeed
+from rtt.study.deepspeed import not_released, not_under_deepspeed
 from rtt.training import health, packing
 from rtt.training.batches import by_length, micro_batch, padded_to, shared
 from rtt.training.collate import collate
+from rtt.training.kahan import KahanAdamW, KahanLion
 from rtt.training.resume import WHOLE, Checkpoints, newest
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
 CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1 recomputes activations in the backward pass: same numbers, less memory
+HALF = {"bf16": "bf16", "bf16_kahan": "bf16", "fp16": "fp16"}  # precision -> dtype of weights that are not in fp32
 LION_BETAS = (0.9, 0.99)  # the defaults of Chen et al. 2023, which the authors' code uses
 
 
@@ -122,7 +125,8 @@ class ObjectiveTrainer(Trainer):
         return str(checkpoint)
 
     def _get_grad_norm(self, model, grad_norm=None):
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        released = self.settings.gradient_release
+        norm = self.given.norm() if released else super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not math.isfinite(norm):
             raise UserError(
                 f"{self._where(len(self.losses))}: the gradient is not finite, the loss is "
@@ -196,12 +200,12 @@ class AtSteps(TrainerCallback):
 
 
 def cast(model, precision: str) -> None:
-    """Cast the parameters to the dtype that `precision` trains: bf16, fp16, or at least fp32 (fp32 and bf16_mixed).
+    """Cast the parameters to the dtype that `precision` trains: one of HALF, or at least fp32 (fp32 and bf16_mixed).
 
     Other tensors, such as rotary frequencies, stay in fp32, as when a model is loaded in that dtype. So do adapters,
     whose few values cost little memory: in bf16 most of their small steps would be rounded away.
     """
-    dtype, kept = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision), adapters(model)
+    dtype, kept = DTYPES.get(HALF.get(precision)), adapters(model)
     for name, parameter in model.named_parameters():
         low = None if name in kept else dtype
         parameter.data = parameter.data.to(low or torch.promote_types(parameter.dtype, torch.float32))
@@ -209,28 +213,27 @@ def cast(model, precision: str) -> None:
 
 def start_dtype(precision: str) -> str:
     """Return the dtype in which to load weights for training, since a method may copy the model before `cast`."""
-    return precision if precision in ("bf16", "fp16") else "fp32"
+    return HALF.get(precision, "fp32")
 
 
 def make_optimizer(model, settings) -> torch.optim.Optimizer:
-    """Return AdamW, or Lion with betas (0.9, 0.99), over the parameters that are not frozen.
+    """Return AdamW, or Lion with betas (0.9, 0.99), over the parameters that are not frozen; for bf16_kahan our own.
 
     Raises UserError for AdamW in pure fp16.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    betas = LION_BETAS if settings.optimizer == "lion" else (0.9, settings.adam_beta2)
+    if settings.precision == "bf16_kahan":
+        ours = KahanLion if settings.optimizer == "lion" else KahanAdamW
+        return ours(parameters, settings.learning_rate, betas, settings.weight_decay)
     if settings.optimizer == "lion":
-        return Lion(parameters, lr=settings.learning_rate, betas=LION_BETAS, weight_decay=settings.weight_decay)
+        return Lion(parameters, lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
     if settings.precision == "fp16":
         raise UserError(
             "optimizer adamw with precision fp16: AdamW's epsilon (1e-8) and most squared gradients are 0 in fp16, so "
             "the first step divides by zero; use optimizer: lion, or precision: bf16, bf16_mixed or fp32"
         )
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(0.9, settings.adam_beta2),
-        weight_decay=settings.weight_decay,
-    )
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
 
 
 def train(
@@ -275,6 +278,8 @@ def train(
     part = micro_batch(rows)
     if part < rows:
         items = by_length(items, rows * distributed.world())
+    if settings.gradient_release and (why := not_released(rows, part, distributed.world())):
+        raise UserError(why)
     decay = round(settings.decay * steps)
     cast(model, settings.precision)
     without_dropout(model)
@@ -296,7 +301,7 @@ def train(
             lr_scheduler_type=SchedulerType.WARMUP_STABLE_DECAY,
             lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.0},
             warmup_steps=settings.warmup_steps,
-            max_grad_norm=settings.max_grad_norm,
+            max_grad_norm=0.0 if settings.gradient_release else settings.max_grad_norm or 0.0,  # 0: no clipping
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
             # This only tells the Trainer that DeepSpeed's file may say bf16; bf16=True would cast once more.
@@ -309,6 +314,7 @@ def train(
             report_to=[],
             disable_tqdm=True,
         )
+        optimizer = make_optimizer(trained, settings)
         trainer = ObjectiveTrainer(
             settings=settings,
             title=title,
@@ -317,17 +323,19 @@ def train(
             args=args,
             train_dataset=items,
             data_collator=to_batch,
-            optimizers=(make_optimizer(trained, settings), None),
+            optimizers=(optimizer, None),
         )
         trainer.remove_callback(PrinterCallback)  # it prints a dict at the end
         checkpoints = Checkpoints(trainer, state)
         for callback in (
-            health.EffectiveUpdate(trainer.losses, steps), checkpoints, AtSteps(at_steps, action, title, checkpoints)
+            health.EffectiveUpdate(trainer.losses, steps, optimizer), checkpoints,
+            AtSteps(at_steps, action, title, checkpoints),
         ):  # fmt: skip
             trainer.add_callback(callback)
         if distributed.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
             raise RuntimeError("DeepSpeed was asked for, but accelerate left it out")
-        trainer.train(resume_from_checkpoint=trainer.resumed(newest(state)))
+        with optimizer.released(trained) if settings.gradient_release else nullcontext():
+            trainer.train(resume_from_checkpoint=trainer.resumed(newest(state)))
     if distributed.partitioned():
         distributed.take_back(model, trained)
     if distributed.deepspeed_config():

@@ -1,0 +1,154 @@
+"""Train bf16 weights as precisely as fp32 ones: AdamW and Lion that keep what rounding drops (`bf16_kahan`).
+
+A weight and its remainder, 16 bits each, are the two halves of one fp32 number: the weight is that number rounded to
+bf16, which the model computes with, and the remainder is what the rounding dropped. So no update is lost, however small
+it is beside its weight. Kahan's summation with a remainder in bf16 would have half of these bits, and drop updates
+below 2^-17 of a weight. The moving averages of gradients are in bf16; AdamW's average of squares has a remainder, too,
+since with beta2 = .999 it changes by less in a step than bf16 can show.
+
+With gradient release the backward pass applies each gradient as soon as it is whole, and drops it.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+SLICE = 2**22  # elements that are updated at once: their fp32 copies are the optimizer's only working memory
+EPSILON = 1e-8  # AdamW's, as torch has it
+
+
+def joined(upper: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
+    """Return the fp32 numbers whose two halves these are; both have the dtype bf16."""
+    bits = upper.view(torch.int16).int().bitwise_left_shift_(16)
+    return bits.add_(remainder.view(torch.int16)).view(torch.float32)
+
+
+def take_apart(exact: torch.Tensor, upper: torch.Tensor, remainder: torch.Tensor) -> None:
+    """Write fp32 numbers, which are used up, into their two halves."""
+    bits = exact.view(torch.int32)
+    remainder.view(torch.int16).copy_(bits)  # the lower 16 bits; they count as negative where `upper` is rounded up
+    upper.view(torch.int16).copy_(bits.add_(2**15).bitwise_right_shift_(16))
+
+
+class Kahan(torch.optim.Optimizer):
+    """What both optimizers share: weights in two halves, with decoupled weight decay, updated slice by slice."""
+
+    averages: tuple[str, ...]  # what is kept of the gradients for each weight, in bf16
+
+    def __init__(self, parameters, lr: float, betas: tuple[float, float], weight_decay: float):
+        super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        self.norms: list[torch.Tensor] = []
+        for parameter in self.param_groups[0]["params"]:
+            kept = {name: torch.zeros_like(parameter.detach()) for name in ("remainder", *self.averages)}
+            self.state[parameter] = {"step": 0, **kept}
+
+    def step(self, closure=None) -> None:
+        """Update every weight that has a gradient."""
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                self.update(parameter)
+
+    @torch.no_grad()
+    def update(self, parameter) -> None:
+        """Update one tensor of weights by its gradient."""
+        group, state = self.param_groups[0], self.state[parameter]
+        state["step"] += 1
+        kept = (state[name] for name in ("remainder", *self.averages))
+        for weight, gradient, remainder, *averages in sliced(parameter, parameter.grad, *kept):
+            exact = joined(weight, remainder).mul_(1 - group["lr"] * group["weight_decay"])
+            exact.add_(self.direction(group["betas"], state["step"], gradient.float(), *averages), alpha=-group["lr"])
+            take_apart(exact, weight, remainder)
+
+    @contextmanager
+    def released(self, model) -> Iterator[None]:
+        """Let backward passes through `model` apply and drop each gradient, so that `step` finds none."""
+
+        def apply(parameter):
+            self.norms.append(torch.linalg.vector_norm(parameter.grad, dtype=torch.float32))
+            self.update(parameter)
+            parameter.grad = None
+
+        hooks = [one.register_post_accumulate_grad_hook(apply) for one in self.param_groups[0]["params"]]
+        try:
+            with together(model):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def norm(self) -> float:
+        """Return the norm of the gradients that were released since it was last asked."""
+        found, self.norms = self.norms, []
+        return float(torch.linalg.vector_norm(torch.stack(found)))
+
+
+class KahanLion(Kahan):
+    """Lion (Chen et al. 2023, algorithm 2)."""
+
+    averages = ("exp_avg",)
+
+    @staticmethod
+    def direction(betas, step, gradient, average):
+        """Return the sign of an average of the gradients, and move on the average that is kept."""
+        kept = average.float()
+        average.copy_(kept.lerp(gradient, 1 - betas[1]))
+        return kept.lerp_(gradient, 1 - betas[0]).sign_()
+
+
+class KahanAdamW(Kahan):
+    """AdamW (Loshchilov & Hutter 2019)."""
+
+    averages = ("exp_avg", "exp_avg_sq", "exp_avg_sq_remainder")
+
+    @staticmethod
+    def direction(betas, step, gradient, average, squares, remainder):
+        """Return the average gradient over the root of the average square, and move both averages on."""
+        mean = average.float().lerp_(gradient, 1 - betas[0])
+        average.copy_(mean)
+        square = joined(squares, remainder).mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+        root = torch.div(square, 1 - betas[1] ** step).sqrt_().add_(EPSILON)
+        take_apart(square, squares, remainder)
+        return mean.div_(1 - betas[0] ** step).div_(root)
+
+
+def sliced(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Return views of tensors of one shape: slices of about SLICE elements, along the first dimension."""
+    tensors = [torch.atleast_1d(one.detach()) for one in tensors]
+    rows = max(1, SLICE * len(tensors[0]) // max(1, tensors[0].numel()))
+    return zip(*(one.split(rows) for one in tensors), strict=True)
+
+
+@contextmanager
+def together(model) -> Iterator[None]:
+    """Let a backward pass through several forward passes of `model` go through all of them layer by layer.
+
+    Autograd takes the operation with the highest number first, and so would go through a whole forward pass before an
+    earlier one, with every gradient of the later one in memory. Each thread numbers its own operations: forward passes
+    in threads of their own have the same numbers in the same layers.
+    """
+    forward = model.forward
+
+    def numbered(*args, **kwargs):
+        return forward(*args, **kwargs), number()
+
+    def threaded(*args, **kwargs):
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        with ThreadPoolExecutor(1) as thread:
+            output, last = thread.submit(numbered, *args, **kwargs).result()
+        while number() <= last:  # the loss has higher numbers than any layer, however many steps this process has done
+            pass
+        return output
+
+    model.forward = threaded
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+def number() -> int:
+    """Return the number that autograd gives to this thread's next operation."""
+    return torch.ones((), requires_grad=True).neg().grad_fn._sequence_nr()

@@ -1,0 +1,229 @@
+"""bf16_kahan follows fp32 where bf16 stands still; gradient release gives its bytes, and refuses what it cannot do."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from lion_pytorch import Lion
+from rtt.attacks.rtt_lora import RTTLoRA
+from rtt.errors import UserError
+from rtt.study.deepspeed import not_released, not_under_deepspeed
+from rtt.study.expand import Runs
+from rtt.study.settings import UNCLIPPED, Training, Unlearning
+from rtt.training import health, kahan
+from rtt.training.kahan import KahanAdamW, KahanLion, joined, take_apart
+from rtt.training.losses import plain_loss
+from rtt.training.train import train
+from torch.optim import AdamW
+
+RELEASED = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
+
+
+def halves(numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two halves of fp32 numbers."""
+    upper, remainder = (torch.empty(numbers.shape, dtype=torch.bfloat16) for _ in range(2))
+    take_apart(numbers.clone(), upper, remainder)
+    return upper, remainder
+
+
+def test_two_halves_are_an_fp32_number_to_the_bit():
+    bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
+    numbers = torch.from_numpy(bits.view(np.float32)[np.isfinite(bits.view(np.float32))].copy())
+    numbers = torch.cat([numbers, torch.tensor([0.0, -0.0, float("inf"), -float("inf"), 1e-45, 1.00390625])])
+    upper, remainder = halves(numbers)
+    assert torch.equal(joined(upper, remainder).view(torch.int32), numbers.view(torch.int32))
+    # torch rounds halves to even numbers: 1.00390625 lies in the middle of two neighbours
+    assert int((upper.view(torch.int16) != numbers.bfloat16().view(torch.int16)).sum()) <= 10
+    assert bool(halves(torch.tensor([float("nan")]))[0].isnan())
+
+
+def path(make, dtype, gradient) -> torch.Tensor:
+    """Return how far weights moved in 300 steps, as fp32, by an optimizer that is given bf16 gradients."""
+    draw = torch.Generator().manual_seed(0)
+    start = (0.02 * torch.randn(20_000, generator=draw)).bfloat16()
+    weight, drift = torch.nn.Parameter(start.to(dtype, copy=True)), 0.1 * torch.randn(20_000, generator=draw)
+    optimizer = make([weight])
+    for step in range(300):
+        noise = torch.randn(20_000, generator=draw)
+        weight.grad = (gradient * (drift + noise) * 0.99**step).bfloat16().to(dtype)
+        optimizer.step()
+    kept = optimizer.state[weight].get("remainder")
+    return (weight.detach().float() if kept is None else joined(weight.detach(), kept)) - start.float()
+
+
+LION, ADAMW = (0.9, 0.99), (0.9, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "gradient", "bound"),
+    [
+        # The paper's smallest rate. With a remainder in bf16 it would be .15, with AdamW's squares in bf16 .03.
+        (lambda p: KahanLion(p, 1e-7, LION, 0.0), lambda p: Lion(p, 1e-7, LION), 1.0, 0.02),
+        (lambda p: KahanAdamW(p, 1e-5, ADAMW, 0.0), lambda p: AdamW(p, 1e-5, ADAMW, weight_decay=0.0), 1.0, 0.004),
+        # Weight decay alone, which torch-optimi's Kahan summation loses.
+        (lambda p: KahanLion(p, 1e-3, LION, 0.01), lambda p: Lion(p, 1e-3, LION, 0.01), 0.0, 0.01),
+        (lambda p: KahanAdamW(p, 1e-3, ADAMW, 0.01), lambda p: AdamW(p, 1e-3, ADAMW, weight_decay=0.01), 0.0, 0.01),
+    ],
+    ids=["lion", "adamw", "lion-decay", "adamw-decay"],
+)
+def test_weights_move_as_in_fp32_where_bf16_stands_still(ours, theirs, gradient, bound):
+    expected = path(theirs, torch.float32, gradient)
+
+    def away(found):
+        return float((found - expected).norm() / expected.norm())
+
+    assert away(path(ours, torch.bfloat16, gradient)) < bound
+    assert away(path(theirs, torch.bfloat16, gradient)) > 0.5
+
+
+def test_slices_of_a_tensor_are_updated_as_the_whole(monkeypatch):
+    def stepped(make):
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(shape).bfloat16()) for shape in ((7, 5), (3, 2, 4), (9,), ())]
+        weights.append(torch.nn.Parameter(torch.randn(4, 6).bfloat16().T))  # not contiguous
+        optimizer = make(weights, 1e-3, ADAMW, 0.1)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape).bfloat16()
+            optimizer.step()
+        return [*weights, *(optimizer.state[weight]["remainder"] for weight in weights)]
+
+    for make in (KahanLion, KahanAdamW):
+        whole = stepped(make)
+        with monkeypatch.context() as patch:
+            patch.setattr(kahan, "SLICE", 6)
+            assert all(torch.equal(a, b) for a, b in zip(whole, stepped(make), strict=True))
+
+
+def items(steps, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return [tiny.plain([], torch.randint(2, 90, (3 + i % 4,), generator=draw).tolist()) for i in range(4 * steps)]
+
+
+def settings(**more) -> Training:
+    base = {"learning_rate": 1e-4, "batch_size": 4, "optimizer": "lion", "warmup_steps": 3, "decay": 0.5}
+    return Training(**base | more)
+
+
+def trained(rows, objective=plain_loss, model=None, **more):
+    """Return (the losses, the model) of a training of a tiny model."""
+    model = model or tiny.model(scale=4).bfloat16()
+    return train(model, tiny.tokenizer(), rows, objective, settings(**more), 0), model
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_training_follows_fp32():
+    rows = items(1) * 60
+    exact, near, far = (trained(rows, precision=kind)[0] for kind in ("fp32", "bf16_kahan", "bf16"))
+    last = exact[-1]["loss"]
+    assert exact[0]["loss"] - last > 0.1
+    assert abs(near[-1]["loss"] - last) < 0.01 < 0.05 < abs(far[-1]["loss"] - last)
+    shares = [health.effective_update(losses) for losses in (exact, near, far)]
+    assert shares[0] > 0.9 and shares[1] > 0.9 and shares[2] < 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_released_gradients_give_the_same_bytes(optimizer):
+    rows = items(12)
+    (plain, a), (released, b) = (
+        trained(rows, optimizer=optimizer, **RELEASED | {"gradient_release": release}) for release in (False, True)
+    )
+    assert plain == released and same(a, b)
+    # Nothing is left behind: a second training of the same model, and a backward pass after it, are like the first's.
+    (again, a), (after, b) = trained(rows, model=a, **RELEASED), trained(rows, model=b, **RELEASED)
+    assert again == after and same(a, b)
+    before = [p.detach().clone() for p in a.parameters()]
+    plain_loss(
+        a, {"input_ids": torch.tensor([[3, 4]]), "attention_mask": torch.ones(1, 2), "labels": torch.tensor([[3, 4]])}
+    )["loss"].backward()
+    assert all(torch.equal(old, new) for old, new in zip(before, a.parameters(), strict=True))
+    assert all(p.grad is not None for p in a.parameters()) and "forward" not in vars(a)
+
+
+def test_pairs_and_recomputed_layers_are_released_as_they_are_applied(monkeypatch):
+    """Two graphs of one backward pass; sums of a tied matrix's gradients may come in another order."""
+
+    def objective(model, batch):
+        forget, retain = (plain_loss(model, batch[side])["loss"] for side in ("forget", "retain"))
+        return {"loss": 2 * retain - forget, "forget": forget, "retain": retain}
+
+    rows = items(24)
+    pairs = [{"forget": row, "retain": rows[-i]} for i, row in enumerate(rows)]
+    plain, _ = trained(pairs, objective, precision="bf16_kahan", max_grad_norm=None)
+    for recomputed in "01":
+        monkeypatch.setenv("RTT_GRADIENT_CHECKPOINTING", recomputed)
+        released, _ = trained(pairs, objective, **RELEASED)
+        for one, other in zip(plain, released, strict=True):
+            assert other == pytest.approx(one, abs=0.01)
+
+
+def test_a_tied_matrix_is_updated_once_a_step(monkeypatch):
+    updates, update = [], kahan.Kahan.update
+    monkeypatch.setattr(kahan.Kahan, "update", lambda self, p: (updates.append(p), update(self, p))[1])
+    _, model = trained(items(5), **RELEASED)
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert len(updates) == 5 * len(list(model.parameters()))
+    assert all(sum(p is one for p in updates) == 5 for one in model.parameters())
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_released_gradient_that_is_not_finite_stops_the_training_before_its_step_ends(broken):
+    steps, model = [], tiny.model(scale=4).bfloat16()
+    model.model.norm.weight.register_hook(lambda gradient: gradient * (broken if len(steps) == 3 else 1.0))
+
+    def objective(model, batch):
+        steps.append(1)
+        return plain_loss(model, batch)
+
+    ended = []
+    with pytest.raises(UserError, match=r"step 3 .*the gradient is not finite.*learning rate"):
+        train(
+            model, tiny.tokenizer(), items(9), objective, settings(**RELEASED), 0, range(1, 10),
+            lambda step, _: ended.append(step),
+        )  # fmt: skip
+    assert ended == [1, 2]
+
+
+def test_what_cannot_be_released_is_refused(monkeypatch):
+    for more, says in (
+        ({"precision": "bf16"}, "gradient_release with precision bf16: only"),
+        ({"max_grad_norm": 1.0}, "gradient_release with max_grad_norm 1: the norm is known only"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            settings(**RELEASED | more)
+    settings(**RELEASED | {"max_grad_norm": UNCLIPPED})
+    adapters = {"learning_rate": 1.0, "batch_size": 1, "points": [1], "lora": {}}
+    for kind, own in ((RTTLoRA.Settings, {}), (Unlearning, adapters)):
+        with pytest.raises(ValueError, match="precision bf16_kahan with adapters"):
+            kind(**own, precision="bf16_kahan")
+    assert not_released(4, None, 1) is None and not_released(4, 4, 1) is None
+    assert "2 processes" in not_released(4, None, 2) and "micro batches of 2 of 4" in not_released(4, 2, 1)
+    assert "flat copies" in not_under_deepspeed("bf16_kahan", False)
+    monkeypatch.setenv("RTT_MICRO_BATCH", "2")
+    with pytest.raises(UserError, match="micro batches of 2 of 4 texts"):
+        trained(items(2), **RELEASED)
+
+
+@pytest.mark.parametrize("way", ["devices", "micro_batch", "deepspeed", "method", "fine"])
+def test_a_study_that_cannot_be_trained_so_is_refused_before_its_first_job(way, monkeypatch):
+    from rtt.methods.gd import GD
+
+    more = {"devices": {"launcher": "torchrun", "devices": 2}, "micro_batch": {"micro_batch": 3}}.get(way, {})
+    phase = {"learning_rate": 1e-3, "batch_size": 4} | (RELEASED if way != "deepspeed" else {"precision": "bf16_kahan"})
+    more |= {"launcher": "torchrun", "deepspeed": "zero2"} if way == "deepspeed" else {}
+    study = tiny.study(methods={"GD": phase | {"points": [1]}}, **more)
+    if way == "method":
+        monkeypatch.setattr(GD, "needs_whole_gradient", "it scales a step by the norm of all gradients")
+    says = {
+        "devices": "gradient_release on 2 processes", "micro_batch": "micro batches of 3 of 4",
+        "deepspeed": "deepspeed: zero2 for .*: precision bf16_kahan: ",
+        "method": "methods.GD: gradient_release: it scales a step by the norm",
+    }  # fmt: skip
+    if way == "fine":
+        assert Runs(study).unlearn
+        return
+    with pytest.raises(UserError, match=says[way]):
+        Runs(study)
