@@ -18,6 +18,11 @@ NAME = OPENED.index.study
 ROOT = f"dist/rebuilt/{OPENED.name}"
 RESULTS = f"{ROOT}/results/{NAME}"
 
+
+# Of all rules: under --software-deployment-method apptainer their steps run in this image.
+container: container_image(workflow, option(workflow, "container"))
+
+
 shell.prefix(literally(PREFIX))
 content.mend(RESULTS, workflow.is_main_process)
 

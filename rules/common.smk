@@ -124,9 +124,28 @@ def read_study(workflow):
         raise WorkflowError(str(error))
 
 
+def deploys(workflow, *methods):
+    """Return whether Snakemake was asked for one of these software deployment methods: CONDA, APPTAINER."""
+    return any(method.name in methods for method in workflow.deployment_settings.deployment_method)
+
+
+def container_image(workflow, image):
+    """Return the image in which apptainer runs the steps, or None; stop where it is needed and is not there."""
+    if not deploys(workflow, "APPTAINER"):
+        return image or None
+    what_to_do = "build one from envs/rtt.def (docs/hpc.md) and name it: --config container=image.sif"
+    if not image:
+        raise WorkflowError(
+            f"container: --software-deployment-method apptainer needs an image, found none; {what_to_do}"
+        )
+    if "://" not in image and not os.path.exists(image):
+        raise WorkflowError(f"container: {image}: no such file; {what_to_do}")
+    return image
+
+
 def check_extras(study, workflow):
-    """Stop if DeepSpeed is asked for and is not here. A rule's conda environment has its own."""
-    elsewhere = any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
+    """Stop if DeepSpeed is asked for and is not here. A rule's conda environment or container has its own."""
+    elsewhere = deploys(workflow, "CONDA", "APPTAINER")
     keys = {"launcher": study.launcher if study.launcher == "deepspeed" else None, "deepspeed": study.deepspeed}
     for key, value in keys.items():
         if value and not elsewhere and (why := places.missing("deepspeed")):

@@ -13,6 +13,11 @@ NAME = STUDY.study
 RESULTS = f"results/{NAME}"
 TORCH_ENVIRONMENT = torch_environment(STUDY)
 
+
+# Of all rules: under --software-deployment-method apptainer their steps run in this image.
+container: container_image(workflow, STUDY.container)
+
+
 shell.prefix(literally(PREFIX + machine(STUDY)))
 content.mend(RESULTS, workflow.is_main_process)
 

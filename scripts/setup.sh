@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make a virtual environment: sh scripts/setup.sh VENV STAMP [LOCK [MODULES]]  (called by make)
 # It installs torch, requirements.lock and this project; with LOCK, the packages of LOCK and this project. MODULES are
-# those whose import shows that it is whole.
+# those whose import shows that it is whole. Where the project is not here (envs/container.sh), it installs the packages.
 # PYTHON names an interpreter (empty: look for one), TORCH_INDEX an index (empty: as pip is configured).
 set -eu
 venv=$1 stamp=$2 lock=${3:-} modules=${4:-"rtt, numpy, snakemake"}
@@ -94,12 +94,16 @@ pip install --no-deps --require-hashes --no-build-isolation -r requirements.lock
 # This does nothing for a CPU build; a CUDA build gets its libraries.
 pip install --retries 2 ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch"
 
-echo "3/4 this project"
-pip install --no-deps --no-build-isolation -e .
+modules="torch, transformers, snakemake"
+if [ -e pyproject.toml ]; then
+    echo "3/4 this project"
+    pip install --no-deps --no-build-isolation -e .
+    modules="rtt, $modules"
+fi
 
 echo "4/4 check"
 pip check
-run "$venv/bin/python" -c 'import rtt, torch, transformers, snakemake'
+run "$venv/bin/python" -c "import $modules"
 rm "$started"
 touch "$stamp"
 echo "make setup: done in $(($(date +%s) - begin)) s"

@@ -158,6 +158,11 @@ class Study(Strict):
         1, description="processes of a training job, each with a GPU where there are any"
     )
     deepspeed: Place | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
+    container: Annotated[Place | None, Introduced(None)] = Field(
+        None,
+        description="the image in which --software-deployment-method apptainer runs steps: its file, or a URL that "
+        "apptainer can pull",
+    )
     micro_batch: Count | None = Field(None, description="most texts per forward pass; null: a process's whole part")
     packing: bool = Field(
         False, description="several texts in a row of a batch, in the place of padding: faster where lengths differ"
