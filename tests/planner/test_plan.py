@@ -319,6 +319,13 @@ def test_gd_on_years_costs_6_flops_per_parameter_and_token_and_2_to_score(paper)
     assert bill.optimizer_hours * 3600 == pytest.approx(moved)
 
 
+def test_checkpointing_runs_the_forward_pass_again(paper):
+    again = Plan(paper.study.model_copy(update={"gradient_checkpointing": True}), H100)
+    spec = trajectory(paper, "GD", mcq_share=0.0, retain_coefficient=1)
+    more = again.trajectory(spec).flops - paper.trajectory(spec).flops
+    assert more == pytest.approx(2 * LLAMA * GD_TOKENS)
+
+
 def test_rmu_runs_8_of_32_layers_and_updates_three_matrices(paper):
     spec = trajectory(paper, "RMU", retain_coefficient=100)
     bill, layer = paper.trajectory(spec), LLAMA / 32

@@ -121,6 +121,7 @@ class Plan:
         """
         n, part = costs.parameters(model), part or part_of(settings, model)
         flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
+        flops += 2 * n * part.backward * tokens * self.launch.checkpointing  # layers that are run again
         moved = costs.traffic(settings, n, steps, part) / self.device.bandwidth / 3600
         phase = memory.Phase(stage, settings, memory.shape_of(model), longest, part, **shape)
         self.phases[stage] = max(self.phases.get(stage, phase), phase, key=self._on_device)
