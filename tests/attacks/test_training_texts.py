@@ -142,12 +142,9 @@ def test_the_plan_counts_plain_texts():
     assert (steps, tokens) == (2, 2 * 4 * 50.0)
 
 
-def test_adapters_and_vectors_are_a_small_part_of_a_model():
-    model = tiny.SHAPE.model_copy(update={"hidden_size": 64})
-    assert ATTACKS["RTT_LoRA"].part(settings("RTT_LoRA", rank=8), model).trained == 0.25
-    assert ATTACKS["RTT_LoRA"].part(settings("RTT_LoRA", rank=128), model).trained == 1.0
-    assert ATTACKS["soft_prompt"].part(settings("soft_prompt"), model).trained == 0.0
-    assert ATTACKS["RTT"].part(settings("RTT"), model).trained == 1.0
+def test_vectors_are_a_small_part_of_a_model():
+    assert ATTACKS["soft_prompt"].part(settings("soft_prompt"), tiny.SHAPE).trained == 0.0
+    assert ATTACKS["RTT"].part(settings("RTT"), tiny.SHAPE).trained == 1.0
 
 
 def test_a_study_of_plain_texts_has_no_form(tmp_path):

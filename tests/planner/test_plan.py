@@ -80,6 +80,7 @@ def test_a_model_file_s_parameters_are_those_of_its_shape(name):
     queries, keys = h * h, h * (h // heads) * kv
     layer = 2 * queries + 2 * keys + 3 * h * mlp + 2 * h + (h + 2 * (h // heads) * kv if biases else 0)
     assert costs.parameters(load_modelfile(name)) == vocabulary * h * (1 if tied else 2) + layers * layer + h
+    assert memory.shape_of(load_modelfile(name)).keys == h // heads * kv
 
 
 @pytest.mark.parametrize("kind", ["word", "subword"])

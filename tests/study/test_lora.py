@@ -20,6 +20,14 @@ def write(tmp_path, **changes):
     return file
 
 
+def refused_file(tmp_path, capsys, changes) -> str:
+    """Return the message with which `check` refuses a study that no object of Python can hold."""
+    file = write(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    assert main(["check", str(file)]) == 1
+    return capsys.readouterr().err
+
+
 def refused(tmp_path, capsys, **changes) -> str:
     """Return the message with which `check` refuses a study."""
     assert main(["check", str(write(tmp_path, **changes))]) == 1
@@ -59,3 +67,10 @@ def test_zero_3_is_refused_and_zero_2_is_not():
     assert Runs(tiny.study(deepspeed="zero2", **shared)).unlearn
     with pytest.raises(UserError, match=r"deepspeed: zero3 for unlearn-.*: lora: .*use deepspeed: zero1 or zero2"):
         Runs(tiny.study(deepspeed="zero3", **shared))
+
+
+def test_adapters_need_no_remainders_of_rounding(tmp_path, capsys):
+    low = GD_LORA | {"precision": "bf16_kahan"}
+    assert "bf16_kahan with adapters: they are in fp32" in refused_file(tmp_path, capsys, {"methods": {"GD": low}})
+    rtt = {"RTT_LoRA": {"precision": "bf16_kahan"}}
+    assert "bf16_kahan with adapters: they are in fp32" in refused_file(tmp_path, capsys, {"attacks": rtt})

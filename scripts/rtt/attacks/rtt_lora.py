@@ -5,7 +5,6 @@ from typing import Annotated
 from pydantic import Field
 
 from rtt.attacks.rtt import RTT
-from rtt.study.part import Part
 from rtt.study.settings import Count, Epochs, LoRA, LossName, Positive
 
 
@@ -34,12 +33,6 @@ class RTTLoRA(RTT):
         def lora(self) -> LoRA:
             """The adapters."""
             return LoRA(rank=self.rank, alpha=self.alpha, targets=self.targets)
-
-    @classmethod
-    def part(cls, settings, model):
-        """Return that all is run, and adapters are updated: 2 rank / width of the weights, as of square matrices."""
-        width = getattr(model, "hidden_size", None) or getattr(model, "hidden", None)
-        return Part(1.0, 1.0, min(1.0, 2 * settings.rank / width) if width else 1.0)
 
     def changed(self, checkpoint):
         """Give the model adapters, the same at first for every checkpoint and learning rate."""

@@ -182,5 +182,5 @@ class RMU(Method):
         if model.layers is None:
             return part_of(settings, model)
         layer, trained = rmu_layers(model.layers, settings.layer, settings.layers_trained)
-        run = (layer + 1) / model.layers
-        return Part(run, run - trained[0] / model.layers, OUTPUT * len(trained) / model.layers, run)
+        run, share = (layer + 1) / model.layers, len(trained) / model.layers
+        return Part(run, run - trained[0] / model.layers, OUTPUT * share, run, share, ("down_proj",))

@@ -406,9 +406,10 @@ def passes(settings: Training) -> int:
     return KAHAN_PASSES[settings.optimizer] + gradient
 
 
-def traffic(settings: Training, n: int, steps: int, part: Part = WHOLE) -> float:
-    """Return the bytes that the optimizer's steps read and write."""
-    return steps * n * part.trained * BYTES[settings.precision] * passes(settings)
+def traffic(settings: Training, n: int, steps: int, part: Part = WHOLE, adapters: bool = False) -> float:
+    """Return the bytes that the optimizer's steps read and write; adapters are in fp32."""
+    size = BYTES["fp32" if adapters else settings.precision]
+    return steps * n * part.trained * size * passes(settings)
 
 
 def eval_bytes(questions: float, probes: Sequence[str]) -> float:

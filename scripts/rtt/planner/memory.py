@@ -13,9 +13,9 @@ from rtt.data.size import layer_parameters
 from rtt.planner import costs
 from rtt.study.deepspeed import Engine, engine_of
 from rtt.study.model_file import ModelFile
-from rtt.study.model_folder import shape
+from rtt.study.model_folder import key_width, shape
 from rtt.study.part import Part
-from rtt.study.settings import Model, Training
+from rtt.study.settings import LoRA, Model, Training
 from rtt.study.specs import TextsSpec
 
 BYTES = costs.BYTES
@@ -30,12 +30,13 @@ ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: memory that the allocator cannot use,
 LONGEST = 6
 # Assumed of plain texts: the longest as a multiple of the mean, characters per token, and a model's context.
 PLAIN_LONGEST, LEAST_CHARACTERS, MOST_TOKENS = 8, 3, 8192
-# (vocabulary, width of the MLP) from each model's config.json, which the model files here do not repeat.
+# (vocabulary, width of the MLP, of keys and values) from each model's config.json, which the model files here do not
+# repeat.
 SHAPES = {
-    "llama-3-8b": (128256, 14336),
-    "zephyr-7b-beta": (32000, 14336),
-    "qwen2.5-3b-instruct": (151936, 11008),
-    "smollm2-135m-instruct": (49152, 1536),
+    "llama-3-8b": (128256, 14336, 1024),
+    "zephyr-7b-beta": (32000, 14336, 1024),
+    "qwen2.5-3b-instruct": (151936, 11008, 256),
+    "smollm2-135m-instruct": (49152, 1536, 192),
 }
 # What a config.json must give, so that nothing of a model's shape is assumed.
 CONFIG = {"num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"}
@@ -43,7 +44,9 @@ CONFIG = {"num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"}
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a model; `known` is false if any part of it is assumed."""
+    """The shape of a model; `known` is false if any part of it is assumed. `keys`: the width of keys and of values; 0
+    is that of hidden states.
+    """
 
     parameters: int
     layers: int
@@ -51,6 +54,7 @@ class Shape:
     mlp: int
     vocabulary: int
     known: bool = True
+    keys: int = 0
 
     @property
     def largest(self) -> float:
@@ -76,10 +80,11 @@ def shape_of(model: Model | ModelFile) -> Shape:
     found = {key: value for key, value in given.items() if type(value) is int and value > 0}
     layers = model.layers or found.get("num_hidden_layers") or 32
     hidden = model.hidden or found.get("hidden_size") or round(math.sqrt(n / layers / 12))
-    assumed = (found.get("vocab_size", 128256), found.get("intermediate_size", round(3.5 * hidden)))
-    vocabulary, mlp = SHAPES.get(model.name, assumed)
+    keys = key_width(model.path) or 0 if given else 0
+    assumed = (found.get("vocab_size", 128256), found.get("intermediate_size", round(3.5 * hidden)), keys)
+    vocabulary, mlp, keys = SHAPES.get(model.name, assumed)
     said = bool(model.name in SHAPES and model.layers and model.hidden)
-    return Shape(n, layers, hidden, mlp, vocabulary, said or found.keys() >= CONFIG)
+    return Shape(n, layers, hidden, mlp, vocabulary, said or found.keys() >= CONFIG, keys)
 
 
 NO_ENGINE = Engine()
@@ -118,7 +123,8 @@ class Phase:
 
     `longest` is the number of tokens in the longest text. `graphs` counts the forward passes before one backward pass
     (in unlearning two, of forget and retain texts). `head` says whether logits are computed, and `restored` whether the
-    starting weights stay in host memory, as in RTT. The learning rates in `settings` do not matter.
+    starting weights stay in host memory, as in RTT. With `lora`, `part.trained` is the adapters' values over the
+    weights'. The learning rates in `settings` do not matter.
     """
 
     stage: str
@@ -129,6 +135,18 @@ class Phase:
     graphs: int = 1
     head: bool = True
     restored: bool = False
+    lora: LoRA | None = None
+
+    @property
+    def trained(self) -> float:
+        """Return the bytes of what is trained: of the weights, or of adapters beside them, which are in fp32."""
+        size = BYTES["fp32" if self.lora else self.settings.precision]
+        return self.part.trained * self.shape.parameters * size
+
+    @property
+    def weights(self) -> float:
+        """Return the bytes of the weights, with the adapters where there are any."""
+        return self.shape.parameters * BYTES[self.settings.precision] + (self.trained if self.lora else 0)
 
 
 def longest(*parts: costs.Facts | TextsSpec) -> float:
@@ -141,16 +159,22 @@ def _longest_plain(texts: TextsSpec) -> float:
     return min(PLAIN_LONGEST * costs.PLAIN[texts.group], cut, MOST_TOKENS)
 
 
-def layer_activations(shape: Shape, precision: str) -> float:
+def layer_activations(shape: Shape, precision: str, lora: LoRA | None = None) -> float:
     """Return the bytes per token that a Llama decoder layer keeps for its backward pass, with fused attention (no
     length^2).
 
     These are, for both norms, the input in fp32 and the normalised one; the inputs of the matrices (autocast casts
     shared inputs for each of q, k, v, gate and up); query, key and value (repeated to all heads); the attention's
-    output before and after it is reshaped; and the four products of the MLP.
+    output before and after it is reshaped; and the four products of the MLP. Frozen layers keep no input for their own
+    sake: each adapter keeps one, in fp32, under autocast in bf16 (which q, k and v share where no cast is needed, as
+    do gate and up), and its inner values.
     """
     product, stream, inputs = _elements(precision)
     h, m = shape.hidden, shape.mlp
+    if lora:
+        wide = 2 if precision == "bf16_mixed" else 4
+        attention, inputs = (3, 3) if precision == "fp32" else (4, 6)
+        return (8 + attention * product + inputs * wide) * h + (3 * product + wide) * m + 7 * wide * lora.rank
     return 2 * (4 + stream) * h + inputs * product * h + 5 * product * h + 4 * product * m
 
 
@@ -163,15 +187,17 @@ def _elements(precision: str) -> tuple[int, int, int]:
     return BYTES[precision], BYTES[precision], 2
 
 
-def saved_activations(shape: Shape, precision: str, layers: float, head: bool, checkpointing: bool = False) -> float:
+def saved_activations(
+    shape: Shape, precision: str, layers: float, head: bool, checkpointing: bool = False, lora: LoRA | None = None
+) -> float:
     """Return the bytes per token that are kept from a forward pass to its backward pass.
 
     `layers` counts those that gradients pass through. With `checkpointing` a layer only keeps its input. `head` adds
-    the last norm, the input of the output matrix, and log-probabilities in fp32.
+    the last norm, the input of the output matrix unless that is frozen, and log-probabilities in fp32.
     """
     product, stream, _ = _elements(precision)
-    layer = stream * shape.hidden if checkpointing else layer_activations(shape, precision)
-    last = (4 + stream + product) * shape.hidden + 4 * shape.vocabulary
+    layer = stream * shape.hidden if checkpointing else layer_activations(shape, precision, lora)
+    last = (4 if lora else 4 + stream + product) * shape.hidden + 4 * shape.vocabulary
     return layers * layer + (last if head else 0)
 
 
@@ -188,9 +214,9 @@ def activations(phase: Phase, launch: Launch) -> float:
     shape, precision = phase.shape, phase.settings.precision
     tokens = launch.rows(phase.settings.batch_size) * phase.longest
     layers = phase.part.backward * shape.layers
-    kept = saved_activations(shape, precision, layers, phase.head, launch.checkpointing)
+    kept = saved_activations(shape, precision, layers, phase.head, launch.checkpointing, phase.lora)
     logits = (8 + _elements(precision)[0]) * shape.vocabulary if phase.head else 0
-    again = layer_activations(shape, precision) if launch.checkpointing else 0
+    again = layer_activations(shape, precision, phase.lora) if launch.checkpointing else 0
     return tokens * (phase.graphs * kept + max(logits, again))
 
 
@@ -204,12 +230,14 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
     engine, w, n = launch.engine, launch.devices, phase.shape.parameters
     settings, part = phase.settings, phase.part
     size, mixed = BYTES[settings.precision], settings.precision == "bf16_mixed"
-    trained = part.trained * n * size  # bytes of the trained weights
+    trained = phase.trained  # bytes of the trained weights, or of the adapters
     own = trained / w  # bytes of one device's partition of them
     copied = part.copied * n * size
-    casts = n * AUTOCAST * part.forward if mixed else 0.0
+    casts = _casts(phase, launch) if mixed else 0.0
     bucket = min(engine.bucket * size, trained)
-    found = {"weights": n * size + copied, "gradients": trained, "optimizer": trained, "autocast": casts, "engine": 0.0}
+    found = {
+        "weights": phase.weights + copied, "gradients": trained, "optimizer": trained, "autocast": casts, "engine": 0.0
+    }  # fmt: skip
     if engine.stage == 0:
         found["engine"] = trained if w > 1 else 0.0  # DistributedDataParallel's buckets hold all gradients again
         step = trained if settings.optimizer == "adamw" else 2 * min(phase.shape.largest * size, trained)
@@ -228,8 +256,9 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
         casts = min(phase.shape.largest, n) * AUTOCAST if mixed else 0.0
         group = min(engine.sub_group * size, own)
         found |= {
-            "weights": (0 if engine.offload_weights else n * size / w) + copied, "gradients": own, "optimizer": own,
-            "autocast": casts, "engine": gathered * size + bucket + phase.shape.largest * size,
+            "weights": (0 if engine.offload_weights else phase.weights / w) + copied,
+            "gradients": own, "optimizer": own, "autocast": casts,
+            "engine": gathered * size + bucket + phase.shape.largest * size,
         }  # fmt: skip
         step = group + (group if settings.optimizer == "adamw" else 2 * group)
     found["optimizer"] *= states(settings)
@@ -242,6 +271,18 @@ def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:
     return found | {"work": kept + step if settings.gradient_release else max(kept, step)}
 
 
+def _casts(phase: Phase, launch: Launch) -> float:
+    """Return the bytes of autocast's copies of the weights: of a trained weight one, of a frozen one each that a
+    backward pass will need, unless its layer is run again.
+    """
+    shape, whole = phase.shape, phase.shape.parameters * phase.part.forward
+    if not phase.lora:
+        return AUTOCAST * whole
+    if launch.checkpointing:
+        return AUTOCAST * (phase.graphs * phase.head * shape.vocabulary * shape.hidden + shape.largest)
+    return AUTOCAST * phase.graphs * whole
+
+
 def needed(parts: dict[str, float]) -> float:
     """Return the bytes that a device must have to hold these: 5 % and 2 GB more, by assumption."""
     return ALLOCATOR * sum(parts.values()) + CONTEXT
@@ -250,14 +291,15 @@ def needed(parts: dict[str, float]) -> float:
 def in_host(phase: Phase, launch: Launch = Launch()) -> float:
     """Return the most bytes of host memory that a job's weights need.
 
-    Each process loads a whole copy. RTT keeps its starting weights in each process, and ZeRO-3 the model whose copy it
-    trains. Offload keeps weights (under ZeRO-3 a second copy in bf16 and fp32 alike), gradients (two copies while the
-    optimizer works) and optimizer states once for all processes. Python and libraries are not counted.
+    Each process loads a whole copy. RTT keeps its starting weights in each process, as unlearning does while adapters
+    are merged, and ZeRO-3 the model whose copy it trains. Offload keeps weights (under ZeRO-3 a second copy in
+    bf16 and fp32 alike), gradients (two copies while the optimizer works) and optimizer states once for all processes.
+    Python and libraries are not counted.
     """
     size, engine = BYTES[phase.settings.precision], launch.engine
     whole = phase.shape.parameters * size
-    trained = whole * phase.part.trained
-    held = launch.devices * whole * (phase.restored + (engine.stage == 3))
+    trained = phase.trained
+    held = launch.devices * whole * ((phase.restored or phase.lora is not None) + (engine.stage == 3))
     if engine.offload:
         held += trained * (1 + 2 + states(phase.settings))
     if engine.offload_weights:
@@ -266,12 +308,12 @@ def in_host(phase: Phase, launch: Launch = Launch()) -> float:
 
 
 def state_on_disk(phase: Phase, launch: Launch = Launch()) -> float:
-    """Return the bytes of one resumable state: weights and optimizer states.
+    """Return the bytes of one resumable state: weights, or adapters alone, and optimizer states.
 
-    Under ZeRO-1 and 2 the optimizer's own copy of the weights is added to the model's.
+    Under ZeRO-1 and 2 the optimizer's own copy of what it trains is added; DeepSpeed saves frozen weights, too.
     """
-    whole = phase.shape.parameters * BYTES[phase.settings.precision]
-    trained = whole * phase.part.trained
+    trained = phase.trained
+    whole = phase.weights if launch.engine.stage or not phase.lora else trained
     copy = trained if launch.engine.stage in (1, 2) else 0.0
     return whole + trained * states(phase.settings) + copy
 

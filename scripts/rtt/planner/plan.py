@@ -16,6 +16,8 @@ from rtt.errors import UserError
 from rtt.planner import costs, cpu, memory, saves
 from rtt.planner import text as plan_text
 from rtt.planner.gpus import DEVICES, Device, device_of
+from rtt.planner.lora import adapters, with_adapters
+from rtt.planner.lora import fits as fits_with_adapters
 from rtt.planner.precision import FLOOR, half_widths, over_seeds
 from rtt.stats.recovery import TOO_WIDE
 from rtt.study import plugins
@@ -119,11 +121,12 @@ class Plan:
         settings), and `frozen_tokens` what a frozen copy reads. `shape` holds graphs, head and restored of
         `memory.Phase`.
         """
-        n, part = costs.parameters(model), part or part_of(settings, model)
+        n, found, lora = costs.parameters(model), memory.shape_of(model), getattr(settings, "lora", None)
+        part = with_adapters(part or part_of(settings, model), found, lora)
         flops = part.flops(n, tokens) + 2 * n * part.copied * frozen_tokens
         flops += 2 * n * part.backward * tokens * self.launch.checkpointing  # layers that are run again
-        moved = costs.traffic(settings, n, steps, part) / self.device.bandwidth / 3600
-        phase = memory.Phase(stage, settings, memory.shape_of(model), longest, part, **shape)
+        moved = costs.traffic(settings, n, steps, part, bool(lora)) / self.device.bandwidth / 3600
+        phase = memory.Phase(stage, settings, found, longest, part, lora=lora, **shape)
         self.phases[stage] = max(self.phases.get(stage, phase), phase, key=self._on_device)
         hours = self._hours(flops, settings.precision != "fp32") + moved
         state, minutes = memory.state_on_disk(phase, self.launch), self.study.checkpoint_minutes
@@ -351,8 +354,12 @@ class Plan:
 
     @staticmethod
     def _point_bytes(spec: UnlearnSpec) -> float:
-        """Return the bytes of the weights of one point of a trajectory."""
-        return costs.parameters(spec.source.model) * costs.BYTES[getattr(spec.settings, "precision", "fp32")]
+        """Return the bytes of the weights of one point of a trajectory, or of its adapters."""
+        model, settings = spec.source.model, spec.settings
+        if lora := getattr(settings, "lora", None):
+            part = plugins.methods()[spec.method].part(settings, model)
+            return adapters(memory.shape_of(model), lora, part) * costs.BYTES["fp32"]
+        return costs.parameters(model) * costs.BYTES[getattr(settings, "precision", "fp32")]
 
     def intervals(self, original: float, attacked: float) -> list[dict]:
         """Return the expected 95 % half-widths (`half_widths`) for each number of V questions, with one seed."""
@@ -417,6 +424,7 @@ def make(
         "launch": asdict(plan.launch),
         "memory": sorted(map(plan.memory, plan.phases.values()), key=lambda phase: -phase["needed"]),
         "fits": memory.fits(list(plan.phases.values()), plan.launch.micro_batch) if plan.phases else [],
+        "fits_with_adapters": fits_with_adapters(list(plan.phases.values()), plan.launch.micro_batch),
         "shape": asdict(plan.shape),
         "intervals": {"original": original, "attacked": attacked, "too_wide": TOO_WIDE, "rows": plan.intervals(*at)},
         "seeds": over_seeds(study, spread),

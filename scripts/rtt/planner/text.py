@@ -4,6 +4,7 @@ import textwrap
 from itertools import groupby
 
 from rtt.planner import costs
+from rtt.planner import lora as with_lora
 from rtt.planner import memory as bytes_of
 
 WIDTH = 98
@@ -224,7 +225,27 @@ def fits(plan: dict) -> list[str]:
             for row in found
         ]  # fmt: skip
         lines += ["", *table((f"{precision}, {optimizer}".ljust(18), "setting", "a device", "host"), rows)]
-    return lines
+    return lines + fits_with_adapters(plan)
+
+
+def fits_with_adapters(plan: dict) -> list[str]:
+    """Return what fits on one device where adapters are trained in the place of weights."""
+    lora, trained = with_lora.ADAPTERS, with_lora.TRAINED
+    rows = [
+        (
+            f"1 x {row['memory'] / 1e9:.0f} GB", row["setting"] or "no",
+            size(row["bytes"]) if row["setting"] else "-", size(row["host"]) if row["setting"] else "-",
+        )
+        for row in plan["fits_with_adapters"]
+    ]  # fmt: skip
+    if not rows:
+        return []
+    told = (
+        f"Unlearning and RTT by adapters (lora, RTT_LoRA), of rank {lora.rank} where the study says nothing, in fp32 "
+        "beside frozen weights in bf16. What else is trained is not in it."
+    )
+    head = (f"{trained['precision']}, {trained['optimizer']}, LoRA", "setting", "a device", "host")
+    return ["", *paragraph(told), "", *table(head, rows)]
 
 
 def intervals(plan: dict) -> list[str]:

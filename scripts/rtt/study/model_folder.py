@@ -185,6 +185,15 @@ def shape(folder: str | Path) -> dict:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def key_width(folder: str | Path) -> int | None:
+    """Return the width of keys and of values that a folder's config.json gives; None where it gives none."""
+    config = _mapping(Path(folder) / "config.json")
+    config = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    heads, groups, hidden = (config.get(k) for k in ("num_attention_heads", "num_key_value_heads", "hidden_size"))
+    numbers = [value for value in (heads, groups, hidden) if type(value) is int and value > 0]
+    return groups * (config.get("head_dim") or hidden // heads) if len(numbers) == 3 else None
+
+
 DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MOST_LAYERS = 1000
 MOST_HEADER = 100_000_000  # bytes, safetensors' own limit

@@ -12,13 +12,16 @@ class Part:
     """The part of a model that a training phase works on, as shares of its parameters.
 
     forward: what is run; backward: what gradients pass through; trained: what is updated; copied: a frozen copy that
-    lies beside the model.
+    lies beside the model. Where adapters are trained instead, they lie on the `matrices` (by Llama's names; none: all)
+    of this share of the decoder `layers`.
     """
 
     forward: float = 1.0
     backward: float = 1.0
     trained: float = 1.0
     copied: float = 0.0
+    layers: float = 1.0
+    matrices: tuple[str, ...] = ()
 
     def flops(self, n: int, tokens: float) -> float:
         """Return the FLOPs of training on so many tokens.
@@ -37,4 +40,5 @@ def part_of(settings: Training, model: Model | ModelFile) -> Part:
     if model.layers is None or not settings.train_layers:
         return Part()
     numbers = sorted({layer_number(layer, model.layers) for layer in settings.train_layers})
-    return Part(1.0, 1 - numbers[0] / model.layers, len(numbers) / model.layers)
+    share = len(numbers) / model.layers
+    return Part(1.0, 1 - numbers[0] / model.layers, share, layers=share)
