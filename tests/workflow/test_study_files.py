@@ -270,6 +270,19 @@ def test_the_study_of_all_attacks_is_the_demo_with_them_on_seeds_31_to_35():
     assert suite == demo
 
 
+def test_the_study_of_adapters_is_the_demo_with_and_without_them_on_seeds_61_to_63():
+    lora, demo = raw("lora.yaml"), raw("config.yaml")
+    assert lora.pop("study") == "lora" and demo.pop("study")
+    assert lora.pop("seeds") == [61, 62, 63] and demo.pop("seeds") == [0]
+    assert lora.pop("arms") == ["pretrained"] and demo.pop("arms") and demo.pop("teaching")
+    assert lora.pop("oracle") is False and demo["methods"].pop("RMU")
+    (methods,) = (variant["methods"] for variant in lora.pop("variants").values())
+    assert set(methods) == {"GD", "NPO"} and all(one["lora"] == {} for one in methods.values())
+    attacks, rtt = lora.pop("attacks"), demo.pop("attacks")["RTT"]
+    assert attacks == {"RTT": rtt | {"v_splits": 2}, "RTT_LoRA": {"v_splits": 2}}
+    assert lora == demo
+
+
 def test_every_study_file_that_comes_with_the_project_is_right():
     files = sorted((ROOT / "config").glob("*.yaml"))
     studies = [load_study(path) for path in files]
