@@ -302,6 +302,17 @@ def test_failures_are_collected_with_their_logs():
     assert script.progress.failures == [("attack", "logs/1.log"), ("attack", "logs/2.log"), ("tables", None)]
 
 
+def test_a_step_that_failed_runs_no_more():
+    script = Script(2, attack=2)
+    script.started("attack", 1)
+    script.started("attack", 2)
+    script.time = 70
+    script.feed("Error in rule attack:", "    jobid: 1", "    log: logs/1.log", "")
+    assert script.said[-1].endswith("failed    attack (r, 2) after 1:10")
+    script.progress.still()
+    assert script.said[-1].count("attack (r, 2)") == 1
+
+
 def test_seconds_are_shown_as_minutes_or_hours():
     shown = {0: "0:00", 59.6: "1:00", 61: "1:01", 3599.9: "1:00:00", -1: "0:00"}
     assert {seconds: clock(seconds) for seconds in shown} == shown

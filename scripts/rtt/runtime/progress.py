@@ -154,7 +154,9 @@ class Progress:
                 self._pending.label += f" ({', '.join(part.partition('=')[2] for part in value.split(', '))})"
         elif line.startswith("    ") and self._in_error:
             key, _, value = line.strip().partition(": ")
-            if key == "log":
+            if key == "jobid" and (job := self.running.pop(value, None)):
+                self._line(f"failed    {job.label} after {clock(self.now() - job.started)}")
+            elif key == "log":
                 rule = self.failures[-1][0]
                 self.failures[-1] = (rule, value.partition(" (check log")[0].split(", ")[0])
         else:
