@@ -305,6 +305,7 @@ def test_gpu_hours_are_those_of_jobs_that_ask_for_gpus(tmp_path, capsys, monkeyp
     monkeypatch.setattr(gather.estimate, "planned", lambda runs: {})
     study = Watched(tmp_path, device="cuda", devices=2, launcher="torchrun").begin()
     study.make(*study.of("pretrain"), *study.of("attack", "control"))
+    assert "GPU left" not in shown(capsys, study.results)  # those that have ended had none, though the study asks
     path = study.results / study.of("pretrain")[0].outputs[1]
     said = json.loads(path.read_text()) | {"world_size": 2, "hardware": {"gpu": "NVIDIA H200"}}
     path.write_text(json.dumps(said))

@@ -221,7 +221,8 @@ def look(subject: Subject, now: float | None = None) -> Status:
     if expected is not None:
         running = {n: now - states[n].since for n in todo if states[n].state in (RUNNING, SILENT) and states[n].since}
         rest = {name: estimate.remaining(value, running.get(name, 0.0)) for name, value in expected.items()}
-        gpus = study.gpus if study else 0
+        # What finished jobs held: a study may ask for GPUs where there are none.
+        gpus = max((one.get("world_size") or 1 for one in manifests.values() if gpu_seconds(one)), default=0)
         left, gpu_left = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
         for name, seconds in rest.items():
             left[jobs[name].stage] += seconds
