@@ -19,7 +19,7 @@ from rtt import places
 from rtt.planner import before
 from rtt.planner import resources as cluster
 from rtt.runtime import content, locks, slurm_executor
-from rtt.runtime.shell import prefix
+from rtt.runtime.shell import prefix, torchrun
 from rtt.study.load import load_study, to_yaml
 from rtt.code_version import code_version
 from rtt.errors import UserError, printable
@@ -49,11 +49,11 @@ def literally(text):
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def machine(study):
+def machine(study, needs):
     """Return the shell code that tells training steps about the machine; no number depends on it, nor does a rerun."""
     launch = {
         "none": "python -m rtt",
-        "torchrun": f"torchrun --standalone --shutdown-timeout 3600 --nproc-per-node {study.devices} -m rtt",
+        "torchrun": torchrun(study.devices, study.nodes, needs.cpus),
         "deepspeed": "deepspeed --no_local_rank $SLOTS --master_port $PORT --module rtt",
     }[study.launcher]
     before = ""
@@ -177,6 +177,15 @@ def check_before(workflow, runs, needs):
             before.check_fits(needs, runs)
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+def check_nodes(workflow, study):
+    """Stop if jobs are to have several nodes and would not run on SLURM. Before the start the executor is unknown."""
+    if study.nodes > 1 and workflow.executor_plugin.name != "slurm":
+        raise WorkflowError(
+            f"study {study.study}: nodes: {study.nodes}, but only SLURM starts a job on several nodes: submit it with "
+            "--workflow-profile profiles/slurm, or leave nodes out (--config nodes=1)"
+        )
 
 
 def claim():

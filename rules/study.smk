@@ -18,7 +18,7 @@ TORCH_ENVIRONMENT = torch_environment(STUDY)
 container: container_image(workflow, STUDY.container)
 
 
-shell.prefix(literally(PREFIX + machine(STUDY)))
+shell.prefix(literally(PREFIX + machine(STUDY, NEEDS)))
 content.mend(RESULTS, workflow.is_main_process)
 
 
@@ -67,6 +67,7 @@ if workflow.is_main_process:
 
 
 onstart:
+    check_nodes(workflow, STUDY)
     claim()
     write_specs(RUNS, RESULTS)
     if hint := account_hint(workflow):

@@ -60,14 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     # The shell around a step ignores SIGTERM to outlive it (rules/common.smk). The step itself must not: it saves.
     if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Of a job's processes only the first writes.
-    writes = str(getattr(args, "spec", None) or "") if os.environ.get("RANK", "0") == "0" else ""
+    # Of a job's processes only the first writes. torchrun says on how many nodes they are.
+    spec = str(getattr(args, "spec", None) or "")
+    first, nodes = os.environ.get("RANK", "0") == "0", int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    runs = {"writes": spec} if first else {"helps": spec} if nodes > 1 else {}
     try:
         # Steps register, so that a rerun after a kill sees who still writes. `run` and `verdict` claim the main lock,
         # and `status` writes nothing.
-        with (
-            contextlib.nullcontext() if called in ("run", "verdict", "status") else locks.step(shlex.join(argv), writes)
-        ):
+        alone = called in ("run", "verdict", "status")
+        with contextlib.nullcontext() if alone else locks.step(shlex.join(argv), **runs):
             code = module.run(args) or 0
             sys.stdout.flush()
             return code

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -130,19 +129,6 @@ def test_two_gpus_are_one_job_with_one_launcher_and_two_processes(run, launch):
     assert f"TresPerJob=gres:gpu:{slurm.GPU_MODEL}:2" in described and "NumTasks=1 " in described
     assert "NumNodes=1 " in described
     assert run.went_on() >= step and len(run.jobs("unlearn")) == 1
-    farthest = 0.0
-    for path in sorted(run.expected.glob("evals/**/*.json")):
-        if "-pretrained-" not in str(path):
-            continue
-        for one, two in zip(scores(path), scores(run.results / path.relative_to(run.expected)), strict=True):
-            farthest = max(farthest, *(abs(a - b) / (1 + abs(a)) for a, b in zip(one, two, strict=True)))
-            best, second = sorted(one)[:-3:-1]
-            assert best - second < 1e-3 or one.index(best) == two.index(max(two))
+    farthest = run.apart()
     print(f"scores of one and of two processes: at most {farthest:.1e} apart")
     assert 0 < farthest < 1e-3
-
-
-def scores(path) -> list[list[float]]:
-    """Return each question's choice scores, in order."""
-    questions = [question for look in json.loads(path.read_text())["looks"] for question in look["questions"]]
-    return [probe["scores"] for question in questions for probe in question["probes"].values()]

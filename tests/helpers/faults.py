@@ -1,6 +1,7 @@
 """One small study of one unlearning and one RTT job (fault.yaml), run through SLURM while something goes wrong."""
 
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,12 @@ def forget(results: Path) -> None:
         if path.parent.name != "specs":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(results / "tables")
+
+
+def _scores(path: Path) -> list[list[float]]:
+    """Return each question's choice scores, in order."""
+    questions = [question for look in json.loads(path.read_text())["looks"] for question in look["questions"]]
+    return [probe["scores"] for question in questions for probe in question["probes"].values()]
 
 
 @dataclass
@@ -74,9 +81,9 @@ class Run:
         self.mains.append(main)
         return main
 
-    def wait(self, code: int = 0) -> None:
+    def wait(self, code: int = 0, seconds: float = LONG) -> None:
         """Wait for the newest main process; it must end with `code`."""
-        assert self.mains[-1].wait(LONG) == code, self.said
+        assert self.mains[-1].wait(seconds) == code, self.said
 
     def finish(self, *arguments: str) -> None:
         """Start a main process and wait until it has done everything."""
@@ -156,6 +163,20 @@ class Run:
         """Return the step from which the last attempt at a rule's job went on; 0 where it began anew."""
         lines = [line for line in self.log(rule).splitlines() if "going on from step" in line]
         return int(lines[0].split("going on from step ")[1].split()[0]) if lines else 0
+
+    def apart(self) -> float:
+        """Return how far the scores of unlearning and RTT are from those of the local run, at most; predictions that
+        are clear must be equal.
+        """
+        farthest = 0.0
+        for path in sorted(self.expected.glob("evals/**/*.json")):
+            if "-pretrained-" not in str(path):
+                continue
+            for one, two in zip(_scores(path), _scores(self.results / path.relative_to(self.expected)), strict=True):
+                farthest = max(farthest, *(abs(a - b) / (1 + abs(a)) for a, b in zip(one, two, strict=True)))
+                best, second = sorted(one)[:-3:-1]
+                assert best - second < 1e-3 or one.index(best) == two.index(max(two))
+        return farthest
 
     def check(self, fault: str, happened: str, **attempts: int) -> None:
         """The same bytes as without a fault, nothing left behind, and so many SLURM jobs of each rule: no run was done

@@ -2,6 +2,7 @@
 
 import weakref
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -194,6 +195,8 @@ def test_offload_moves_the_optimizer_to_the_host():
     launch = Launch(8, Engine(3, offload=True))
     # The model and RTT's starting weights in each of 8; master weights, gradients twice, one state
     assert memory.in_host(lion, launch) == 2 * 8 * 4 * N + 4 * 4 * N
+    on_two = replace(launch, devices=16, nodes=2)  # of each: its own processes, and half of what is shared
+    assert memory.in_host(lion, on_two) == 2 * 8 * 4 * N + 4 * 4 * N / 2
     assert memory.in_host(lion, Launch(8, Engine(2))) == 8 * 4 * N
     assert memory.in_host(phase(precision="bf16"), Launch(2)) == 2 * 2 * N
 
@@ -306,6 +309,19 @@ def test_the_slices_of_bf16_kahan_are_those_of_its_code():
         with LiveBytes() as live:
             made.step()
         assert live.most <= 4 * memory.SLICES * 1000 < 2 * live.most
+
+
+def test_a_model_that_no_node_holds_has_rows_of_several_nodes():
+    large = memory.shape_of(load_modelfile("llama-3-70b"))
+    many = replace(phase(longest=100.0, precision="bf16_mixed", optimizer="adamw"), shape=large)
+    found = [row for row in memory.fits([many]) if (row["precision"], row["optimizer"]) == ("bf16_mixed", "adamw")]
+    fit = {(row["nodes"], row["devices"], row["memory"]): row["setting"] for row in found}
+    assert fit[1, 8, 80e9] == fit[2, 16, 80e9] == "zero3-offload" and fit[4, 32, 80e9] == "zero3"
+    at_least = 70_553_706_496 * 4 * 4 / 32  # weights, gradients and two states of AdamW in fp32, an equal part of each
+    row = next(row for row in found if row["devices"] == 32)
+    assert at_least < row["bytes"] < 80e9
+    assert row["host"] == 8 * 4 * 70_553_706_496  # each process of a node has a copy in fp32
+    assert {row["nodes"] for row in memory.fits([phase(longest=400.0)])} == {1}
 
 
 def test_a_model_of_any_shape_has_one():

@@ -68,6 +68,7 @@ def first(specs: dict):
 
 SHAPES = {  # vocabulary, hidden, mlp, layers, heads, KV heads, tied, biases of q, k, v: the models' config.json
     "llama-3-8b": (128256, 4096, 14336, 32, 32, 8, False, False),
+    "llama-3-70b": (128256, 8192, 28672, 80, 64, 8, False, False),
     "zephyr-7b-beta": (32000, 4096, 14336, 32, 32, 8, False, False),
     "qwen2.5-3b-instruct": (151936, 2048, 11008, 36, 16, 2, True, True),
     "smollm2-135m-instruct": (49152, 576, 1536, 30, 9, 3, True, False),

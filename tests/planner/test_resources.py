@@ -61,6 +61,20 @@ def test_two_devices_are_one_job_without_tasks():
     assert needs.mem_mb(spec) > 1.5 * one.mem_mb(spec)  # each process loads a whole copy
 
 
+def test_two_nodes_are_one_job_with_a_task_on_each():
+    wanted = {"launcher": "torchrun", "deepspeed": "zero3", "devices": 4}
+    needs, runs = of("paper", Site(gpu_model="h100", cpus_per_gpu=6), nodes=2, **wanted)
+    asked = needs.of(runs.unlearn)
+    assert (asked["nodes"], asked["mpi"], asked["tasks"], asked["cpus_per_task"]) == (2, "srun", 2, 24)
+    assert asked["gres"] == "gpu:h100:4" and not {"gpu", "gpu_model"} & set(asked)  # of each node
+    assert asked["tasks_per_gpu"] == 0  # otherwise `tasks` would be taken for tasks per GPU
+    alone, spec = of("paper", Site(gpu_model="h100", cpus_per_gpu=6), **wanted)[0], first(runs.attacks)
+    assert needs.mem_mb(spec) == alone.mem_mb(spec)  # of each node
+    assert alone.runtime(spec) / 2 < needs.runtime(spec) < alone.runtime(spec)
+    on_cpus, _ = of("smoke", launcher="torchrun", nodes=3, devices=2)
+    assert "gres" not in on_cpus.of({}) and on_cpus.of({})["cpus_per_task"] == 2
+
+
 def test_memory_and_time_grow_with_the_model_and_the_attempt(paper):
     needs, runs = paper
     small, few = of("smollm-small", device="cuda")

@@ -158,6 +158,33 @@ def test_the_second_step_goes_on_once_the_first_has_ended(squeue, monkeypatch):
         assert [holder.pid for holder in locks.live()] == [os.getpid()]
 
 
+def test_a_job_on_several_nodes_is_at_work_on_each_of_them(squeue, monkeypatch, tmp_path):
+    elsewhere(writes="specs/a.json")  # on node7
+    (tmp_path / "bin/scontrol").write_text("#!/bin/sh\nprintf 'node6\\nnode7\\n'\n")
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    squeue(line("17", "RUNNING", "node[6-7]"))
+    assert [holder.job for holder in locks.live()] == ["17"]
+    (tmp_path / "bin/scontrol").write_text("#!/bin/sh\nexit 1\n")  # it does not say: any node may be meant
+    assert [holder.job for holder in locks.live()] == ["17"]
+    (tmp_path / "bin/scontrol").write_text("#!/bin/sh\necho node6\n")
+    assert locks.live() == []
+
+
+def test_a_node_that_does_not_see_what_the_first_one_writes_says_so(squeue, monkeypatch):
+    monkeypatch.setenv(locks.VARIABLE, str(locks.FOLDER))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURMD_NODENAME", "node8")
+    monkeypatch.setattr(locks, "UNSEEN", 0.0)
+    with (
+        pytest.raises(UserError, match=r"nodes: node8 does not see in .*/\.locks what .* nodes: 1$"),
+        locks.step("unlearn", helps="specs/a.json", wait=0),
+    ):
+        raise AssertionError
+    elsewhere(writes="specs/a.json")  # by the same job's process on node7
+    with locks.step("unlearn", helps="specs/a.json", wait=0):
+        pass
+
+
 def test_a_step_whose_run_was_taken_over_writes_nothing_more(squeue, monkeypatch):
     still_ours()  # outside a run there is nothing to lose
     monkeypatch.setenv(locks.VARIABLE, str(locks.FOLDER))

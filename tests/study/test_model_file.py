@@ -80,7 +80,7 @@ def test_files_that_are_no_model_files(tmp_path):
     for name, words in (("list.yaml", "found a list"), ("bad.yaml", "not a YAML"), ("gone.yaml", "no such model file")):
         with pytest.raises(UserError, match=words):
             load_modelfile(tmp_path / name)
-    with pytest.raises(UserError, match="models: bad, list, llama-3-8b, "):
+    with pytest.raises(UserError, match="models: bad, list, llama-3-70b, llama-3-8b, "):
         load_modelfile("llama", tmp_path)
 
 

@@ -81,3 +81,9 @@ def test_deepspeed_takes_the_job_s_gpus(fresh: Clone, device, visible, slots, on
     (log,) = fresh.results().glob("logs/pretrain/*.log")
     said = log.read_text()
     assert f"called with --no_local_rank {slots} --master_port " in said and f", on {on}\n" in said
+
+
+def test_several_nodes_are_refused_where_no_slurm_starts_them(fresh: Clone):
+    done = fresh.snakemake("-c1", "--configfile", SMOKE, "--config", "launcher=torchrun", "nodes=2")
+    assert done.returncode == 1 and not fresh.results().exists()
+    assert "nodes: 2, but only SLURM starts a job on several nodes: submit it with --workflow-profile" in done.stdout

@@ -183,7 +183,7 @@ def _judged(needs: Resources, specs: list, attempt: int) -> tuple[str, str | Non
     site = needs.site
     memory = max(needs.mem_mb(spec, attempt) for spec in specs)
     minutes = max(needs.runtime(spec, attempt) for spec in specs)
-    cpus, gpus = needs.of({})["cpus_per_task"], needs.gpus
+    cpus, gpus, nodes = needs.cpus, needs.gpus, needs.study.nodes
     flags = {
         "account": site.account if site.account != NO_ACCOUNT else None,
         "partition": site.partition,
@@ -191,9 +191,12 @@ def _judged(needs: Resources, specs: list, attempt: int) -> tuple[str, str | Non
     }
     what = [f"{name} {value}" for name, value in flags.items() if value] or ["no account, default partition"]
     what += [f"{memory} MB", f"{minutes} minutes", f"{cpus} CPU{'s' * (cpus > 1)}"]
-    what += [f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else "no GPU"]
-    flags |= {"mem": memory, "time": minutes, "nodes": 1, "cpus-per-task": cpus}
-    flags |= {"gpus": f"{site.gpu_model}:{gpus}" if site.gpu_model else gpus} if gpus else {}
+    what += [(f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else "no GPU") + f" on each of {nodes} nodes" * (nodes > 1)]
+    flags |= {"mem": memory, "time": minutes, "nodes": nodes, "cpus-per-task": cpus}
+    if nodes > 1:
+        flags |= {"ntasks": nodes, "gres": needs.of({}).get("gres")}
+    elif gpus:
+        flags |= {"gpus": f"{site.gpu_model}:{gpus}" if site.gpu_model else gpus}
     command = ["sbatch", "--test-only", "--job-name=rtt-doctor", "--wrap=true"]
     done = output(*command, *(f"--{name}={value}" for name, value in flags.items() if value))
     return ", ".join(what), _said(done) if done.returncode else None

@@ -34,6 +34,7 @@ PLAIN_LONGEST, LEAST_CHARACTERS, MOST_TOKENS = 8, 3, 8192
 # repeat.
 SHAPES = {
     "llama-3-8b": (128256, 14336, 1024),
+    "llama-3-70b": (128256, 28672, 1024),
     "zephyr-7b-beta": (32000, 14336, 1024),
     "qwen2.5-3b-instruct": (151936, 11008, 256),
     "smollm2-135m-instruct": (49152, 1536, 192),
@@ -94,14 +95,20 @@ NO_ENGINE = Engine()
 class Launch:
     """How a job is spread over devices.
 
-    `devices` is the number of its processes, `micro_batch` the most texts per forward pass on one device (None: all),
-    and `checkpointing` says whether activations are recomputed.
+    `devices` is the number of its processes, which are shared equally among `nodes`. `micro_batch` is the most texts
+    per forward pass on one device (None: all), and `checkpointing` says whether activations are recomputed.
     """
 
     devices: int = 1
     engine: Engine = NO_ENGINE
     micro_batch: int | None = None
     checkpointing: bool = False
+    nodes: int = 1
+
+    @property
+    def on_node(self) -> int:
+        """Return the number of processes on each node."""
+        return self.devices // self.nodes
 
     def rows(self, batch_size: int) -> int:
         """Return the texts per forward pass on one device, as `rtt.training.batches.micro_batch` cuts its part of the
@@ -114,7 +121,7 @@ class Launch:
 def launch_of(study) -> Launch:
     """Return how the study's jobs are spread. Raises UserError as `rtt.study.deepspeed.engine_of`."""
     engine = engine_of(study.deepspeed, shape_of(study.model).hidden)
-    return Launch(study.devices, engine, study.micro_batch, study.gradient_checkpointing)
+    return Launch(study.processes, engine, study.micro_batch, study.gradient_checkpointing, study.nodes)
 
 
 @dataclass(frozen=True)
@@ -289,22 +296,22 @@ def needed(parts: dict[str, float]) -> float:
 
 
 def in_host(phase: Phase, launch: Launch = Launch()) -> float:
-    """Return the most bytes of host memory that a job's weights need.
+    """Return the most bytes of host memory that a job's weights need on a node.
 
     Each process loads a whole copy. RTT keeps its starting weights in each process, as unlearning does while adapters
     are merged, and ZeRO-3 the model whose copy it trains. Offload keeps weights (under ZeRO-3 a second copy in
-    bf16 and fp32 alike), gradients (two copies while the optimizer works) and optimizer states once for all processes.
-    Python and libraries are not counted.
+    bf16 and fp32 alike), gradients (two copies while the optimizer works) and optimizer states once for all processes,
+    of which each node has its share. Python and libraries are not counted.
     """
     size, engine = BYTES[phase.settings.precision], launch.engine
     whole = phase.shape.parameters * size
     trained = phase.trained
-    held = launch.devices * whole * ((phase.restored or phase.lora is not None) + (engine.stage == 3))
+    held = launch.on_node * whole * ((phase.restored or phase.lora is not None) + (engine.stage == 3))
     if engine.offload:
-        held += trained * (1 + 2 + states(phase.settings))
+        held += trained * (1 + 2 + states(phase.settings)) / launch.nodes
     if engine.offload_weights:
-        held += whole
-    return max(launch.devices * whole, held)
+        held += whole / launch.nodes
+    return max(launch.on_node * whole, held)
 
 
 def state_on_disk(phase: Phase, launch: Launch = Launch()) -> float:
@@ -321,6 +328,7 @@ def state_on_disk(phase: Phase, launch: Launch = Launch()) -> float:
 # What fits where
 
 DEVICE_SETS = ((1, 80e9), (2, 80e9), (4, 80e9), (8, 80e9), (2, 40e9), (4, 40e9), (8, 24e9))
+NODES = (2, 4, 8)  # of 8 x 80 GB each; tried where one of them has too little without offload
 ROWS = (  # precision, optimizer, gradient_release
     ("bf16_mixed", "lion", False), ("bf16_mixed", "adamw", False), ("bf16_kahan", "lion", True),
     ("bf16_kahan", "lion", False), ("bf16", "lion", False), ("bf16", "adamw", False),
@@ -353,22 +361,27 @@ def choices(devices: int, precision: str) -> list[tuple[str, str | None, bool]]:
 def fits(phases: Sequence[Phase], micro_batch: int | None = None) -> list[dict]:
     """Return, for each of ROWS and its device sets, the first of `choices` with which every phase fits.
 
-    Each row gives the bytes needed on one device and on the host; its setting is None if nothing fits. Where gradients
-    are released, a batch is not cut.
+    A model that one node does not hold without offload has rows of several NODES, too.
+    Each row gives the bytes needed on one device and on the host of each node; its setting is None if nothing fits.
+    `devices` are those of all nodes. Where gradients are released, a batch is not cut.
     """
     rows = []
     for precision, optimizer, release in ROWS:
         update = {"precision": precision, "optimizer": optimizer, "gradient_release": release}
         changed = [replace(p, settings=p.settings.model_copy(update=update)) for p in phases]
-        for devices, size in device_sets(precision):
-            row = update | {"devices": devices, "memory": size, "setting": None}
-            for name, deepspeed, checkpointing in choices(devices, precision):
-                engine = engine_of(deepspeed, phases[0].shape.hidden)
-                launch = Launch(devices, engine, None if release else micro_batch, checkpointing)
-                most = max(needed(on_device(phase, launch)) for phase in changed)
-                host = max(in_host(phase, launch) for phase in changed)
-                if most <= size:
-                    row |= {"setting": name, "bytes": most, "host": host}
-                    break
-            rows.append(row)
+        cut = None if release else micro_batch
+        found = {key: _fit(changed, *key, cut) for key in device_sets(precision)}
+        if (8, 80e9) in found and "offload" in (found[8, 80e9]["setting"] or "offload"):
+            found |= {nodes: _fit(changed, 8 * nodes, 80e9, cut, nodes) for nodes in NODES}
+        rows += [update | row for row in found.values()]
     return rows
+
+
+def _fit(phases: Sequence[Phase], devices: int, size: float, micro_batch: int | None, nodes: int = 1) -> dict:
+    row = {"devices": devices, "nodes": nodes, "memory": size, "setting": None}
+    for name, deepspeed, checkpointing in choices(devices, phases[0].settings.precision):
+        launch = Launch(devices, engine_of(deepspeed, phases[0].shape.hidden), micro_batch, checkpointing, nodes)
+        most = max(needed(on_device(phase, launch)) for phase in phases)
+        if most <= size:
+            return row | {"setting": name, "bytes": most, "host": max(in_host(phase, launch) for phase in phases)}
+    return row

@@ -101,6 +101,11 @@ class Resources:
         self.study, self.site, self.root = study, site, root
         self.gpus = study.gpus
 
+    @property
+    def cpus(self) -> int:
+        """Return the CPUs that a job asks for on each node."""
+        return self.gpus * self.site.cpus_per_gpu or self.study.threads * self.study.devices
+
     @cached_property
     def _plan(self) -> Plan:
         if not self.gpus:
@@ -154,7 +159,7 @@ class Resources:
         return None
 
     def mem_mb(self, spec, attempt: int = 1) -> int:
-        """Return a job's host memory in MB, at most `max_memory_gb`.
+        """Return a job's host memory on each node in MB, at most `max_memory_gb`.
 
         The second attempt asks for half as much again, and later ones for twice as much, since most attempts have other
         reasons than memory.
@@ -165,13 +170,13 @@ class Resources:
             return round(min(UNKNOWN_MB * grown, most))
         _, phases = self._cost(spec)
         launch = self._plan.launch
-        held = launch.devices * size * 4.0  # a model that is only scored is loaded in fp32 at most
+        held = launch.on_node * size * 4.0  # a model that is only scored is loaded in fp32 at most
         for phase in phases:
             on_host = memory.in_host(phase, launch)
             if not self.gpus:
-                on_host += launch.devices * sum(memory.on_device(phase, launch).values())
+                on_host += launch.on_node * sum(memory.on_device(phase, launch).values())
             held = max(held, on_host)
-        base = JOB_MB + launch.devices * (CUDA_PROCESS_MB if self.gpus else PROCESS_MB)
+        base = JOB_MB + launch.on_node * (CUDA_PROCESS_MB if self.gpus else PROCESS_MB)
         asked = (base + MARGIN * held / 1e6) * grown
         return round(min(max(LEAST_MB, math.ceil(asked / 100) * 100), most))
 
@@ -179,7 +184,7 @@ class Resources:
         """Return a job's time limit in minutes. Attempt n asks for n times as much, up to the partition's limit."""
         most = self.site.max_hours * 60
         hours = self._cost(spec)[0] if self._size(spec) else UNKNOWN_HOURS
-        devices = self.study.devices
+        devices = self.study.processes
         minutes = 60 * SLACK * hours / (1 if devices == 1 else SHARED * devices)
         minutes += START_MINUTES + self.notice(spec) / 60
         return math.ceil(min(minutes * attempt, most))
@@ -210,13 +215,27 @@ class Resources:
             "slurm_extra": lambda wildcards: (
                 f"--signal=TERM@{max(map(self.notice, done(wildcards)))} --open-mode=append"
             ),
-            "gpu": self.gpus,
-            "nodes": 1,  # otherwise SLURM might spread the GPUs over several nodes
-            "cpus_per_task": self.gpus * site.cpus_per_gpu or self.study.threads * self.study.devices,
+            "nodes": self.study.nodes,  # otherwise SLURM might spread the GPUs over several nodes
+            "cpus_per_task": self.cpus,
         }
-        if self.gpus and site.gpu_model:
-            found["gpu_model"] = site.gpu_model
+        found |= self._on_several_nodes() if self.study.nodes > 1 else self._on_one_node()
         if site.account and site.account != NO_ACCOUNT:
             found["slurm_account"] = site.account
         found |= {"slurm_partition": site.partition} if site.partition else {}
         return found | ({"qos": site.qos} if site.qos else {})
+
+    def _on_one_node(self) -> dict[str, int | str]:
+        """Return what one task asks for: the GPUs of the whole job."""
+        model = {"gpu_model": self.site.gpu_model} if self.gpus and self.site.gpu_model else {}
+        return {"gpu": self.gpus, **model}
+
+    def _on_several_nodes(self) -> dict[str, int | str]:
+        """Return what one task on each node asks for: the GPUs of a node (`gres`).
+
+        With `mpi` the executor starts the step itself on the first node alone, outside of any srun, so that the step
+        can call srun for all nodes (rules/common.smk). `tasks_per_gpu: 0` keeps it from asking for tasks by GPUs.
+        """
+        found: dict[str, int | str] = {"mpi": "srun", "tasks": self.study.nodes, "tasks_per_gpu": 0}
+        if self.gpus:
+            found["gres"] = ":".join(filter(None, ("gpu", self.site.gpu_model, str(self.gpus))))
+        return found

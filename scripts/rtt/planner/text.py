@@ -142,6 +142,7 @@ def launch(plan: dict) -> str:
     how, engine = plan["launch"], plan["launch"]["engine"]
     n = how["devices"]
     told = "one device" if n == 1 else f"{n} devices"
+    told += f" on {how['nodes']} nodes" if how["nodes"] > 1 else ""
     told += f", ZeRO-{engine['stage']}" if engine["stage"] else ", no DeepSpeed"
     told += " with offload" if engine["offload"] else ""
     told += f", micro batches of {how['micro_batch']}" if how["micro_batch"] else ""
@@ -214,12 +215,16 @@ def fits(plan: dict) -> list[str]:
     lines = paragraph(
         "The first setting with which every phase above fits, from the least to the most: none, zero1, zero2, zero3, "
         "zero3-offload; checkpointing: gradient_checkpointing. Bytes of a device with 5 % and 2 GB for the allocator "
-        "and the context; host memory of the job."
+        "and the context; host memory of a node."
+        + " 2 x 8 x 80 GB: nodes: 2 with devices: 8."
+        * any(row["nodes"] > 1 for row in plan["fits"])
     )
     for (precision, optimizer), found in groupby(plan["fits"], lambda row: (trained_in(row), row["optimizer"])):
         rows = [
             (
-                f"{row['devices']} x {row['memory'] / 1e9:.0f} GB", row["setting"] or "no",
+                f"{row['nodes']} x " * (row["nodes"] > 1)
+                + f"{row['devices'] // row['nodes']} x {row['memory'] / 1e9:.0f} GB",
+                row["setting"] or "no",
                 size(row["bytes"]) if row["setting"] else "-", size(row["host"]) if row["setting"] else "-",
             )
             for row in found

@@ -33,6 +33,7 @@ VARIABLE = "RTT_LOCKS"  # tells a step the folder: set by claim(), and inherited
 # unlikely, and would only refuse a run that could have started.
 TOLERANCE = 10.0
 ENDING = 60.0  # seconds that a step waits for the one before it to end: SLURM grants that one its KillWait
+UNSEEN = 60.0  # seconds until another node surely sees a new file: network file systems remember what a folder holds
 POLL = 0.2
 SHOWN = 120  # characters of a command that messages show
 
@@ -265,18 +266,21 @@ def hold(folder: str | Path, command: str, wait: float = 0.0, say: Callable[[str
 
 
 @contextlib.contextmanager
-def step(command: str, writes: str = "", wait: float = ENDING) -> Iterator[None]:
+def step(command: str, writes: str = "", helps: str = "", wait: float = ENDING) -> Iterator[None]:
     """Register this process as a step while the block runs; do nothing outside a run (no RTT_LOCKS).
 
     `writes` is the run that it writes. If another step writes it, that one is waited for, `wait` seconds at most, since
-    it may be ending; then UserError names it. A step that a signal ends leaves its file; the next look finds it dead
-    and deletes it.
+    it may be ending; then UserError names it. `helps` is the run that another node's process of the same job writes;
+    UserError where that one's file is not seen from here. A step that a signal ends leaves its file; the next look
+    finds it dead and deletes it.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
         yield
         return
     ownership.own = _enter(Path(folder).absolute(), command, writes, wait)
+    if helps:
+        _meet(Path(folder).absolute(), helps, wait + UNSEEN)
     try:
         yield
     finally:
@@ -294,3 +298,16 @@ def _enter(folder: Path, command: str, writes: str, wait: float) -> Path:
         if time.monotonic() >= deadline:
             raise UserError(f"{writes}: another step writes this run. {_refusal(rivals, folder)}")
         time.sleep(1.0)
+
+
+def _meet(folder: Path, run: str, wait: float) -> None:
+    """Wait until the job's process that writes `run` is registered. Raises UserError if it is not seen from here."""
+    deadline, job = time.monotonic() + wait, slurm_jobs.job_id()
+    while not any((holder.writes, holder.job) == (run, job) for holder, _ in registered(folder)):
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"nodes: {slurm_jobs.host()} does not see in {folder} what the job's other nodes write there. A job on "
+                "several nodes needs a file system that all of them share: start the study in a folder on one "
+                "(docs/hpc.md), or with nodes: 1"
+            )
+        time.sleep(POLL)

@@ -65,8 +65,20 @@ def at_work(places: set[tuple[str, str]]) -> set[tuple[str, str]]:
     found = _squeue(f"--jobs={','.join(sorted({job for job, _ in places}))}", "--states=all")
     if found is None:
         return places
-    busy = {(job, where) for job, state, where, *_ in found if state in AT_WORK}
+    busy = {(job, node) for job, state, where, *_ in found if state in AT_WORK for node in _nodes(where)}
     return {(job, node) for job, node in places if (job, node) in busy or (job, "") in busy}
+
+
+def _nodes(where: str) -> list[str]:
+    """Return the names of a job's nodes as squeue prints them: node[1-2] is node1 and node2. [""]: none is known."""
+    if not set(where) & set("[,"):
+        return [where]
+    command = ["scontrol", "show", "hostnames", where]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return [""]  # any node may be meant
+    return done.stdout.split() or [""]
 
 
 def named(name: str) -> list[Job] | None:

@@ -31,7 +31,7 @@ def planned(runs: Runs | None) -> dict[str, float]:
         _ = plan.stages  # fills in the hours of the jobs
     except (UserError, OSError):  # such as a model file that does not say how many parameters the model has
         return {}
-    start = cpu.START * study.devices
+    start = cpu.START * study.processes
     return {name: 3600 * hours + start for name, hours in plan.job_hours.items()}
 
 

@@ -21,8 +21,8 @@ from rtt.yaml_files import parse_yaml, read_yaml
 # `--config key=value` sets these and no others; methods=[GD] keeps only the named methods.
 OVERRIDES = (
     "study", "seeds", "model", "arms", "methods", "retain_budgets", "oracle", "keep_models", "faithful",
-    "attn_backend", "threads", "mirror", "device", "launcher", "devices", "deepspeed", "container", "micro_batch",
-    "packing", "gradient_checkpointing", "checkpoint_minutes",
+    "attn_backend", "threads", "mirror", "device", "launcher", "devices", "nodes", "deepspeed", "container",
+    "micro_batch", "packing", "gradient_checkpointing", "checkpoint_minutes",
 )  # fmt: skip
 
 
@@ -36,8 +36,8 @@ MOST_RUNS = 20_000  # Snakemake needs minutes for so many
 # Of the machine, or of the study as a whole: the same for all variants.
 SHARED = (
     "study", "seeds", "retain_budgets", "criteria", "variants", "threads", "attn_backend", "device", "launcher",
-    "devices", "deepspeed", "container", "micro_batch", "packing", "gradient_checkpointing", "checkpoint_minutes",
-    "keep_models", "report_texts",
+    "devices", "nodes", "deepspeed", "container", "micro_batch", "packing", "gradient_checkpointing",
+    "checkpoint_minutes", "keep_models", "report_texts",
 )  # fmt: skip
 
 

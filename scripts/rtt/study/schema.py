@@ -155,7 +155,10 @@ class Study(Strict):
     )
     launcher: Literal["none", "torchrun", "deepspeed"] = Field("none", description="what starts a training job")
     devices: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="processes of a training job, each with a GPU where there are any"
+        1, description="processes of a training job on each of its nodes, each with a GPU where there are any"
+    )
+    nodes: Annotated[int, Field(ge=1, le=1024), Introduced(1)] = Field(
+        1, description="nodes of a training job on SLURM; several need launcher: torchrun"
     )
     deepspeed: Place | None = Field(None, description="zero1, zero2, zero3, zero3-offload, or a DeepSpeed JSON's path")
     container: Annotated[Place | None, Introduced(None)] = Field(
@@ -192,6 +195,11 @@ class Study(Strict):
         for key, needed in (("devices", self.devices > 1), ("deepspeed", self.deepspeed is not None)):
             if needed and self.launcher == "none":
                 raise ValueError(f"{key}: {getattr(self, key)} needs launcher: torchrun, or deepspeed")
+        if self.nodes > 1 and self.launcher != "torchrun":
+            raise ValueError(
+                f"nodes: {self.nodes} needs launcher: torchrun (found {self.launcher}), which SLURM starts on each "
+                "node; deepspeed's own launcher would log in to the other nodes by ssh"
+            )
         if self.launcher == "deepspeed" and self.deepspeed is None:
             raise ValueError("launcher: deepspeed needs deepspeed: zero1, zero2, zero3, zero3-offload or a JSON's path")
         if (self.arms is None) == (self.tasks is None):
@@ -316,9 +324,14 @@ class Study(Strict):
 
     @property
     def gpus(self) -> int:
-        """The GPUs that a training job asks for; a miniature is faster on a CPU than in the queue for a GPU."""
+        """The GPUs that a training job asks for on each node; a miniature is faster on a CPU than in a GPU's queue."""
         wanted = self.device == "cuda" or (self.device == "auto" and isinstance(self.model, ModelFile))
         return self.devices if wanted else 0
+
+    @property
+    def processes(self) -> int:
+        """The processes of a training job, on all its nodes."""
+        return self.nodes * self.devices
 
     def taught(self, arm: str) -> Teaching | Pretraining:
         """Return how the model of an arm learns facts after its pretraining."""
