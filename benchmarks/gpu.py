@@ -1,13 +1,14 @@
 """One GPU, one call, no network: a training step of a 1-8B Llama (random weights) against its floor, and ZeRO there.
 
-    python benchmarks/gpu.py                # 1B, at most 10 minutes; on a GPU machine
-    python benchmarks/gpu.py --billions 8   # also 3 or 8
+    python benchmarks/gpu.py --billions 8   # or 1, 3; at most 10 minutes; on a GPU machine
     python benchmarks/gpu.py --tiny         # seconds, a CPU does; its figures mean nothing
 
-Each row runs in a process of its own, so that a row that runs out of memory costs the others nothing. It calls
+Each row runs in a process of its own, so that a row that runs out of memory costs the others nothing, and has at most
+`--row-minutes`; what matters most comes first. It calls
 `rtt.training.train.train`, as the pipeline does, on `--steps` batches of 4 texts of random tokens, as long as Years'
 MCQs (LENGTHS), with all tokens counted. A step's time is the mean from the start of one step's forward pass to the
-start of the next; the WARM-UP steps are left out.
+start of the next; the WARM-UP steps are left out. With offload the optimizer works on the CPU, on all its cores, and a
+step takes seconds: there are SLOW steps, of which the first is left out.
 
 The floor of a step = max(FLOPs / peak, bytes / bandwidth), both measured here: the peak on a large matrix product in
 bf16, the bandwidth on a copy of a large tensor, its reads and its writes counted.
@@ -15,15 +16,17 @@ bf16, the bandwidth on a copy of a large tensor, its reads and its writes counte
     the output matrix as well); T: tokens of the texts, padding is waste; forward 2, both gradients 4. Causal attention:
     q k and p v of the half below the diagonal, 2 h length^2 forward, twice that backward; what fused attention computes
     again is not counted.
-  Bytes: s N (5 + o). N parameters of s bytes (2 in bf16, 4 in bf16_mixed). The weights are read forward and backward;
+  Bytes: s N (5 + o). N parameters of s bytes (4 in bf16_mixed, else 2). The weights are read forward and backward;
     gradients are written, read for their norm, read by the optimizer: 5; o: the optimizer reads and writes the weights
-    (one read more) and its states: Lion 4, AdamW 6. Activations and logits are not counted: the floor is low.
-"by phase" adds up what can't overlap: max(3 s N / bandwidth, FLOPs / peak), then (2 + o) s N / bandwidth.
+    (one read more) and its states: Lion 4, AdamW 6; with bf16_kahan, which keeps what rounding drops, 6 and 10.
+    Activations and logits are not counted: the floor is low.
+"by phase" adds up what can't overlap: max(3 s N / bandwidth, FLOPs / peak), then (2 + o) s N / bandwidth. With gradient
+release (+ release) the update comes amid the backward pass, and may overlap with it.
 
 Memory: the peak that torch's allocator handed out is compared with `rtt.planner.memory.on_device` (for the longest
 text's length), and what the device had in use with `rtt.planner.memory.needed`. ZeRO runs by torchrun in one process
-with RTT_DEEPSPEED; its losses are compared with the row without. flash-attn is used where it can be imported. The exit
-code is 1 when a row failed for another reason than memory.
+with RTT_DEEPSPEED. Losses are compared with those of the first row of the same optimizer and precision. flash-attn is
+used where it can be imported. The exit code is 1 when a row failed for another reason than memory or time.
 """
 
 import argparse
@@ -44,9 +47,16 @@ SHAPES = {  # layers, hidden, heads, KV heads, MLP, vocabulary, tied: of Llama-3
 }
 # Quantiles 0, .1, .25, .5, .75, .9, .99, 1 of the tokens of Years' texts (QUESTION_LETTER_ANSWER, SmolLM2's tokenizer).
 LENGTHS = ((0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1), (53, 56, 58, 63, 70, 79, 104, 117))
-BATCH, WARM_UP = 4, 5
-STATES = {"lion": 4, "adamw": 6}  # values per parameter that the optimizer moves, beside a gradient and a weight's read
+BATCH, WARM_UP, SLOW = 4, 5, 4
+# Values per parameter that the optimizer moves, beside a gradient and a weight's read.
+STATES, KAHAN_STATES = {"lion": 4, "adamw": 6}, {"lion": 6, "adamw": 10}
+RELEASED = "bf16_kahan + release"
 ROWS = (  # optimizer, precision, attention, DeepSpeed
+    ("lion", RELEASED, "sdpa", None),
+    ("lion", RELEASED, "flash_attention_2", None),
+    ("lion", "bf16_mixed", "sdpa", "zero3-offload"),
+    ("adamw", RELEASED, "sdpa", None),
+    ("lion", "bf16_kahan", "sdpa", None),
     ("lion", "bf16", "sdpa", None),
     ("adamw", "bf16", "sdpa", None),
     ("lion", "bf16", "flash_attention_2", None),
@@ -90,6 +100,16 @@ def build(shape: tuple, attention: str, device, dtype):
         torch.set_default_dtype(torch.float32)
 
 
+def settings_of(optimizer: str, precision: str):
+    """The settings of a row's training."""
+    from rtt.study.settings import Training
+
+    given = {"precision": precision}
+    if precision == RELEASED:
+        given = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
+    return Training(learning_rate=1e-6, batch_size=BATCH, optimizer=optimizer, **given)
+
+
 class Tokenizer:
     """What `train` asks of a tokenizer."""
 
@@ -105,19 +125,18 @@ def step(job: dict) -> dict:
     sys.path.insert(0, str(ROOT / "scripts"))
     import torch
     from rtt import distributed
-    from rtt.study.settings import Training
     from rtt.training.losses import plain_loss
     from rtt.training.train import prepare_torch, start_dtype, train
 
     prepare_torch(0)
     cuda, shape = torch.cuda.is_available(), SHAPES[job["shape"]]
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[start_dtype(job["precision"])]
+    settings = settings_of(job["optimizer"], job["precision"])
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[start_dtype(settings.precision)]
     model = build(shape, job["attention"], distributed.device(), dtype)
     count = sum(p.numel() for p in model.parameters())
     matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2) - (0 if shape[6] else shape[5] * shape[1])
     items = texts(job["steps"], shape[5])
-    settings = Training(learning_rate=1e-6, batch_size=BATCH, optimizer=job["optimizer"], precision=job["precision"])
-    starts = []
+    starts, warm_up = [], job["warm_up"]
 
     def timed(model, batch):
         starts.append(time.perf_counter())
@@ -129,7 +148,7 @@ def step(job: dict) -> dict:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     losses = train(model, Tokenizer, items, timed, settings, seed=0)
-    seen = starts[WARM_UP:]
+    seen = starts[warm_up:]
     memory = None
     if cuda:
         free, total = torch.cuda.mem_get_info()
@@ -139,7 +158,7 @@ def step(job: dict) -> dict:
             # in use at the end, with the context, and what the allocator once held beside what it holds now
             "device": total - free + torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved(),
         }
-    timed_items = items[WARM_UP * BATCH : -BATCH]
+    timed_items = items[warm_up * BATCH : -BATCH]
     return {
         "seconds": (seen[-1] - seen[0]) / (len(seen) - 1),
         "losses": [one["loss"] for one in losses],
@@ -193,9 +212,9 @@ def peaks(job: dict) -> dict:
 def floors(one: dict, shape: tuple, optimizer: str, precision: str, measured: dict) -> tuple[float, float]:
     """(floor, floor by phase) of a step in seconds, as the module's docstring says."""
     flops = 6 * one["matrices"] * one["tokens"] + 6 * shape[0] * shape[1] * one["squares"]
-    weights = one["parameters"] * (2 if precision == "bf16" else 4)
+    weights = one["parameters"] * (4 if precision == "bf16_mixed" else 2)
     compute, move = flops / measured["peak"], weights / measured["bandwidth"]
-    other = STATES[optimizer]
+    other = (KAHAN_STATES if "bf16_kahan" in precision else STATES)[optimizer]
     return max(compute, (5 + other) * move), max(compute, 3 * move) + (2 + other) * move
 
 
@@ -204,13 +223,11 @@ def predicted(one: dict, name: str, row: tuple) -> tuple[float, float]:
     sys.path.insert(0, str(ROOT / "scripts"))
     from rtt.planner import memory
     from rtt.study.deepspeed import engine_of
-    from rtt.study.settings import Training
 
     optimizer, precision, _, deepspeed = row
     layers, hidden, _, _, mlp, vocabulary, _ = SHAPES[name]
     shape = memory.Shape(one["parameters"], layers, hidden, mlp, vocabulary)
-    settings = Training(learning_rate=1e-6, batch_size=BATCH, optimizer=optimizer, precision=precision)
-    phase = memory.Phase("rtt", settings, shape, one["longest"])
+    phase = memory.Phase("rtt", settings_of(optimizer, precision), shape, one["longest"])
     parts = memory.on_device(phase, memory.Launch(1, engine_of(deepspeed, hidden)))
     return sum(parts.values()), memory.needed(parts)
 
@@ -223,7 +240,8 @@ def child(action: str, job: dict, deepspeed: str | None, seconds: float) -> dict
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"] if deepspeed else []
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RTT_")}
         env = kept | ({"RTT_DEEPSPEED": deepspeed} if deepspeed else {})
-        env |= {"PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1")}
+        threads = os.cpu_count() if deepspeed == "zero3-offload" else kept.get("OMP_NUM_THREADS", 1)
+        env |= {"PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": str(threads)}
         process = subprocess.Popen(
             [sys.executable, *launcher, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
         )
@@ -231,8 +249,11 @@ def child(action: str, job: dict, deepspeed: str | None, seconds: float) -> dict
             log, _ = process.communicate(timeout=max(seconds, 1))
         except subprocess.TimeoutExpired:
             process.terminate()  # torchrun ends its process, too
-            process.communicate()
-            return "no time left"
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return f"no end within {seconds:.0f} s"
         if process.returncode == 0:
             return json.loads(out.read_text(encoding="utf-8"))
     if "OutOfMemoryError" in log or "CUDA out of memory" in log:
@@ -256,7 +277,7 @@ def skipped(row: tuple, cuda: bool) -> str | None:
     return None
 
 
-def measure(name: str, steps: int, minutes: float, chosen: list[int]) -> dict:
+def measure(name: str, steps: int, minutes: float, chosen: list[int], row_minutes: float = 4) -> dict:
     """Run these of ROWS one after the other; return what they found."""
     end = time.monotonic() + 60 * minutes
     measured = child("peaks", {"shape": name}, None, end - time.monotonic())
@@ -267,14 +288,12 @@ def measure(name: str, steps: int, minutes: float, chosen: list[int]) -> dict:
         optimizer, precision, attention, deepspeed = row
         one = {"row": row, "note": skipped(row, measured["cuda"])}
         if not one["note"]:
+            slow = deepspeed == "zero3-offload"
             job = {
-                "shape": name,
-                "steps": steps,
-                "optimizer": optimizer,
-                "precision": precision,
-                "attention": attention,
-            }
-            found = child("step", job, deepspeed, end - time.monotonic())
+                "shape": name, "optimizer": optimizer, "precision": precision, "attention": attention,
+                "steps": SLOW if slow else steps, "warm_up": 1 if slow else WARM_UP,
+            }  # fmt: skip
+            found = child("step", job, deepspeed, min(60 * row_minutes, end - time.monotonic()))
             if isinstance(found, str):
                 one["note"] = found
             else:
@@ -313,8 +332,8 @@ def report(found: dict) -> str:
         if one["memory"]:
             pairs = zip((one["memory"]["allocated"], one["memory"]["device"]), one["predicted"], strict=True)
             memory = [f"{a / GIB:.1f}, {b / GIB:.1f}" for a, b in pairs]
-        same = one["row"][:2] == rows[0]["row"][:2] and one is not rows[0] and "losses" in rows[0]
-        apart = [abs(a - b) for a, b in zip(one["losses"], rows[0]["losses"], strict=True)] if same else None
+        like = next(other for other in rows if other["row"][:2] == one["row"][:2] and "losses" in other)
+        apart = [abs(a - b) for a, b in zip(one["losses"], like["losses"], strict=False)] if like is not one else None
         cells = [*times, *memory, f"{one['moved']:.1%}", f"{max(apart):.1e}" if apart else "-"]
         lines.append(head + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -333,10 +352,11 @@ def main() -> int:
     every = range(len(ROWS))
     parser.add_argument("--rows", type=int, nargs="+", choices=every, default=every, help="of the table (default: all)")
     parser.add_argument("--minutes", type=float, default=9.5, help="rows that do not end by then are left out")
+    parser.add_argument("--row-minutes", type=float, default=4, help="of each row (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     name = "tiny" if args.tiny else args.billions
-    found = measure(name, args.steps or (8 if args.tiny else 60), args.minutes, args.rows)
+    found = measure(name, args.steps or (8 if args.tiny else 60), args.minutes, args.rows, args.row_minutes)
     print(report(found))
     if not found["measured"]["cuda"]:
         print("\nNO GPU HERE: the figures are a CPU's, and what needs CUDA was skipped.")

@@ -27,14 +27,15 @@ def benchmark():
 
 def test_tiny_runs_and_skips_loudly(tmp_path):
     out = tmp_path / "found.json"
-    command = [sys.executable, PATH, "--tiny", "--rows", "0", "2", "6", "--json", out]
+    command = [sys.executable, PATH, "--tiny", "--rows", "0", "1", "2", "4", "--json", out]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "NO GPU HERE" in done.stdout
     assert "skipped: flash-attn needs CUDA" in done.stdout and "skipped: needs CUDA" in done.stdout
-    ran, flash, zero = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    ran, flash, zero, kept = json.loads(out.read_text(encoding="utf-8"))["rows"]
     assert len(ran["losses"]) == 8 and ran["seconds"] > 0 and ran["memory"] is None
+    assert kept["losses"] == ran["losses"]  # with release or without, the same update
     assert flash["note"] and zero["note"]
 
 
@@ -46,6 +47,7 @@ def test_floors_by_hand(benchmark):
     assert benchmark.floors(one, shape, "lion", "bf16", slow_memory) == pytest.approx((1800, 1800))
     assert benchmark.floors(one, shape, "adamw", "bf16_mixed", slow_memory) == pytest.approx((4400, 4400))
     flops = 6 * 80 * 10 + 6 * 2 * 3 * 50
+    assert benchmark.floors(one, shape, "lion", benchmark.RELEASED, slow_memory) == pytest.approx((2200, 2200))
     slow_products = {"peak": 1.0, "bandwidth": 1.0}
     assert benchmark.floors(one, shape, "lion", "bf16", slow_products) == pytest.approx((flops, flops + 6 * 200))
 
