@@ -7,7 +7,7 @@ torch and no model is needed.
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rtt.attacks.base import Cost
 from rtt.errors import UserError
 from rtt.planner import costs, cpu, memory, saves
 from rtt.planner import text as plan_text
+from rtt.planner.bill import Bill
 from rtt.planner.gpus import DEVICES, Device, device_of
 from rtt.planner.lora import adapters, with_adapters
 from rtt.planner.lora import fits as fits_with_adapters
@@ -39,33 +40,6 @@ from rtt.study.specs import (
 )
 
 MFU = 0.3
-
-
-@dataclass
-class Bill:
-    """What a stage costs.
-
-    `runs` counts trajectories, or trainings of an attack; `train_tokens` and `score_tokens` leave out padding. `hours`
-    is the total, of which scoring takes `score_hours` and the optimizer's reading and writing `optimizer_hours`; it
-    leaves out the `write_hours`, in which checkpoints and unlearned points go to the disk.
-    """
-
-    jobs: int = 0
-    runs: int = 0
-    train_tokens: float = 0.0
-    score_tokens: float = 0.0
-    flops: float = 0.0
-    hours: float = 0.0
-    score_hours: float = 0.0
-    optimizer_hours: float = 0.0
-    write_hours: float = 0.0
-
-    def __add__(self, other: "Bill") -> "Bill":
-        return Bill(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
-
-    def times(self, n: int) -> "Bill":
-        """Return n times this bill."""
-        return Bill(*(n * value for value in asdict(self).values()))
 
 
 class Plan:
