@@ -30,9 +30,10 @@ def _check_models(runs: Runs) -> None:
     empty = {}
     for spec in (*runs.unlearn.values(), *runs.attacks.values()):
         group, name = ("attacks", spec.attack) if isinstance(spec, AttackSpec) else ("methods", spec.method)
-        lora, check = getattr(spec.settings, "lora", None), getattr(plugins.methods().get(name), "check_model", None)
-        model = spec.source.model
-        if not (lora or check) or (isinstance(model, ModelFile) and not model.path):
+        lora, model = getattr(spec.settings, "lora", None), spec.source.model
+        there = isinstance(model, Model) or model.path
+        check = getattr(plugins.methods().get(name), "check_model", None) if isinstance(model, ModelFile) else None
+        if not there or not (lora or check):
             continue
         key = model.model_dump_json()
         try:
