@@ -67,6 +67,16 @@ def test_the_control_stands_in_for_an_oracle():
     )
 
 
+def test_without_oracle_and_control_the_unlearned_models_are_drawn_alone():
+    nobody = {"acc_oracle_attacked": float("nan"), "acc_control_attacked": float("nan")}
+    view = view_of_cost(recovery_row("GD", **ROW | nobody))
+    [axes] = drawn(view).axes
+    assert "#666666" not in {to_hex(line.get_color()) for line in axes.lines if len(line.get_xdata()) == 3}
+    [text] = words.told("cost", view)[1:]
+    assert words.title("cost", view).endswith("answers .40 of V after 10 steps of RTT and .80 after 40")
+    assert "after 40 steps (4.0k tokens, 2.4e10 FLOPs) V .80" in text and "anew" not in text
+
+
 def test_without_steps_there_is_nothing_to_draw():
     """A study whose specs are not there has no steps, and tables of an older program have no such table."""
     unknown = view_of_cost(recovery_row("GD", **ROW), change=lambda rows: rows.assign(step=float("nan")))

@@ -76,7 +76,8 @@ def test_a_mean_is_over_the_seeds_that_count_where_the_method_does():
 
 def said(*found, at=3):
     view = view_of(*found)
-    return words_steps.sentences(view, view.panels[0])[at].text
+    step = words_steps.sentences(view, view.panels[0])[at]
+    return f"{step.text} {step.follows}".rstrip()
 
 
 def test_what_follows_is_what_the_verdict_says():

@@ -136,6 +136,14 @@ def test_page_json_and_report_are_written_and_say_the_same(hidden):
     assert again == {path: path.read_bytes() for path in hidden.out.iterdir()}
 
 
+def test_the_figure_of_the_page_leaves_what_follows_to_the_answer(hidden):
+    """A study counts methods; a verdict is about one model, so its page must not say that nothing follows."""
+    text = page.render(answer(hidden), hidden)
+    assert "The test in four steps, with the study's first attack" in text
+    for said in ("no method counts", "No method made", "was hidden, not removed"):
+        assert said not in re.sub(r'aria-label="[^"]*"', "", text)
+
+
 def test_names_from_files_are_escaped(another):
     another.kept["asked"]["unlearned"] = "own/<img src=x onerror=alert(1)>"
     page.write(another)

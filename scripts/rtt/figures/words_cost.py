@@ -157,7 +157,8 @@ def method_text(view: View, panel: Panel, method: str) -> str:
         return f"{heading(view, panel, method)}, {panel.name}: no point; {counted(view.of(panel, method))}"
     parts = [_told(one, one is found[0]) for one in found]
     stage, others = anew(view, panel)
-    parts += [f"{ANEW[stage]}: {_told(alike(others, found[0].name))}"] * bool(stage)
+    if stage:
+        parts.append(f"{ANEW[stage]}: {_told(alike(others, found[0].name))}")
     return f"{heading(view, panel, method)}, {panel.name}: {'; '.join(parts)}; {counted(found[0].rows)} (V)"
 
 

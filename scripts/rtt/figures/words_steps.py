@@ -30,10 +30,14 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the test: its title and what the study's numbers say of it."""
+    """One step of the test: its title, what the study's numbers say of it, and what follows by the study's criteria."""
 
     title: str
     text: str
+    follows: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.text} {self.follows}".rstrip()
 
 
 def shown_panels(view: View) -> list[Panel]:
@@ -104,7 +108,7 @@ def sentences(view: View, panel: Panel) -> list[Step]:
     unlearned = f"Unlearning changes its weights. Then it answers: {', '.join(gone)}." if gone else "It was unlearned."
     attacked = f"{_given(view)} {', '.join(back)}." if back else "There was nothing to attack."
     compared = (
-        f"They go through the same and answer {listed(beside)}. {_compared(verdicts)}"
+        f"They go through the same and answer {listed(beside)}."
         if beside
         else "There is no such model in this study, so it cannot be told what the attack alone brings."
     )
@@ -112,7 +116,7 @@ def sentences(view: View, panel: Panel) -> list[Step]:
         Step("Before", _before(view, alone, set(verdicts) == {NOT_KNOWN})),
         Step("Made to forget", f"{unlearned}{_left_out(verdicts, len(view.seeds) > 1)}"),
         Step("Retrained on other facts" if view.attack == "RTT" else f"Attacked: {view.attack_title}", attacked),
-        Step("Compared with models that never knew V", compared),
+        Step("Compared with models that never knew V", compared, _compared(verdicts) if beside else ""),
     ]
 
 
@@ -204,9 +208,9 @@ def head(view: View) -> str:
 
 def of_panel(view: View, panel: Panel) -> str:
     """Say a panel's numbers step by step."""
-    return " ".join(f"{step.title}: {step.text}" for step in sentences(view, panel)).removesuffix(".")
+    return " ".join(map(str, sentences(view, panel))).removesuffix(".")
 
 
 def spots(view: View, panel: Panel) -> list[str]:
     """Return what each of the four places shows."""
-    return [f"{step.title}: {step.text}" for step in sentences(view, panel)]
+    return list(map(str, sentences(view, panel)))

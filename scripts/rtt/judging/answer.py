@@ -10,6 +10,7 @@ from typing import Any
 from rtt import __version__
 from rtt.attacks.rtt import RTT
 from rtt.errors import UserError
+from rtt.figures.phrases import listed
 from rtt.figures.style import PROBES
 from rtt.judging import findings, ruling, settings
 from rtt.judging.request import NOT_NAMED, NOT_TRAINED, Prepared
@@ -83,13 +84,13 @@ def cautions(knows: Mapping[str, Any], gone: Mapping[str, Any], rtt: Mapping[str
     if not gone["holds"]:
         names = [PROBES.get(one["probe"], one["probe"]) for one in gone["probes"] if not one["at_floor"]]
         found.append(
-            f"The model is not unlearned by every probe: it still shows facts by {', '.join(names)}. What comes back "
+            f"The model is not unlearned by every probe: it still shows facts by {listed(names)}. What comes back "
             "there was never gone."
         )
     if gone["below_floor"]:
         names = [PROBES.get(one["probe"], one["probe"]) for one in gone["probes"] if one["below_floor"]]
         found.append(
-            f"By {', '.join(names)} the model answers below the floor: it knows which choice to avoid, which is no "
+            f"By {listed(names)} the model answers below the floor: it knows which choice to avoid, which is no "
             "forgetting."
         )
     if rtt is not None and rtt["learned_t"] is False:
