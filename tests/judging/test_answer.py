@@ -98,7 +98,9 @@ def test_it_cannot_be_told_and_the_reason_is_said(tmp_path, changes, because):
 
 
 def test_without_a_control_facts_can_still_be_hidden(tmp_path):
-    found = answer(verdict_builder.prepared(tmp_path, control=False))
+    prepared = verdict_builder.prepared(tmp_path, control=False)
+    found = answer(prepared)
+    assert "right by the two models" in page.render(found, prepared)
     assert found["answer"] == "hidden" and found["share"] > 0.6
     assert any("no control" in text for text in found["reasons"])
     assert any(text.startswith("A control") for text in found["surer"])
