@@ -98,7 +98,7 @@ def test_it_cannot_be_told_and_the_reason_is_said(tmp_path, changes, because):
 
 
 def test_without_a_control_facts_can_still_be_hidden(tmp_path):
-    prepared = verdict_builder.prepared(tmp_path, control=False)
+    prepared = verdict_builder.prepared(tmp_path, control=False, whole=True)
     found = answer(prepared)
     assert "right by the two models" in page.render(found, prepared)
     assert found["answer"] == "hidden" and found["share"] > 0.6
