@@ -196,6 +196,7 @@ def test_a_job_that_was_submitted_is_queued_until_it_begins(study, capsys):
     study.say(second, "an earlier attempt\n", ago=500)
     found = status(capsys, study.file)[1]
     assert (state_of(found, first)["state"], state_of(found, second)["state"]) == ("running", "queued")
+    assert state_of(found, first)["since"] is None, "it waited in the queue for a time that no file tells"
     assert "submitted to the cluster, and not begun" in shown(capsys, study.file)
 
 

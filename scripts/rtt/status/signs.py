@@ -171,7 +171,8 @@ def _state(job: Job, evidence: Evidence, writer: tuple[Holder, bool | None] | No
             if begun or not history.remote:
                 seen = max(filter(None, (seen if begun else None, event.began)))
                 state = RUNNING if evidence.at_work or now - seen <= QUIET else SILENT
-                return Found(state, since=event.began, **common | {"seen": seen})
+                # On a cluster it began when it left the queue, which no file tells before its step is registered.
+                return Found(state, since=None if history.remote else event.began, **common | {"seen": seen})
             return Found(
                 QUEUED, since=event.began, said="submitted, and nothing of it has begun", resumes=common["resumes"]
             )
