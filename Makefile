@@ -85,7 +85,7 @@ test-science: setup  ## run only the tests of objectives, texts, order, scoring 
 test-full: setup $(DOCS)/.complete  ## run all tests, with the long parity and kill matrix and the benchmarks' (about half an hour)
 	@$(BIN)/python -m pytest $$PYTEST_ARGS -m ""
 
-test-cluster: setup  ## run the smoke study and nineteen faults on a real SLURM (needs root and Debian's slurm; half an hour)
+test-cluster: setup  ## run the smoke study, faults and jobs on two nodes on a real SLURM (needs root and Debian's slurm; an hour)
 	@$(BIN)/python -m pytest -n 0 -m "" tests/cluster
 
 profile:  ## let 'snakemake --profile slurm' mean profiles/slurm in every folder
