@@ -25,7 +25,9 @@ def worked_together(run) -> set[tuple]:
 
 @pytest.mark.parametrize("engine", [DDP, ZERO2, ZERO3], ids=["ddp", "zero2", "zero3"])
 def test_two_nodes_are_one_job_which_goes_on_after_a_requeue(run, engine):
-    run.start("--config", *TWO_NODES, *engine)
+    # As jobs on GPUs ask; `device: cpu` leaves the fakes alone.
+    gpus = f"unlearn:gres='gpu:{slurm.GPU_MODEL}:1'"
+    run.start("--config", *TWO_NODES, *engine, "--set-resources", gpus)
     run.checkpoint()
     with run.paused():
         step = run.checkpoint()
@@ -39,6 +41,8 @@ def test_two_nodes_are_one_job_which_goes_on_after_a_requeue(run, engine):
     where = [(one["SLURMD_NODENAME"], one["LOCAL_RANK"], one["LOCAL_WORLD_SIZE"]) for one in steps]
     assert sorted(where) == [("node1", "0", "1"), ("node2", "0", "1")]
     assert sorted(one["RANK"] for one in steps) == ["0", "1"]
+    assert f"TresPerNode=gres:gpu:{slurm.GPU_MODEL}:1" in described
+    assert {one["CUDA_VISIBLE_DEVICES"] for one in steps} == {"0"}
     assert {one["SLURM_JOB_ID"] for one in steps} == {job["id"]}
     assert run.went_on() >= step and len(run.jobs("unlearn")) == 1
     name = engine[0].removeprefix("deepspeed=") if engine else "ddp"
