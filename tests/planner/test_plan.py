@@ -384,11 +384,11 @@ def test_frozen_layers_and_bf16_scoring_are_cheaper_in_every_phase(tmp_path):
 
 
 class Passes(TorchDispatchMode):
-    """Count the values of these tensors that operations read or write."""
+    """Count the values of these tensors that operations read or write, the operations, and the bytes of all tensors."""
 
     def __init__(self, *tensors):
         super().__init__()
-        self.found = 0
+        self.found = self.operations = self.bytes = 0
         self.own = {one.untyped_storage().data_ptr() for one in tensors}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -399,6 +399,8 @@ class Passes(TorchDispatchMode):
         kept = [arg for given, arg in zip(function._schema.arguments, args, strict=False) if not _writes(given)]
         if function._overloadpacket is not torch.ops.aten.copy_:
             kept += written  # it reads what it changes
+        self.operations += 1
+        self.bytes += sum(one.nbytes for one in tree_leaves([args, out]) if torch.is_tensor(one))
         for one in tree_leaves([written, kept]):
             if torch.is_tensor(one) and one.untyped_storage().data_ptr() in self.own:
                 self.found += one.numel()
@@ -418,6 +420,8 @@ def test_bf16_kahan_reads_and_writes_what_its_code_does(optimizer, kind, monkeyp
     with Passes(weight, gradient, *(t for t in made.state[weight].values() if torch.is_tensor(t))) as seen:
         made.step()
     assert seen.found == 1000 * costs.KAHAN_PASSES[optimizer]
+    # docs/plan.md, "What it does not know": in each of four slices, and with the fp32 copies
+    assert (seen.operations // 4, seen.bytes) == {"lion": (15, 128_000), "adamw": (27, 232_000)}[optimizer]
     settings = study_settings.Training(learning_rate=1.0, batch_size=1, optimizer=optimizer, precision="bf16_kahan")
     assert costs.traffic(settings, 1000, 1) == 2 * (seen.found + 4 * 1000)  # clipping and the gradient itself
     released = settings.model_copy(update={"gradient_release": True})

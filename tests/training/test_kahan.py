@@ -57,7 +57,7 @@ LION, ADAMW = (0.9, 0.99), (0.9, 0.999)
 @pytest.mark.parametrize(
     ("ours", "theirs", "gradient", "bound"),
     [
-        # The paper's smallest rate. With a remainder in bf16 it would be .15, with AdamW's squares in bf16 .03.
+        # The paper's smallest rate. Lesser remainders are farther away (below).
         (lambda p: KahanLion(p, 1e-7, LION, 0.0), lambda p: Lion(p, 1e-7, LION), 1.0, 0.02),
         (lambda p: KahanAdamW(p, 1e-5, ADAMW, 0.0), lambda p: AdamW(p, 1e-5, ADAMW, weight_decay=0.0), 1.0, 0.004),
         # Weight decay alone, which torch-optimi's Kahan summation loses.
@@ -74,6 +74,34 @@ def test_weights_move_as_in_fp32_where_bf16_stands_still(ours, theirs, gradient,
 
     assert away(path(ours, torch.bfloat16, gradient)) < bound
     assert away(path(theirs, torch.bfloat16, gradient)) > 0.5
+
+
+class RoundedSquares(KahanAdamW):
+    """AdamW whose average of squares is rounded to bf16."""
+
+    @staticmethod
+    def direction(betas, step, gradient, average, squares, remainder):
+        found = KahanAdamW.direction(betas, step, gradient, average, squares, remainder)
+        remainder.zero_()
+        return found
+
+
+def test_less_than_two_whole_halves_would_lose_the_path(monkeypatch):
+    def away(make, theirs):
+        expected = path(theirs, torch.float32, 1.0)
+        return float((path(make, torch.bfloat16, 1.0) - expected).norm() / expected.norm())
+
+    adamw = lambda p: AdamW(p, 1e-5, ADAMW, weight_decay=0.0)  # noqa: E731
+    assert away(lambda p: RoundedSquares(p, 1e-5, ADAMW, 0.0), adamw) > 0.006
+
+    def coarse(exact, upper, remainder):
+        """Keep what rounding drops as Kahan's summation in bf16 does."""
+        upper.copy_(exact)
+        rest = (exact - upper.float()).bfloat16()
+        take_apart(upper.float().add_(rest), upper, remainder)
+
+    monkeypatch.setattr(kahan, "take_apart", coarse)
+    assert away(lambda p: KahanLion(p, 1e-7, LION, 0.0), lambda p: Lion(p, 1e-7, LION)) > 0.08
 
 
 def test_slices_of_a_tensor_are_updated_as_the_whole(monkeypatch):

@@ -1,0 +1,203 @@
+"""Does bf16_kahan follow fp32? Every unlearning method and RTT on the miniature, against another order of sums.
+
+    python benchmarks/kahan_parity.py --work FOLDER          # hours; a rerun goes on where it was stopped
+    python benchmarks/kahan_parity.py --work FOLDER --seeds 1 --orders 2 --methods GD RTT
+    python benchmarks/kahan_parity.py --work FOLDER --quick  # seconds, for the tests; its figures mean nothing
+
+For each seed the demo's miniature is pretrained once, by the real steps, and its weights are rounded to bf16, as
+published models are. From there each method trains for so many steps, with config/config.yaml's settings (methods that
+it lacks have GD's) and without clipping, which gradient release demands. The final weights are read in fp32, and the
+two parts of the method's loss (nats of forget and of retain texts; RMU's two distances) are taken over the texts of the
+first PAIRS pairs; of RTT the nats of T's texts and of retain texts.
+
+There are two references, both with fp32 weights: fp32, and bf16_mixed, which computes in bf16 as bf16_kahan does. Each
+is also trained with the texts of every batch in another order, which changes nothing but the order of sums (--orders
+times). The bound of a part is 1.5 times the 95th percentile, over seeds and orders, of the difference that this makes.
+A precision passes if its largest difference from the reference over the seeds is within the bounds of both parts. Ends
+with 1 unless, against fp32, bf16_kahan passes everywhere, with and without release, and bf16 nowhere.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from attack import ROOT, Folder, study
+
+FACTOR, PERCENTILE, PAIRS = 1.5, 95, 480
+LION_RATE = 0.2  # of AdamW's: Lion's update is larger
+KAHAN = {"precision": "bf16_kahan"}
+REFERENCES = {"fp32": {}, "bf16_mixed": {"precision": "bf16_mixed"}}
+PRECISIONS = {"kahan": KAHAN, "release": KAHAN | {"gradient_release": True}, "bf16": {"precision": "bf16"}}
+
+
+def runs(orders: int) -> dict[str, dict]:
+    """Return {name of a run: the settings that it changes}; those in another order of sums end with its number."""
+    named = REFERENCES | {f"{name} {n}": changes for name, changes in REFERENCES.items() for n in range(1, orders + 1)}
+    return named | PRECISIONS
+
+
+class Case:
+    """A method or RTT on one seed's miniature, with its texts."""
+
+    def __init__(self, folder: Folder, given: dict, name: str, optimizer: str, steps: int):
+        """given: the settings of the method in the study."""
+        from rtt.data.facts import read_facts
+        from rtt.models.load import load
+        from rtt.study import plugins
+        from rtt.study.settings import Training
+
+        self.name, self.steps, spec = name, steps, folder.source
+        self.base, self.tokenizer = load(folder.model, "bf16")
+        self.facts, self.retain = (read_facts(folder.facts(one)) for one in (spec.facts, spec.retain.learn))
+        self.method, self.seed = plugins.methods().get(name), spec.seed
+        self.kind = self.method.Settings if self.method else Training
+        rate = given["learning_rate"] * (LION_RATE if optimizer == "lion" else 1)
+        given = given | {"learning_rate": rate, "optimizer": optimizer, "max_grad_norm": None, "points": [steps]}
+        self.given = {key: value for key, value in given.items() if key in self.kind.model_fields}
+
+    def made(self, model, settings):
+        """Return (pairs or texts in training order, the objective, the objective of the final weights)."""
+        from rtt.training.losses import plain_loss
+        from rtt.training.order import training_passes, unlearning_pairs
+
+        rng = np.random.default_rng([self.seed, 20])
+        if self.method:
+            if settings.freeze_embeddings:
+                model.get_input_embeddings().requires_grad_(False)
+            method = self.method(model, settings, self.seed)
+            return unlearning_pairs(self.facts, self.retain, method, settings, self.tokenizer, rng), method.step
+        epochs = 1 + self.steps * settings.batch_size // len(self.facts)
+        texts = [
+            training_passes(facts, "LETTER_ANSWER", epochs, settings.batch_size, self.tokenizer, rng)
+            for facts in (self.facts, self.retain)
+        ]
+        return [{"forget": t, "retain": r} for t, r in zip(*texts, strict=False)][: self.steps * settings.batch_size], (
+            lambda model, batch: plain_loss(model, batch["forget"])
+        )
+
+    def trained(self, changes: dict, order: int) -> dict[str, float]:
+        """Return the two parts of the final weights' loss, and the mean share of weights that a step moved."""
+        import copy
+
+        import torch
+        from rtt.training.collate import collate
+        from rtt.training.health import effective_update
+        from rtt.training.losses import plain_loss
+        from rtt.training.train import cast, prepare_torch, train
+
+        prepare_torch(self.seed)
+        settings = self.kind(**self.given | changes)
+        model = copy.deepcopy(self.base)
+        cast(model, settings.precision)
+        items, objective = self.made(model, settings)
+        size, rng = settings.batch_size, np.random.default_rng(order)
+        batches = [items[at : at + size] for at in range(0, len(items), size)]
+        if order:
+            batches = [[batch[i] for i in rng.permutation(size)] for batch in batches]
+        rows = [row for batch in batches for row in batch]
+        losses = train(model, self.tokenizer, rows, objective, settings, self.seed, title=self.name)
+        exact = copy.deepcopy(self.base).float()
+        _, step = self.made(exact, self.kind(**self.given))
+        exact.load_state_dict(model.state_dict())
+        found = {"forget": 0.0, "retain": 0.0}
+        pad, shown = self.tokenizer.pad_token_id, items[:PAIRS]
+        with torch.no_grad():
+            for at in range(0, len(shown), size):
+                batch = {side: collate([row[side] for row in shown[at : at + size]], pad) for side in found}
+                parts = step(exact, batch) if self.method else {s: plain_loss(exact, batch[s])["loss"] for s in found}
+                for side in found:
+                    found[side] += float(parts[side]) * len(shown[at : at + size]) / len(shown)
+        return found | {"moved": effective_update(losses)}
+
+
+def compared(results: dict[int, dict], reference: str) -> dict[str, dict]:
+    """Return {part: {"bound", and for each precision its largest difference from the reference}} of one method.
+
+    results: {seed: {run: parts}}.
+    """
+    found = {}
+    for part in ("forget", "retain"):
+
+        def away(run, part=part):
+            return [abs(one[run][part] - one[reference][part]) for one in results.values()]
+
+        others = [run for run in next(iter(results.values())) if run.startswith(f"{reference} ")]
+        bound = FACTOR * float(np.percentile([value for run in others for value in away(run)], PERCENTILE))
+        found[part] = {"bound": bound} | {run: max(away(run)) for run in PRECISIONS}
+    return found
+
+
+def row(name: str, results: dict[int, dict], reference: str) -> tuple[list[str], bool]:
+    """Return a row of the table, and whether bf16_kahan passes twice and bf16 fails."""
+    parts = compared(results, reference)
+    passes = {run: all(part[run] <= part["bound"] for part in parts.values()) for run in PRECISIONS}
+    cells = [name, " / ".join(f"{part['bound']:.2g}" for part in parts.values())]
+    for run, passed in passes.items():
+        cells.append(" / ".join(f"{part[run]:.2g}" for part in parts.values()) + (" pass" if passed else " FAIL"))
+    moved = (np.mean([one[run]["moved"] for one in results.values()]) for run in (reference, *PRECISIONS))
+    as_claimed = passes["kahan"] and passes["release"] and not passes["bf16"]
+    return [*cells, " ".join(f"{share:.0%}" for share in moved)], as_claimed
+
+
+def arguments(asked: list[str] | None) -> argparse.Namespace:
+    """Return the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of what is trained, from which a rerun goes on"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="the first so many")
+    parser.add_argument("--orders", type=int, default=2, help="of sums, in which each reference is trained again")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--optimizer", choices=("adamw", "lion"), default="adamw")
+    parser.add_argument("--methods", nargs="*", help="these alone; RTT is one of them")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, few steps")
+    return parser.parse_args(asked)
+
+
+def main(asked: list[str] | None = None) -> int:
+    """Train what is not there yet, and print the table; return 1 unless the claim holds everywhere."""
+    from rtt.study import plugins
+    from rtt.yaml_files import read_yaml
+
+    args = arguments(asked)
+    names, steps = args.methods or [*plugins.methods(), "RTT"], 6 if args.quick else args.steps
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    begin, holds = time.process_time(), True
+    results: dict[str, dict] = {name: {} for name in names}
+    demo = read_yaml(ROOT / "config" / "config.yaml", "study", "methods, attacks")
+    given = dict.fromkeys(names, demo["methods"]["GD"]) | demo["methods"]
+    given["RTT"] = demo["attacks"]["RTT"] | {"learning_rate": demo["attacks"]["RTT"]["learning_rates"][0]}
+    for seed in range(args.seeds):
+        folder = Folder(args.work / f"seed-{seed}", study(1, 1, args.quick) | {"seeds": [seed]})
+        for name in names:
+            path = folder.work / f"{name}-{args.optimizer}-{steps}.json"
+            done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            case = None
+            for run, changes in runs(args.orders).items():
+                if run not in done:
+                    case = case or Case(folder, given[name], name, args.optimizer, steps)
+                    done[run] = case.trained(changes, int(run.split()[1]) if " " in run else 0)
+                    path.write_text(json.dumps(done, indent=1), encoding="utf-8")
+            results[name][seed] = {run: done[run] for run in runs(args.orders)}
+            for reference in REFERENCES:
+                cells, _ = row(name, {seed: results[name][seed]}, reference)
+                print(f"seed {seed}, {reference}: {' | '.join(cells)}", file=sys.stderr, flush=True)
+    for reference in REFERENCES:
+        print(f"| {' | '.join([f'against {reference}', 'bound', *PRECISIONS, 'moved'])} |\n|{'---|' * 6}")
+        rows = [row(name, results[name], reference) for name in names]
+        print("".join(f"| {' | '.join(cells)} |\n" for cells, _ in rows))
+        holds &= reference != "fp32" or all(as_claimed for _, as_claimed in rows)
+    print(
+        f"forget / retain; {args.optimizer}, {steps} steps, {args.seeds} seeds, {args.orders} orders; moved: the mean "
+        "share of weights that a step of the reference and of the three moved; "
+        f"{time.process_time() - begin:.0f} CPU seconds in this call"
+    )
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
