@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 from places import ROOT
+from pydantic import ValidationError
 from rtt.errors import UserError
 from rtt.study.deepspeed import GATHERED, STAGES, Engine, engine_of
 from rtt.study.expand import Runs
@@ -62,3 +63,15 @@ def test_a_study_that_deepspeed_cannot_train_is_refused(engine, precision, said)
         attacked = raw["attacks"]["RTT"] | {"precision": precision, "optimizer": "lion"}
         Runs(study(deepspeed=engine, attacks={"RTT": attacked}))
     assert Runs(study(deepspeed="zero2")).attacks
+
+
+@pytest.mark.parametrize(
+    "launcher", [{"launcher": "none", "devices": 1}, {"launcher": "deepspeed", "deepspeed": "zero2"}]
+)
+def test_several_nodes_need_torchrun(launcher):
+    assert study(nodes=2).processes == 4
+    name = launcher["launcher"]
+    with pytest.raises(
+        ValidationError, match=rf"nodes: 2 needs launcher: torchrun \(found {name}\), which SLURM starts"
+    ):
+        study(nodes=2, **launcher)
