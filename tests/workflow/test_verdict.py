@@ -64,6 +64,7 @@ def test_a_verdict_that_was_killed_goes_on_and_says_what_it_cannot_tell(clone):
     found = json.loads((out / "verdict.json").read_text())
     assert found["answer"] == "cannot_tell" and found["sentence"] in done.stdout
     assert "does not know these facts" in found["sentence"]  # nor has anybody taught it any
+    assert "Not well enough, by" in (out / "verdict.html").read_text()
     assert found["questions"] == {
         "folder": "own/data", "questions": 12, "splits": {"split_0": 6, "split_1": 6}, "cut": True,
     }  # fmt: skip

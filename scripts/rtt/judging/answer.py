@@ -80,7 +80,9 @@ def cautions(knows: Mapping[str, Any], gone: Mapping[str, Any], rtt: Mapping[str
     """Return what has to be said first, whatever the answer is."""
     found = []
     if not knows["holds"]:
-        found.append("The original did not know these facts by the headline probes, so there was little to unlearn.")
+        found.append(
+            "The original did not know these facts well enough by the headline probes, so there was little to unlearn."
+        )
     if not gone["holds"]:
         names = [PROBES.get(one["probe"], one["probe"]) for one in gone["probes"] if not one["at_floor"]]
         found.append(
