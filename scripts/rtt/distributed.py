@@ -29,6 +29,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def launched() -> bool:
+    """Return whether a launcher started this process, which accelerate then wraps for several, be it the only one."""
+    return "LOCAL_RANK" in os.environ
+
+
 def is_main() -> bool:
     """Return whether this is the process that writes files and prints."""
     return rank() == 0

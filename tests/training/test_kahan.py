@@ -1,5 +1,7 @@
 """bf16_kahan follows fp32 where bf16 stands still; gradient release gives its bytes, and refuses what it cannot do."""
 
+import copy
+
 import numpy as np
 import pytest
 import tiny
@@ -227,26 +229,63 @@ def test_what_cannot_be_released_is_refused(monkeypatch):
     for kind, own in ((RTTLoRA.Settings, {}), (Unlearning, adapters)):
         with pytest.raises(ValueError, match="precision bf16_kahan with adapters"):
             kind(**own, precision="bf16_kahan")
-    assert not_released(4, None, 1) is None and not_released(4, 4, 1) is None
-    assert "2 processes" in not_released(4, None, 2) and "micro batches of 2 of 4" in not_released(4, 2, 1)
+    assert not_released(4, None, False) is None and not_released(4, 4, False) is None
+    assert "a launcher" in not_released(4, None, True) and "micro batches of 2 of 4" in not_released(4, 2, False)
     assert "flat copies" in not_under_deepspeed("bf16_kahan", False)
     monkeypatch.setenv("RTT_MICRO_BATCH", "2")
     with pytest.raises(UserError, match="micro batches of 2 of 4 texts"):
         trained(items(2), **RELEASED)
 
 
-@pytest.mark.parametrize("way", ["devices", "micro_batch", "deepspeed", "method", "fine"])
+def test_one_process_of_a_launcher_is_refused(monkeypatch):
+    """accelerate wraps it for several, and hands `step` the gradients that were applied and dropped already."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(UserError, match="gradient_release under a launcher"):
+        trained(items(2), **RELEASED)
+
+
+@pytest.mark.parametrize("ours", [KahanLion, KahanAdamW])
+def test_a_state_is_taken_over_without_a_second_one(ours):
+    """On resume the device holds the weights and one state, and the next update is that of the run before."""
+    weights, gradient = torch.randn(40).bfloat16(), torch.randn(40).bfloat16()
+
+    def one():
+        parameter = torch.nn.Parameter(weights.clone())
+        return parameter, ours([parameter], 1e-3, (0.9, 0.99), 0.1)
+
+    (before, first), (after, second) = one(), one()
+    before.grad = gradient.clone()
+    first.step()
+    first.param_groups[0]["lr"] = 5e-4
+    held = {name: tensor.data_ptr() for name, tensor in second.state[after].items() if name != "step"}
+    after.data.copy_(before.data)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert held == {name: tensor.data_ptr() for name, tensor in second.state[after].items() if name != "step"}
+    assert second.param_groups[0]["lr"] == 5e-4 and second.state[after]["step"] == 1
+    before.grad, after.grad = gradient.clone(), gradient.clone()
+    first.step(), second.step()
+    assert torch.equal(before, after)
+    for name in held:
+        bits = (one.state[of][name].view(torch.int16) for one, of in ((first, before), (second, after)))
+        assert torch.equal(*bits), name
+
+
+@pytest.mark.parametrize("way", ["devices", "one", "micro_batch", "deepspeed", "method", "fine"])
 def test_a_study_that_cannot_be_trained_so_is_refused_before_its_first_job(way, monkeypatch):
     from rtt.methods.gd import GD
 
-    more = {"devices": {"launcher": "torchrun", "devices": 2}, "micro_batch": {"micro_batch": 3}}.get(way, {})
+    more = {
+        "devices": {"launcher": "torchrun", "devices": 2}, "one": {"launcher": "torchrun"},
+        "micro_batch": {"micro_batch": 3},
+    }.get(way, {})  # fmt: skip
     phase = {"learning_rate": 1e-3, "batch_size": 4} | (RELEASED if way != "deepspeed" else {"precision": "bf16_kahan"})
     more |= {"launcher": "torchrun", "deepspeed": "zero2"} if way == "deepspeed" else {}
     study = tiny.study(methods={"GD": phase | {"points": [1]}}, **more)
     if way == "method":
         monkeypatch.setattr(GD, "needs_whole_gradient", "it scales a step by the norm of all gradients")
     says = {
-        "devices": "gradient_release on 2 processes", "micro_batch": "micro batches of 3 of 4",
+        "devices": "gradient_release under a launcher", "one": "gradient_release under a launcher",
+        "micro_batch": "micro batches of 3 of 4",
         "deepspeed": "deepspeed: zero2 for .*: precision bf16_kahan: ",
         "method": "methods.GD: gradient_release: it scales a step by the norm",
     }  # fmt: skip

@@ -27,7 +27,7 @@ def _check_models(runs: Runs) -> None:
 
     The dry run judges a model by its type alone, since this needs torch. Raises UserError.
     """
-    empty = {}
+    empty, seen = {}, set()
     for spec in (*runs.unlearn.values(), *runs.attacks.values()):
         group, name = ("attacks", spec.attack) if isinstance(spec, AttackSpec) else ("methods", spec.method)
         lora, model = getattr(spec.settings, "lora", None), spec.source.model
@@ -36,6 +36,10 @@ def _check_models(runs: Runs) -> None:
         if not there or not (lora or check):
             continue
         key = model.model_dump_json()
+        same = key, name, spec.settings.model_dump_json(exclude={"learning_rate", "retain_coefficient"})
+        if same in seen:  # a grid's trajectories, and other seeds, have the same modules
+            continue
+        seen.add(same)
         try:
             if key not in empty:
                 empty[key] = _empty(runs, model)

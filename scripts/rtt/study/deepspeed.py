@@ -102,12 +102,16 @@ def not_under_deepspeed(precision: str | None, offload: bool, merged: bool = Fal
     return None
 
 
-def not_released(batch_size: int, micro_batch: int | None, processes: int) -> str | None:
-    """Return why a batch that is shared or cut so cannot be trained with gradient_release; None if it can."""
-    if processes > 1:
+def not_released(batch_size: int, micro_batch: int | None, launched: bool) -> str | None:
+    """Return why a batch that is shared or cut so cannot be trained with gradient_release; None if it can.
+
+    launched: whether torchrun or deepspeed starts the processes, be it one alone.
+    """
+    if launched:
         return (
-            f"gradient_release on {processes} processes: each would apply its own part of a gradient before the parts "
-            "are added up; use devices: 1, or gradient_release: false"
+            "gradient_release under a launcher: what torchrun and deepspeed start keeps each gradient until the parts "
+            "of all processes are added up, and would apply it once more; use launcher: none, or gradient_release: "
+            "false"
         )
     if micro_batch and micro_batch < batch_size:
         return (

@@ -75,7 +75,7 @@ class Runs:
             method = plugins.methods().get(getattr(spec, "method", None))
             if why := method and method.needs_whole_gradient:
                 raise UserError(f"study {study.study}: methods.{method.name}: gradient_release: {why}")
-            if why := not_released(trained.batch_size, study.micro_batch, study.devices):
+            if why := not_released(trained.batch_size, study.micro_batch, study.launcher != "none"):
                 raise UserError(f"study {study.study}: {spec.run_id}: {why}")
 
     def _expand(self, name: str, study: Study) -> None:

@@ -252,7 +252,7 @@ class Training(Strict):
     gradient_release: Annotated[bool, Introduced(False)] = Field(
         False,
         description="the backward pass applies each gradient at once and drops it; needs precision bf16_kahan and "
-        "max_grad_norm null, and one process that takes a batch whole",
+        "max_grad_norm null, and one process that takes a batch whole, without a launcher",
     )
     train_layers: Annotated[list[Layer], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="train these decoder layers alone: numbers from 0, or fractions of the depth; null trains all"

@@ -44,6 +44,17 @@ class Kahan(torch.optim.Optimizer):
             kept = {name: torch.zeros_like(parameter.detach()) for name in ("remainder", *self.averages)}
             self.state[parameter] = {"step": 0, **kept}
 
+    @torch.no_grad()
+    def load_state_dict(self, state_dict) -> None:
+        """Take over a state in place: beside an 8B model and its own state, a device has no room for a second one."""
+        (group,) = state_dict["param_groups"]
+        for parameter, number in zip(self.param_groups[0]["params"], group["params"], strict=True):
+            own, other = self.state[parameter], state_dict["state"][number]
+            own["step"] = other["step"]
+            for name in ("remainder", *self.averages):
+                own[name].copy_(other[name])
+        self.param_groups[0].update({key: value for key, value in group.items() if key != "params"})
+
     def step(self, closure=None) -> None:
         """Update every weight that has a gradient."""
         for parameter in self.param_groups[0]["params"]:

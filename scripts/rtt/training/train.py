@@ -278,7 +278,7 @@ def train(
     part = micro_batch(rows)
     if part < rows:
         items = by_length(items, rows * distributed.world())
-    if settings.gradient_release and (why := not_released(rows, part, distributed.world())):
+    if settings.gradient_release and (why := not_released(rows, part, distributed.launched())):
         raise UserError(why)
     decay = round(settings.decay * steps)
     cast(model, settings.precision)
