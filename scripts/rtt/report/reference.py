@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from rtt import places
 from rtt.code_version import Maker, changed, code_version
 from rtt.figures.tables import typed
 from rtt.figures.view import View, make_view
 from rtt.stats.tables import ACCURACY_COLUMNS, read_table
+from rtt.study.schema import Study
+from rtt.study.strict import AS_WRITTEN
 
 FOLDER = places.SHIPPED / "results/reference"
 # Keys of a study that decide what its numbers mean. Of SHARED those parts count that both studies have, some at least.
@@ -63,16 +66,29 @@ class Reference:
 
     def fits(self, study: Mapping[str, Any]) -> bool:
         """Return whether a study, as in a runs.json, is one of its seeds: all that decides the numbers is the same."""
+        one, other = canonical(study), canonical(self.study)
 
         def shared(key: str) -> bool:
-            one, other = (
+            parts = [
                 {name: value for name, value in (found.get(key) or {}).items() if value is not None}
-                for found in (study, self.study)
-            )
-            both = one.keys() & other.keys()
-            return bool(both) and all(one[name] == other[name] for name in both)
+                for found in (one, other)
+            ]
+            both = parts[0].keys() & parts[1].keys()
+            return bool(both) and all(parts[0][name] == parts[1][name] for name in both)
 
-        return all(study.get(key) == self.study.get(key) for key in ALIKE) and all(map(shared, SHARED))
+        return all(one.get(key) == other.get(key) for key in ALIKE) and all(map(shared, SHARED))
+
+
+def canonical(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study as plain values, without keys at the value that they had before they existed.
+
+    So a key that was added later, to a method's settings for one, tells an older study from no new one. A study that
+    this version cannot read is compared as it stands.
+    """
+    try:
+        return Study.model_validate_json(json.dumps(study), context=AS_WRITTEN).canonical()
+    except ValidationError:
+        return dict(study)
 
 
 def read(study: Mapping[str, Any] | None = None, folder: Path = FOLDER) -> Reference | None:
