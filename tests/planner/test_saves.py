@@ -6,6 +6,7 @@ import pytest
 from rtt.planner.gpus import device_of
 from rtt.planner.plan import Plan
 from rtt.planner.saves import saves
+from rtt.planner.text import writing
 from rtt.study.load import load_study
 from rtt.training import resume
 
@@ -51,3 +52,10 @@ def test_the_paper_s_points_and_states_by_hand():
     assert bill.write_hours > points
     study = study.model_copy(update={"checkpoint_minutes": 1000})
     assert Plan(study, device_of("h100"), write_rate=2e9).stages["unlearn"].write_hours == pytest.approx(points)
+
+
+def test_a_rate_that_was_given_is_not_called_assumed():
+    one = {"state": 2e9, "seconds": 1.0, "hours": 1.0, "count": 1, "lost": 0.1}
+    found = {"minutes": 30, "hours": 0.0, "point": 0, "saves": {"RTT": one}}
+    heads = [writing({"writing": found | {"rate": rate}})[0] for rate in (1e9, 2e9)]
+    assert heads[0].endswith("at 1 GB/s (--disk; assumed)") and heads[1].endswith("at 2 GB/s (--disk)")

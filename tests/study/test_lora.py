@@ -56,6 +56,15 @@ def test_check_finds_layers_that_take_no_adapter(tmp_path, capsys):
     assert "attacks.RTT_LoRA: LlamaForCausalLM cannot" in refused(tmp_path, capsys, attacks={"RTT_LoRA": rtt})
 
 
+def test_a_grid_s_adapters_are_tried_once(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr("rtt.steps.check._check_adapters", lambda spec, lora, model: tried.append(lora.rank))
+    grid = {"grid": {"retain_coefficient": [0.1, 1.0, 10.0], "learning_rate": [1e-3, 1e-2]}}
+    methods = {"GD": GD_LORA | grid, "RMU": GD_LORA | {"lora": {"rank": 3}}}
+    assert main(["check", str(write(tmp_path, methods=methods, seeds=[0, 1]))]) == 0
+    assert sorted(tried) == [2, 3]
+
+
 def test_a_method_that_changes_weights_at_a_point_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(GD, "at_point", lambda self, model: Method.at_point(self, model))
     found = refused(tmp_path, capsys, methods={"GD": GD_LORA})

@@ -6,6 +6,7 @@ from itertools import groupby
 from rtt.planner import costs
 from rtt.planner import lora as with_lora
 from rtt.planner import memory as bytes_of
+from rtt.planner.saves import DISK
 
 WIDTH = 98
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -187,7 +188,9 @@ def memory(plan: dict) -> list[str]:
 def writing(plan: dict) -> list[str]:
     """Return how long training waits for the disk."""
     found = plan["writing"]
-    lines = [f"Checkpoints of a training, at {found['rate'] / 1e9:g} GB/s (--disk; assumed)"]
+    lines = [
+        f"Checkpoints of a training, at {found['rate'] / 1e9:g} GB/s (--disk{'; assumed' * (found['rate'] == DISK)})"
+    ]
     rows = [
         (
             stage, size(one["state"]), hours(one["seconds"] / 3600), hours(one["hours"]),
