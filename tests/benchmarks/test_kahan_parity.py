@@ -32,16 +32,20 @@ def test_it_goes_on_where_it_was_stopped(benchmark, tmp_path, monkeypatch, capsy
     table = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| R")] == 2 * ["| RMU", "| RTT"]
     found = json.loads((tmp_path / "seed-0" / "RTT-adamw-6-16.json").read_text())
-    assert list(found) == ["fp32", "bf16_mixed", "fp32 1", "bf16_mixed 1", "kahan", "bf16", "release"]
-    far = {run: abs(parts["retain"] - found["fp32"]["retain"]) for run, parts in found.items()}
-    assert far["fp32 1"] < 1e-5 < far["kahan"] < far["bf16"] and found["fp32"]["moved"] == 1.0
+    assert list(found) == ["masters", "fp32", "masters 1", "fp32 1", "kahan", "bf16", "release"]
+    far = {
+        one: {run: abs(parts["retain"] - found[one]["retain"]) for run, parts in found.items()}
+        for one in benchmark.REFERENCES
+    }
+    assert far["fp32"]["fp32 1"] < 1e-5 < far["fp32"]["masters"] and far["fp32"]["kahan"] < far["fp32"]["bf16"]
+    assert 0 < far["masters"]["kahan"] < far["masters"]["fp32"] and found["fp32"]["moved"] == 1.0
     del found["bf16"]
     (tmp_path / "seed-0" / "RTT-adamw-6-16.json").write_text(json.dumps(found))
     train, again = benchmark.Case.trained, []
     monkeypatch.setattr(benchmark.Case, "trained", lambda self, *given: (again.append(given), train(self, *given))[1])
     benchmark.main(words)
     rows = [[line for line in text.splitlines() if line.startswith("| R")] for text in (table, capsys.readouterr().out)]
-    assert again == [({"precision": "bf16"}, 0)] and rows[0] == rows[1]
+    assert again == [("bf16", {"precision": "bf16"})] and rows[0] == rows[1]
     assert found["release"] == found["kahan"] and "release differs" not in capsys.readouterr().err
     found["release"]["retain"] += 1e-9
     (tmp_path / "seed-0" / "RTT-adamw-6-16.json").write_text(json.dumps(found | {"bf16": found["kahan"]}))
