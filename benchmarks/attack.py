@@ -10,6 +10,7 @@ before, amid and after the field's runs; medians are reported. Ends with 1 when 
 """
 
 import argparse
+import functools
 import importlib
 import json
 import os
@@ -25,10 +26,14 @@ from field_run import STARTED, Clock
 ROOT = Path(__file__).resolve().parents[1]
 RATES = [5e-4, 1e-3, 2e-3, 7.5e-4, 1.5e-3, 3e-3]
 PARTS = ("import", "load", "evaluate", "train", "other", "exit")
-OURS = {  # part -> what of rtt.steps.attack counts as it
-    "load": ("read_facts", "load", "scorer_of", "training_passes", "weights"),
-    "evaluate": ("result",),
-    "train": ("train",),
+STEP = "rtt.steps.attack"
+OURS = {  # part -> what counts as it: names of modules, and of a class
+    "load": (
+        *((STEP, name) for name in ("read_facts", "load", "scorer_of", "weights")),
+        ("rtt.training.order", "training_passes"),
+    ),
+    "evaluate": (("rtt.scoring.score", "Scorer", "questions"),),
+    "train": (("rtt.training.train", "train"),),
 }
 GOAL = 3.0  # where training is under a third of the field's time; else within 10 % of what removing the rest allows
 
@@ -41,6 +46,7 @@ def study(rates: int, splits: int, tiny: bool) -> dict:
     raw = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
     raw["attacks"]["RTT"] |= {"learning_rates": sorted(RATES[:rates]), "v_splits": splits}
     raw["attacks"]["RTT"]["score_epochs"] = [raw["attacks"]["RTT"]["epochs"]]
+    raw["attacks"]["RTT"] |= {"shuffle_choices": False, "sentences": False}  # what the field trains on
     return raw | {
         "study": "bench",
         "arms": ["pretrained"],
@@ -97,7 +103,7 @@ class Folder:
         """The arguments of `rtt attack` on the original, with its outputs in `out`, as the rule calls it."""
         words = [
             "attack", "--spec", self.spec(self.attack), "--source", self.model,
-            "--facts", self.facts(self.attack.facts), "--evals", out / "eval.json",
+            "--facts", self.facts(self.attack.facts), "--evals", out / "evals",
             "--manifest", out / "manifest.json", "--state", out / "state",
         ]  # fmt: skip
         return [str(word) for word in words]
@@ -146,10 +152,10 @@ def child(out: str, words: list[str]) -> int:
     """Run `rtt` with the parts of `attack` timed."""
     clock = Clock()
     main = importlib.import_module("rtt.__main__").main
-    attack = importlib.import_module("rtt.steps.attack")
-    for part, names in OURS.items():
-        for name in names:
-            setattr(attack, name, clock.timed(part, getattr(attack, name)))
+    for part, places in OURS.items():
+        for module, *path, name in places:
+            holder = functools.reduce(getattr, path, importlib.import_module(module))
+            setattr(holder, name, clock.timed(part, getattr(holder, name)))
     code = main(words)
     clock.write(out)
     return code
@@ -192,10 +198,11 @@ def ours(folder: Folder, work: Path) -> dict:
         parts = out / "parts.json"
         words = [sys.executable, __file__, "--child", parts, *folder.attack_words(out)]
         wall, cpu = timed(words, out / "log", work)
-        results = json.loads((out / "eval.json").read_text(encoding="utf-8"))["results"]
+        (evaluation,) = (out / "evals").glob("*.json")
+        looks = json.loads(evaluation.read_text(encoding="utf-8"))["looks"]
         scores = {
-            (result["lr"], result["v_split"]): [question["scores"]["letter"] for question in result["questions"]]
-            for result in results
+            (look["setting"]["lr"], look["v_split"]): [one["probes"]["letter"]["scores"] for one in look["questions"]]
+            for look in looks
         }
         return _split(parts, wall, cpu) | {"scores": scores}
 
