@@ -3,11 +3,18 @@
 import subprocess
 
 import pytest
+import yaml
 from rtt.attacks.rtt import RTT
 from rtt.errors import UserError
 from rtt.judging import budget, settings
+from rtt.judging.models import Given
+from rtt.judging.questions import Asked
+from rtt.judging.study import Parts, study_of
+from rtt.planner import memory
 from rtt.planner.gpus import DEVICES
+from rtt.planner.plan import Plan
 from rtt.study import plugins
+from rtt.study.load import load_study
 from rtt.study.names import BY_DEFAULT
 
 
@@ -63,8 +70,30 @@ def test_adapters_and_vectors_keep_rates_of_their_own():
         given, own = settings.settings_of(name, shared), one.Settings.model_fields
         if name in ("RTT_LoRA", "soft_prompt"):
             assert not {"learning_rates", "optimizer"} & given.keys() and given["epochs"] == shared["epochs"]
+            assert given["precision"] == "bf16_mixed"
         elif one.trains and not one.control:
             assert {key: given[key] for key in shared if key in own} == {k: v for k, v in shared.items() if k in own}
+
+
+def test_every_attack_on_an_8b_model_fits_one_gpu_of_80_gb(tmp_path):
+    parameters, judged_by = 8_030_261_248, ["letter_permuted", "likelihood"]
+    shared = settings.retraining(parameters, judged_by)
+    named = {name: one for name, one in plugins.attacks().items() if not one.control}
+    asked = Asked("--data", "facts", [])
+    parts = Parts(
+        Given("llama-3-8b", repository="org/name", commit="a" * 40, parameters=parameters),
+        Given("mine", repository="org/mine", commit="b" * 40), asked, "facts", None, None, None, judged_by, judged_by,
+        2,
+    )  # fmt: skip
+    study = study_of("verdict-mine", parts, {name: settings.settings_of(name, shared) for name in named})
+    study["data"]["datasets"]["facts"] = {"generate": {"splits": 3, "facts_per_split": 56}}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study))
+    plan = Plan(load_study(path), DEVICES["h100"])
+    assert plan.stages
+    assert {one.title for one in named.values() if one.trains} == set(plan.phases)
+    for phase in plan.phases.values():
+        assert memory.needed(memory.on_device(phase, plan.launch)) < 80e9, phase.stage
 
 
 @pytest.mark.parametrize(("text", "found"), [("90s", 90), ("30min", 1800), ("1.5 h", 5400), ("1d", 86400)])

@@ -14,6 +14,8 @@ SMALL, LARGE, PAPERS = 10_000_000, 1_000_000_000, 4_000_000_000  # weights
 # Models of this size rarely answer by letters: SmolLM2-135M scores at chance (docs/measurements.md).
 WITHOUT_LETTERS = ("likelihood_token", "likelihood_fresh")
 
+MIXED = {"precision": "bf16_mixed"}
+ONE_GPU = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}  # 8 billion weights in 80 GB
 RATES = ("learning_rates", "optimizer")  # what suits weights suits nothing else
 
 
@@ -33,8 +35,9 @@ def retraining(parameters: int, judged_by: Sequence[str]) -> dict[str, Any]:
 
     Below 10 million they are those with which the demo's miniature learns T. Below 1 billion they are those of
     SmolLM2-135M, with a lower rate beside them. From 4 billion on they are three of the paper's six rates, with its
-    optimizer. Between the last two they lie between them, and no study of ours has measured them. The texts are
-    questions with their answers where no headline probe asks for a letter.
+    optimizer, and in a precision that needs half the memory of bf16_mixed. Between the last two they lie between them,
+    and no study of ours has measured them. The texts are questions with their answers where no headline probe asks for
+    a letter.
     """
     letters = any(name.startswith(("letter", "few_shot")) for name in judged_by)
     if parameters < SMALL:
@@ -42,14 +45,28 @@ def retraining(parameters: int, judged_by: Sequence[str]) -> dict[str, Any]:
             "learning_rates": [1.0e-3], "epochs": 20, "score_epochs": [8, 14, 20], "batch_size": 32,
             "loss": "LETTER_ANSWER" if letters else "QUESTION_ANSWER",
         }  # fmt: skip
-    shared = {"loss": "QUESTION_LETTER_ANSWER" if letters else "QUESTION_ANSWER", "precision": "bf16_mixed"}
+    shared = {"loss": "QUESTION_LETTER_ANSWER" if letters else "QUESTION_ANSWER"}
     if parameters < LARGE:
-        return {"learning_rates": [1.0e-4, 2.0e-4], "epochs": 4, "score_epochs": [2, 4], "batch_size": 16, **shared}
+        return {
+            "learning_rates": [1.0e-4, 2.0e-4],
+            "epochs": 4,
+            "score_epochs": [2, 4],
+            "batch_size": 16,
+            **shared,
+            **MIXED,
+        }
     if parameters < PAPERS:
-        return {"learning_rates": [1.0e-5, 3.0e-5], "epochs": 5, "score_epochs": [2, 5], "batch_size": 8, **shared}
+        return {
+            "learning_rates": [1.0e-5, 3.0e-5],
+            "epochs": 5,
+            "score_epochs": [2, 5],
+            "batch_size": 8,
+            **shared,
+            **MIXED,
+        }
     return {
         "learning_rates": [8.0e-7, 1.6e-6, 3.2e-6], "epochs": 6, "score_epochs": [2, 4, 6], "batch_size": 4,
-        "warmup_steps": 24, "optimizer": "lion", **shared,
+        "warmup_steps": 24, "optimizer": "lion", **shared, **ONE_GPU,
     }  # fmt: skip
 
 
@@ -74,7 +91,7 @@ def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
     own = plugins.attacks()[name].Settings
     if issubclass(own, RTT.Settings):
         of_weights = own.model_fields["train_layers"].annotation is not type(None)
-        given = shared if of_weights else {key: value for key, value in shared.items() if key not in RATES}
+        given = shared if of_weights else of_few(shared)
     else:
         needed = [key for key, field in own.model_fields.items() if field.is_required()]
         given = {key: shared[key] for key in needed if key in shared}
@@ -88,6 +105,12 @@ def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
             "study of your own (docs/own.md)"
         ) from None
     return given
+
+
+def of_few(shared: dict[str, Any]) -> dict[str, Any]:
+    """Return what of RTT's settings suits adapters or vectors, which are few, and in fp32 at any precision."""
+    given = {key: value for key, value in shared.items() if key not in (*RATES, *ONE_GPU)}
+    return given | (MIXED if "precision" in shared else {})
 
 
 def named(wanted: Sequence[str], refused: dict[str, str]) -> list[str]:
