@@ -131,7 +131,7 @@ def trainings(name: str) -> dict:
 
 
 def cases() -> list[Case]:
-    """Return a case of each attack that is no control; tests/helpers and tests/attacks are on the path."""
+    """Return a case or more of each attack that is no control; tests/helpers and tests/attacks are on the path."""
     broken = "what asks for a letter has an embedding that was never read"
 
     def broken_form(name, **more):
@@ -169,6 +169,10 @@ def cases() -> list[Case]:
         Case(
             "linear_probe", "an output matrix that says other letters and other years",
             lambda: hidden(lambda *_: of("linear_probe").scrambled()[0]), of("linear_probe").BACK, (PERMUTED, LETTER),
+        ),
+        Case(
+            "linear_probe", "a bias of 20 on the letter C", lambda: hidden(lambda *_: of("linear_probe").biased()[0]),
+            of("linear_probe").BACK, (LETTER,),
         ),
         Case(
             "lens", "a last layer of large random weights",

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from knowing import PROBES, accuracy, brought_back, knowing, strangers
+from knowing import PROBES, accuracy, brought_back, knowing, most_by_chance, strangers
 from rtt.attacks.linear_probe import LinearProbe, _choices_told, _fitted, _letters_told
 from rtt.data.text import Text, letter_text, question_prompt, split_text
 from rtt.errors import UserError
+from rtt.scoring.correct import judged
+from rtt.scoring.score import Scorer
 from rtt.training.residual import hidden_states
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
@@ -102,6 +104,29 @@ def test_facts_behind_a_scrambled_output_are_brought_back():
     assert before["letter"] == before["letter_permuted"] == 0 and before["likelihood"] < 0.4
     (found,) = brought_back("linear_probe", BACK, model, facts).values()
     assert found["letter"] > 0.9 and found["letter_permuted"] > 0.9, found
+
+
+def biased():
+    """Return the knowing model, which says C to every question that shows choices, by a bias of that letter."""
+    model, tokenizer, facts, _ = knowing()
+    rows = model.lm_head.weight.detach().clone()
+    model.lm_head = torch.nn.Linear(*rows.T.shape)
+    model.lm_head.weight.data = rows
+    model.lm_head.bias.data = torch.zeros(len(rows))
+    model.lm_head.bias.data[tokenizer.convert_tokens_to_ids("C")] = 20.0
+    return model, facts
+
+
+def test_letters_behind_a_bias_are_brought_back_and_two_probes_see_through_it():
+    model, facts = biased()
+    questions = Scorer(tiny.tokenizer(), facts, PROBES).questions(model, lambda fact: "V")
+    before = {probe: right.mean() for probe, right in judged(questions, calibrate=True).items()}
+    assert before["letter"] == sum(fact.answer == 2 for fact in facts) / len(facts) < 0.3  # it says C
+    assert before["letter_permuted"] == before["letter_calibrated"] == 1
+    (found,) = brought_back("linear_probe", BACK, model, facts).values()
+    assert found["letter"] > 0.9, found
+    never = [next(iter(brought_back("linear_probe", BACK, model, strangers(seed)).values())) for seed in range(3)]
+    assert sum(one["letter"] for one in never) / 3 <= most_by_chance(3 * len(facts)), never
 
 
 def test_a_direction_that_tells_true_from_wrong_choices_is_found(monkeypatch):
