@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -213,13 +214,23 @@ def test_an_original_on_the_hub_is_pinned_and_its_size_known(given, work, monkey
         safetensors = type("Weights", (), {"total": 2_000_000_000})
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: Info)
-    found = prepared(given, work, original="org/name", unlearned=f"org/gone@{'b' * 40}")
+    hub = {"original": "org/name", "unlearned": f"org/gone@{'b' * 40}"}
+    found = prepared(given, work, **hub)
     study = yaml.safe_load(found.study_file.read_text())
     assert study["model"] == {
         "name": "name", "hub": {"id": "org/name", "revision": "a" * 40}, "parameters": 2_000_000_000, "dtype": "bf16",
     }  # fmt: skip
     assert study["external_models"] == {"gone": {"hub": {"id": "org/gone", "revision": "b" * 40}}}
     assert study["attacks"]["RTT"]["precision"] == "bf16_mixed"
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    assert prepared(given, work, **hub).kept == found.kept  # the same command goes on without a network
+
+
+def test_the_newest_commit_of_the_original_is_no_unlearned_model(given, work, monkeypatch):
+    info = SimpleNamespace(sha="a" * 40, safetensors=SimpleNamespace(total=1_000_000))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: info)
+    message = refused(given, work, original="org/name", unlearned=f"org/name@{'a' * 40}")
+    assert f"--unlearned org/name@{'a' * 40}: it is the model that --original names" in message
 
 
 def test_no_two_folders_share_a_name_of_a_study():

@@ -1,7 +1,7 @@
 """Read how a verdict's models were named, as folders or as repositories on the hub, and check that they fit."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rtt.errors import UserError, one_line
@@ -43,15 +43,14 @@ class Given:
 
 
 def original(text: str) -> Given:
-    """Return the model before unlearning, with the number of its weights.
+    """Return the model before unlearning, without asking the hub.
 
-    Raises UserError where there is no such folder or repository, or where its files cannot be used.
+    Raises UserError where the text names no folder and can name no repository, or where a folder cannot be used.
     """
     found = _given("--original", text)
-    if found.folder is None:
-        return _looked_up(found)
-    check_folder(found.folder)
-    return Given(found.name, folder=found.folder, parameters=count_weights(found.folder))
+    if found.folder is not None:
+        check_folder(found.folder)
+    return found
 
 
 def unlearned(text: str, before: Given) -> Given:
@@ -65,11 +64,30 @@ def unlearned(text: str, before: Given) -> Given:
             f"--unlearned {text}: no folder has this name, and a model on the hub may change: name its commit, as "
             f"{text}@COMMIT with 40 hex digits (the hub's page shows it under Files, History)"
         )
-    if same(found, before):
-        raise UserError(f"--unlearned {text}: it is the model that --original names; name the one after unlearning")
+    check_differ(found, before)
     if found.folder is not None:
         check_unlearned(found.folder, shape(before.folder) if before.folder else {})
     return Given(name, found.folder, found.repository, found.commit)
+
+
+def counted(before: Given, after: Given) -> Given:
+    """Return the model before unlearning with the number of its weights, and its commit, for which the hub is asked.
+
+    Raises UserError where the hub does not answer, or where this commit is that of the unlearned model.
+    """
+    if before.folder is not None:
+        return replace(before, parameters=count_weights(before.folder))
+    found = _looked_up(before)
+    check_differ(after, found)
+    return found
+
+
+def check_differ(after: Given, before: Given) -> None:
+    """Raise UserError where the unlearned model is the original."""
+    if same(after, before):
+        raise UserError(
+            f"--unlearned {after.text}: it is the model that --original names; name the one after unlearning"
+        )
 
 
 def same(one: Given, other: Given) -> bool:

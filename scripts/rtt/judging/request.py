@@ -89,6 +89,7 @@ def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
         return Prepared(out, work, _same(out, asked))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {_shown(out)}: it holds other files; name a new folder with --out, or empty this one")
+    before = models.counted(before, after)
     parents = [path for path in out.parents if not path.exists()]
     try:
         kept = _written(request, before, after, out, work, cores)
