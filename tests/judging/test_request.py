@@ -97,6 +97,34 @@ def test_the_same_request_goes_on_and_another_is_refused(given, work):
         prepared(given, work, attacks=("RTT",))
 
 
+@pytest.mark.parametrize("until", ["write_json", "write_text", "load_study"])
+def test_a_preparation_that_was_killed_is_made_anew(given, work, monkeypatch, until):
+    """The process ends in the first write of `asked.json`, in that of the study file, or after it."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path, *_):
+        (work / "verdict/mine").mkdir(parents=True, exist_ok=True)
+        (work / "verdict/mine/.asked.x1y2.json").write_text("{")
+        raise Killed
+
+    facts = work / "facts"
+    facts.mkdir()
+    rows = "".join(path.read_text() for path in sorted((given / "data").glob("split_*.jsonl")))
+    (facts / "facts.jsonl").write_text(rows)  # one split, so that the questions are cut and written
+    with monkeypatch.context() as patch:
+        patch.setattr(request, until, kill)
+        patch.setattr(request, "_discard", lambda out: None)  # a process that is killed clears nothing
+        with pytest.raises(Killed):
+            prepared(given, work, data=str(facts))
+    out = work / "verdict/mine"
+    assert any(out.iterdir()) and (out / "data").exists() == (until != "write_json")
+    found = prepared(given, work, data=str(facts), attacks=("RTT",))
+    assert set(found.kept["attacks"]) == {"RTT"}
+    assert {path.name for path in out.glob("[!.]*")} == {"asked.json", "data", "study.yaml"}
+
+
 def test_changed_questions_are_another_verdict(given, work, tmp_path):
     data = shutil.copytree(given / "data", tmp_path / "changing")
     prepared(given, work, data=str(data))

@@ -73,8 +73,8 @@ class Prepared:
 def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
     """Check what was asked for, and write the study; or take what the same command wrote before.
 
-    Raises UserError where something cannot be used, and where the folder holds the verdict on something else. Then
-    nothing is left behind.
+    A preparation that was killed left `asked.json` without decisions; it is made anew. Raises UserError where something
+    cannot be used, and where the folder holds the verdict on something else. Then nothing is left behind.
     """
     work = places.work_folder()
     before = models.original(request.original)
@@ -86,16 +86,20 @@ def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
             questions.check_folder(option, folder)
     asked = request.plain()
     if (out / KEPT).is_file():
-        return Prepared(out, work, _same(out, asked))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if "study" in (kept := _kept(out)):
+            _check_same(out, kept["asked"], asked)
+            return Prepared(out, work, kept)
+        _discard(out)
+    if out.exists() and (not out.is_dir() or any(path not in _unfinished(out) for path in out.iterdir())):
         raise UserError(f"--out {_shown(out)}: it holds other files; name a new folder with --out, or empty this one")
     before = models.counted(before, after)
     parents = [path for path in out.parents if not path.exists()]
+    begun = {"version": VERSION, "asked": asked}
     try:
-        kept = _written(request, before, after, out, work, cores)
-        write_json(out / KEPT, {"version": VERSION, "asked": asked, **kept})
+        write_json(out / KEPT, begun)
+        write_json(out / KEPT, begun | _written(request, before, after, out, work, cores))
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        _discard(out)
         with suppress(OSError):  # another verdict may have written into them by now
             for path in parents:
                 path.rmdir()
@@ -103,13 +107,32 @@ def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
     return Prepared(out, work, read_json(out / KEPT))
 
 
-def _same(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what was kept. Raises UserError where it is the verdict on something else."""
+def _discard(out: Path) -> None:
+    """Remove what an unfinished preparation has written, and its folder where that is empty then."""
+    with suppress(OSError):
+        shutil.rmtree(out / DATA, ignore_errors=True)
+        for path in (out / STUDY, *_unfinished(out), out / KEPT):
+            path.unlink(missing_ok=True)
+        out.rmdir()
+
+
+def _unfinished(out: Path) -> list[Path]:
+    """Return the temporary files of writes that were killed."""
+    return [path for name in (KEPT, STUDY) for path in out.glob(f".{Path(name).stem}.*")]
+
+
+def _kept(out: Path) -> dict[str, Any]:
+    """Return what was kept; without a `study` where the preparation was killed. Raises UserError for anything else."""
     kept = read_json(out / KEPT)
     if not isinstance(kept, dict) or kept.get("version") != VERSION or not isinstance(kept.get("asked"), dict):
         raise UserError(f"{out / KEPT}: not what this version of the program writes; name a new folder with --out")
+    return kept
+
+
+def _check_same(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise UserError where a folder holds the verdict on something else."""
     for key, value in asked.items():
-        old = kept["asked"].get(key)
+        old = before.get(key)
         if old != value and (key not in PATHS or old is None or value is None or normpath(old) != normpath(value)):
             what = key.replace("_", "-")
             changed = "the questions have changed" if key == "digests" else f"--{what} was {old}, and is {value}"
@@ -117,7 +140,6 @@ def _same(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
                 f"{_shown(out)} holds the verdict on something else: {changed}; name a new folder with --out, or "
                 "delete this one"
             )
-    return kept
 
 
 def _written(request: Request, before: Given, after: Given, out: Path, work: Path, cores: int) -> dict[str, Any]:
