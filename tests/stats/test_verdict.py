@@ -121,6 +121,7 @@ NOTHING = {"RTT": planted(0.25, seed=1), "quantise": planted(0.2, seed=2)}
     [
         ({"RTT": planted(0.8)}, {}, "hidden", "After the strongest attack (RTT) .80 of the answers are right"),
         ({"RTT": planted(0.8)}, {"control": {}}, "hidden", "There is no control. What comes back was compared"),
+        ({"RTT": planted(0.8)}, {"control_learned": False}, "hidden", "compared with the control and with the floor."),
         ({"RTT": planted(0.8)}, {"control": {"RTT": planted(0.8, seed=5)}}, "cannot_tell", "The control answers .80"),
         ({"RTT": planted(0.4)}, {"control": {"RTT": planted(0.42, seed=5)}}, "none_shown", ".42 on the control"),
         ({"RTT": planted(0.06)}, {}, "cannot_tell", "it answers below the floor, which is not forgetting."),

@@ -181,7 +181,7 @@ def verdict(
         answer, why = CANNOT_TELL, [_sentence(NOT_COUNTED["not_known"])]
     elif lower > 0:
         answer, why = HIDDEN, [_comes_back(found, never, names)]
-        why += [] if valid else [_no_control(control) + " What comes back was compared with the floor."]
+        why += [] if valid else [_compared_with(control)]
     else:
         why = [] if valid else [_no_control(control)]
         if len(halves) < FEWEST:
@@ -317,6 +317,15 @@ def _check(unlearned: Looks, original, halves: np.ndarray, control: Looks | None
 
 def _no_control(control: Looks | None) -> str:
     return "There is no control." if control is None else "The attack on the control did not learn T."
+
+
+def _compared_with(control: Looks | None) -> str:
+    if control is None:
+        return f"{_no_control(control)} What comes back was compared with the floor."
+    return (
+        "The attack on the control did not learn T, so what it brings back there may be too low. What comes back was "
+        "compared with the control and with the floor."
+    )
 
 
 def _comes_back(found: Reported, never: Reported | None, names: Sequence[str]) -> str:
