@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import verdict_builder
+from markupsafe import escape
 from rtt.errors import UserError
 from rtt.judging import page
 from rtt.judging.answer import KEYS, answer
@@ -108,11 +109,16 @@ def test_without_a_control_facts_can_still_be_hidden(tmp_path):
 
 def test_a_model_that_is_not_unlearned_is_said_first(tmp_path):
     by_probe = {("unlearned", "likelihood"): 0.7}
-    found = answer(verdict_builder.prepared(tmp_path, by_probe=by_probe))
+    prepared = verdict_builder.prepared(tmp_path, by_probe=by_probe, whole=True)
+    said, found = page.write(prepared), answer(prepared)
     assert not found["unlearned_by_every_probe"]["holds"]
     assert found["cautions"][0].startswith(
         "The model is not unlearned by every probe: it still shows facts by likelihood"
     )
+    first = [*found["cautions"], found["sentence"]]
+    text = (prepared.out / "verdict.html").read_text(encoding="utf-8")
+    at = [text.index(str(escape(one))) for one in first]
+    assert said[1 : 1 + len(first)] == first and at == sorted(at)
 
 
 def test_the_documented_keys_are_those_of_the_file(hidden):

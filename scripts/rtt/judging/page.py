@@ -22,7 +22,7 @@ PAGE, JSON, REPORT = "verdict.html", "verdict.json", "report.html"
 
 
 def write(prepared: Prepared) -> list[str]:
-    """Write page, JSON and report; return what to say about them, the answer first."""
+    """Write page, JSON and report; return what to say about them, the cautions first."""
     found = answer(prepared)
     text, report = render(found, prepared), (prepared.results / REPORT).read_bytes()
     files = {
@@ -32,7 +32,7 @@ def write(prepared: Prepared) -> list[str]:
     with ExitStack() as stack:
         for name, content in files.items():
             stack.enter_context(atomic_path(prepared.out / name)).write_bytes(content)
-    return ["", found["sentence"], *found["cautions"], f"page: {prepared.out / PAGE}", f"JSON: {prepared.out / JSON}"]
+    return ["", *found["cautions"], found["sentence"], f"page: {prepared.out / PAGE}", f"JSON: {prepared.out / JSON}"]
 
 
 def render(found: dict[str, Any], prepared: Prepared) -> str:
