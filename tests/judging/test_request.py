@@ -93,8 +93,12 @@ def test_the_same_request_goes_on_and_another_is_refused(given, work):
     before = first.study_file.read_bytes()
     again = prepared(given, work)
     assert again.kept == first.kept and again.study_file.read_bytes() == before
-    with pytest.raises(UserError, match=r"holds the verdict on something else: --attacks was None, and is \['RTT'\]"):
-        prepared(given, work, attacks=("RTT",))
+    for changes, says in (
+        ({"attacks": ("RTT", "noise")}, "--attacks was not given, and is RTT noise;"),
+        ({"control_data": None}, f"--control-data was {given / 'control'}, and is not given;"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"holds the verdict on something else: {says}")):
+            prepared(given, work, **changes)
 
 
 @pytest.mark.parametrize("until", ["write_json", "write_text", "load_study"])
@@ -198,9 +202,26 @@ def test_without_retain_facts_attacks_that_train_nothing_are_not_said_to_train(g
     assert why["prune"] == why["project"] == "it uses facts that must stay; give --retain-data"
 
 
-def test_the_control_cannot_be_the_data(given, work):
-    message = refused(given, work, control_data=str(given / "data"))
-    assert "the model knows these facts, which are unlearned" in message
+@pytest.mark.parametrize(
+    ("option", "folder", "says"),
+    [
+        ("control_data", "data", "12 of its 12 questions are those of --data {}/data, the first "),
+        ("control_data", "data", "; a control holds facts that the original never saw: give others"),
+        ("retain_data", "data", "12 of its 12 questions are those of --data {}/data, the first "),
+        ("retain_data", "data", "; what had to stay cannot be what is unlearned: give others"),
+        ("retain_data", "control", "12 of its 12 questions are those of --retain-data {}/control, the first "),
+    ],
+)
+def test_one_set_of_questions_cannot_serve_twice(given, work, option, folder, says):
+    message = refused(given, work, **{option: str(given / folder)})
+    assert says.format(given) in message and "study verdict" not in message
+
+
+@pytest.mark.parametrize("option", ["data", "control_data", "retain_data"])
+def test_a_folder_without_questions_is_said(given, work, tmp_path_factory, option):
+    empty = tmp_path_factory.mktemp("empty")
+    message = refused(given, work, **{option: str(empty)})
+    assert message.startswith(f"--{option.replace('_', '-')} {empty}: no *.jsonl file there; expected questions")
 
 
 def test_a_control_with_fewer_questions_is_refused(given, work, tmp_path_factory):

@@ -19,6 +19,7 @@ from rtt.data.reader import KINDS, same
 from rtt.data.text import cloze
 from rtt.errors import UserError
 from rtt.files import natural, write_text
+from rtt.listing import jsonl_files
 
 ENOUGH = 160  # questions, below which a verdict does not say that nothing was found
 SPLITS, LEAST_PER_SPLIT = 3, 20  # into how many splits questions are cut, where each gets so many; else into two
@@ -38,6 +39,11 @@ class Asked:
     folder: str
     facts: list[Fact]
     cut: list[list[Fact]] | None = None
+
+    @property
+    def asked(self) -> list[Fact]:
+        """The questions that the study will ask."""
+        return self.facts if self.cut is None else [fact for part in self.cut for fact in part]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -66,9 +72,27 @@ def read(option: str, folder: str, dataset: str) -> Asked:
 
 
 def check_folder(option: str, folder: str) -> None:
-    """Raise UserError where there is no such folder."""
+    """Raise UserError where there is no such folder, or no file of questions in it."""
     if not Path(folder).is_dir():
         raise UserError(f"{option} {folder}: no such folder; expected one with questions as JSONL (docs/data.md)")
+    if not jsonl_files(folder):
+        raise UserError(f"{option} {folder}: no *.jsonl file there; expected questions as JSONL (docs/data.md)")
+
+
+def check_apart(known: Asked, other: Asked, why: str) -> None:
+    """Raise UserError where two datasets share questions with their answers; why: what is wrong about that."""
+    there = {_content(fact) for fact in known.asked}
+    if not (twice := [fact for fact in other.asked if _content(fact) in there]):
+        return
+    first = twice[0].origin
+    raise UserError(
+        f"{other.option} {other.folder}: {len(twice)} of its {len(other.asked)} questions are those of {known.option} "
+        f"{known.folder}, the first {first['file']}:{first['line']}, {twice[0].question!r:.60}; {why}: give others"
+    )
+
+
+def _content(fact: Fact) -> tuple[str, str]:
+    return same(fact.question), same(fact.choices[fact.answer])
 
 
 def with_splits(asked: Asked) -> Asked:

@@ -1,6 +1,7 @@
 """What a verdict was asked for, checked before the first minute of work, and kept so that the same command goes on."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -134,12 +135,19 @@ def _check_same(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> Non
     for key, value in asked.items():
         old = before.get(key)
         if old != value and (key not in PATHS or old is None or value is None or normpath(old) != normpath(value)):
-            what = key.replace("_", "-")
-            changed = "the questions have changed" if key == "digests" else f"--{what} was {old}, and is {value}"
+            option = f"--{key.replace('_', '-')}"
+            changed = f"{option} was {_given(old)}, and is {_given(value)}"
+            if key == "digests":
+                changed = "the questions have changed"
             raise UserError(
                 f"{_shown(out)} holds the verdict on something else: {changed}; name a new folder with --out, or "
                 "delete this one"
             )
+
+
+def _given(value: str | list[str] | None) -> str:
+    """Return what an option was given as it is typed."""
+    return "not given" if value is None else shlex.join([value] if isinstance(value, str) else value)
 
 
 def _written(request: Request, before: Given, after: Given, out: Path, work: Path, cores: int) -> dict[str, Any]:
@@ -149,6 +157,12 @@ def _written(request: Request, before: Given, after: Given, out: Path, work: Pat
     if control:
         control = questions.shaped(control, list(data.sizes.values()))
     kept = request.retain_data and questions.read("--retain-data", request.retain_data, "kept")
+    if control:
+        questions.check_apart(data, control, "a control holds facts that the original never saw")
+    if kept:
+        questions.check_apart(data, kept, "what had to stay cannot be what is unlearned")
+    if control and kept:
+        questions.check_apart(kept, control, "a control holds facts that the original never saw")
     everything = [one for one in (data, control, kept) if one]
     probes = _probes(everything)
     judged_by = _headline(request.headline, before.parameters, probes)
