@@ -1,6 +1,8 @@
 """Quantisation against a plain computation in float64, weight by weight; and what stays as it is."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -74,6 +76,15 @@ def test_nf4_is_one_setting_before_the_other_four_bits():
     (found,) = attacked(model, bits=["nf4"]).values()
     for name, weight in before.items():
         assert torch.equal(found[f"{name}.weight"], nf4(weight)) and not torch.equal(found[f"{name}.weight"], weight)
+
+
+def test_nf4_is_what_bitsandbytes_made_on_a_cpu():
+    """nf4.json says by which version: blocks with zeros, a denormal number, large and negative weights, weights 2e-6 to
+    either side of where two levels meet, and a short last block. The levels themselves differ in the last bits.
+    """
+    golden = json.loads((Path(__file__).parents[1] / "data" / "nf4.json").read_text())
+    found = nf4(torch.tensor(golden["weights"])[None])[0]
+    assert torch.allclose(found, torch.tensor(golden["rounded"]), rtol=1e-6, atol=0)
 
 
 @pytest.mark.full

@@ -54,7 +54,7 @@ def normal_levels() -> list[float]:
     """Return the 16 levels of NF4, from -1 to 1: eight quantiles above 0, 0 itself, and seven below it.
 
     They are evenly spaced in probability up to MOST, the offset of bitsandbytes' create_normal_map. bitsandbytes itself
-    is not used: with it installed, every process that imports transformers takes a second longer to start.
+    is not used (docs/attacks.md).
     """
     import numpy as np
     from scipy.stats import norm
