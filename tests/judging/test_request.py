@@ -1,6 +1,7 @@
 """What a verdict is asked for: models, questions and attacks, each mistake with its message, before anything runs."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from rtt.errors import UserError
 from rtt.judging import models, request
 from rtt.judging.request import Request
 from rtt.judging.study import name_of
+from rtt.planner.gpus import Device
 from rtt.study import plugins
 from rtt.study.digests import folder_digest
 from rtt.study.load import load_study
@@ -49,6 +51,15 @@ def asked(given: Path, **changes) -> Request:
 
 def prepared(given, work, **changes):
     return request.prepare(asked(given, **changes), None, 2)
+
+
+def one_file(given: Path, work: Path) -> Path:
+    """Return a folder with all questions in one file, which a verdict cuts into splits of its own."""
+    folder = work / "facts"
+    folder.mkdir()
+    rows = "".join(path.read_text() for path in sorted((given / "data").glob("split_*.jsonl")))
+    (folder / "facts.jsonl").write_text(rows)
+    return folder
 
 
 def refused(given, work, **changes) -> str:
@@ -113,10 +124,7 @@ def test_a_preparation_that_was_killed_is_made_anew(given, work, monkeypatch, un
         (work / "verdict/mine/.asked.x1y2.json").write_text("{")
         raise Killed
 
-    facts = work / "facts"
-    facts.mkdir()
-    rows = "".join(path.read_text() for path in sorted((given / "data").glob("split_*.jsonl")))
-    (facts / "facts.jsonl").write_text(rows)  # one split, so that the questions are cut and written
+    facts = one_file(given, work)
     with monkeypatch.context() as patch:
         patch.setattr(request, until, kill)
         patch.setattr(request, "_discard", lambda out: None)  # a process that is killed clears nothing
@@ -235,6 +243,14 @@ def test_a_malformed_line_is_named(given, work, tmp_path_factory):
     rows = path.read_text().splitlines()
     path.write_text("\n".join([rows[0], json.dumps(json.loads(rows[1]) | {"answer": "E"}), *rows[2:]]) + "\n")
     assert f"{path}:2: 'answer' is 'E'" in refused(given, work, data=str(data))
+
+
+def test_a_budget_is_kept_from_any_folder(given, work, monkeypatch):
+    """The questions are cut, so the study names them as seen from the folder where results go, which is another one."""
+    device = Device("cpu", 1e12, 1e12, None, math.inf, "given")
+    monkeypatch.setattr("rtt.judging.budget.device", lambda: (device, False))
+    found = prepared(given, work, data=str(one_file(given, work)), attacks=("RTT",), budget="1d")
+    assert found.kept["estimate_seconds"] > 0
 
 
 def test_a_model_of_another_shape_is_refused(given, work, tmp_path_factory):

@@ -6,6 +6,7 @@ Nothing is shortened silently: what was left out, and why, is kept and said on t
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rtt.attacks.rtt import RTT
@@ -51,14 +52,15 @@ def device() -> tuple[Device, bool]:
     raise UserError(f"--budget: the speed of this GPU ({name}) is not in the planner's table; leave --budget out")
 
 
-def estimate(study: Study, on: Device, cores: int) -> float:
+def estimate(study: Study, on: Device, cores: int, root: Path) -> float:
     """Return how many seconds a study takes on so many cores, or on one GPU, by the planner's estimate.
 
+    root: the folder from which the study's relative paths start.
     On a CPU the speed of one core counts, since the planner shares jobs, or a job's threads, over the cores.
     """
     if on.name == "cpu" and study.threads > 1:
         on = Device(on.name, on.bf16 * study.threads, on.fp32 * study.threads, on.memory, on.bandwidth, on.source)
-    plan = Plan(study, on, MFU)
+    plan = Plan(study, on, MFU, root)
     return cpu.schedule(plan, [cores])["wall"][cores] * 3600
 
 

@@ -188,7 +188,7 @@ def _written(request: Request, before: Given, after: Given, out: Path, work: Pat
         wanted = budget.seconds(request.budget)
         on, _ = budget.device()
         attacks, shortened, estimate = budget.fitting(
-            attacks, wanted, lambda some: budget.estimate(loaded(some), on, cores)
+            attacks, wanted, lambda some: budget.estimate(loaded(some), on, cores, work)
         )
         not_tried += [{"attack": attack, "why": why} for attack, why in shortened]
         loaded(attacks)
