@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 import yaml
+from rtt.attacks.quantise import Quantise
 from rtt.attacks.rtt import RTT
 from rtt.errors import UserError
 from rtt.judging import budget, settings
@@ -48,6 +49,12 @@ def test_every_attack_but_controls_has_settings():
     for name, one in plugins.attacks().items():
         if not one.control:
             one.Settings.model_validate(settings.settings_of(name, shared))
+
+
+def test_a_verdict_rounds_to_nf4_as_well():
+    given = settings.settings_of("quantise", settings.retraining(8_000_000_000, ["likelihood"]))
+    looks = Quantise.choices(Quantise.Settings(**given))
+    assert [one["bits"] for one in looks] == [8, 8, "nf4", 4, 4]
 
 
 @pytest.mark.parametrize(

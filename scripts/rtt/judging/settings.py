@@ -16,6 +16,7 @@ WITHOUT_LETTERS = ("likelihood_token", "likelihood_fresh")
 
 MIXED = {"precision": "bf16_mixed"}
 ONE_GPU = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}  # 8 billion weights in 80 GB
+MORE = {"quantise": {"bits": [8, 4, "nf4"]}}  # what a verdict tries beyond an attack's defaults
 RATES = ("learning_rates", "optimizer")  # what suits weights suits nothing else
 
 
@@ -86,7 +87,7 @@ def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
     """Return an attack's part of a study: of one that trains as RTT does, RTT's settings, which are `shared`.
 
     One that trains adapters or vectors in the place of weights keeps its own rates and optimizer. Of others, what they
-    have no default for. Raises UserError for an attack that needs more.
+    have no default for, and MORE. Raises UserError for an attack that needs more.
     """
     own = plugins.attacks()[name].Settings
     if issubclass(own, RTT.Settings):
@@ -94,7 +95,7 @@ def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
         given = shared if of_weights else of_few(shared)
     else:
         needed = [key for key, field in own.model_fields.items() if field.is_required()]
-        given = {key: shared[key] for key in needed if key in shared}
+        given = MORE.get(name, {}) | {key: shared[key] for key in needed if key in shared}
     try:
         own.model_validate(given)
     except ValidationError as error:
