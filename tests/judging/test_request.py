@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -251,6 +252,17 @@ def test_a_budget_is_kept_from_any_folder(given, work, monkeypatch):
     monkeypatch.setattr("rtt.judging.budget.device", lambda: (device, False))
     found = prepared(given, work, data=str(one_file(given, work)), attacks=("RTT",), budget="1d")
     assert found.kept["estimate_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "warned"), [("100\n", True), ("81559\n100\n", True), ("81559\n", False), ("[N/A]\n", False)]
+)
+def test_a_gpu_that_is_too_small_is_said(given, work, monkeypatch, gpus, warned):
+    """The miniature's training needs 2 GB, which libraries and the device's context take; 100 MiB are too little."""
+    shown = subprocess.CompletedProcess([], 0, stdout=gpus, stderr="")
+    monkeypatch.setattr("rtt.judging.budget.subprocess.run", lambda *_, **__: shown)
+    said = "\n".join(request.lines(prepared(given, work, attacks=("RTT",))))
+    assert ("warning: RTT needs 2 GB of a GPU by the planner's estimate" in said) == warned
 
 
 def test_a_model_of_another_shape_is_refused(given, work, tmp_path_factory):

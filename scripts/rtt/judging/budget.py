@@ -36,20 +36,41 @@ def device() -> tuple[Device, bool]:
 
     Raises UserError for a GPU whose speed the planner does not know.
     """
-    try:
-        shown = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False
-        )
-    except OSError:
+    if not (shown := _gpus("name")):
         return cpu.measured(), False
-    name = shown.stdout.splitlines()[0].strip() if shown.returncode == 0 and shown.stdout.strip() else ""
-    if not name:
-        return cpu.measured(), False
+    name = shown[0]
     words = re.sub(r"[^a-z0-9]", "", name.lower())
     for key, known in DEVICES.items():
         if all(part in words for part in key.split("-")):
             return known, True
     raise UserError(f"--budget: the speed of this GPU ({name}) is not in the planner's table; leave --budget out")
+
+
+def lack_of_memory(study: Study, root: Path) -> str | None:
+    """Return that a GPU of this machine holds less than a training of the study needs; None where nothing says so."""
+    sizes = [int(text) * 2**20 for text in _gpus("memory.total") if text.isdigit()]
+    if not sizes:
+        return None
+    plan = Plan(study, DEVICES["h100"], MFU, root)  # whatever the GPU: only its bytes count
+    _ = plan.stages  # this fills the phases
+    most = max((plan.memory(phase) for phase in plan.phases.values()), key=lambda one: one["needed"], default=None)
+    if most is None or most["needed"] <= min(sizes):
+        return None
+    return (
+        f"{most['stage']} needs {most['needed'] / 1e9:.0f} GB of a GPU by the planner's estimate, and one of the "
+        f"machine where this was checked has {min(sizes) / 1e9:.0f} GB: run it on a larger one, or name attacks that "
+        "train nothing with --attacks"
+    )
+
+
+def _gpus(key: str) -> list[str]:
+    """Return what nvidia-smi says of each GPU of this machine; [] without a GPU."""
+    command = ["nvidia-smi", f"--query-gpu={key}", "--format=csv,noheader,nounits"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return []
+    return [line.strip() for line in shown.stdout.splitlines() if line.strip()] if shown.returncode == 0 else []
 
 
 def estimate(study: Study, on: Device, cores: int, root: Path) -> float:

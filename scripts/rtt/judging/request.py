@@ -181,8 +181,8 @@ def _written(request: Request, before: Given, after: Given, out: Path, work: Pat
         write_text(path, text_of(study_of(name, parts, some), parts))
         return load_study(path)
 
-    runs = Runs(loaded(attacks), work)
-    Before(runs).check()
+    study = loaded(attacks)
+    Before(Runs(study, work)).check()
     estimate, on = None, None
     if request.budget is not None:
         wanted = budget.seconds(request.budget)
@@ -191,7 +191,8 @@ def _written(request: Request, before: Given, after: Given, out: Path, work: Pat
             attacks, wanted, lambda some: budget.estimate(loaded(some), on, cores, work)
         )
         not_tried += [{"attack": attack, "why": why} for attack, why in shortened]
-        loaded(attacks)
+        study = loaded(attacks)
+    lacking = budget.lack_of_memory(study, work)
     return {
         "study": name,
         "names": {"original": before.name, "unlearned": after.name},
@@ -204,7 +205,7 @@ def _written(request: Request, before: Given, after: Given, out: Path, work: Pat
         "attacks": attacks,
         "not_tried": not_tried,
         "estimate_seconds": None if estimate is None else round(estimate),
-        "warnings": _warnings(data, control, kept),
+        "warnings": [*_warnings(data, control, kept), *([lacking] if lacking else [])],
     }  # fmt: skip
 
 
