@@ -218,17 +218,30 @@ def floors(one: dict, shape: tuple, optimizer: str, precision: str, measured: di
     return max(compute, (5 + other) * move), max(compute, 3 * move) + (2 + other) * move
 
 
-def predicted(one: dict, name: str, row: tuple) -> tuple[float, float]:
-    """(bytes that `rtt.planner.memory` counts on the device, bytes that it says are needed)."""
+def counted(name: str) -> int:
+    """The parameters of a Llama of this shape."""
+    layers, hidden, heads, kv_heads, mlp, vocabulary, tied = SHAPES[name]
+    attention = 2 * hidden * hidden + 2 * hidden * hidden * kv_heads // heads
+    return (1 if tied else 2) * vocabulary * hidden + layers * (attention + 3 * hidden * mlp + 2 * hidden) + hidden
+
+
+def planned(name: str, row: tuple, parameters: int, longest: float) -> tuple:
+    """(`rtt.planner.memory`, the phase and the launch of a row)."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from rtt.planner import memory
     from rtt.study.deepspeed import engine_of
 
     optimizer, precision, _, deepspeed = row
     layers, hidden, _, _, mlp, vocabulary, _ = SHAPES[name]
-    shape = memory.Shape(one["parameters"], layers, hidden, mlp, vocabulary)
-    phase = memory.Phase("rtt", settings_of(optimizer, precision), shape, one["longest"])
-    parts = memory.on_device(phase, memory.Launch(1, engine_of(deepspeed, hidden)))
+    shape = memory.Shape(parameters, layers, hidden, mlp, vocabulary)
+    phase = memory.Phase("rtt", settings_of(optimizer, precision), shape, longest)
+    return memory, phase, memory.Launch(1, engine_of(deepspeed, hidden))
+
+
+def predicted(one: dict, name: str, row: tuple) -> tuple[float, float]:
+    """(bytes that `rtt.planner.memory` counts on the device, bytes that it says are needed)."""
+    memory, phase, launch = planned(name, row, one["parameters"], one["longest"])
+    parts = memory.on_device(phase, launch)
     return sum(parts.values()), memory.needed(parts)
 
 
@@ -263,9 +276,11 @@ def child(action: str, job: dict, deepspeed: str | None, seconds: float) -> dict
     return f"failed: {(errors or log.splitlines() or ['it said nothing'])[-1].strip()[:120]}"
 
 
-def skipped(row: tuple, cuda: bool) -> str | None:
+def skipped(name: str, row: tuple, cuda: bool) -> str | None:
     """Why a row can't run here, None where it can."""
     import importlib.util
+
+    import psutil
 
     if row[2] == "flash_attention_2":
         if not cuda:
@@ -274,6 +289,10 @@ def skipped(row: tuple, cuda: bool) -> str | None:
             return "skipped: flash-attn is not installed"
     if row[3] and not cuda:
         return "skipped: needs CUDA (on a CPU: tests/training/test_parity.py)"
+    memory, phase, launch = planned(name, row, counted(name), LENGTHS[1][-1])
+    needed, here = memory.in_host(phase, launch), psutil.virtual_memory().total
+    if needed > here:
+        return f"skipped: needs {needed / 1e9:.0f} GB of host memory, and this machine has {here / 1e9:.0f} GB"
     return None
 
 
@@ -286,7 +305,7 @@ def measure(name: str, steps: int, minutes: float, chosen: list[int], row_minute
     rows = []
     for row in (ROWS[number] for number in chosen):
         optimizer, precision, attention, deepspeed = row
-        one = {"row": row, "note": skipped(row, measured["cuda"])}
+        one = {"row": row, "note": skipped(name, row, measured["cuda"])}
         if not one["note"]:
             slow = deepspeed == "zero3-offload"
             job = {

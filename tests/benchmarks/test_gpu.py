@@ -74,3 +74,17 @@ def test_a_row_that_fails_is_said(benchmark, monkeypatch):
     found = benchmark.measure("tiny", 8, 1, [0])
     assert "failed: RuntimeError: no" in benchmark.report(found)
     assert "no row ran" in benchmark.report(found)
+
+
+def test_a_row_that_the_host_has_no_memory_for_is_skipped(benchmark, monkeypatch):
+    """fp32 masters with ZeRO-3 and offload, by hand: 4 bytes x (1 + 4 + 1) copies x 8.03 billion weights."""
+    import psutil
+
+    assert benchmark.counted("8") == 8_030_261_248 and benchmark.counted("1") == 1_235_814_400
+    offload = next(row for row in benchmark.ROWS if row[3] == "zero3-offload")
+    for gigabytes, note in ((128, "skipped: needs 193 GB of host memory, and this machine has 128 GB"), (256, None)):
+        here = type("Memory", (), {"total": gigabytes * 1e9})
+        monkeypatch.setattr(psutil, "virtual_memory", lambda here=here: here)
+        assert benchmark.skipped("8", offload, cuda=True) == note
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"total": 128e9}))
+    assert benchmark.skipped("8", benchmark.ROWS[0], cuda=True) is None
