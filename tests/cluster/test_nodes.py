@@ -15,6 +15,7 @@ pytestmark = pytest.mark.cluster
 
 DDP, ZERO2, ZERO3 = [], ["deepspeed=zero2"], ["deepspeed=zero3"]
 TWO_NODES = ["launcher=torchrun", "nodes=2"]
+BOUND = 1e-5  # of scores, absolute + relative: that of the losses in docs/devices.md
 
 
 def worked_together(run) -> set[tuple]:
@@ -49,7 +50,7 @@ def test_two_nodes_are_one_job_which_goes_on_after_a_requeue(run, engine):
     assert worked_together(run) == {(name, 2)}
     apart = run.apart()
     print(f"{name}, one process and two nodes: scores at most {apart:.1e} apart; went on from step {run.went_on()}")
-    assert apart < 1e-3
+    assert apart < BOUND
 
 
 @pytest.mark.parametrize("lost", slurm.NODES)
@@ -63,7 +64,7 @@ def test_a_job_that_loses_a_node_waits_for_another_and_goes_on(run, lost):
     finally:
         run.cluster.node(lost)
     run.wait()
-    assert run.went_on() >= step and worked_together(run) == {("ddp", 2)} and run.apart() < 1e-3
+    assert run.went_on() >= step and worked_together(run) == {("ddp", 2)} and run.apart() < BOUND
     print(f"{lost} lost: went on from step {run.went_on()}, in {len(run.jobs('unlearn'))} jobs")
 
 
@@ -75,5 +76,5 @@ def test_what_two_nodes_began_as_many_processes_on_one_node_end(run):
     assert main.wait(LONG) != 0
     slurm.wait_for("their end", lambda: not run.jobs(states="PENDING,RUNNING,COMPLETING"), LONG)
     run.finish("--config", "launcher=torchrun", "devices=2")
-    assert run.went_on() >= step and worked_together(run) == {("ddp", 2)} and run.apart() < 1e-3
+    assert run.went_on() >= step and worked_together(run) == {("ddp", 2)} and run.apart() < BOUND
     assert run.jobs("unlearn")[-1]["node"] in slurm.NODES
