@@ -48,23 +48,11 @@ def retraining(parameters: int, judged_by: Sequence[str]) -> dict[str, Any]:
         }  # fmt: skip
     shared = {"loss": "QUESTION_LETTER_ANSWER" if letters else "QUESTION_ANSWER"}
     if parameters < LARGE:
-        return {
-            "learning_rates": [1.0e-4, 2.0e-4],
-            "epochs": 4,
-            "score_epochs": [2, 4],
-            "batch_size": 16,
-            **shared,
-            **MIXED,
-        }
+        shared |= MIXED
+        return {"learning_rates": [1.0e-4, 2.0e-4], "epochs": 4, "score_epochs": [2, 4], "batch_size": 16, **shared}
     if parameters < PAPERS:
-        return {
-            "learning_rates": [1.0e-5, 3.0e-5],
-            "epochs": 5,
-            "score_epochs": [2, 5],
-            "batch_size": 8,
-            **shared,
-            **MIXED,
-        }
+        shared |= MIXED
+        return {"learning_rates": [1.0e-5, 3.0e-5], "epochs": 5, "score_epochs": [2, 5], "batch_size": 8, **shared}
     return {
         "learning_rates": [8.0e-7, 1.6e-6, 3.2e-6], "epochs": 6, "score_epochs": [2, 4, 6], "batch_size": 4,
         "warmup_steps": 24, "optimizer": "lion", **shared, **ONE_GPU,
