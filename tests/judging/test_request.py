@@ -2,9 +2,11 @@
 
 import json
 import math
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,6 +138,26 @@ def test_a_preparation_that_was_killed_is_made_anew(given, work, monkeypatch, un
     found = prepared(given, work, data=str(facts), attacks=("RTT",))
     assert set(found.kept["attacks"]) == {"RTT"}
     assert {path.name for path in out.glob("[!.]*")} == {"asked.json", "data", "study.yaml"}
+
+
+def test_a_preparation_that_is_at_work_is_left_alone(given, work):
+    """asked.json is that of a live process, of one that has ended, and of one on another machine."""
+    out = work / "verdict/mine"
+    out.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        begun = {"version": request.VERSION, "asked": {}, "by": request._process(other.pid)}
+        (out / "asked.json").write_text(json.dumps(begun))
+        with pytest.raises(UserError, match=f"another verdict is being prepared there, by process {other.pid} on "):
+            prepared(given, work)
+        assert json.loads((out / "asked.json").read_text()) == begun
+        other.communicate(b"")
+    begun["by"]["host"] = "elsewhere"
+    (out / "asked.json").write_text(json.dumps(begun))
+    with pytest.raises(UserError, match="on elsewhere; wait for it"):
+        prepared(given, work)
+    begun["by"]["host"] = platform.node()
+    (out / "asked.json").write_text(json.dumps(begun))
+    assert "study" in prepared(given, work).kept
 
 
 def test_changed_questions_are_another_verdict(given, work, tmp_path):

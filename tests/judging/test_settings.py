@@ -98,6 +98,8 @@ def test_every_attack_on_an_8b_model_fits_one_gpu_of_80_gb(tmp_path):
     path.write_text(yaml.safe_dump(study))
     plan = Plan(load_study(path), DEVICES["h100"])
     assert plan.stages
+    assert {study["attacks"][name].get("precision") for name in named if not named[name].trains} == {"bf16"}
+    assert parameters * (2 + 2 + 4) < 80e9  # of `prune`: weights, their gradients at once, and their sums in fp32
     assert {one.title for one in named.values() if one.trains} == set(plan.phases)
     for phase in plan.phases.values():
         assert memory.needed(memory.on_device(phase, plan.launch)) < 80e9, phase.stage

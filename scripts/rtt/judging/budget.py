@@ -58,8 +58,7 @@ def lack_of_memory(study: Study, root: Path) -> str | None:
         return None
     return (
         f"{most['stage']} needs {most['needed'] / 1e9:.0f} GB of a GPU by the planner's estimate, and one of the "
-        f"machine where this was checked has {min(sizes) / 1e9:.0f} GB: run it on a larger one, or name attacks that "
-        "train nothing with --attacks"
+        f"machine where this was checked has {min(sizes) / 1e9:.0f} GB: run it on a larger one"
     )
 
 

@@ -1,6 +1,7 @@
 """What a verdict was asked for, checked before the first minute of work, and kept so that the same command goes on."""
 
 import os
+import platform
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from dataclasses import asdict, dataclass
 from os.path import normpath
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rtt import places
 from rtt.errors import UserError
@@ -90,12 +93,13 @@ def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
         if "study" in (kept := _kept(out)):
             _check_same(out, kept["asked"], asked)
             return Prepared(out, work, kept)
+        _check_ended(out, kept.get("by"))
         _discard(out)
     if out.exists() and (not out.is_dir() or any(path not in _unfinished(out) for path in out.iterdir())):
         raise UserError(f"--out {_shown(out)}: it holds other files; name a new folder with --out, or empty this one")
     before = models.counted(before, after)
     parents = [path for path in out.parents if not path.exists()]
-    begun = {"version": VERSION, "asked": asked}
+    begun = {"version": VERSION, "asked": asked, "by": _process(os.getpid())}
     try:
         write_json(out / KEPT, begun)
         write_json(out / KEPT, begun | _written(request, before, after, out, work, cores))
@@ -106,6 +110,27 @@ def prepare(request: Request, out: Path | None, cores: int) -> Prepared:
                 path.rmdir()
         raise
     return Prepared(out, work, read_json(out / KEPT))
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """Return what tells a process of this machine from all others. Raises psutil.NoSuchProcess."""
+    return {"host": platform.node(), "pid": pid, "started": psutil.Process(pid).create_time()}
+
+
+def _check_ended(out: Path, by: dict[str, Any] | None) -> None:
+    """Raise UserError where another command may still be at work on a preparation."""
+    if by is None or by == _process(os.getpid()):
+        return
+    if by["host"] == platform.node():
+        try:
+            if _process(by["pid"]) != by:
+                return
+        except psutil.NoSuchProcess:
+            return
+    raise UserError(
+        f"--out {_shown(out)}: another verdict is being prepared there, by process {by['pid']} on {by['host']}; wait "
+        "for it, name a new folder with --out, or delete this one if that process has ended"
+    )
 
 
 def _discard(out: Path) -> None:

@@ -75,7 +75,9 @@ def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
     """Return an attack's part of a study: of one that trains as RTT does, RTT's settings, which are `shared`.
 
     One that trains adapters or vectors in the place of weights keeps its own rates and optimizer. Of others, what they
-    have no default for, and MORE. Raises UserError for an attack that needs more.
+    have no default for, and MORE; of a model whose RTT is made to fit one GPU they hold the weights in bf16, in which
+    such models are published (in fp32 the gradients of `prune` alone would not fit). Raises UserError for an attack
+    that needs more.
     """
     own = plugins.attacks()[name].Settings
     if issubclass(own, RTT.Settings):
@@ -84,6 +86,8 @@ def settings_of(name: str, shared: dict[str, Any]) -> dict[str, Any]:
     else:
         needed = [key for key, field in own.model_fields.items() if field.is_required()]
         given = MORE.get(name, {}) | {key: shared[key] for key in needed if key in shared}
+        if shared.items() >= ONE_GPU.items() and "precision" in own.model_fields:
+            given |= {"precision": "bf16"}
     try:
         own.model_validate(given)
     except ValidationError as error:
