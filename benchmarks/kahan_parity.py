@@ -12,12 +12,13 @@ of retain texts; RMU's two distances) are taken over the texts of the first PAIR
 and of retain texts.
 
 There are two references. "masters" is what is meant by fp32 master weights, in DeepSpeed's bf16 for one: the model
-computes in bf16, as bf16_kahan's does, and torch's own optimizer, whose states are in fp32, steps fp32 copies of the
-weights. "fp32" computes in fp32, too, so the difference from it has in it what computing in bf16 does, whatever the
-optimizer. Each is also trained with the texts of every batch in another order, which changes nothing but the order of
-sums (--orders times). The bound of a part is 1.5 times the 95th percentile, over seeds and orders, of the difference
-that this makes. A precision passes if its largest difference from the reference over the seeds is within the bounds of
-both parts. Ends with 1 unless, against the masters, bf16_kahan passes everywhere and bf16 nowhere. Gradient release is
+computes in bf16, as bf16_kahan's does, and torch's own AdamW (or Lion), whose states are in fp32, steps fp32 copies of
+the weights. "fp32" computes in fp32, too, so the difference from it has in it what computing in bf16 does, whatever the
+optimizer. Each is also trained with the texts of every batch in other orders, which changes nothing but the order of
+sums. The bound of a part is 1.5 times the 95th percentile of the differences between two of these runs of one seed.
+Some seeds are determined to three digits after 200 steps, and others to none, so that one bound for all seeds says
+little: it is printed, and a precision passes if on each seed it is within that seed's own bounds of both parts. Ends
+with 1 unless, against the masters, bf16_kahan passes everywhere and bf16 nowhere. Gradient release is
 trained on the first seed alone, where its numbers have to be those of bf16_kahan to the last digit, as its weights are
 by a test.
 """
@@ -27,12 +28,14 @@ import json
 import os
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from attack import ROOT, Folder, study
 
 FACTOR, PERCENTILE, PAIRS = 1.5, 95, 480
+FP32_ORDERS = 2  # at most: another order moves fp32 by so little that nothing in bf16 comes near it
 LION_RATE = 0.2  # of AdamW's: Lion's update is larger
 KAHAN = {"precision": "bf16_kahan"}
 REFERENCES = {"masters": KAHAN, "fp32": {}}  # of the masters, the model is that of bf16_kahan, and `masters` steps it
@@ -42,8 +45,9 @@ RELEASE = {"release": KAHAN | {"gradient_release": True}}
 
 def runs(orders: int, release: bool) -> dict[str, dict]:
     """Return {name of a run: the settings that it changes}; those in another order of sums end with its number."""
-    named = REFERENCES | {f"{name} {n}": changes for name, changes in REFERENCES.items() for n in range(1, orders + 1)}
-    return named | PRECISIONS | (RELEASE if release else {})
+    many = {"masters": orders, "fp32": min(orders, FP32_ORDERS)}
+    others = {f"{name} {n}": REFERENCES[name] for name, most in many.items() for n in range(1, most + 1)}
+    return REFERENCES | others | PRECISIONS | (RELEASE if release else {})
 
 
 def masters(make_optimizer, model, settings):
@@ -152,31 +156,38 @@ class Case:
         return found | {"moved": effective_update(losses)}
 
 
-def compared(results: dict[int, dict], reference: str) -> dict[str, dict]:
-    """Return {part: {"bound", and for each precision its largest difference from the reference}} of one method.
+def bounds(results: dict[int, dict], reference: str, part: str) -> tuple[float, dict[int, float]]:
+    """Return the bound of a part over all seeds, and {seed: that of its own}.
 
-    results: {seed: {run: parts}}.
+    results: {seed: {run: parts}} of one method.
     """
-    found = {}
-    for part in ("forget", "retain"):
+    between = {}
+    for seed, runs in results.items():
+        values = [parts[part] for run, parts in runs.items() if run.split()[0] == reference]
+        between[seed] = [abs(one - other) for one, other in combinations(values, 2)]
+    together = [value for values in between.values() for value in values]
+    return _bound(together), {seed: _bound(values) for seed, values in between.items()}
 
-        def away(run, part=part):
-            return [abs(one[run][part] - one[reference][part]) for one in results.values()]
 
-        others = [run for run in next(iter(results.values())) if run.startswith(f"{reference} ")]
-        bound = FACTOR * float(np.percentile([value for run in others for value in away(run)], PERCENTILE))
-        found[part] = {"bound": bound} | {run: max(away(run)) for run in PRECISIONS}
-    return found
+def _bound(differences: list[float]) -> float:
+    return FACTOR * float(np.percentile(differences, PERCENTILE))
 
 
 def row(name: str, results: dict[int, dict], reference: str) -> tuple[list[str], bool]:
     """Return a row of the table, and whether bf16_kahan passes and bf16 fails."""
-    parts = compared(results, reference)
-    passes = {run: all(part[run] <= part["bound"] for part in parts.values()) for run in PRECISIONS}
-    cells = [name, " / ".join(f"{part['bound']:.2g}" for part in parts.values())]
-    for run, passed in passes.items():
-        cells.append(" / ".join(f"{part[run]:.2g}" for part in parts.values()) + (" pass" if passed else " FAIL"))
+    together, away = {}, {run: {} for run in PRECISIONS}
+    within = {run: set(results) for run in PRECISIONS}
+    for part in ("forget", "retain"):
+        together[part], own = bounds(results, reference, part)
+        for run in PRECISIONS:
+            found = {seed: abs(runs[run][part] - runs[reference][part]) for seed, runs in results.items()}
+            away[run][part] = max(found.values())
+            within[run] -= {seed for seed, value in found.items() if value > own[seed]}
+    cells = [name, " / ".join(f"{bound:.2g}" for bound in together.values())]
+    for run, parts in away.items():
+        cells.append(f"{' / '.join(f'{value:.2g}' for value in parts.values())}; {len(within[run])} of {len(results)}")
     moved = (np.mean([one[run]["moved"] for one in results.values()]) for run in (reference, *PRECISIONS))
+    passes = {run: within[run] == set(results) for run in PRECISIONS}
     return [*cells, " ".join(f"{share:.0%}" for share in moved)], passes["kahan"] and not passes["bf16"]
 
 
@@ -187,7 +198,7 @@ def arguments(asked: list[str] | None) -> argparse.Namespace:
         "--work", type=Path, required=True, help="folder of what is trained, from which a rerun goes on"
     )
     parser.add_argument("--seeds", type=int, default=5, help="the first so many")
-    parser.add_argument("--orders", type=int, default=2, help="of sums, in which each reference is trained again")
+    parser.add_argument("--orders", type=int, default=8, help="of sums, in which each reference is trained again")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--optimizer", choices=("adamw", "lion"), default="adamw")
@@ -227,14 +238,15 @@ def main(asked: list[str] | None = None) -> int:
                 holds = False
             for reference in REFERENCES:
                 cells, _ = row(name, {seed: results[name][seed]}, reference)
-                print(f"seed {seed}, {reference}: {' | '.join(cells)}", file=sys.stderr, flush=True)
+                print(f"seed {seed}, {args.optimizer}, {reference}: {' | '.join(cells)}", file=sys.stderr, flush=True)
     for reference in REFERENCES:
         print(f"| {' | '.join([f'against {reference}', 'bound', *PRECISIONS, 'moved'])} |\n|{'---|' * 5}")
         rows = [row(name, results[name], reference) for name in names]
         print("".join(f"| {' | '.join(cells)} |\n" for cells, _ in rows))
         holds &= reference != "masters" or all(as_claimed for _, as_claimed in rows)
     print(
-        f"forget / retain; {args.optimizer}, {steps} steps of {args.batch}, {args.seeds} seeds, {args.orders} orders; "
+        f"forget / retain: the largest difference; the seeds within their own bounds; {args.optimizer}, "
+        f"{steps} steps of {args.batch}, {args.seeds} seeds, {args.orders} other orders; "
         "moved: the mean share of weights that a step of the reference and of the two moved; "
         f"{time.process_time() - begin:.0f} CPU seconds in this call"
     )

@@ -20,9 +20,9 @@ from rtt.study.specs import TextsSpec
 
 BYTES = costs.BYTES
 STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keeps
-# With bf16_kahan also the remainders of the weights and of AdamW's squares. It works on one slice of so many elements,
-# in so many fp32 copies.
-KAHAN_STATES, SLICE, SLICES = {"adamw": 4, "lion": 2}, 2**22, 5
+# With bf16_kahan also the remainders of the weights and of these values; that of Lion's average has one byte, half a
+# weight's. It works on one slice of so many elements, in so many fp32 copies.
+KAHAN_STATES, SLICE, SLICES = {"adamw": 5, "lion": 2.5}, 2**22, 5
 AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
 ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: memory that the allocator cannot use, and the device's context with libraries
 # Assumed: the longest text of a dataset as a multiple of its mean MCQ. The authors' have 1.0 (Random Birthdays) to 5.8
@@ -208,8 +208,8 @@ def saved_activations(
     return layers * layer + (last if head else 0)
 
 
-def states(settings: Training) -> int:
-    """Return how many values per trained parameter the optimizer keeps, each in the dtype of the weights."""
+def states(settings: Training) -> float:
+    """Return how many values per trained parameter the optimizer keeps, counted in the size of the weights' dtype."""
     return (KAHAN_STATES if settings.precision == "bf16_kahan" else STATES)[settings.optimizer]
 
 

@@ -3,8 +3,11 @@
 A weight and its remainder, 16 bits each, are the two halves of one fp32 number: the weight is that number rounded to
 bf16, which the model computes with, and the remainder is what the rounding dropped. So no update is lost, however small
 it is beside its weight. Kahan's summation with a remainder in bf16 would have half of these bits, and drop updates
-below 2^-17 of a weight. The moving averages of gradients are in bf16; AdamW's average of squares has a remainder, too,
-since with beta2 = .999 it changes by less in a step than bf16 can show.
+below 2^-17 of a weight.
+
+The moving averages of gradients have remainders, too: with beta2 = .99 or .999 they change by less in a step than bf16
+can show. AdamW's have 16 bits, so that its weights are those of torch's AdamW on fp32 weights, to the last bit. Lion's
+has 8, which is what one GPU of 80 GB has left beside a model of eight billion weights.
 
 With gradient release the backward pass applies each gradient as soon as it is whole, and drops it.
 """
@@ -20,28 +23,32 @@ EPSILON = 1e-8  # AdamW's, as torch has it
 
 
 def joined(upper: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
-    """Return the fp32 numbers whose two halves these are; both have the dtype bf16."""
+    """Return the fp32 numbers of which these are the parts: `upper` in bf16, and a remainder of 16 or 8 bits."""
     bits = upper.view(torch.int16).int().bitwise_left_shift_(16)
-    return bits.add_(remainder.view(torch.int16)).view(torch.float32)
+    return bits.add_(remainder, alpha=2 ** (16 - 8 * remainder.element_size())).view(torch.float32)
 
 
 def take_apart(exact: torch.Tensor, upper: torch.Tensor, remainder: torch.Tensor) -> None:
-    """Write fp32 numbers, which are used up, into their two halves."""
+    """Write fp32 numbers, which are used up, into their two parts, rounded to as many bits as these have."""
     bits = exact.view(torch.int32)
-    remainder.view(torch.int16).copy_(bits)  # the lower 16 bits; they count as negative where `upper` is rounded up
+    eight = remainder.dtype == torch.int8
+    remainder.copy_(bits.add_(2**7) >> 8 if eight else bits)  # it counts as negative where `upper` is rounded up
     upper.view(torch.int16).copy_(bits.add_(2**15).bitwise_right_shift_(16))
 
 
 class Kahan(torch.optim.Optimizer):
     """What both optimizers share: weights in two halves, with decoupled weight decay, updated slice by slice."""
 
-    averages: tuple[str, ...]  # what is kept of the gradients for each weight, in bf16
+    averages: tuple[tuple[str, torch.dtype], ...]  # of the gradients: the name of each, and its remainder's dtype
 
     def __init__(self, parameters, lr: float, betas: tuple[float, float], weight_decay: float):
         super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
         self.norms: list[torch.Tensor] = []
+        parts = {"remainder": torch.int16}
+        for name, dtype in self.averages:
+            parts |= {name: torch.bfloat16, f"{name}_remainder": dtype}
         for parameter in self.param_groups[0]["params"]:
-            kept = {name: torch.zeros_like(parameter.detach()) for name in ("remainder", *self.averages)}
+            kept = {name: torch.zeros_like(parameter.detach(), dtype=dtype) for name, dtype in parts.items()}
             self.state[parameter] = {"step": 0, **kept}
 
     @torch.no_grad()
@@ -50,9 +57,8 @@ class Kahan(torch.optim.Optimizer):
         (group,) = state_dict["param_groups"]
         for parameter, number in zip(self.param_groups[0]["params"], group["params"], strict=True):
             own, other = self.state[parameter], state_dict["state"][number]
-            own["step"] = other["step"]
-            for name in ("remainder", *self.averages):
-                own[name].copy_(other[name])
+            for name, kept in own.items():
+                own[name] = kept.copy_(other[name]) if torch.is_tensor(kept) else other[name]
         self.param_groups[0].update({key: value for key, value in group.items() if key != "params"})
 
     def step(self, closure=None) -> None:
@@ -66,11 +72,14 @@ class Kahan(torch.optim.Optimizer):
         """Update one tensor of weights by its gradient."""
         group, state = self.param_groups[0], self.state[parameter]
         state["step"] += 1
-        kept = (state[name] for name in ("remainder", *self.averages))
-        for weight, gradient, remainder, *averages in sliced(parameter, parameter.grad, *kept):
-            exact = joined(weight, remainder).mul_(1 - group["lr"] * group["weight_decay"])
-            exact.add_(self.direction(group["betas"], state["step"], gradient.float(), *averages), alpha=-group["lr"])
-            take_apart(exact, weight, remainder)
+        kept = (tensor for tensor in state.values() if torch.is_tensor(tensor))
+        for weight, gradient, *parts in sliced(parameter, parameter.grad, *kept):
+            pairs = [(weight, parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
+            exact, *averages = (joined(*pair) for pair in pairs)
+            exact.mul_(1 - group["lr"] * group["weight_decay"])
+            self.move(exact, gradient.float(), *averages, **group, step=state["step"])
+            for number, pair in zip((exact, *averages), pairs, strict=True):
+                take_apart(number, *pair)
 
     @contextmanager
     def released(self, model) -> Iterator[None]:
@@ -98,30 +107,27 @@ class Kahan(torch.optim.Optimizer):
 class KahanLion(Kahan):
     """Lion (Chen et al. 2023, algorithm 2)."""
 
-    averages = ("exp_avg",)
+    averages = (("exp_avg", torch.int8),)
 
     @staticmethod
-    def direction(betas, step, gradient, average):
-        """Return the sign of an average of the gradients, and move on the average that is kept."""
-        kept = average.float()
-        average.copy_(kept.lerp(gradient, 1 - betas[1]))
-        return kept.lerp_(gradient, 1 - betas[0]).sign_()
+    def move(exact, gradient, average, *, lr, betas, **other) -> None:
+        """Move weights against the sign of an average of the gradients, and move on the average that is kept."""
+        exact.add_(average.lerp(gradient, 1 - betas[0]).sign_(), alpha=-lr)
+        average.lerp_(gradient, 1 - betas[1])
 
 
 class KahanAdamW(Kahan):
-    """AdamW (Loshchilov & Hutter 2019)."""
+    """AdamW (Loshchilov & Hutter 2019), in the order of torch's operations, so that its bits are torch's."""
 
-    averages = ("exp_avg", "exp_avg_sq", "exp_avg_sq_remainder")
+    averages = (("exp_avg", torch.int16), ("exp_avg_sq", torch.int16))
 
     @staticmethod
-    def direction(betas, step, gradient, average, squares, remainder):
-        """Return the average gradient over the root of the average square, and move both averages on."""
-        mean = average.float().lerp_(gradient, 1 - betas[0])
-        average.copy_(mean)
-        square = joined(squares, remainder).mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-        root = torch.div(square, 1 - betas[1] ** step).sqrt_().add_(EPSILON)
-        take_apart(square, squares, remainder)
-        return mean.div_(1 - betas[0] ** step).div_(root)
+    def move(exact, gradient, average, square, *, lr, betas, step, **other) -> None:
+        """Move both averages on, and weights against the average gradient over the root of the average square."""
+        average.lerp_(gradient, 1 - betas[0])
+        square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+        root = square.sqrt().div_((1 - betas[1] ** step) ** 0.5).add_(EPSILON)
+        exact.addcdiv_(average, root, value=-lr / (1 - betas[0] ** step))
 
 
 def sliced(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
