@@ -5,6 +5,7 @@ number of processes is refused.
 """
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -12,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -24,7 +27,8 @@ import torch
 from resuming import Forked
 from rtt.errors import UserError
 from rtt.files import sha256
-from rtt.training.resume import WHOLE, State, newest
+from rtt.training import resume
+from rtt.training.resume import WHOLE, Checkpoints, State, newest
 
 WORKER = Path(__file__).parents[1] / "helpers" / "resuming.py"
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -276,6 +280,52 @@ def test_a_checkpoint_without_its_mark_is_ignored(tmp_path):
     mark(tmp_path / "checkpoint-10", engine=["zero2", 4])
     with pytest.raises(UserError, match="saved by zero2 on 4 processes, this is none on 1"):
         newest(tmp_path)
+
+
+def test_training_goes_on_while_a_checkpoint_is_hashed(tmp_path, monkeypatch):
+    monkeypatch.setenv("RTT_CHECKPOINT_MINUTES", "0")
+    for step in (2, 3):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(bytes(100 + step))
+    mark(tmp_path / "checkpoint-2")
+    hashed, hashing, sums = threading.Event(), threading.Event(), resume._sums
+
+    def slow(folder):
+        hashing.set()
+        assert hashed.wait(60)
+        return sums(folder)
+
+    monkeypatch.setattr(resume, "_sums", slow)
+    trainer, control = SimpleNamespace(losses=[{"loss": 3.0}]), SimpleNamespace(should_save=False)
+    saver = Checkpoints(trainer, tmp_path)
+    saver.on_save(None, SimpleNamespace(global_step=3), None)
+    assert hashing.wait(60) and newest(tmp_path).name == "checkpoint-2"  # what a kill would leave
+    trainer.losses[0]["moved"] = 0.5
+    trainer.losses.append({"loss": 2.0})
+    (tmp_path / "checkpoint-4").mkdir()  # another process has begun with the next one
+    threading.Timer(0.2, hashed.set).start()
+    saver.on_step_end(None, SimpleNamespace(global_step=4, max_steps=9), control)
+    assert hashed.is_set() and control.should_save  # the next save waited
+    assert json.loads((newest(tmp_path) / WHOLE).read_text())["losses"] == [{"loss": 3.0}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+
+
+@pytest.mark.parametrize("way", ["save", "stop", "end"])
+def test_a_checkpoint_that_cannot_be_marked_stops_the_training(way, tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("RTT_CHECKPOINT_MINUTES", "0")
+    monkeypatch.setattr(resume, "_sums", full)
+    saver = Checkpoints(SimpleNamespace(losses=[]), tmp_path)
+    saver.on_save(None, SimpleNamespace(global_step=3), None)
+    state, control = SimpleNamespace(global_step=4, max_steps=9), SimpleNamespace(should_save=False)
+    with pytest.raises(OSError, match="No space left"):
+        {"save": lambda: saver.on_step_end(None, state, control), "stop": lambda: saver.stop(control)}.get(
+            way, saver.close
+        )()
+    assert newest(tmp_path) is None
+    saver.close()
 
 
 def test_the_journal_survives_a_line_cut_short_but_not_another_code(tmp_path, capsys):

@@ -201,7 +201,7 @@ def writing(plan: dict) -> list[str]:
     lines += table(("phase", "a state", "to write", "longest training", "in it", "time lost"), rows)
     told = (
         f"A training writes a state every {found['minutes']:g} minutes (checkpoint_minutes) and when it is told to "
-        "stop, and waits meanwhile; none: it ends before, and a kill costs at most all of it."
+        "stop, and waits at most so long; none: it ends before, and a kill costs at most all of it."
     )
     if found["point"]:
         told += f" A point that may be chosen is written, too: {size(found['point'])}."

@@ -227,10 +227,15 @@ def _sums(folder: Path) -> dict[str, str]:
 
 
 class Checkpoints(TrainerCallback):
-    """Ask for a checkpoint every RTT_CHECKPOINT_MINUTES and on SIGTERM, mark it as whole, and delete older ones."""
+    """Ask for a checkpoint every RTT_CHECKPOINT_MINUTES and on SIGTERM, mark it as whole, and delete older ones.
+
+    Training waits while the files are written, and goes on while they reach the disk and are hashed: a thread of the
+    main process does that and then marks the checkpoint. Until then a kill leaves the one before.
+    """
 
     def __init__(self, trainer, folder: Path | None):
         self.trainer, self.folder = trainer, folder
+        self.thread, self.marking = ThreadPoolExecutor(1), None
         self.seconds = 60 * float(os.environ.get(MINUTES) or DEFAULT_MINUTES)
         self.last, self.stopping = time.monotonic(), False
 
@@ -241,8 +246,10 @@ class Checkpoints(TrainerCallback):
         control.should_save = bool(due) and state.global_step < state.max_steps
         if stopping:
             self.stop(control)
-        if control.should_save and distributed.is_main():
-            still_ours()
+        if control.should_save:
+            self.wait()
+            if distributed.is_main():
+                still_ours()
 
     def stop(self, control) -> None:
         """Save now and then raise Stopped, or raise it at once if nothing is kept.
@@ -251,22 +258,38 @@ class Checkpoints(TrainerCallback):
         """
         if self.folder is None:
             raise Stopped
+        self.wait()
         self.stopping = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
-        """Mark the checkpoint as whole, and only then delete older ones."""
+        """Have the checkpoint marked, which all processes have written."""
         distributed.barrier()
         if distributed.is_main():
-            still_ours()
-            here = self.folder / f"checkpoint-{state.global_step}"
-            made = [distributed.name(), distributed.world()]
-            whole = {"engine": made, "losses": self.trainer.losses, "sha256": _sums(here)}
-            write_json(here / WHOLE, whole, indent=None)
-            to_disk(self.folder)
-            for other in self.folder.glob("checkpoint-*"):
-                if other != here:
-                    shutil.rmtree(other)
-        distributed.barrier()
+            losses = [dict(parts) for parts in self.trainer.losses]  # as they are now
+            self.marking = self.thread.submit(self._mark, state.global_step, losses)
         self.last = time.monotonic()
         if self.stopping:
+            self.wait()
             raise Stopped
+
+    def _mark(self, step: int, losses: list[dict[str, float]]) -> None:
+        """Mark the checkpoint as whole, and only then delete older ones."""
+        here = self.folder / f"checkpoint-{step}"
+        made, sums = [distributed.name(), distributed.world()], _sums(here)
+        still_ours()
+        write_json(here / WHOLE, {"engine": made, "losses": losses, "sha256": sums}, indent=None)
+        to_disk(self.folder)
+        for other in self.folder.glob("checkpoint-*"):
+            if int(other.name.split("-")[1]) < step:
+                shutil.rmtree(other)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is marked. Raises what went wrong with it."""
+        marking, self.marking = self.marking, None
+        if marking:
+            marking.result()
+
+    def close(self) -> None:
+        """Wait for the thread, when the training has ended or failed: what comes next may delete the folder."""
+        self.thread.shutdown()
+        self.wait()
