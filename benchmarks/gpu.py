@@ -51,8 +51,10 @@ BATCH, WARM_UP, SLOW = 4, 5, 4
 # Values per parameter that the optimizer moves, beside a gradient and a weight's read.
 STATES, KAHAN_STATES = {"lion": 4, "adamw": 6}, {"lion": 7, "adamw": 12}
 RELEASED = "bf16_kahan + release"
+COMPILED = f"{RELEASED}, compiled"  # RTT_COMPILE_UPDATE=1: the update of a slice is one kernel
 ROWS = (  # optimizer, precision, attention, DeepSpeed
     ("lion", RELEASED, "sdpa", None),
+    ("lion", COMPILED, "sdpa", None),
     ("lion", RELEASED, "flash_attention_2", None),
     ("lion", "bf16_mixed", "sdpa", "zero3-offload"),
     ("adamw", RELEASED, "sdpa", None),
@@ -105,7 +107,7 @@ def settings_of(optimizer: str, precision: str):
     from rtt.study.settings import Training
 
     given = {"precision": precision}
-    if precision == RELEASED:
+    if precision in (RELEASED, COMPILED):
         given = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
     return Training(learning_rate=1e-6, batch_size=BATCH, optimizer=optimizer, **given)
 
@@ -253,6 +255,7 @@ def child(action: str, job: dict, deepspeed: str | None, seconds: float) -> dict
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"] if deepspeed else []
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RTT_")}
         env = kept | ({"RTT_DEEPSPEED": deepspeed} if deepspeed else {})
+        env |= {"RTT_COMPILE_UPDATE": "1"} if job.get("precision") == COMPILED else {}
         threads = os.cpu_count() if deepspeed == "zero3-offload" else kept.get("OMP_NUM_THREADS", 1)
         env |= {"PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": str(threads)}
         process = subprocess.Popen(

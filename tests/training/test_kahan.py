@@ -1,6 +1,7 @@
 """bf16_kahan follows fp32 where bf16 stands still; gradient release gives its bytes, and refuses what it cannot do."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rtt.training import health, kahan
 from rtt.training.kahan import KahanAdamW, KahanLion, joined, take_apart
 from rtt.training.losses import plain_loss
 from rtt.training.train import train
+from torch._dynamo.utils import counters
 from torch.optim import AdamW
 
 RELEASED = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
@@ -138,6 +140,30 @@ def test_slices_of_a_tensor_are_updated_as_the_whole(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(kahan, "SLICE", 6)
             assert all(torch.equal(a, b) for a, b in zip(whole, stepped(make), strict=True))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles by g++ on a CPU")
+@pytest.mark.parametrize("ours", [KahanLion, KahanAdamW])
+def test_a_compiled_update_differs_in_last_bits_alone_and_is_compiled_once(ours, monkeypatch):
+    def stepped(compiled):
+        monkeypatch.setenv("RTT_COMPILE_UPDATE", compiled)
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(0.02 * torch.randn(shape).bfloat16()) for shape in ((70, 50), (30, 9), (64,))]
+        optimizer = ours(weights, 1e-3, ADAMW, 0.1)
+        for step in range(1, 9):
+            optimizer.param_groups[0]["lr"] = 1e-3 / step
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape).bfloat16()
+            optimizer.step()
+        kept = [joined(weight.detach(), optimizer.state[weight]["remainder"]).flatten() for weight in weights]
+        return torch.cat(kept), optimizer
+
+    torch._dynamo.reset(), counters.clear()
+    (eager, plain), (found, fused) = stepped("0"), stepped("1")
+    assert plain.compiled is None and fused.compiled
+    assert float((found - eager).abs().max()) < 1e-7 and float((eager - eager[0]).abs().max()) > 0.05
+    # once for matrices and once for vectors, whatever their shapes, the rate and the step
+    assert counters["stats"]["unique_graphs"] <= 2
 
 
 def items(steps, seed=0):

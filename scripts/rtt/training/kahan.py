@@ -12,7 +12,8 @@ has 8, which is what one GPU of 80 GB has left beside a model of eight billion w
 With gradient release the backward pass applies each gradient as soon as it is whole, and drops it.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ import torch
 
 SLICE = 2**22  # elements that are updated at once: their fp32 copies are the optimizer's only working memory
 EPSILON = 1e-8  # AdamW's, as torch has it
+COMPILED = "RTT_COMPILE_UPDATE"  # 1 makes one kernel of an update's operations: last bits of numbers depend on it
 
 
 def joined(upper: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
@@ -47,6 +49,9 @@ class Kahan(torch.optim.Optimizer):
         parts = {"remainder": torch.int16}
         for name, dtype in self.averages:
             parts |= {name: torch.bfloat16, f"{name}_remainder": dtype}
+        self.compiled = (
+            torch.compile(updated, fullgraph=True, dynamic=True) if os.environ.get(COMPILED) == "1" else None
+        )
         for parameter in self.param_groups[0]["params"]:
             kept = {name: torch.zeros_like(parameter.detach(), dtype=dtype) for name, dtype in parts.items()}
             self.state[parameter] = {"step": 0, **kept}
@@ -73,13 +78,12 @@ class Kahan(torch.optim.Optimizer):
         group, state = self.param_groups[0], self.state[parameter]
         state["step"] += 1
         kept = (tensor for tensor in state.values() if torch.is_tensor(tensor))
+        numbers = (group["lr"], 1 - group["lr"] * group["weight_decay"], float(state["step"]))
+        if self.compiled:  # as tensors they are no constants of the kernel, which is the same in every step
+            numbers = tuple(torch.tensor(number, dtype=torch.float64) for number in numbers)
         for weight, gradient, *parts in sliced(parameter, parameter.grad, *kept):
             pairs = [(weight, parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
-            exact, *averages = (joined(*pair) for pair in pairs)
-            exact.mul_(1 - group["lr"] * group["weight_decay"])
-            self.move(exact, gradient.float(), *averages, **group, step=state["step"])
-            for number, pair in zip((exact, *averages), pairs, strict=True):
-                take_apart(number, *pair)
+            (self.compiled or updated)(self.move, gradient, pairs, group["betas"], *numbers)
 
     @contextmanager
     def released(self, model) -> Iterator[None]:
@@ -110,9 +114,9 @@ class KahanLion(Kahan):
     averages = (("exp_avg", torch.int8),)
 
     @staticmethod
-    def move(exact, gradient, average, *, lr, betas, **other) -> None:
+    def move(betas, rate, step, gradient, exact, average) -> None:
         """Move weights against the sign of an average of the gradients, and move on the average that is kept."""
-        exact.add_(average.lerp(gradient, 1 - betas[0]).sign_(), alpha=-lr)
+        exact.add_(average.lerp(gradient, 1 - betas[0]).sign_(), alpha=-rate)
         average.lerp_(gradient, 1 - betas[1])
 
 
@@ -122,12 +126,21 @@ class KahanAdamW(Kahan):
     averages = (("exp_avg", torch.int16), ("exp_avg_sq", torch.int16))
 
     @staticmethod
-    def move(exact, gradient, average, square, *, lr, betas, step, **other) -> None:
+    def move(betas, rate, step, gradient, exact, average, square) -> None:
         """Move both averages on, and weights against the average gradient over the root of the average square."""
         average.lerp_(gradient, 1 - betas[0])
         square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
         root = square.sqrt().div_((1 - betas[1] ** step) ** 0.5).add_(EPSILON)
-        exact.addcdiv_(average, root, value=-lr / (1 - betas[0] ** step))
+        exact.addcdiv_(average, root, value=-rate / (1 - betas[0] ** step))
+
+
+def updated(move: Callable, gradient, pairs, betas, rate, decay, step) -> None:
+    """Update a slice: of the weights and of each average, `pairs` has the two parts, and `move` changes the whole."""
+    exact, *averages = (joined(*pair) for pair in pairs)
+    exact.mul_(decay)
+    move(betas, rate, step, gradient.float(), exact, *averages)
+    for number, pair in zip((exact, *averages), pairs, strict=True):
+        take_apart(number, *pair)
 
 
 def sliced(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
