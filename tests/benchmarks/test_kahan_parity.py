@@ -52,28 +52,34 @@ def test_it_goes_on_where_it_was_stopped(benchmark, tmp_path, monkeypatch, capsy
     assert benchmark.main(words) == 1 and "RTT: gradient release differs" in capsys.readouterr().err
 
 
+def seed(order, kahan, bf16):
+    """Return a seed's runs, of which another order moves forget texts by so much; retain texts are within any bound."""
+    values = {"fp32": 0, "fp32 1": -order, "kahan": kahan, "bf16": bf16, "masters": 9}
+    parts = {run: {"forget": 2.0 + value, "retain": 3.03, "moved": 0.5} for run, value in values.items()}
+    parts["fp32"]["retain"] = 3.0
+    return parts
+
+
 @pytest.mark.parametrize(
     ("kahan", "bf16", "holds", "shown"),
     [
-        (1.0, 9.0, True, ("0.1 / 0.03; 2 of 2", "0.9 / 0.03; 1 of 2")),
-        (3.1, 9.0, False, ("0.31 / 0.03; 1 of 2", "0.9 / 0.03; 1 of 2")),
-        (1.0, 1.0, False, ("0.1 / 0.03; 2 of 2", "0.1 / 0.03; 2 of 2")),
-        (1.0, 3.1, True, ("0.1 / 0.03; 2 of 2", "0.31 / 0.03; 1 of 2")),
+        (0.1, 0.9, True, ("0.1 / 0.03; 2 of 2: pass", "0.9 / 0.03; 1 of 2: FAIL")),
+        (0.31, 0.9, False, ("0.31 / 0.03; 1 of 2: FAIL", "0.9 / 0.03; 1 of 2: FAIL")),
+        (0.1, 0.1, False, ("0.1 / 0.03; 2 of 2: pass", "0.1 / 0.03; 2 of 2: pass")),
     ],
 )
 def test_each_seed_has_its_own_bound(benchmark, kahan, bf16, holds, shown):
-    """Retain texts are within the bound in any case; another order moves forget texts by .2 on one seed, by 2 on the
-    other, and the precisions by so many tenths on both.
-    """
-
-    def seed(order):
-        values = {"fp32": 0, "fp32 1": -order, "kahan": 0.1 * kahan, "bf16": 0.1 * bf16, "masters": 9}
-        parts = {run: {"forget": 2.0 + value, "retain": 3.03, "moved": 0.5} for run, value in values.items()}
-        parts["fp32"]["retain"] = 3.0
-        return parts
-
-    cells, found = benchmark.row("GD", {0: seed(0.2), 1: seed(2.0)}, "fp32")
+    """Another order moves one seed by .2 and the other by 2, and the precisions move both alike."""
+    cells, found = benchmark.row("GD", {0: seed(0.2, kahan, bf16), 1: seed(2.0, kahan, bf16)}, "fp32")
     assert found is holds and tuple(cells[2:4]) == shown
     # of .2 and 2, numpy's 95th percentile is .2 + .95 * 1.8
     assert cells[1] == "2.9 / 0.045" and cells[4] == "50% 50% 50%"
-    assert benchmark.bounds({0: seed(0.2)}, "fp32", "forget") == (pytest.approx(0.3), {0: pytest.approx(0.3)})
+    found = benchmark.bounds({0: seed(0.2, 0, 0)}, "fp32", "forget")
+    assert found == (pytest.approx(0.3), {0: pytest.approx(0.3)})
+
+
+def test_all_seeds_have_one_bound(benchmark):
+    """.4 is within the last seed's own bound, .45, and not within that of all, which is .3."""
+    many = {n: seed(0.2, 0.1, 0.1) for n in range(30)} | {30: seed(0.3, 0.4, 0.1)}
+    cells, _ = benchmark.row("GD", many, "fp32")
+    assert cells[1:4] == ["0.3 / 0.045", "0.4 / 0.03; 31 of 31: FAIL", "0.1 / 0.03; 31 of 31: pass"]
