@@ -11,11 +11,13 @@ from rtt.study import plugins
 from rtt.study.names import asked_for, probes_of
 
 SMALL, LARGE, PAPERS = 10_000_000, 1_000_000_000, 4_000_000_000  # weights
+HEAVY = 2_000_000_000  # weights that with AdamW in bf16_mixed need more than 80 GB, or little less
 # Models of this size rarely answer by letters: SmolLM2-135M scores at chance (docs/measurements.md).
 WITHOUT_LETTERS = ("likelihood_token", "likelihood_fresh")
 
 MIXED = {"precision": "bf16_mixed"}
-ONE_GPU = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}  # 8 billion weights in 80 GB
+# Up to 4 billion weights with AdamW, and 8 billion with Lion, in 80 GB.
+ONE_GPU = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
 MORE = {"quantise": {"bits": [8, 4, "nf4"]}}  # what a verdict tries beyond an attack's defaults
 RATES = ("learning_rates", "optimizer")  # what suits weights suits nothing else
 
@@ -36,9 +38,9 @@ def retraining(parameters: int, judged_by: Sequence[str]) -> dict[str, Any]:
 
     Below 10 million they are those with which the demo's miniature learns T. Below 1 billion they are those of
     SmolLM2-135M, with a lower rate beside them. From 4 billion on they are three of the paper's six rates, with its
-    optimizer, and in a precision that needs half the memory of bf16_mixed. Between the last two they lie between them,
-    and no study of ours has measured them. The texts are questions with their answers where no headline probe asks for
-    a letter.
+    optimizer. Between the last two they lie between them, and no study of ours has measured them. From 2 billion on the
+    precision is one that needs about half the memory of bf16_mixed. The texts are questions with their answers where no
+    headline probe asks for a letter.
     """
     letters = any(name.startswith(("letter", "few_shot")) for name in judged_by)
     if parameters < SMALL:
@@ -51,7 +53,7 @@ def retraining(parameters: int, judged_by: Sequence[str]) -> dict[str, Any]:
         shared |= MIXED
         return {"learning_rates": [1.0e-4, 2.0e-4], "epochs": 4, "score_epochs": [2, 4], "batch_size": 16, **shared}
     if parameters < PAPERS:
-        shared |= MIXED
+        shared |= MIXED if parameters < HEAVY else ONE_GPU
         return {"learning_rates": [1.0e-5, 3.0e-5], "epochs": 5, "score_epochs": [2, 5], "batch_size": 8, **shared}
     return {
         "learning_rates": [8.0e-7, 1.6e-6, 3.2e-6], "epochs": 6, "score_epochs": [2, 4, 6], "batch_size": 4,
