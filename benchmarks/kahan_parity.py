@@ -12,19 +12,21 @@ of retain texts; RMU's two distances) are taken over the texts of the first PAIR
 and of retain texts.
 
 There are two references. "masters" is what is meant by fp32 master weights, in DeepSpeed's bf16 for one: the model
-computes in bf16, as bf16_kahan's does, and torch's own AdamW (or Lion), whose states are in fp32, steps fp32 copies of
+computes in bf16, as bf16_kahan's does, and torch's AdamW or lion-pytorch's Lion, with states in fp32, steps fp32 copies of
 the weights. "fp32" computes in fp32, too, so the difference from it has in it what computing in bf16 does, whatever the
 optimizer. Each is also trained with the texts of every batch in other orders, which changes nothing but the order of
 sums. The bound of a part is 1.5 times the 95th percentile of the differences between two of these runs of one seed.
 Some seeds are determined to three digits after 200 steps, and others to none, so that one bound for all seeds lets much
-pass. A precision passes if in both parts it is within that bound, and on each seed within that seed's own. Ends with 1
-unless, against the masters, bf16_kahan passes everywhere and bf16 nowhere. Gradient release is
-trained on the first seed alone, where its numbers have to be those of bf16_kahan to the last digit, as its weights are
-by a test.
+pass. So each seed has a bound of its own as well. It comes from few runs, so another order itself is not always within
+it: "usual" is how often, where its own run is left out. A precision passes if in both parts it is within the bound of
+all seeds, and on as many seeds within their own as is usual, rounded down. Ends with 1 unless, against the masters,
+bf16_kahan passes everywhere and bf16 nowhere. Gradient release is trained on the first seed alone, where its numbers
+have to be those of bf16_kahan to the last digit, as its weights are by a test.
 """
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -173,6 +175,22 @@ def _bound(differences: list[float]) -> float:
     return FACTOR * float(np.percentile(differences, PERCENTILE))
 
 
+def usual(results: dict[int, dict], reference: str) -> float:
+    """Return how often a run in one order, seen from another, is within the seed's own bounds of both parts.
+
+    The bounds are those of the runs without it; where two are not left, there is no bound, and it counts as within.
+    """
+    within = []
+    for runs in results.values():
+        others = {run: parts for run, parts in runs.items() if run.split()[0] == reference}
+        for run, parts in others.items():
+            rest = {0: {name: one for name, one in others.items() if name != run}}
+            own = {part: bounds(rest, reference, part)[0] for part in ("forget", "retain")} if len(others) > 2 else {}
+            for one in rest[0].values():
+                within.append(all(abs(parts[part] - one[part]) <= bound for part, bound in own.items()))
+    return float(np.mean(within))
+
+
 def row(name: str, results: dict[int, dict], reference: str) -> tuple[list[str], bool]:
     """Return a row of the table, and whether bf16_kahan passes and bf16 fails."""
     together, away = {}, {run: {} for run in PRECISIONS}
@@ -183,8 +201,10 @@ def row(name: str, results: dict[int, dict], reference: str) -> tuple[list[str],
             found = {seed: abs(runs[run][part] - runs[reference][part]) for seed, runs in results.items()}
             away[run][part] = max(found.values())
             within[run] -= {seed for seed, value in found.items() if value > own[seed]}
-            passes[run] &= away[run][part] <= together[part] and within[run] == set(results)
-    cells = [name, " / ".join(f"{bound:.2g}" for bound in together.values())]
+            passes[run] &= away[run][part] <= together[part]
+    share = usual(results, reference)
+    passes = {run: passes[run] and len(within[run]) >= math.floor(share * len(results)) for run in PRECISIONS}
+    cells = [name, " / ".join(f"{bound:.2g}" for bound in together.values()), f"{share:.0%}"]
     for run, parts in away.items():
         far = " / ".join(f"{value:.2g}" for value in parts.values())
         cells.append(f"{far}; {len(within[run])} of {len(results)}: {'pass' if passes[run] else 'FAIL'}")
@@ -241,7 +261,7 @@ def main(asked: list[str] | None = None) -> int:
                 cells, _ = row(name, {seed: results[name][seed]}, reference)
                 print(f"seed {seed}, {args.optimizer}, {reference}: {' | '.join(cells)}", file=sys.stderr, flush=True)
     for reference in REFERENCES:
-        print(f"| {' | '.join([f'against {reference}', 'bound', *PRECISIONS, 'moved'])} |\n|{'---|' * 5}")
+        print(f"| {' | '.join([f'against {reference}', 'bound', 'usual', *PRECISIONS, 'moved'])} |\n|{'---|' * 6}")
         rows = [row(name, results[name], reference) for name in names]
         print("".join(f"| {' | '.join(cells)} |\n" for cells, _ in rows))
         holds &= reference != "masters" or all(as_claimed for _, as_claimed in rows)

@@ -71,9 +71,9 @@ def seed(order, kahan, bf16):
 def test_each_seed_has_its_own_bound(benchmark, kahan, bf16, holds, shown):
     """Another order moves one seed by .2 and the other by 2, and the precisions move both alike."""
     cells, found = benchmark.row("GD", {0: seed(0.2, kahan, bf16), 1: seed(2.0, kahan, bf16)}, "fp32")
-    assert found is holds and tuple(cells[2:4]) == shown
+    assert found is holds and tuple(cells[3:5]) == shown
     # of .2 and 2, numpy's 95th percentile is .2 + .95 * 1.8
-    assert cells[1] == "2.9 / 0.045" and cells[4] == "50% 50% 50%"
+    assert cells[1:3] == ["2.9 / 0.045", "100%"] and cells[5] == "50% 50% 50%"
     found = benchmark.bounds({0: seed(0.2, 0, 0)}, "fp32", "forget")
     assert found == (pytest.approx(0.3), {0: pytest.approx(0.3)})
 
@@ -82,4 +82,22 @@ def test_all_seeds_have_one_bound(benchmark):
     """.4 is within the last seed's own bound, .45, and not within that of all, which is .3."""
     many = {n: seed(0.2, 0.1, 0.1) for n in range(30)} | {30: seed(0.3, 0.4, 0.1)}
     cells, _ = benchmark.row("GD", many, "fp32")
-    assert cells[1:4] == ["0.3 / 0.045", "0.4 / 0.03; 31 of 31: FAIL", "0.1 / 0.03; 31 of 31: pass"]
+    assert cells[1:5] == ["0.3 / 0.045", "100%", "0.4 / 0.03; 31 of 31: FAIL", "0.1 / 0.03; 31 of 31: pass"]
+
+
+def test_what_is_usual_is_how_often_another_order_is_within(benchmark):
+    """Of orders at 0, .1, .2 and 1, the last is out of reach of the others; each of these is within the rest's bound.
+
+    The first three have differences of .1, .1 and .2, whose bound is 1.5 x .19; with the last in, it is above 1.
+    """
+    orders = {"fp32": 0.0, "fp32 1": 0.1, "fp32 2": 0.2, "fp32 3": 1.0}
+
+    def runs(away):
+        found = orders | {"kahan": away, "bf16": 9.0}
+        return {run: {"forget": at, "retain": 0.0, "moved": 1.0} for run, at in found.items()}
+
+    assert benchmark.usual({0: runs(0)}, "fp32") == 9 / 12
+    # Three seeds of four are as many as is usual; the bound of each is 1.46, and that of all 1.5.
+    for last, says in ((1.47, "1.5 / 0; 3 of 4: pass"), (1.6, "1.6 / 0; 3 of 4: FAIL")):
+        cells, _ = benchmark.row("GD", {n: runs(away) for n, away in enumerate((0.0, 0.1, 1.4, last))}, "fp32")
+        assert cells[1:4] == ["1.5 / 0", "75%", says]
