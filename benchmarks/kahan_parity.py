@@ -12,11 +12,13 @@ of retain texts; RMU's two distances) are taken over the texts of the first PAIR
 and of retain texts.
 
 There are two references. "masters" is what is meant by fp32 master weights, in DeepSpeed's bf16 for one: the model
-computes in bf16, as bf16_kahan's does, and torch's AdamW or lion-pytorch's Lion, with states in fp32, steps fp32 copies of
-the weights. "fp32" computes in fp32, too, so the difference from it has in it what computing in bf16 does, whatever the
-optimizer. Each is also trained with the texts of every batch in other orders, which changes nothing but the order of
-sums. The bound of a part is 1.5 times the 95th percentile of the differences between two of these runs of one seed.
-Some seeds are determined to three digits after 200 steps, and others to none, so that one bound for all seeds lets much
+computes in bf16, as bf16_kahan's does, and torch's AdamW or lion-pytorch's Lion, whose states are in fp32, steps fp32
+copies of the weights. "fp32" computes in fp32, too, so the difference from it has in it what computing in bf16 does,
+whatever the optimizer. Each is also trained with the texts of every batch in other orders, which changes the order of
+sums alone.
+
+The bound of a part is 1.5 times the 95th percentile of the differences between two of these runs of one seed. Some
+seeds are determined to three digits after 200 steps, and others to none, so that one bound for all seeds lets much
 pass. So each seed has a bound of its own as well. It comes from few runs, so another order itself is not always within
 it: "usual" is how often, where its own run is left out. A precision passes if in both parts it is within the bound of
 all seeds, and on as many seeds within their own as is usual, rounded down. Ends with 1 unless, against the masters,

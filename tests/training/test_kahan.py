@@ -100,6 +100,17 @@ def test_adamw_gives_the_bits_of_torch_on_fp32_weights(rate, decay, gradient):
     assert away(theirs, theirs, gradient) > 0.03
 
 
+class WholeAverage(KahanLion):
+    """Lion whose average has all bits of fp32."""
+
+    averages = (("exp_avg", torch.int16),)
+
+
+def test_with_all_bits_of_its_average_lion_would_give_those_of_lion_pytorch_on_fp32_weights():
+    expected = path(lambda p: Lion(p, 1e-3, LION, 0.01), torch.float32, 1.0)
+    assert torch.equal(path(lambda p: WholeAverage(p, 1e-3, LION, 0.01), torch.bfloat16, 1.0), expected)
+
+
 class RoundedAverage(KahanLion):
     """Lion whose average of gradients is rounded to bf16."""
 

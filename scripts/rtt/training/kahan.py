@@ -7,7 +7,8 @@ below 2^-17 of a weight.
 
 The moving averages of gradients have remainders, too: with beta2 = .99 or .999 they change by less in a step than bf16
 can show. AdamW's have 16 bits, so that its weights are those of torch's AdamW on fp32 weights, to the last bit. Lion's
-has 8, which is what one GPU of 80 GB has left beside a model of eight billion weights.
+has 8, which is what one GPU of 80 GB has left beside a model of eight billion weights; with 16 its weights would be
+those of lion-pytorch.
 
 With gradient release the backward pass applies each gradient as soon as it is whole, and drops it.
 """
@@ -109,15 +110,15 @@ class Kahan(torch.optim.Optimizer):
 
 
 class KahanLion(Kahan):
-    """Lion (Chen et al. 2023, algorithm 2)."""
+    """Lion (Chen et al. 2023, algorithm 2), in the order of lion-pytorch's operations."""
 
     averages = (("exp_avg", torch.int8),)
 
     @staticmethod
     def move(betas, rate, step, gradient, exact, average) -> None:
         """Move weights against the sign of an average of the gradients, and move on the average that is kept."""
-        exact.add_(average.lerp(gradient, 1 - betas[0]).sign_(), alpha=-rate)
-        average.lerp_(gradient, 1 - betas[1])
+        exact.add_((average * betas[0]).add_(gradient, alpha=1 - betas[0]).sign_(), alpha=-rate)
+        average.mul_(betas[1]).add_(gradient, alpha=1 - betas[1])
 
 
 class KahanAdamW(Kahan):
