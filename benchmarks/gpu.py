@@ -18,7 +18,7 @@ bf16, the bandwidth on a copy of a large tensor, its reads and its writes counte
     again is not counted.
   Bytes: s N (5 + o). N parameters of s bytes (4 in bf16_mixed, else 2). The weights are read forward and backward;
     gradients are written, read for their norm, read by the optimizer: 5; o: the optimizer reads and writes the weights
-    (one read more) and its states: Lion 4, AdamW 6; with bf16_kahan, which keeps what rounding drops, 7 and 12.
+    (one read more) and its states: Lion 4, AdamW 6; with bf16_kahan, which keeps what rounding drops, 8 and 12.
     Activations and logits are not counted: the floor is low.
 "by phase" adds up what can't overlap: max(3 s N / bandwidth, FLOPs / peak), then (2 + o) s N / bandwidth. With gradient
 release (+ release) the update comes amid the backward pass, and may overlap with it.
@@ -49,7 +49,7 @@ SHAPES = {  # layers, hidden, heads, KV heads, MLP, vocabulary, tied: of Llama-3
 LENGTHS = ((0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1), (53, 56, 58, 63, 70, 79, 104, 117))
 BATCH, WARM_UP, SLOW = 4, 5, 4
 # Values per parameter that the optimizer moves, beside a gradient and a weight's read.
-STATES, KAHAN_STATES = {"lion": 4, "adamw": 6}, {"lion": 7, "adamw": 12}
+STATES, KAHAN_STATES = {"lion": 4, "adamw": 6}, {"lion": 8, "adamw": 12}
 RELEASED = "bf16_kahan + release"
 COMPILED = f"{RELEASED}, compiled"  # RTT_COMPILE_UPDATE=1: the update of a slice is one kernel
 ROWS = (  # optimizer, precision, attention, DeepSpeed

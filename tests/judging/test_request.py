@@ -320,7 +320,7 @@ def test_an_original_on_the_hub_is_pinned_and_its_size_known(given, work, monkey
         "name": "name", "hub": {"id": "org/name", "revision": "a" * 40}, "parameters": 2_000_000_000, "dtype": "bf16",
     }  # fmt: skip
     assert study["external_models"] == {"gone": {"hub": {"id": "org/gone", "revision": "b" * 40}}}
-    assert study["attacks"]["RTT"]["precision"] == "bf16_mixed"
+    assert study["attacks"]["RTT"]["precision"] == "bf16_kahan"
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
     assert prepared(given, work, **hub).kept == found.kept  # the same command goes on without a network
 

@@ -23,9 +23,9 @@ from torch.optim import AdamW
 RELEASED = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
 
 
-def parts(numbers: torch.Tensor, dtype=torch.int16) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the two parts of fp32 numbers, of which the remainder has this dtype."""
-    upper, remainder = (torch.empty(numbers.shape, dtype=one) for one in (torch.bfloat16, dtype))
+def halves(numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two halves of fp32 numbers."""
+    upper, remainder = (torch.empty(numbers.shape, dtype=dtype) for dtype in (torch.bfloat16, torch.int16))
     take_apart(numbers.clone(), upper, remainder)
     return upper, remainder
 
@@ -34,18 +34,11 @@ def test_two_halves_are_an_fp32_number_to_the_bit():
     bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
     numbers = torch.from_numpy(bits.view(np.float32)[np.isfinite(bits.view(np.float32))].copy())
     numbers = torch.cat([numbers, torch.tensor([0.0, -0.0, float("inf"), -float("inf"), 1e-45, 1.00390625])])
-    upper, remainder = parts(numbers)
+    upper, remainder = halves(numbers)
     assert torch.equal(joined(upper, remainder).view(torch.int32), numbers.view(torch.int32))
     # torch rounds halves to even numbers: 1.00390625 lies in the middle of two neighbours
     assert int((upper.view(torch.int16) != numbers.bfloat16().view(torch.int16)).sum()) <= 10
-    assert bool(parts(torch.tensor([float("nan")]))[0].isnan())
-    # With 8 bits 24 are kept: of the number's own 24 binary digits 16, rounded to the nearest.
-    kept = joined(*parts(numbers, torch.int8))
-    exponent = torch.frexp(numbers.double())[1].clamp(min=-125)
-    nearest = torch.ldexp(torch.ldexp(numbers.double(), 16 - exponent).round(), exponent - 16)
-    middle = numbers.view(torch.int32) & 0xFF == 0x80  # there ours is the neighbour that is farther from 0
-    assert torch.equal(kept.double()[~middle], nearest[~middle]) and bool(kept[numbers.isinf()].isinf().all())
-    assert 500 < int(middle.sum()) < 1500 and torch.equal(kept[middle].view(torch.int32) & 0xFF, 0 * kept[middle].int())
+    assert bool(halves(torch.tensor([float("nan")]))[0].isnan())
 
 
 def path(make, dtype, gradient) -> torch.Tensor:
@@ -71,57 +64,54 @@ def away(make, theirs, gradient) -> float:
 LION, ADAMW = (0.9, 0.99), (0.9, 0.999)
 
 
-@pytest.mark.parametrize(
-    ("rate", "decay", "gradient"),
-    [
-        (1e-7, 0.0, 1.0),
-        (1e-3, 0.01, 0.0),
-    ],  # the paper's smallest rate; decay alone, which torch-optimi's summation loses
-    ids=["rate", "decay"],
-)
-def test_lion_moves_weights_as_in_fp32_where_bf16_stands_still(rate, decay, gradient):
-    def theirs(weights):
-        return Lion(weights, rate, LION, decay)
-
-    def ours(weights):
-        return KahanLion(weights, rate, LION, decay)
-
-    assert away(ours, theirs, gradient) < 0.001
-    assert away(theirs, theirs, gradient) > 0.5
+OPTIMIZERS = [  # ours, the one whose fp32 path it takes, betas, the paper's smallest rate or one alike
+    pytest.param(KahanLion, Lion, LION, 1e-7, id="lion"),
+    pytest.param(KahanAdamW, AdamW, ADAMW, 1e-5, id="adamw"),
+]
 
 
-@pytest.mark.parametrize(("rate", "decay", "gradient"), [(1e-5, 0.0, 1.0), (1e-3, 0.01, 0.0), (1e-3, 0.01, 1.0)])
-def test_adamw_gives_the_bits_of_torch_on_fp32_weights(rate, decay, gradient):
-    def theirs(weights):
-        return AdamW(weights, rate, ADAMW, weight_decay=decay)
+@pytest.mark.parametrize(("ours", "theirs", "betas", "rate"), OPTIMIZERS)
+@pytest.mark.parametrize("decays", ["rate", "decay", "both"])
+def test_weights_take_the_path_of_fp32_to_the_bit_where_bf16_stands_still(ours, theirs, betas, rate, decays):
+    """Also by weight decay alone, which torch-optimi's Kahan summation loses."""
+    rate, decay = (rate, 0.0) if decays == "rate" else (1e-3, 0.01)
+    gradient = 0.0 if decays == "decay" else 1.0
 
-    expected = path(theirs, torch.float32, gradient)
-    assert torch.equal(path(lambda p: KahanAdamW(p, rate, ADAMW, decay), torch.bfloat16, gradient), expected)
-    assert away(theirs, theirs, gradient) > 0.03
+    def made(kind):
+        return lambda weights: kind(weights, rate, betas, weight_decay=decay)
 
-
-class WholeAverage(KahanLion):
-    """Lion whose average has all bits of fp32."""
-
-    averages = (("exp_avg", torch.int16),)
-
-
-def test_with_all_bits_of_its_average_lion_would_give_those_of_lion_pytorch_on_fp32_weights():
-    expected = path(lambda p: Lion(p, 1e-3, LION, 0.01), torch.float32, 1.0)
-    assert torch.equal(path(lambda p: WholeAverage(p, 1e-3, LION, 0.01), torch.bfloat16, 1.0), expected)
+    expected = path(made(theirs), torch.float32, gradient)
+    assert torch.equal(path(made(ours), torch.bfloat16, gradient), expected)
+    if decays != "both":
+        assert away(made(theirs), made(theirs), gradient) > 0.5
 
 
-class RoundedAverage(KahanLion):
-    """Lion whose average of gradients is rounded to bf16."""
+class RoundedAverages:
+    """An optimizer whose averages of gradients are rounded to bf16."""
 
     def update(self, parameter):
         super().update(parameter)
-        self.state[parameter]["exp_avg_remainder"].zero_()
+        for name in self.averages:
+            self.state[parameter][f"{name}_remainder"].zero_()
 
 
-def test_lesser_remainders_would_lose_the_path(monkeypatch):
-    lion = lambda p: Lion(p, 1e-7, LION)  # noqa: E731
-    assert away(lambda p: RoundedAverage(p, 1e-7, LION, 0.0), lion, 1.0) > 0.005
+class RoundedLion(RoundedAverages, KahanLion):
+    pass
+
+
+class RoundedAdamW(RoundedAverages, KahanAdamW):
+    pass
+
+
+def test_less_than_two_whole_halves_would_lose_the_path(monkeypatch):
+    def lion(weights):
+        return Lion(weights, 1e-7, LION)
+
+    def adamw(weights):
+        return AdamW(weights, 1e-5, ADAMW, weight_decay=0.0)
+
+    assert away(lambda p: RoundedLion(p, 1e-7, LION, 0.0), lion, 1.0) > 0.005
+    assert away(lambda p: RoundedAdamW(p, 1e-5, ADAMW, 0.0), adamw, 1.0) > 0.005
 
     def coarse(exact, upper, remainder):
         """Keep what rounding drops as Kahan's summation in bf16 does."""

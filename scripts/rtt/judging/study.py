@@ -11,7 +11,7 @@ import yaml
 
 from rtt.judging.models import Given
 from rtt.judging.questions import Asked
-from rtt.judging.settings import LARGE, SMALL
+from rtt.judging.settings import LARGE, PAPERS, SMALL
 
 BUDGET = 1.0  # of retain accuracy: whatever the model has lost, it is attacked
 INVENTED = {"generate": {"splits": 2, "facts_per_split": 32}}
@@ -85,6 +85,7 @@ def study_of(name: str, parts: Parts, attacks: dict[str, dict[str, Any]]) -> dic
         "retain_budgets": [BUDGET],
         "attacks": attacks,
         **({"threads": parts.cores, "attack_jobs": "method"} if n >= SMALL else {}),
+        **({"gradient_checkpointing": True} if n >= PAPERS else {}),  # 8 billion weights then fit in 80 GB
     }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ BYTES = {"fp32": 4, "bf16_mixed": 4, "bf16_kahan": 2, "bf16": 2, "fp16": 2}
 PASSES = {"adamw": 24, "lion": 23}
 # The same in `rtt.training.kahan`, whose fp32 slices are taken to stay in the device's cache; with the norm of the
 # gradients or clipping (3) and the gradient itself (1), which release only writes and reads for its norm (2).
-KAHAN_PASSES, WHOLE_GRADIENT, RELEASED_GRADIENT = {"adamw": 13, "lion": 8}, 4, 2
+KAHAN_PASSES, WHOLE_GRADIENT, RELEASED_GRADIENT = {"adamw": 13, "lion": 9}, 4, 2
 # Bytes of an evaluation JSON, measured on the miniature: per scored question, per probe of it, and per file (its spec).
 QUESTION_BYTES, PROBE_BYTES, FILE_BYTES = 115, 69, 6000
 MORE_BYTES = {"letter_permuted": 10, "likelihood": 36, "likelihood_fresh": 19}  # what stands beside the scores

@@ -20,9 +20,9 @@ from rtt.study.specs import TextsSpec
 
 BYTES = costs.BYTES
 STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keeps
-# With bf16_kahan also the remainders of the weights and of these values; that of Lion's average has one byte, half a
-# weight's. It works on one slice of so many elements, in so many fp32 copies.
-KAHAN_STATES, SLICE, SLICES = {"adamw": 5, "lion": 2.5}, 2**22, 5
+# With bf16_kahan also the remainders of the weights and of these values. It works on one slice of so many elements, in
+# so many fp32 copies.
+KAHAN_STATES, SLICE, SLICES = {"adamw": 5, "lion": 3}, 2**22, 5
 AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
 ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: memory that the allocator cannot use, and the device's context with libraries
 # Assumed: the longest text of a dataset as a multiple of its mean MCQ. The authors' have 1.0 (Random Birthdays) to 5.8
@@ -199,32 +199,35 @@ def saved_activations(
 ) -> float:
     """Return the bytes per token that are kept from a forward pass to its backward pass.
 
-    `layers` counts those that gradients pass through. With `checkpointing` a layer only keeps its input. `head` adds
-    the last norm, the input of the output matrix unless that is frozen, and log-probabilities in fp32.
+    `layers` counts those that gradients pass through. `head` adds the last norm, the input of the output matrix unless
+    that is frozen, and log-probabilities in fp32. With `checkpointing` a layer only keeps its input, and logits stay
+    in their dtype.
     """
     product, stream, _ = _elements(precision)
     layer = stream * shape.hidden if checkpointing else layer_activations(shape, precision, lora)
-    last = (4 if lora else 4 + stream + product) * shape.hidden + 4 * shape.vocabulary
+    last = (4 if lora else 4 + stream + product) * shape.hidden + (product if checkpointing else 4) * shape.vocabulary
     return layers * layer + (last if head else 0)
 
 
-def states(settings: Training) -> float:
-    """Return how many values per trained parameter the optimizer keeps, counted in the size of the weights' dtype."""
+def states(settings: Training) -> int:
+    """Return how many values per trained parameter the optimizer keeps, each of the size of the weights' dtype."""
     return (KAHAN_STATES if settings.precision == "bf16_kahan" else STATES)[settings.optimizer]
 
 
 def activations(phase: Phase, launch: Launch) -> float:
     """Return the most bytes of activations on a device: what forward passes keep, and what the backward pass adds.
 
-    The backward pass adds the logits in their dtype with two gradients of them in fp32, or a recomputed decoder layer.
+    The backward pass adds the gradient of the logits in their dtype with two in fp32, or a recomputed decoder layer.
+    With checkpointing it has the three in fp32 for a row at a time, and then two in their dtype.
     """
     shape, precision = phase.shape, phase.settings.precision
-    tokens = launch.rows(phase.settings.batch_size) * phase.longest
+    rows, size = launch.rows(phase.settings.batch_size), _elements(precision)[0]
+    tokens = rows * phase.longest
     layers = phase.part.backward * shape.layers
     kept = saved_activations(shape, precision, layers, phase.head, launch.checkpointing, phase.lora)
-    logits = (8 + _elements(precision)[0]) * shape.vocabulary if phase.head else 0
+    logits = max(2 * size, size + 12 / rows) if launch.checkpointing else 8 + size
     again = layer_activations(shape, precision, phase.lora) if launch.checkpointing else 0
-    return tokens * (phase.graphs * kept + max(logits, again))
+    return tokens * (phase.graphs * kept + max(logits * shape.vocabulary * phase.head, again))
 
 
 def on_device(phase: Phase, launch: Launch = Launch()) -> dict[str, float]:

@@ -5,10 +5,8 @@ bf16, which the model computes with, and the remainder is what the rounding drop
 it is beside its weight. Kahan's summation with a remainder in bf16 would have half of these bits, and drop updates
 below 2^-17 of a weight.
 
-The moving averages of gradients have remainders, too: with beta2 = .99 or .999 they change by less in a step than bf16
-can show. AdamW's have 16 bits, so that its weights are those of torch's AdamW on fp32 weights, to the last bit. Lion's
-has 8, which is what one GPU of 80 GB has left beside a model of eight billion weights; with 16 its weights would be
-those of lion-pytorch.
+The moving averages of gradients are kept in two halves, too, and the operations are those of torch's AdamW and of
+lion-pytorch, in their order. So the weights are, to the last bit, those of these optimizers on fp32 weights.
 
 With gradient release the backward pass applies each gradient as soon as it is whole, and drops it.
 """
@@ -26,35 +24,33 @@ COMPILED = "RTT_COMPILE_UPDATE"  # 1 makes one kernel of an update's operations:
 
 
 def joined(upper: torch.Tensor, remainder: torch.Tensor) -> torch.Tensor:
-    """Return the fp32 numbers of which these are the parts: `upper` in bf16, and a remainder of 16 or 8 bits."""
-    bits = upper.view(torch.int16).int().bitwise_left_shift_(16)
-    return bits.add_(remainder, alpha=2 ** (16 - 8 * remainder.element_size())).view(torch.float32)
+    """Return the fp32 numbers whose two halves these are: `upper` in bf16, and `remainder` in int16."""
+    return upper.view(torch.int16).int().bitwise_left_shift_(16).add_(remainder).view(torch.float32)
 
 
 def take_apart(exact: torch.Tensor, upper: torch.Tensor, remainder: torch.Tensor) -> None:
-    """Write fp32 numbers, which are used up, into their two parts, rounded to as many bits as these have."""
+    """Write fp32 numbers, which are used up, into their two halves."""
     bits = exact.view(torch.int32)
-    eight = remainder.dtype == torch.int8
-    remainder.copy_(bits.add_(2**7) >> 8 if eight else bits)  # it counts as negative where `upper` is rounded up
+    remainder.copy_(bits)  # the lower 16 bits; they count as negative where `upper` is rounded up
     upper.view(torch.int16).copy_(bits.add_(2**15).bitwise_right_shift_(16))
 
 
 class Kahan(torch.optim.Optimizer):
     """What both optimizers share: weights in two halves, with decoupled weight decay, updated slice by slice."""
 
-    averages: tuple[tuple[str, torch.dtype], ...]  # of the gradients: the name of each, and its remainder's dtype
+    averages: tuple[str, ...]  # what is kept of the gradients for each weight
 
     def __init__(self, parameters, lr: float, betas: tuple[float, float], weight_decay: float):
         super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
         self.norms: list[torch.Tensor] = []
-        parts = {"remainder": torch.int16}
-        for name, dtype in self.averages:
-            parts |= {name: torch.bfloat16, f"{name}_remainder": dtype}
+        halves = {"remainder": torch.int16}
+        for name in self.averages:
+            halves |= {name: torch.bfloat16, f"{name}_remainder": torch.int16}
         self.compiled = (
             torch.compile(updated, fullgraph=True, dynamic=True) if os.environ.get(COMPILED) == "1" else None
         )
         for parameter in self.param_groups[0]["params"]:
-            kept = {name: torch.zeros_like(parameter.detach(), dtype=dtype) for name, dtype in parts.items()}
+            kept = {name: torch.zeros_like(parameter.detach(), dtype=dtype) for name, dtype in halves.items()}
             self.state[parameter] = {"step": 0, **kept}
 
     @torch.no_grad()
@@ -82,8 +78,8 @@ class Kahan(torch.optim.Optimizer):
         numbers = (group["lr"], 1 - group["lr"] * group["weight_decay"], float(state["step"]))
         if self.compiled:  # as tensors they are no constants of the kernel, which is the same in every step
             numbers = tuple(torch.tensor(number, dtype=torch.float64) for number in numbers)
-        for weight, gradient, *parts in sliced(parameter, parameter.grad, *kept):
-            pairs = [(weight, parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
+        for gradient, *halves in sliced(parameter.grad, parameter, *kept):
+            pairs = list(zip(halves[::2], halves[1::2], strict=True))
             (self.compiled or updated)(self.move, gradient, pairs, group["betas"], *numbers)
 
     @contextmanager
@@ -112,7 +108,7 @@ class Kahan(torch.optim.Optimizer):
 class KahanLion(Kahan):
     """Lion (Chen et al. 2023, algorithm 2), in the order of lion-pytorch's operations."""
 
-    averages = (("exp_avg", torch.int8),)
+    averages = ("exp_avg",)
 
     @staticmethod
     def move(betas, rate, step, gradient, exact, average) -> None:
@@ -122,9 +118,9 @@ class KahanLion(Kahan):
 
 
 class KahanAdamW(Kahan):
-    """AdamW (Loshchilov & Hutter 2019), in the order of torch's operations, so that its bits are torch's."""
+    """AdamW (Loshchilov & Hutter 2019), in the order of torch's operations."""
 
-    averages = (("exp_avg", torch.int16), ("exp_avg_sq", torch.int16))
+    averages = ("exp_avg", "exp_avg_sq")
 
     @staticmethod
     def move(betas, rate, step, gradient, exact, average, square) -> None:
@@ -136,7 +132,7 @@ class KahanAdamW(Kahan):
 
 
 def updated(move: Callable, gradient, pairs, betas, rate, decay, step) -> None:
-    """Update a slice: of the weights and of each average, `pairs` has the two parts, and `move` changes the whole."""
+    """Update a slice: of the weights and of each average, `pairs` has the two halves, and `move` changes the whole."""
     exact, *averages = (joined(*pair) for pair in pairs)
     exact.mul_(decay)
     move(betas, rate, step, gradient.float(), exact, *averages)

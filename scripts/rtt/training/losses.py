@@ -1,10 +1,15 @@
 """Compute the text loss, of which every objective is made."""
 
+import os
+
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from rtt.errors import UserError
 from rtt.models.architecture import stretch, takes
+
+CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1 recomputes activations in the backward pass: same numbers, less memory
 
 
 def masked_sums(
@@ -73,11 +78,23 @@ def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
     """
     logits = model(**inputs(model, batch), use_cache=False).logits
     following = F.pad(batch["labels"][:, 1:], (0, 1), value=-100)
+    if os.environ.get(CHECKPOINTING) == "1" and logits.requires_grad:
+        # Only the logits are kept, in their dtype; a row's log-probabilities, in fp32, come back in the backward pass.
+        keep = {"use_reentrant": False, "preserve_rng_state": False}
+        rows = [checkpoint(_cross_entropy, *row, **keep) for row in zip(logits, following, strict=True)]
+        nats = torch.stack(rows)
+    else:
+        nats = _cross_entropy(logits.flatten(0, 1), following.flatten()).view_as(following)
+    return nats[:, :-1], following[:, :-1] != -100
+
+
+def _cross_entropy(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+    """Return the nats of tokens, 0 where the label is -100. They are flat, not (rows, vocabulary, length): a softmax
+    over another dimension than the last takes eight times as long.
+    """
     # At least fp32, since half precision would round the loss; a float64 model (a reference in tests) stays in float64.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    # Flat, not (rows, vocabulary, length): a softmax over another dimension than the last takes eight times as long.
-    nats = F.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=-100, reduction="none")
-    return nats.view_as(following)[:, :-1], following[:, :-1] != -100
+    return F.cross_entropy(logits, following, ignore_index=-100, reduction="none")
 
 
 def text_sums(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

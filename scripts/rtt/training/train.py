@@ -36,10 +36,10 @@ from rtt.training import health, packing
 from rtt.training.batches import by_length, micro_batch, padded_to, shared
 from rtt.training.collate import collate
 from rtt.training.kahan import KahanAdamW, KahanLion
+from rtt.training.losses import CHECKPOINTING
 from rtt.training.resume import WHOLE, Checkpoints, newest
 
 Objective = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
-CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1 recomputes activations in the backward pass: same numbers, less memory
 HALF = {"bf16": "bf16", "bf16_kahan": "bf16", "fp16": "fp16"}  # precision -> dtype of weights that are not in fp32
 LION_BETAS = (0.9, 0.99)  # the defaults of Chen et al. 2023, which the authors' code uses
 
