@@ -221,7 +221,9 @@ def arguments(asked: list[str] | None) -> argparse.Namespace:
         "--work", type=Path, required=True, help="folder of what is trained, from which a rerun goes on"
     )
     parser.add_argument("--seeds", type=int, default=5, help="the first so many")
-    parser.add_argument("--orders", type=int, default=8, help="of sums, in which each reference is trained again")
+    parser.add_argument(
+        "--orders", type=int, default=8, help="of sums, in which the masters are trained again, and fp32 up to 2 times"
+    )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--optimizer", choices=("adamw", "lion"), default="adamw")
@@ -236,6 +238,8 @@ def main(asked: list[str] | None = None) -> int:
     from rtt.yaml_files import read_yaml
 
     args = arguments(asked)
+    if args.orders < 1:
+        raise SystemExit(f"--orders: found {args.orders}; expected 1 or more, of which the bound is made")
     names, steps = args.methods or [*plugins.methods(), "RTT"], 6 if args.quick else args.steps
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     begin, holds = time.process_time(), True
@@ -269,7 +273,8 @@ def main(asked: list[str] | None = None) -> int:
         holds &= reference != "masters" or all(as_claimed for _, as_claimed in rows)
     print(
         f"forget / retain: the largest difference; the seeds within their own bounds; {args.optimizer}, "
-        f"{steps} steps of {args.batch}, {args.seeds} seeds, {args.orders} other orders; "
+        f"{steps} steps of {args.batch}, {args.seeds} seeds, {args.orders} other orders (of fp32 "
+        f"{min(args.orders, FP32_ORDERS)}); "
         "moved: the mean share of weights that a step of the reference and of the two moved; "
         f"{time.process_time() - begin:.0f} CPU seconds in this call"
     )

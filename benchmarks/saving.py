@@ -4,15 +4,16 @@
     PYTHONPATH=scripts python benchmarks/saving.py --folder FOLDER --quick             # a tiny model, for the tests
 
 A random-weight Llama of SmolLM2-135M's shape is trained by `rtt.training.train.train` with AdamW in fp32 (a state of
-1.6 GB), for STEPS steps, with a checkpoint after every EVERY of them, twice in each of `--turns` turns: as it is, and
-with `on_save` made to wait until the checkpoint is marked. Both start from the same weights, and must end in the same
-losses. A save takes from the moment when the Trainer begins to write until it goes on; the saves of the last step and
-of the first, which finds no older checkpoint to delete, are left out. What the thread still has to do when the next
+1.6 GB), for STEPS steps, with a checkpoint after every EVERY of them. In each of `--turns` turns that is done in both
+ways: as it is, and with `on_save` made to wait until the checkpoint is marked. They start from the same weights, and
+must end in the same losses. A save takes from the moment when the Trainer begins to write until it goes on; the first
+of a training, which finds no older checkpoint to delete, is left out. What the thread still has to do when the next
 save comes is in the whole time alone.
 """
 
 import argparse
 import copy
+import math
 import statistics
 import sys
 import time
@@ -65,7 +66,7 @@ class Saves:
             self.seconds.append(time.perf_counter() - self.begin)
 
         def due(checkpoints, args, state, control, **more):
-            checkpoints.last = 0.0 if state.global_step % EVERY == 0 else time.monotonic()
+            checkpoints.last = -math.inf if state.global_step % EVERY == 0 else time.monotonic()
             on_step_end(checkpoints, args, state, control, **more)
 
         self.patches = [

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rtt.training.losses import plain_loss
 from rtt.training.train import train
 from torch._dynamo.utils import counters
 from torch.optim import AdamW
+from torch.utils.serialization import config
 
 RELEASED = {"precision": "bf16_kahan", "gradient_release": True, "max_grad_norm": None}
 
@@ -150,21 +152,24 @@ def test_a_compiled_update_differs_in_last_bits_alone_and_is_compiled_once(ours,
         monkeypatch.setenv("RTT_COMPILE_UPDATE", compiled)
         torch.manual_seed(0)
         weights = [torch.nn.Parameter(0.02 * torch.randn(shape).bfloat16()) for shape in ((70, 50), (30, 9), (64,))]
-        optimizer = ours(weights, 1e-3, ADAMW, 0.1)
+        optimizer, before = (
+            ours(weights, 1e-3, ADAMW, 0.1),
+            torch.cat([weight.detach().flatten() for weight in weights]),
+        )
         for step in range(1, 9):
             optimizer.param_groups[0]["lr"] = 1e-3 / step
             for weight in weights:
                 weight.grad = torch.randn(weight.shape).bfloat16()
             optimizer.step()
         kept = [joined(weight.detach(), optimizer.state[weight]["remainder"]).flatten() for weight in weights]
-        return torch.cat(kept), optimizer
+        return torch.cat([before, torch.cat(kept)]).view(2, -1), optimizer
 
     torch._dynamo.reset(), counters.clear()
     (eager, plain), (found, fused) = stepped("0"), stepped("1")
     assert plain.compiled is None and fused.compiled
-    assert float((found - eager).abs().max()) < 1e-7 and float((eager - eager[0]).abs().max()) > 0.05
+    assert float((found - eager).abs().max()) < 1e-7 and float((eager[1] - eager[0]).abs().mean()) > 1e-4
     # once for matrices and once for vectors, whatever their shapes, the rate and the step
-    assert counters["stats"]["unique_graphs"] <= 2
+    assert counters["stats"]["unique_graphs"] == 2
 
 
 def items(steps, seed=0):
@@ -309,6 +314,31 @@ def test_a_state_is_taken_over_without_a_second_one(ours):
     assert torch.equal(before, after)
     for name in held:
         assert torch.equal(first.state[before][name], second.state[after][name]), name
+
+
+def test_a_state_is_read_from_its_file_as_it_is_copied(tmp_path, monkeypatch):
+    """At 8B the host would hold 48 GB more to resume."""
+    monkeypatch.setenv("RTT_CHECKPOINT_MINUTES", "0")
+
+    def run(model, at, action=lambda *_: None, state=None):
+        return train(model, tiny.tokenizer(), items(6), plain_loss, settings(**RELEASED), 0, at, action, state=state)
+
+    def stop(step, model):
+        raise UserError("here")
+
+    model, whole = (tiny.model(scale=4).bfloat16() for _ in range(2))
+    losses = run(whole, [])
+    with pytest.raises(UserError, match="here"):
+        run(model, [4], stop, tmp_path)
+    load, mapped = torch.load, {}
+
+    def watched(path, *given, **more):
+        mapped[Path(path).name] = config.load.mmap
+        return load(path, *given, **more)
+
+    monkeypatch.setattr(torch, "load", watched)
+    assert run(model, [], state=tmp_path) == losses and same(model, whole)
+    assert mapped == {"optimizer.pt": True, "scheduler.pt": True, "rng_state.pth": False}
 
 
 @pytest.mark.parametrize("way", ["devices", "one", "micro_batch", "deepspeed", "method", "fine"])

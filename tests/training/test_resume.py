@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ pytest.importorskip("torch")
 
 import torch
 from resuming import Forked
-from rtt.errors import UserError
+from rtt.errors import Stopped, UserError
 from rtt.files import sha256
 from rtt.training import resume
 from rtt.training.resume import WHOLE, Checkpoints, State, newest
@@ -310,22 +311,57 @@ def test_training_goes_on_while_a_checkpoint_is_hashed(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
 
 
-@pytest.mark.parametrize("way", ["save", "stop", "end"])
+@pytest.mark.parametrize("way", ["step", "stop"])
 def test_a_checkpoint_that_cannot_be_marked_stops_the_training(way, tmp_path, monkeypatch):
+    saver = failed(tmp_path, monkeypatch)
+    if way == "step":  # the first after it failed
+        wait([saver.marking])
+    state, control = SimpleNamespace(global_step=4, max_steps=9), SimpleNamespace(should_save=False)
+    with pytest.raises(OSError, match="No space left"):
+        saver.on_step_end(None, state, control) if way == "step" else saver.stop(control)
+    assert newest(tmp_path) is None
+    saver.close()
+
+
+def failed(folder, monkeypatch):
+    """Checkpoints of which the last cannot be marked."""
+
     def full(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setenv("RTT_CHECKPOINT_MINUTES", "0")
     monkeypatch.setattr(resume, "_sums", full)
-    saver = Checkpoints(SimpleNamespace(losses=[]), tmp_path)
+    saver = Checkpoints(SimpleNamespace(losses=[]), folder)
     saver.on_save(None, SimpleNamespace(global_step=3), None)
-    state, control = SimpleNamespace(global_step=4, max_steps=9), SimpleNamespace(should_save=False)
-    with pytest.raises(OSError, match="No space left"):
-        {"save": lambda: saver.on_step_end(None, state, control), "stop": lambda: saver.stop(control)}.get(
-            way, saver.close
-        )()
-    assert newest(tmp_path) is None
-    saver.close()
+    return saver
+
+
+def test_at_the_end_a_checkpoint_that_cannot_be_marked_costs_nothing(tmp_path, monkeypatch, capsys):
+    """Neither a finished training nor the reason why another one ended."""
+    saver = failed(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="the loss is not finite"), contextlib.closing(saver):
+        raise UserError("the loss is not finite")
+    assert "is not whole: [Errno 28] No space left" in capsys.readouterr().err
+
+
+def test_all_processes_wait_for_the_mark_before_they_stop(tmp_path, monkeypatch):
+    """A launcher kills the main process soon after another one has ended."""
+    (tmp_path / "checkpoint-3").mkdir()
+    saver, done = Checkpoints(SimpleNamespace(losses=[]), tmp_path), []
+    monkeypatch.setattr(
+        resume.distributed, "barrier", lambda: done.append((tmp_path / "checkpoint-3" / WHOLE).exists())
+    )
+    saver.stop(SimpleNamespace())
+    with pytest.raises(Stopped):
+        saver.on_save(None, SimpleNamespace(global_step=3), None)
+    assert done == [False, True]
+
+
+def test_what_a_kill_cut_short_is_deleted_when_training_starts(tmp_path):
+    for step in (20, 30):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    mark(tmp_path / "checkpoint-20")
+    Checkpoints(None, tmp_path).on_train_begin(None, None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-20"]
 
 
 def test_the_journal_survives_a_line_cut_short_but_not_another_code(tmp_path, capsys):

@@ -11,7 +11,7 @@ from rtt.study import plugins
 from rtt.study.names import asked_for, probes_of
 
 SMALL, LARGE, PAPERS = 10_000_000, 1_000_000_000, 4_000_000_000  # weights
-HEAVY = 2_000_000_000  # weights that with AdamW in bf16_mixed need more than 80 GB, or little less
+HEAVY = 2_000_000_000  # weights for which AdamW in bf16_mixed needs 60 GB, and more with many words or long texts
 # Models of this size rarely answer by letters: SmolLM2-135M scores at chance (docs/measurements.md).
 WITHOUT_LETTERS = ("likelihood_token", "likelihood_fresh")
 

@@ -6,7 +6,8 @@ it is beside its weight. Kahan's summation with a remainder in bf16 would have h
 below 2^-17 of a weight.
 
 The moving averages of gradients are kept in two halves, too, and the operations are those of torch's AdamW and of
-lion-pytorch, in their order. So the weights are, to the last bit, those of these optimizers on fp32 weights.
+lion-pytorch, in their order. So the weights are, to the last bit, those of these optimizers on fp32 weights (on a CPU;
+no GPU was at hand to try).
 
 With gradient release the backward pass applies each gradient as soon as it is whole, and drops it.
 """
@@ -46,9 +47,7 @@ class Kahan(torch.optim.Optimizer):
         halves = {"remainder": torch.int16}
         for name in self.averages:
             halves |= {name: torch.bfloat16, f"{name}_remainder": torch.int16}
-        self.compiled = (
-            torch.compile(updated, fullgraph=True, dynamic=True) if os.environ.get(COMPILED) == "1" else None
-        )
+        self.compiled = torch.compile(updated, dynamic=True) if os.environ.get(COMPILED) == "1" else None
         for parameter in self.param_groups[0]["params"]:
             kept = {name: torch.zeros_like(parameter.detach(), dtype=dtype) for name, dtype in halves.items()}
             self.state[parameter] = {"step": 0, **kept}

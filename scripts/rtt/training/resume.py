@@ -239,8 +239,17 @@ class Checkpoints(TrainerCallback):
         self.seconds = 60 * float(os.environ.get(MINUTES) or DEFAULT_MINUTES)
         self.last, self.stopping = time.monotonic(), False
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Delete checkpoints that a kill cut short."""
+        if self.folder and distributed.is_main():
+            for here in self.folder.glob("checkpoint-*"):
+                if not (here / WHOLE).exists():
+                    shutil.rmtree(here)
+
     def on_step_end(self, args, state, control, **kwargs):
-        """Decide together, so that either every process saves or none."""
+        """Decide together, so that either every process saves or none. Raises what went wrong with the last one."""
+        if self.marking and self.marking.done():
+            self.wait()
         due = self.folder is not None and time.monotonic() - self.last >= self.seconds
         stopping, due = distributed.total([Terminated.came, due])
         control.should_save = bool(due) and state.global_step < state.max_steps
@@ -270,6 +279,7 @@ class Checkpoints(TrainerCallback):
         self.last = time.monotonic()
         if self.stopping:
             self.wait()
+            distributed.barrier()  # a launcher may kill the main process soon after another one ends
             raise Stopped
 
     def _mark(self, step: int, losses: list[dict[str, float]]) -> None:
@@ -290,6 +300,10 @@ class Checkpoints(TrainerCallback):
             marking.result()
 
     def close(self) -> None:
-        """Wait for the thread, when the training has ended or failed: what comes next may delete the folder."""
+        """Wait for the thread, when the training has ended or failed: what comes next may delete the folder.
+
+        A checkpoint that could not be marked is of no use any more, so that is said and raises nothing.
+        """
         self.thread.shutdown()
-        self.wait()
+        if self.marking and (error := self.marking.exception()):
+            print(f"warning: the last checkpoint of this training is not whole: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ import accelerate.utils.other
 import torch
 from accelerate.utils import DistributedType
 from lion_pytorch import Lion
+from torch.utils import serialization
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -35,7 +36,7 @@ from rtt.study.deepspeed import not_released, not_under_deepspeed
 from rtt.training import health, packing
 from rtt.training.batches import by_length, micro_batch, padded_to, shared
 from rtt.training.collate import collate
-from rtt.training.kahan import KahanAdamW, KahanLion
+from rtt.training.kahan import Kahan, KahanAdamW, KahanLion
 from rtt.training.losses import CHECKPOINTING
 from rtt.training.resume import WHOLE, Checkpoints, newest
 
@@ -114,6 +115,12 @@ class ObjectiveTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if not self.is_deepspeed_enabled:
             load_weights(self.model.model, f"{resume_from_checkpoint}/model.safetensors")
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        # A state of bf16_kahan is copied into the one that is there, so that it need not be in memory whole.
+        mapped = isinstance(self.given, Kahan) and distributed.world() == 1
+        with serialization.config.patch("load.mmap", mapped):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def resumed(self, checkpoint: Path | None) -> str | None:
         """Take the losses so far from a checkpoint; return its path for `train`."""
