@@ -90,10 +90,7 @@ def test_memory_is_what_a_real_step_leaves(optimizer, precision, tmp_path):
 
 
 def saved(model, lora, precision, checkpointing):
-    """Bytes that a loss keeps for its backward pass, but for autocast's copies of frozen weights.
-
-    The logits, which a checkpoint holds, are packed by nobody; a hook takes hold of them.
-    """
+    """Bytes that a loss keeps for its backward pass, but for autocast's copies of frozen weights."""
     with adapted(model, lora.rank, lora.alpha, None, 0):
         cast(model, precision)
         model.train()
@@ -107,10 +104,6 @@ def saved(model, lora, precision, checkpointing):
                 held[storage.data_ptr()] = storage
             return tensor
 
-        if checkpointing:
-            model.lm_head.register_forward_hook(
-                lambda module, given, logits: pack(logits) if logits.requires_grad else None
-            )
         batch = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": IDS}
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16_mixed")
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from concurrent.futures import wait
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,12 +25,16 @@ import pytest
 
 pytest.importorskip("torch")
 
+import tiny
 import torch
 from resuming import Forked
 from rtt.errors import Stopped, UserError
 from rtt.files import sha256
+from rtt.study.settings import Training
 from rtt.training import resume
+from rtt.training.losses import plain_loss
 from rtt.training.resume import WHOLE, Checkpoints, State, newest
+from rtt.training.train import train
 
 WORKER = Path(__file__).parents[1] / "helpers" / "resuming.py"
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -317,17 +322,23 @@ def test_a_checkpoint_that_cannot_be_marked_stops_the_training(way, tmp_path, mo
     if way == "step":  # the first after it failed
         wait([saver.marking])
     state, control = SimpleNamespace(global_step=4, max_steps=9), SimpleNamespace(should_save=False)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left"), saver:
         saver.on_step_end(None, state, control) if way == "step" else saver.stop(control)
     assert newest(tmp_path) is None
-    saver.close()
 
 
-def failed(folder, monkeypatch):
+def test_all_processes_stop_where_the_main_one_could_not_mark_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume.distributed, "total", lambda values: [0, 0, 1])  # as another process sees it
+    state, control = SimpleNamespace(global_step=4, max_steps=9), SimpleNamespace(should_save=False)
+    with pytest.raises(UserError, match="the main process could not keep the last checkpoint"):
+        Checkpoints(SimpleNamespace(losses=[]), tmp_path).on_step_end(None, state, control)
+
+
+def failed(folder, monkeypatch, error=None):
     """Checkpoints of which the last cannot be marked."""
 
     def full(folder):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error or OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(resume, "_sums", full)
     saver = Checkpoints(SimpleNamespace(losses=[]), folder)
@@ -335,12 +346,30 @@ def failed(folder, monkeypatch):
     return saver
 
 
-def test_at_the_end_a_checkpoint_that_cannot_be_marked_costs_nothing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("finished", [True, False])
+def test_at_the_end_a_checkpoint_that_cannot_be_marked_costs_nothing(finished, tmp_path, monkeypatch, capsys):
     """Neither a finished training nor the reason why another one ended."""
-    saver = failed(tmp_path, monkeypatch)
-    with pytest.raises(UserError, match="the loss is not finite"), contextlib.closing(saver):
-        raise UserError("the loss is not finite")
-    assert "is not whole: [Errno 28] No space left" in capsys.readouterr().err
+    reason = nullcontext() if finished else pytest.raises(UserError, match="the loss is not finite")
+    with reason, failed(tmp_path, monkeypatch):
+        if not finished:
+            raise UserError("the loss is not finite")
+    assert "could not be kept: [Errno 28] No space left" in capsys.readouterr().err
+
+
+def test_at_the_end_it_is_no_warning_that_the_run_is_another_job_s(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="another job"), failed(tmp_path, monkeypatch, UserError("another job")):
+        pass
+
+
+def test_a_training_ends_when_its_last_checkpoint_is_marked(tmp_path, monkeypatch):
+    """What comes next deletes the folder."""
+    monkeypatch.setenv("RTT_CHECKPOINT_MINUTES", "0")
+    monkeypatch.setattr(resume, "_sums", lambda folder: (time.sleep(0.5), {})[1])
+    rows = [tiny.plain([], [3, 4, 5 + step]) for step in range(3)]
+    settings = Training(learning_rate=1e-3, batch_size=1)
+    train(tiny.model(), tiny.tokenizer(), rows, plain_loss, settings, 0, state=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+    assert (tmp_path / "checkpoint-2" / WHOLE).exists()
 
 
 def test_all_processes_wait_for_the_mark_before_they_stop(tmp_path, monkeypatch):

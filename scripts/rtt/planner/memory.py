@@ -23,6 +23,7 @@ STATES = {"adamw": 2, "lion": 1}  # values per parameter that the optimizer keep
 # With bf16_kahan also the remainders of the weights and of these values. It works on one slice of so many elements, in
 # so many fp32 copies.
 KAHAN_STATES, SLICE, SLICES = {"adamw": 5, "lion": 3}, 2**22, 5
+CHUNK = 256  # with checkpointing: tokens whose log-probabilities are there at once
 AUTOCAST = 2  # bytes per parameter of the bf16 copies that bf16_mixed keeps for the backward pass
 ALLOCATOR, CONTEXT = 1.05, 2e9  # assumed: memory that the allocator cannot use, and the device's context with libraries
 # Assumed: the longest text of a dataset as a multiple of its mean MCQ. The authors' have 1.0 (Random Birthdays) to 5.8
@@ -218,14 +219,13 @@ def activations(phase: Phase, launch: Launch) -> float:
     """Return the most bytes of activations on a device: what forward passes keep, and what the backward pass adds.
 
     The backward pass adds the gradient of the logits in their dtype with two in fp32, or a recomputed decoder layer.
-    With checkpointing it has the three in fp32 for a row at a time, and then two in their dtype.
+    With checkpointing it has one in their dtype and three in fp32 of CHUNK tokens, and then two in their dtype.
     """
     shape, precision = phase.shape, phase.settings.precision
-    rows, size = launch.rows(phase.settings.batch_size), _elements(precision)[0]
-    tokens = rows * phase.longest
+    tokens, size = launch.rows(phase.settings.batch_size) * phase.longest, _elements(precision)[0]
     layers = phase.part.backward * shape.layers
     kept = saved_activations(shape, precision, layers, phase.head, launch.checkpointing, phase.lora)
-    logits = max(2 * size, size + 12 / rows) if launch.checkpointing else 8 + size
+    logits = max(2 * size, size + 12 * min(1, CHUNK / tokens)) if launch.checkpointing else 8 + size
     again = layer_activations(shape, precision, phase.lora) if launch.checkpointing else 0
     return tokens * (phase.graphs * kept + max(logits * shape.vocabulary * phase.head, again))
 

@@ -200,9 +200,9 @@ def writing(plan: dict) -> list[str]:
     ]  # fmt: skip
     lines += table(("phase", "a state", "to write", "longest training", "in it", "time lost"), rows)
     told = (
-        f"A training writes a state every {found['minutes']:g} minutes (checkpoint_minutes), and waits at most so "
-        "long. When it is told to stop it writes one, too, and waits until that is hashed. None: it ends before, and "
-        "a kill costs at most all of it."
+        f"A training writes a state every {found['minutes']:g} minutes (checkpoint_minutes), and waits meanwhile, "
+        "about as long as to write takes. When it is told to stop it writes one, too, and waits until that is hashed. "
+        "Where none is in it, the training ends before, and a kill costs at most all of it."
     )
     if found["point"]:
         told += f" A point that may be chosen is written, too: {size(found['point'])}."

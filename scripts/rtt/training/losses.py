@@ -10,6 +10,7 @@ from rtt.errors import UserError
 from rtt.models.architecture import stretch, takes
 
 CHECKPOINTING = "RTT_GRADIENT_CHECKPOINTING"  # 1 recomputes activations in the backward pass: same numbers, less memory
+CHUNK = 256  # tokens whose log-probabilities, in fp32, are there at once where they are recomputed
 
 
 def masked_sums(
@@ -78,20 +79,19 @@ def token_nats(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
     """
     logits = model(**inputs(model, batch), use_cache=False).logits
     following = F.pad(batch["labels"][:, 1:], (0, 1), value=-100)
-    if os.environ.get(CHECKPOINTING) == "1" and logits.requires_grad:
-        # Only the logits are kept, in their dtype; a row's log-probabilities, in fp32, come back in the backward pass.
+    # Flat, not (rows, vocabulary, length): a softmax over another dimension than the last takes eight times as long.
+    tokens = logits.flatten(0, 1), following.flatten()
+    if os.environ.get(CHECKPOINTING) == "1":  # of the logits themselves, in their dtype, all are kept
         keep = {"use_reentrant": False, "preserve_rng_state": False}
-        rows = [checkpoint(_cross_entropy, *row, **keep) for row in zip(logits, following, strict=True)]
-        nats = torch.stack(rows)
+        parts = zip(*(one.split(CHUNK) for one in tokens), strict=True)
+        nats = torch.cat([checkpoint(_cross_entropy, *part, **keep) for part in parts])
     else:
-        nats = _cross_entropy(logits.flatten(0, 1), following.flatten()).view_as(following)
-    return nats[:, :-1], following[:, :-1] != -100
+        nats = _cross_entropy(*tokens)
+    return nats.view_as(following)[:, :-1], following[:, :-1] != -100
 
 
 def _cross_entropy(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
-    """Return the nats of tokens, 0 where the label is -100. They are flat, not (rows, vocabulary, length): a softmax
-    over another dimension than the last takes eight times as long.
-    """
+    """Return the nats of tokens, 0 where the label is -100."""
     # At least fp32, since half precision would round the loss; a float64 model (a reference in tests) stays in float64.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits, following, ignore_index=-100, reduction="none")

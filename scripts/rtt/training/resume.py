@@ -242,16 +242,19 @@ class Checkpoints(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         """Delete checkpoints that a kill cut short."""
         if self.folder and distributed.is_main():
+            still_ours()
             for here in self.folder.glob("checkpoint-*"):
                 if not (here / WHOLE).exists():
                     shutil.rmtree(here)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Decide together, so that either every process saves or none. Raises what went wrong with the last one."""
-        if self.marking and self.marking.done():
-            self.wait()
         due = self.folder is not None and time.monotonic() - self.last >= self.seconds
-        stopping, due = distributed.total([Terminated.came, due])
+        failed = self.marking is not None and self.marking.done() and self.marking.exception() is not None
+        stopping, due, failed = distributed.total([Terminated.came, due, failed])
+        if failed:
+            self.wait()
+            raise UserError("the main process could not keep the last checkpoint; its own message says why")
         control.should_save = bool(due) and state.global_step < state.max_steps
         if stopping:
             self.stop(control)
@@ -299,11 +302,18 @@ class Checkpoints(TrainerCallback):
         if marking:
             marking.result()
 
-    def close(self) -> None:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_) -> None:
         """Wait for the thread, when the training has ended or failed: what comes next may delete the folder.
 
-        A checkpoint that could not be marked is of no use any more, so that is said and raises nothing.
+        That the last checkpoint could not be marked costs no finished training, and hides no other error; it is only
+        said. Raises UserError if the run is another job's by now, and nothing else has gone wrong.
         """
         self.thread.shutdown()
-        if self.marking and (error := self.marking.exception()):
-            print(f"warning: the last checkpoint of this training is not whole: {error}", file=sys.stderr)
+        error = self.marking.exception() if self.marking else None
+        if kind is None and isinstance(error, UserError):
+            raise error
+        if error:
+            print(f"warning: the last checkpoint of this training could not be kept: {error}", file=sys.stderr)

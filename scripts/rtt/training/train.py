@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import accelerate.utils.other
@@ -341,7 +341,7 @@ def train(
             trainer.add_callback(callback)
         if distributed.deepspeed_config() and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
             raise RuntimeError("DeepSpeed was asked for, but accelerate left it out")
-        with closing(checkpoints), optimizer.released(trained) if settings.gradient_release else nullcontext():
+        with checkpoints, optimizer.released(trained) if settings.gradient_release else nullcontext():
             trainer.train(resume_from_checkpoint=trainer.resumed(newest(state)))
     if distributed.partitioned():
         distributed.take_back(model, trained)
