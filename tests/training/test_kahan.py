@@ -88,6 +88,19 @@ def test_weights_take_the_path_of_fp32_to_the_bit_where_bf16_stands_still(ours, 
         assert away(made(theirs), made(theirs), gradient) > 0.5
 
 
+def test_lion_takes_the_sign_of_lion_pytorch_where_rounding_alone_decides_it():
+    gradient = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    average = gradient.float() / -9  # .9 of it and .1 of the gradient cancel
+    exact, weight = (torch.nn.Parameter(torch.ones(20_000, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16))
+    theirs, ours = Lion([exact], 1e-3, LION), KahanLion([weight], 1e-3, LION, 0.0)
+    theirs.state[exact]["exp_avg"] = average.clone()
+    take_apart(average, *(ours.state[weight][name] for name in ("exp_avg", "exp_avg_remainder")))
+    exact.grad, weight.grad = gradient.float(), gradient
+    theirs.step(), ours.step()
+    assert torch.equal(joined(weight.detach(), ours.state[weight]["remainder"]), exact.detach())
+    assert len(exact.unique()) == 3  # both signs, and none
+
+
 class RoundedAverages:
     """An optimizer whose averages of gradients are rounded to bf16."""
 
@@ -146,6 +159,7 @@ def test_slices_of_a_tensor_are_updated_as_the_whole(monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles by g++ on a CPU")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
 @pytest.mark.parametrize("ours", [KahanLion, KahanAdamW])
 def test_a_compiled_update_differs_in_last_bits_alone_and_is_compiled_once(ours, monkeypatch):
     def stepped(compiled):
