@@ -57,9 +57,9 @@ def test_amid_the_attack(run, fault):
         run.cluster.call(*(["scontrol", "requeue", job] if fault == "requeue" else ["scancel", job]))
         run.until("SIGTERM", lambda: "SIGTERM: saving" in run.log("attack"))
     run.wait()
-    assert run.went_on("attack") >= step
-    jobs = {"requeue": 1, "scancel": 2}[fault]
-    run.check(f"{fault} of the attack's job", f"saved; went on from step {run.went_on('attack')}", unlearn=1, rtt=jobs)
+    went_on, jobs = run.went_on("attack"), {"requeue": 1, "scancel": 2}[fault]
+    assert went_on >= step
+    run.check(f"{fault} of the attack's job", f"saved; went on from step {went_on}", unlearn=1, attack=jobs)
 
 
 def test_preemption_by_requeue(run):

@@ -129,12 +129,13 @@ class Run:
 
     def steps(self, rule: str = "unlearn") -> list[psutil.Process]:
         """Return the processes of a step that are at work in this clone."""
-        found = []
+        found, code = [], str(self.clone.folder / "scripts")
         for process in psutil.process_iter():
             try:
                 command = process.cmdline()
                 launched = "-m" in command and command[command.index("-m") + 1] == "rtt" and rule in command
-                if launched and "torchrun" not in " ".join(command) and process.cwd() == str(self.clone.folder):
+                # Not by its folder: an attack works in one of its own.
+                if launched and "torchrun" not in " ".join(command) and process.environ().get("PYTHONPATH") == code:
                     found.append(process)
             except psutil.Error:
                 continue
@@ -156,7 +157,7 @@ class Run:
 
     def log(self, rule: str = "unlearn") -> str:
         """Return what the last attempt of a rule's job has said."""
-        (log,) = self.results.glob(f"logs/{rule}/{rule}-*.log")
+        (log,) = self.results.glob(f"logs/{rule}/{rule}-*pretrained-*.log")  # those of controls are there already
         return log.read_text()
 
     def went_on(self, rule: str = "unlearn") -> int:
