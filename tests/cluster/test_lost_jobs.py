@@ -40,7 +40,7 @@ def test_an_orphan_that_still_waits_in_the_queue(occupied, run):
 def test_a_controller_that_is_down_when_a_job_is_submitted(run):
     run.cluster.kill("slurmctld")
     run.start("--retries=0")
-    run.until("word of it", lambda: "controller can't be reached" in run.said)
+    run.until("word of it", lambda: "controller cannot be reached" in run.said)
     run.cluster.controller()
     run.wait()
     run.check("controller down at a submission", "asked again until it answered, no attempt lost", unlearn=1, attack=1)
